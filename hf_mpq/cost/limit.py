@@ -1,0 +1,42 @@
+"""What a budget means: the cost model that measures it, and the number that it must not exceed."""
+
+from ..core import Budget, BudgetError
+from .base import CostModel
+from .paper import AverageBits, PaperSize
+from .size import StoredSize, float_bytes
+
+
+def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, float]:
+    """The cost model that measures `budget`, and the budget in its unit.
+
+    A byte budget is measured by `cost` in the budget's scope, a share is one of the float32 bytes of that scope, and a
+    budget in bits is always measured by `AverageBits`. A plain number is in the unit of `cost`.
+
+    Raises:
+        BudgetError: when `cost` cannot measure it.
+    """
+    if isinstance(budget, (int, float)):
+        return cost, float(budget)
+    budget = Budget.parse(budget)
+    if budget.kind == "latency":
+        return _latency(cost, budget)
+    if budget.kind == "bits":
+        return AverageBits(cost.space), budget.amount
+    return _size(cost, budget)
+
+
+def _latency(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
+    if cost.unit != "ms":
+        raise BudgetError("a budget in ms needs a latency table of the target machine; give a latency cost model")
+    return cost, budget.amount
+
+
+def _size(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
+    size = float_bytes(cost.space, budget.scope) * budget.amount if budget.kind == "ratio" else budget.amount
+    if isinstance(cost, StoredSize):
+        return StoredSize(cost.space, budget.scope), size
+    if not isinstance(cost, PaperSize):
+        raise BudgetError(f"a cost in {cost.unit} cannot measure a budget in bytes; give a plain number of {cost.unit}")
+    if budget.scope != "encoder":
+        raise BudgetError("the papers' size counts the encoder only; write the budget as 'encoder:<size>'")
+    return cost, size / 2**20

@@ -1,0 +1,82 @@
+"""Size in the units that papers report: MiB of the encoder, and mean bits."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..core import Assignment, PrecisionSpace, Usage, WeightSpec
+from .base import COSTS, CostModel
+from .exact import ExactMatrix, exact_matrices, kept_share, layer_share, stored
+from .expectation import ExpectedMatrix, expected_matrices, line_column
+from .size import float_bytes
+
+Matrix = TypeVar("Matrix", ExactMatrix, ExpectedMatrix)
+
+
+@COSTS.register("paper")
+class PaperSize(CostModel):
+    """MiB of the encoder layers as papers count it: weights at their bits, biases and norms at 8 bit, no metadata.
+
+    Embeddings, pooler and head are left out. Masks, and what pruned rows save elsewhere, do not count.
+    """
+
+    unit = "MiB"
+
+    def of(self, assignment: Assignment) -> float:
+        matrices = exact_matrices(self.space, assignment)
+        encoder = _encoder(matrices)
+        bits = sum(b * n for matrix in encoder for b, n in zip(matrix.stored_bits, matrix.layout.numel))
+        biases = sum(matrix.layout.shape[0] for matrix in encoder if matrix.spec.bias)
+        norms = self.space.encoder_norm_parameters * layer_share(self.space, matrices)
+        return (bits / 8 + biases + norms) / 2**20
+
+    def expected(self, usages: Mapping[str, Usage]) -> Tensor:
+        encoder = _encoder(expected_matrices(self.space, usages))
+        bits = sum((matrix.stored_bits * matrix.lines).sum() * matrix.spec.layout.line_length for matrix in encoder)
+        biases = sum(matrix.spec.layout.shape[0] * matrix.usage.width for matrix in encoder if matrix.spec.bias)
+        return torch.as_tensor((bits / 8 + biases + self.space.encoder_norm_parameters) / 2**20)
+
+    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+        spec = self.space.weights[name]
+        return _code_bits(spec, spec.layout.line_length) / (8 * 2**20)
+
+    @property
+    def float_mib(self) -> float:
+        """MiB of the encoder layers in float32."""
+        return float_bytes(self.space, "encoder") / 2**20
+
+
+@COSTS.register("bits")
+class AverageBits(CostModel):
+    """Stored code bits over the number of quantized encoder weights; dead columns and masked weights have none."""
+
+    unit = "bits"
+
+    def __init__(self, space: PrecisionSpace):
+        super().__init__(space)
+        self.weights = max(1, sum(sum(spec.layout.numel) for spec in space.weights.values() if spec.role == "encoder"))
+
+    def of(self, assignment: Assignment) -> float:
+        return sum(matrix.code_bits for matrix in _encoder(exact_matrices(self.space, assignment))) / self.weights
+
+    def expected(self, usages: Mapping[str, Usage]) -> Tensor:
+        bits = sum(matrix.code_bits for matrix in _encoder(expected_matrices(self.space, usages)))
+        return torch.as_tensor(bits / self.weights)
+
+    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+        spec = self.space.weights[name]
+        length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
+        share = kept_share(spec)
+        return _code_bits(spec, length) * (1.0 if share is None else share) / self.weights
+
+
+def _encoder(matrices: Mapping[str, Matrix]) -> list[Matrix]:
+    return [matrix for matrix in matrices.values() if matrix.spec.role == "encoder"]
+
+
+def _code_bits(spec: WeightSpec, length: int) -> Tensor:
+    """Code bits of each choice of an encoder matrix, 0 for others: `(groups, candidates)`."""
+    bits = [stored(candidate, spec.nested) if spec.role == "encoder" else 0 for candidate in spec.candidates]
+    return line_column(spec.layout) * torch.tensor(bits, dtype=torch.float64) * length

@@ -1,0 +1,82 @@
+"""What is written around the packed tensors: the version, and a digest of each, so that damage is found at loading."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "mpq_digests"
+
+
+class PackedFormatError(ValueError):
+    """A packed folder that is damaged, incomplete, changed, or from a newer version."""
+
+
+def check_version(version: int) -> None:
+    """Raise PackedFormatError when a file's format is newer than this library."""
+    if version > FORMAT_VERSION:
+        raise PackedFormatError(
+            f"this folder uses packed format {version} and the installed hf_mpq reads up to {FORMAT_VERSION}: "
+            "upgrade with `pip install -U hf_mpq`"
+        )
+
+
+def digest(tensor: Tensor) -> str:
+    """Fingerprint of a tensor's bytes, 16 hexadecimal digits (BLAKE2b)."""
+    octets = tensor.detach().contiguous().cpu().view(torch.uint8).numpy()
+    return hashlib.blake2b(octets, digest_size=8).hexdigest()
+
+
+def digests_to_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Safetensors metadata with the digest of each packed tensor, keyed by its name without the base prefix."""
+    return {_METADATA_KEY: json.dumps({name: digest(tensor) for name, tensor in tensors.items()})}
+
+
+def read_metadata(files: Iterable[str | Path]) -> dict[str, str]:
+    """Digests that the files' metadata holds, by name; empty where there are none."""
+    found: dict[str, str] = {}
+    for file in files:
+        with _open(file) as content:
+            found |= json.loads((content.metadata() or {}).get(_METADATA_KEY, "{}"))
+    return found
+
+
+def read_headers(files: Iterable[str | Path]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name to type and shape of every tensor in some safetensors files, without reading the tensors."""
+    table: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for file in files:
+        with _open(file) as content:
+            for name in content.keys():  # noqa: SIM118
+                part = content.get_slice(name)
+                table[name] = (part.get_dtype(), tuple(part.get_shape()))
+    return table
+
+
+def _open(file: str | Path):
+    try:
+        return safe_open(str(file), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise PackedFormatError(
+            f"{Path(file).name} is truncated or not a safetensors file ({error}): copy or download it again"
+        ) from error
+
+
+def check_digests(tensors: Mapping[str, Tensor], expected: Mapping[str, str]) -> None:
+    """Raise PackedFormatError when a tensor differs from what was written."""
+    changed = [name for name, tensor in tensors.items() if name in expected and digest(tensor) != expected[name]]
+    if changed:
+        raise PackedFormatError(
+            f"{len(changed)} packed tensors differ from what was saved, first {changed[0]!r}: the file was changed or "
+            "damaged; copy or download it again"
+        )
+    unsigned = sorted(set(tensors) - set(expected))
+    if unsigned:
+        raise PackedFormatError(
+            f"the file has no digest for {len(unsigned)} packed tensors, first {unsigned[0]!r}: it was rewritten by "
+            "another tool; save it again with hf_mpq"
+        )

@@ -1,0 +1,123 @@
+"""The verbs on whole models."""
+
+import copy
+
+import torch
+from torch import nn
+
+from ..core import Assignment
+from ..nn import convert, dequantize_modules, derive, fix, initialise, pack_modules
+from ..nn import set_precision as set_precision
+from ..nn.convert import refresh
+from ..nn.packed import PackedMatrix
+from ..nn.walk import matrices
+from .config import MPQConfig
+from .quantizer import MPQHfQuantizer
+from .shapes import changed_shapes
+from .skeleton import packed_table
+
+
+def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
+    """Quantize a float model in memory, in place: the same as `from_pretrained(..., quantization_config=config)`.
+
+    Returns:
+        The model, trainable: float masters under their usual names, with scales and gates.
+
+    Raises:
+        ValueError: when the model is quantized already, or nothing in it is in scope.
+    """
+    if getattr(model, "is_quantized", False):
+        raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
+    config = copy.deepcopy(config)
+    space = config.resolve(model)
+    config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
+    device = next(model.parameters()).device
+    convert(model, space)
+    initialise(model.to(device))
+    _attach(model, config)
+    return model
+
+
+def _attach(model: nn.Module, config: MPQConfig) -> None:
+    """Everything that `from_pretrained` would have set on the model."""
+    model.hf_quantizer = MPQHfQuantizer(config, pre_quantized=False)
+    model.is_quantized = True
+    model.quantization_method = "mpq"
+    model.config.quantization_config = config
+    model.config._is_quantized = True
+
+
+def _config_of(model: nn.Module) -> MPQConfig:
+    config = getattr(model.config, "quantization_config", None)
+    if not isinstance(config, MPQConfig):
+        raise ValueError("this model is not quantized by hf_mpq; call hf_mpq.quantize(model, MPQConfig(...)) first")
+    return config
+
+
+def pack(model: nn.Module) -> nn.Module:
+    """Turn trainable storage into packed storage, in place; gates that are still open take their most likely precision.
+
+    The packed model gives the same outputs, cannot be trained, and `save_pretrained` writes a file of the size that
+    `size_report` says.
+
+    Raises:
+        ValueError: when the model is not quantized by hf_mpq, or is packed already.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage == "packed":
+        raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
+    if any(layer.program.gate.searching for _, layer in matrices(model)):
+        fix(model, derive(model))
+    pack_modules(model)
+    config.storage, config.packed, config.assignment = "packed", packed_table(model), None
+    _attach(model, config)
+    return model
+
+
+def unpack(model: nn.Module) -> nn.Module:
+    """Turn packed storage back into trainable storage, in place: the decoded weights become the float masters.
+
+    Packing again without training gives the same bytes. Activation ranges that were learned stay as they are packed.
+
+    Raises:
+        ValueError: when the model is not packed.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage != "packed":
+        raise ValueError("this model is not packed; it can be trained as it is")
+    packed = dict(matrices(model, PackedMatrix))
+    quantizers = {name: getattr(layer, "input_quantizer", None) for name, layer in packed.items()}
+    config.assignment = derive(model).to_dict()
+    config.storage, config.packed = "trainable", {}
+    dequantize_modules(model)
+    model.is_quantized = False
+    convert(model, config.resolve(model))
+    initialise(model)
+    for name, layer in matrices(model):
+        _take_back(layer, packed[name], quantizers[name])
+    refresh(model)
+    _attach(model, config)
+    return model
+
+
+@torch.no_grad()
+def _take_back(layer: nn.Module, packed: PackedMatrix, quantizer: nn.Module | None) -> None:
+    """Give an unpacked layer the scales, masks and activation ranges that were stored."""
+    group_bits = packed.group_bits()
+    for bits, floats in packed.group_floats().items():
+        layer.program.quantizer.restore(bits, (group_bits == bits).nonzero().flatten(), floats)
+    layer.program.live_columns.copy_(packed.column_flags())
+    if layer.spec.bias:
+        layer.live_rows.copy_(packed.row_flags())
+    if layer.spec.kind == "linear":
+        layer.input_quantizer = quantizer
+
+
+def assignment_of(model: nn.Module) -> Assignment:
+    """Bits of every sub-group of a quantized model, packed or trainable; open gates give their most likely precision.
+
+    Raises:
+        ValueError: when the model is not quantized by hf_mpq.
+    """
+    _config_of(model)
+    return derive(model)

@@ -1,0 +1,98 @@
+"""Does a checkpoint hold what the skeleton needs? Asked before anything is loaded, answered by one error."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from ..format import PackedFormatError, check_digests, digests_to_metadata, read_headers
+from ..nn import MPQLayerNorm, family_of, relative_name
+from ..nn.matrix import QuantizedMatrix
+from ..nn.packed import PackedModule
+
+_TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool",
+          "I64": "int64", "I32": "int32"}  # fmt: skip
+_QUANTIZED = (QuantizedMatrix, MPQLayerNorm, PackedModule)
+
+
+def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
+    """Compare the headers of all shards with what the quantized layers of a skeleton expect.
+
+    Raises:
+        PackedFormatError: when a tensor of a quantized layer is missing, of another shape or type, or when the file has
+            one that the skeleton does not know; the first differences are listed.
+    """
+    found = {relative_name(model, name): entry for name, entry in read_headers(files).items()}
+    expected = _expected(model)
+    quantized = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
+    problems = [_difference(name, tensor, found.get(name)) for name, tensor in expected.items()]
+    problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, expected, quantized)]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        listed = "; ".join(problems[:3])
+        raise PackedFormatError(
+            f"the checkpoint does not fit its config.json in {len(problems)} places: {listed}. Were the two files "
+            "saved together? Copy or download the folder again"
+        )
+
+
+def _expected(model: nn.Module) -> dict:
+    """Tensors that must be in the file, by relative name: all of the body, and of quantized layers in heads.
+
+    Other layers of a head may be new, and so may a float projection (a pooler that the saved model did not have).
+    """
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    modules = dict(model.named_modules())
+    family = family_of(model)
+    optional = family.projections if family is not None else ()
+    needed = {}
+    for full, tensor in model.state_dict().items():
+        name, owner = relative_name(model, full), full.rpartition(".")[0]
+        quantized = any(isinstance(modules.get(part), _QUANTIZED) for part in _parents(owner))
+        body = model.base_model is model or full.startswith(f"{model.base_model_prefix}.")
+        plain_projection = relative_name(model, owner) in optional and not quantized
+        if full not in tied and (quantized or (body and not plain_projection)):
+            needed[name] = tensor
+    return needed
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _difference(name: str, tensor, entry: tuple[str, tuple[int, ...]] | None) -> str | None:
+    if entry is None:
+        return f"{name} is missing"
+    kind, shape = entry
+    if tuple(tensor.shape) != shape:
+        return f"{name} has shape {shape} instead of {tuple(tensor.shape)}"
+    expected = str(tensor.dtype).removeprefix("torch.")
+    if (expected == "uint8") != (_TYPES.get(kind) == "uint8"):
+        return f"{name} has type {_TYPES.get(kind, kind)} instead of {expected}"
+    return None
+
+
+def _foreign(name: str, expected: Mapping, quantized: set[str]) -> bool:
+    """Whether a tensor in the file belongs to a quantized layer, which does not know it."""
+    return name not in expected and any(part in quantized for part in _parents(name))
+
+
+def packed_tensors(model: nn.Module) -> dict:
+    """Every stored byte of packed layers, by relative name."""
+    return {
+        relative_name(model, f"{name}.{buffer}"): octets
+        for name, module in model.named_modules()
+        if isinstance(module, PackedModule)
+        for buffer, octets in module.packed_buffers().items()
+    }
+
+
+def digests(model: nn.Module) -> dict[str, str]:
+    """Safetensors metadata of a packed model."""
+    return digests_to_metadata(packed_tensors(model))
+
+
+def check_loaded(model: nn.Module, expected: Mapping[str, str]) -> None:
+    """Raise PackedFormatError when a packed tensor differs from its digest."""
+    check_digests(packed_tensors(model), expected)

@@ -1,0 +1,188 @@
+"""What a user says: the config that goes into `from_pretrained` and into `config.json`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.quantizers import register_quantization_config
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.utils import logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from ..core import Assignment, Budget, PrecisionSpace
+from ..format import FORMAT_VERSION, check_version
+
+logger = logging.get_logger(__name__)
+
+RULE_KEYS = ("bits", "groups", "activation_bits", "quantizer", "quantizer_options", "gate", "gate_options", "source",
+             "source_options", "mask", "mask_options", "tie")  # fmt: skip
+_STORAGES = ("trainable", "packed")
+
+
+@dataclass
+class MPQConfig(QuantizationConfigMixin):
+    """Mixed-precision quantization of an encoder.
+
+    Args:
+        bits: one fixed precision for every encoder weight (1 to 8; 0 prunes), or the candidates of a search.
+        groups: sub-groups per matrix: a count, `"channel"` (one row each), `"head"`, `"matrix"` or `"columns:<count>"`.
+        activation_bits: of the inputs of quantized linear layers; None leaves them float.
+        embedding_bits: of embedding tables, one scale per row; None leaves them float.
+        projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.
+        attention_bits: of query, key, value and probabilities in the attention products; None leaves them float.
+        assignment: bits per sub-group from an `Assignment`, a file that it wrote, or its dictionary; wins over `bits`.
+        budget: a target for a search, such as `"12MB"`, `"2.5bits"` or `"0.25x"`.
+        quantizer: registered weight quantizer: `"symmetric"`, `"lsq"`, `"minmax"`, `"nested"`.
+        quantizer_options: its keyword arguments, such as `{"two_bits": "ternary"}`.
+        gate: registered gate; None is `"fixed"` for one precision, `"switch"` when nested, else `"softmax"`.
+        gate_options: its keyword arguments.
+        source: registered source of the float weight; with `source_options`.
+        mask: registered mask (`"element"`, `"n:m"`) or None; with `mask_options`.
+        nested: the candidates share one set of codes, and `set_precision` switches between them.
+        switchable_norms: with `nested`, each precision has its own normalisation parameters.
+        activation: registered activation quantizer of linear inputs and attention operands.
+        activation_options: its keyword arguments.
+        modules_to_not_convert: names, or parts of names between dots, that stay float.
+        rules: pattern (a regular expression searched in the relative name) to options that win over the fields above;
+            `{"bits": None}` leaves a matrix float. Later rules win over earlier ones.
+        scale_dtype: stored type of scales, `"float16"` or `"float32"`.
+        float_dtype: stored type of biases and norms.
+        storage: `"trainable"` or `"packed"`; set by `pack`, not by hand.
+        shapes: weights whose shape differs from what the model's config gives; set when saving.
+        packed: what the shapes of the packed tensors depend on; set by `pack`.
+        format_version: of the packed layout.
+
+    Raises:
+        ValueError: for a field that is out of range, naming what is allowed.
+    """
+
+    bits: int | tuple[int, ...] = 4
+    groups: int | str = 128
+    activation_bits: int | None = 8
+    embedding_bits: int | None = 8
+    projection_bits: int | None = 8
+    attention_bits: int | None = None
+    assignment: Any = None
+    budget: str | None = None
+    quantizer: str = "symmetric"
+    quantizer_options: dict = field(default_factory=dict)
+    gate: str | None = None
+    gate_options: dict = field(default_factory=dict)
+    source: str = "float-master"
+    source_options: dict = field(default_factory=dict)
+    mask: str | None = None
+    mask_options: dict = field(default_factory=dict)
+    nested: bool = False
+    switchable_norms: bool = False
+    activation: str = "dynamic-token"
+    activation_options: dict = field(default_factory=dict)
+    modules_to_not_convert: list[str] | None = None
+    rules: dict[str, dict] = field(default_factory=dict)
+    scale_dtype: str = "float16"
+    float_dtype: str = "float16"
+    storage: str = "trainable"
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    packed: dict = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    quant_method: str = "mpq"
+
+    def __post_init__(self):
+        check_version(self.format_version)
+        self.bits = _checked_bits(self.bits)
+        self.assignment = _assignment_dict(self.assignment)
+        if self.storage not in _STORAGES:
+            raise ValueError(f"storage must be one of {_STORAGES}, got {self.storage!r}")
+        for name in ("scale_dtype", "float_dtype"):
+            if getattr(self, name) not in ("float16", "float32"):
+                raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")
+        for name in ("activation_bits", "attention_bits"):
+            _check_range(name, getattr(self, name), 2)
+        for name in ("embedding_bits", "projection_bits"):
+            _check_range(name, getattr(self, name), 1)
+        for pattern, options in self.rules.items():
+            unknown = sorted(set(options) - set(RULE_KEYS))
+            if unknown:
+                raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {RULE_KEYS}")
+        if self.budget is not None:
+            Budget.parse(self.budget)
+        if self.nested and isinstance(self.bits, int):
+            raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
+        if self.nested:
+            self.quantizer = "nested"
+
+    @property
+    def gate_name(self) -> str:
+        """The registered gate that applies."""
+        if self.gate is not None:
+            return self.gate
+        if self.nested:
+            return "switch"
+        return "fixed" if isinstance(self.bits, int) or self.assignment is not None else "softmax"
+
+    def resolve(self, model: nn.Module) -> PrecisionSpace:
+        """The table of what applies to each weight of `model`, trainable or a meta skeleton."""
+        from .resolve import resolve
+
+        return resolve(self, model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; fields at their defaults are left out."""
+        content = asdict(self)
+        defaults = {f.name: f.default if f.default_factory is not f.default_factory else None for f in fields(self)}
+        kept = {key: value for key, value in content.items() if value not in (defaults[key], {}, [])}
+        kept |= {key: content[key] for key in ("quant_method", "storage", "format_version")}
+        if isinstance(self.bits, tuple):
+            kept["bits"] = list(self.bits)
+        if self.storage == "packed":
+            kept["note"] = "run `import hf_mpq` before loading this model, or its weights will be random"
+        return kept
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same as `to_dict`."""
+        return self.to_dict()
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping, return_unused_kwargs: bool = False, **kwargs):
+        """Read `to_dict`'s form; fields that a newer version wrote and this one does not know are left out."""
+        check_version(config_dict.get("format_version", FORMAT_VERSION))
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(config_dict) - known - {"note"})
+        if unknown:
+            logger.warning(f"this version of hf_mpq does not know {unknown} in quantization_config; left out")
+        config = cls(**{key: value for key, value in config_dict.items() if key in known})
+        used = {key: value for key, value in kwargs.items() if key in known}
+        for key, value in used.items():
+            setattr(config, key, value)
+        if return_unused_kwargs:
+            return config, {key: value for key, value in kwargs.items() if key not in used}
+        return config
+
+
+def _checked_bits(bits: Any) -> int | tuple[int, ...]:
+    values = (bits,) if isinstance(bits, int) else tuple(bits)
+    if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 0 <= b <= 8 for b in values):
+        raise ValueError(f"bits must be whole numbers from 0 (pruned) to 8, got {bits!r}")
+    return bits if isinstance(bits, int) else tuple(sorted(set(values)))
+
+
+def _check_range(name: str, bits: int | None, lowest: int) -> None:
+    if bits is not None and (not isinstance(bits, int) or not lowest <= bits <= 8):
+        raise ValueError(f"{name} must be {lowest} to 8, or None for float; got {bits!r}")
+
+
+def _assignment_dict(assignment: Any) -> dict | None:
+    if assignment is None:
+        return None
+    if isinstance(assignment, str | Path):
+        assignment = Assignment.load(assignment)
+    if isinstance(assignment, Mapping):
+        assignment = Assignment.from_dict(assignment)
+    if not isinstance(assignment, Assignment):
+        raise ValueError(f"assignment must be an Assignment, a file or a dictionary, got {type(assignment).__name__}")
+    return assignment.to_dict()
+
+
+if "mpq" not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+    register_quantization_config("mpq")(MPQConfig)

@@ -1,0 +1,113 @@
+"""The quantizer that transformers calls while it loads and saves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers.quantizers import HfQuantizer, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+from .._compat import check_transformers
+from ..format import PackedFormatError, read_metadata
+from ..nn import convert, dequantize_modules, initialise
+from ..nn.convert import refresh
+from ..nn.packed import PackedModule
+from .checks import check_checkpoint, check_loaded, digests
+from .shapes import apply_shapes
+from .skeleton import build_packed
+
+_NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
+              r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$")  # fmt: skip
+
+
+class MPQHfQuantizer(HfQuantizer):
+    """Swaps layers on the meta skeleton before weights are loaded, and sets scales after."""
+
+    requires_calibration = False
+
+    def __init__(self, quantization_config, **kwargs):
+        super().__init__(quantization_config, **kwargs)
+        self._digests: dict[str, str] = {}
+        self._state_dict: dict[str, Tensor] | None = None
+
+    def validate_environment(self, *args, **kwargs) -> None:
+        """Raise ImportError when transformers is too old."""
+        check_transformers()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the model holds codes rather than float masters."""
+        return self.quantization_config.storage == "packed"
+
+    def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
+        apply_shapes(model, self.quantization_config.shapes)
+        if self.packed:
+            build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
+        else:
+            convert(model, self.quantization_config.resolve(model))
+        if self.pre_quantized:
+            self._check_files(model, checkpoint_files)
+        else:
+            ignored = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+            model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
+        return model
+
+    def _check_files(self, model: nn.Module, files) -> None:
+        if not files:
+            return
+        if any(not str(file).endswith(".safetensors") for file in files):
+            raise PackedFormatError("quantized checkpoints are safetensors files; this one is not: save it again")
+        check_checkpoint(model, files)
+        self._digests = read_metadata(files) if self.packed else {}
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **kwargs) -> nn.Module:
+        if self.packed:
+            for module in model.modules():
+                if isinstance(module, PackedModule):
+                    module.materialise()
+            check_loaded(model, self._digests)
+        elif self.pre_quantized:
+            refresh(model)
+        else:
+            initialise(model)
+        return model
+
+    @contextmanager
+    def saving(self, state_dict: dict[str, Tensor]) -> Iterator[None]:
+        """While this holds, `save_pretrained` writes `state_dict`: transformers would drop the one its caller gave."""
+        self._state_dict = state_dict
+        try:
+            yield
+        finally:
+            self._state_dict = None
+
+    def get_state_dict_and_metadata(self, model: nn.Module, *args) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        """The state dict to write (None means the model's own) and the safetensors metadata."""
+        return self._state_dict, digests(model) if self.packed else {}
+
+    def is_serializable(self, *args, **kwargs) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether something can be trained: masters here, adapters on packed layers."""
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """Whether the quantized weights themselves can be trained."""
+        return not self.packed
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether `torch.compile` works on the model."""
+        return True
+
+    def _dequantize(self, model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+        return dequantize_modules(model, dtype)
+
+
+if "mpq" not in AUTO_QUANTIZER_MAPPING:
+    register_quantizer("mpq")(MPQHfQuantizer)

@@ -1,0 +1,198 @@
+"""From a user's config to the table of what applies to each weight."""
+
+import re
+from dataclasses import replace
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from ..core import (
+    ActivationSpec,
+    Assignment,
+    AttentionSpec,
+    MatrixAssignment,
+    PrecisionSpace,
+    SubgroupLayout,
+    WeightSpec,
+)
+from ..nn import Family, family_of, relative_name
+from ..weights import ENCODINGS, QUANTIZERS
+from .config import MPQConfig
+
+logger = logging.get_logger(__name__)
+
+
+def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
+    """The `PrecisionSpace` of a model.
+
+    Raises:
+        ValueError: when nothing in the model is in scope, or an assignment does not fit its sub-groups.
+    """
+    family = family_of(model)
+    modules = {relative_name(model, name): module for name, module in model.named_modules()}
+    roles = _roles(model, family, modules)
+    assignment = Assignment.from_dict(config.assignment) if config.assignment else None
+    weights = {}
+    for name, role in roles.items():
+        if not _excluded(config, name):
+            spec = _spec(config, model, family, name, role, modules[name], assignment)
+            if spec is not None:
+                weights[name] = spec
+    if not weights:
+        raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
+    norms = _norms(config, model, modules) if family is not None else ()
+    space = PrecisionSpace(
+        weights=weights,
+        norms=norms,
+        links=tuple(family.links(model)) if family is not None else (),
+        attention=_attention(config),
+        norm_dtype=config.float_dtype,
+        norm_precisions=config.bits if config.nested and config.switchable_norms else (),
+    )
+    return replace(space, **_counts(model, family, modules, space))
+
+
+def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Role of each matrix in the default scope."""
+    if family is None:
+        logger.warning(
+            f"{model.config.model_type!r} is not a known family: only linear layers inside numbered encoder layers are "
+            "quantized, no embeddings, and pruned rows are not folded away"
+        )
+        inside = (n for n, m in modules.items() if isinstance(m, nn.Linear) and re.search(r"\.\d+\.", n))
+        return dict.fromkeys(inside, "encoder")
+    roles = dict.fromkeys((n for n in family.embeddings if isinstance(modules.get(n), nn.Embedding)), "embedding")
+    roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
+    return roles | dict.fromkeys(family.encoder_names(model), "encoder")
+
+
+def _excluded(config: MPQConfig, name: str) -> bool:
+    parts = name.split(".")
+    return any(word == name or word in parts or name.startswith(f"{word}.") or f".{word}." in f".{name}."
+               for word in config.modules_to_not_convert or ())  # fmt: skip
+
+
+def _options(config: MPQConfig, name: str, role: str) -> dict:
+    """The config's fields for a role, with the rules that match on top."""
+    chosen = {
+        "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.quantizer,
+        "quantizer_options": config.quantizer_options, "gate": config.gate_name, "gate_options": config.gate_options,
+        "source": config.source, "source_options": config.source_options, "mask": config.mask,
+        "mask_options": config.mask_options, "bits": config.bits, "tie": None,
+    }  # fmt: skip
+    if role != "encoder":
+        chosen |= {"bits": config.embedding_bits if role == "embedding" else config.projection_bits, "gate": "fixed",
+                   "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None}  # fmt: skip
+        if config.quantizer == "nested":
+            chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
+    if role == "embedding":
+        chosen |= {"groups": "channel", "activation_bits": None}
+    for pattern, options in config.rules.items():
+        if re.search(pattern, name):
+            gate = {} if "bits" not in options or "gate" in options else {"gate": _gate_for(options["bits"])}
+            chosen |= {**gate, **options}
+    return chosen
+
+
+def _gate_for(bits) -> str:
+    return "fixed" if bits is None or isinstance(bits, int) else "softmax"
+
+
+def _spec(config, model, family, name, role, module, assignment) -> WeightSpec | None:
+    """What applies to one matrix; None leaves it float."""
+    chosen = _options(config, name, role)
+    given = assignment.matrices.get(name) if assignment is not None else None
+    if assignment is not None and given is None:
+        logger.warning(f"{name} is in scope but not in the assignment; it stays float")
+        return None
+    if chosen["bits"] is None and given is None:
+        return None
+    layout = SubgroupLayout.of(
+        _word(chosen["groups"]), module.weight.shape, family.shards(name) if family and role == "encoder" else 1,
+        family.heads(name, model.config) if family and role == "encoder" else None,
+    )  # fmt: skip
+    candidates, bits = _candidates(name, chosen, given, layout)
+    nested = candidates if chosen["quantizer"] == "nested" else ()
+    encoding = _encoding(chosen, layout, candidates)
+    activation = chosen["activation_bits"]
+    return WeightSpec(
+        layout=layout, candidates=candidates, bits=None if nested else bits,
+        kind="embedding" if role == "embedding" else "linear", role=role,
+        quantizer=chosen["quantizer"], quantizer_options=chosen["quantizer_options"],
+        gate="fixed" if given is not None and not nested else chosen["gate"],
+        gate_options={} if given is not None else chosen["gate_options"],
+        source=chosen["source"], source_options=chosen["source_options"],
+        mask=chosen["mask"], mask_options=chosen["mask_options"] if chosen["mask"] else {},
+        activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
+        nested=nested, calls=family.calls(model.config) if family and role == "encoder" else 1,
+        bias=getattr(module, "bias", None) is not None,
+        floats={b: ENCODINGS[encoding].floats(b, nested) for b in candidates if b > 0},
+        scale_dtype=config.scale_dtype, float_dtype=config.float_dtype, tie=chosen["tie"],
+    )  # fmt: skip
+
+
+def _word(groups: int | str) -> int | str:
+    return int(groups) if isinstance(groups, str) and groups.isdigit() else groups
+
+
+def _candidates(
+    name: str, chosen: dict, given: MatrixAssignment | None, layout: SubgroupLayout
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Precisions to choose from, and the bits of each sub-group where they are decided."""
+    if given is not None:
+        if len(given.bits) != layout.count:
+            raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
+                             f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip
+        return given.nested or tuple(sorted(set(given.bits))), given.bits
+    if isinstance(chosen["bits"], int):
+        return (chosen["bits"],), (chosen["bits"],) * layout.count
+    return tuple(sorted(set(chosen["bits"]))), None
+
+
+def _encoding(chosen: dict, layout: SubgroupLayout, candidates: tuple[int, ...]) -> str:
+    """The encoding that the chosen quantizer writes."""
+    small = SubgroupLayout((1, 1))
+    return QUANTIZERS[chosen["quantizer"]](small, candidates, **chosen["quantizer_options"]).encoding
+
+
+def _norms(config: MPQConfig, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:
+    """Normalisation layers of the body."""
+    body = {id(module) for module in model.base_model.modules()}
+    found = (n for n, module in modules.items() if isinstance(module, nn.LayerNorm) and id(module) in body)
+    return tuple(name for name in found if not _excluded(config, name))
+
+
+def _attention(config: MPQConfig) -> AttentionSpec | None:
+    if config.attention_bits is None:
+        return None
+    operands = ActivationSpec(config.activation, config.attention_bits, config.activation_options)
+    return AttentionSpec(operands, ActivationSpec("probabilities", config.attention_bits))
+
+
+def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: PrecisionSpace) -> dict[str, int]:
+    """Parameters of the norms, and bytes of whatever is stored as it is, in all and by place."""
+    prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
+    sets = max(len(space.norm_precisions), 1)
+    sizes = {name: sets * sum(p.numel() for p in modules[name].parameters()) for name in space.norms}
+    others = _other_tensors(model, {*space.weights, *space.norms})
+    inside = lambda name, starts: bool(starts) and name.startswith(starts)  # noqa: E731
+    return {
+        "norm_parameters": sum(sizes.values()),
+        "encoder_norm_parameters": sum(size for name, size in sizes.items() if inside(name, prefixes)),
+        "other_bytes": sum(others.values()),
+        "encoder_other_bytes": sum(size for name, size in others.items() if inside(name, prefixes)),
+        "embedding_other_bytes": sum(size for name, size in others.items() if name.startswith("embeddings.")),
+    }
+
+
+def _other_tensors(model: nn.Module, converted: set[str]) -> dict[str, int]:
+    """Relative name to bytes of every stored tensor that belongs to no converted layer, ties counted once."""
+    tied = {relative_name(model, key) for key in getattr(model, "all_tied_weights_keys", None) or ()}
+    found = {}
+    for name, tensor in model.state_dict().items():
+        relative = relative_name(model, name)
+        owner = relative.rpartition(".")[0]
+        if relative not in tied and not any(owner == other or owner.startswith(f"{other}.") for other in converted):
+            found[relative] = tensor.numel() * torch.empty((), dtype=tensor.dtype).element_size()
+    return found

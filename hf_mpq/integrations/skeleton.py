@@ -1,0 +1,76 @@
+"""A packed model's table in `config.json`, and the empty layers that it describes."""
+
+import torch
+from torch import nn
+
+from ..core import ActivationSpec, AttentionSpec, MatrixStorage
+from ..nn import (
+    AttentionQuantizers,
+    PackedEmbedding,
+    PackedLayerNorm,
+    PackedLinear,
+    absolute_name,
+    relative_name,
+)
+from ..nn.attention import QuantizedDropout
+from ..nn.convert import convert_attention, tie_packed, tied_decoders
+from ..nn.packed import PackedMatrix
+from ..weights import ActivationQuantizer
+
+
+def packed_table(model: nn.Module) -> dict:
+    """What the shapes of a packed model's tensors depend on, JSON-able."""
+    matrices, norms = {}, {}
+    for full, module in model.named_modules():
+        name = relative_name(model, full)
+        if isinstance(module, PackedMatrix):
+            matrices[name] = module.stored.to_dict()
+            quantizer = getattr(module, "input_quantizer", None)
+            if quantizer is not None:
+                matrices[name]["activation"] = _spec_list(quantizer.spec)
+        elif isinstance(module, PackedLayerNorm):
+            norms[name] = [module.float_dtype, list(module.precisions)]
+    return {"matrices": matrices, "norms": norms, "attention": _attention_table(model)}
+
+
+def _spec_list(spec: ActivationSpec) -> list:
+    return [spec.quantizer, spec.bits, dict(spec.options)]
+
+
+def _attention_table(model: nn.Module) -> list | None:
+    for module in model.modules():
+        if isinstance(module, AttentionQuantizers):
+            return [_spec_list(module.query.spec), _spec_list(module.probabilities.spec)]
+    operand = next((m.output_quantizer for m in model.modules() if getattr(m, "output_quantizer", None)), None)
+    dropout = next((m for m in model.modules() if isinstance(m, QuantizedDropout)), None)
+    if operand is None or dropout is None:
+        return None
+    return [_spec_list(operand.spec), _spec_list(dropout.quantizer.spec)]
+
+
+def build_packed(model: nn.Module, table: dict, dtype: torch.dtype) -> None:
+    """Replace the layers of a float skeleton by empty packed ones, in place; tables of absent heads are passed over."""
+    for name, content in table["matrices"].items():
+        full = absolute_name(model, name)
+        if full is not None:
+            model.set_submodule(full, _packed_matrix(model.get_submodule(full), content, dtype))
+    for name, (float_dtype, precisions) in table["norms"].items():
+        full = absolute_name(model, name)
+        if full is not None:
+            norm = model.get_submodule(full)
+            packed = PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, float_dtype,
+                                     tuple(precisions), dtype)  # fmt: skip
+            model.set_submodule(full, packed)
+    tie_packed(model, tied_decoders(model))
+    if table.get("attention"):
+        convert_attention(model, AttentionSpec(*(ActivationSpec(*spec) for spec in table["attention"])))
+
+
+def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype) -> PackedMatrix:
+    stored = MatrixStorage.from_dict(content)
+    if isinstance(module, nn.Embedding):
+        return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx)
+    activation = content.get("activation")
+    quantizer = ActivationQuantizer.from_spec(ActivationSpec(*activation)) if activation else None
+    return PackedLinear(stored, dtype, input_quantizer=quantizer)
+

@@ -1,0 +1,172 @@
+"""Whole models: float to trainable, trainable to packed, and back, always in place."""
+
+import torch
+from torch import nn
+
+from ..core import AttentionSpec, PrecisionSpace
+from .attention import ATTENTION_NAME, AttentionQuantizers, QuantizedDropout
+from .embedding import MPQEmbedding, MPQTiedLinear
+from .families import Family, family_of
+from .folding import fold
+from .linear import MPQLinear
+from .matrix import QuantizedMatrix
+from .naming import absolute_name, relative_name
+from .norm import MPQLayerNorm
+from .packed import PackedEmbedding, PackedLayerNorm, PackedMatrix, PackedTiedLinear
+from .packing import pack_matrix, pack_norm, plain_layer
+
+
+def convert(model: nn.Module, space: PrecisionSpace) -> nn.Module:
+    """Replace the layers that `space` names by trainable quantized ones, in place; works on a meta skeleton too.
+
+    Scales, gates and masks have no values yet: `initialise` sets them once the weights are there.
+    """
+    for name, spec in space.weights.items():
+        full = absolute_name(model, name)
+        module = model.get_submodule(full)
+        build = MPQEmbedding.from_embedding if spec.kind == "embedding" else MPQLinear.from_linear
+        model.set_submodule(full, build(module, spec))
+    for name in space.norms:
+        full = absolute_name(model, name)
+        norm = MPQLayerNorm.from_norm(model.get_submodule(full), space.norm_dtype, space.norm_precisions)
+        model.set_submodule(full, norm)
+    _convert_tied(model)
+    if space.attention is not None:
+        convert_attention(model, space.attention)
+    return model
+
+
+def tied_decoders(model: nn.Module) -> dict[str, str]:
+    """Full name of each decoder whose weight is tied to an embedding, with that embedding's name."""
+    ties = getattr(model, "all_tied_weights_keys", None) or {}
+    pairs = {target.removesuffix(".weight"): source.removesuffix(".weight") for target, source in ties.items()
+             if target.endswith(".weight")}  # fmt: skip
+    kinds = (MPQEmbedding, PackedEmbedding)
+    return {target: source for target, source in pairs.items() if isinstance(model.get_submodule(source), kinds)}
+
+
+def _convert_tied(model: nn.Module) -> None:
+    for target, source in tied_decoders(model).items():
+        decoder = MPQTiedLinear.from_linear(model.get_submodule(target), model.get_submodule(source))
+        model.set_submodule(target, decoder)
+
+
+def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
+    """Quantize the operands of the attention products in every layer.
+
+    Raises:
+        ValueError: when the model's family is unknown, so that its attention cannot be reached.
+    """
+    family = family_of(model)
+    if family is None:
+        raise ValueError(
+            f"attention of {model.config.model_type!r} models cannot be quantized; leave attention_bits unset"
+        )
+    for name, module in list(model.named_modules()):
+        relative = relative_name(model, name)
+        if any(relative == f"{prefix}.{family.names.attention}" for prefix in family.layer_prefixes(model)):
+            _quantize_attention(module, spec, family)
+    if family.interface:
+        model.config._attn_implementation = ATTENTION_NAME
+
+
+def _quantize_attention(module: nn.Module, spec: AttentionSpec, family: Family) -> None:
+    quantizers = AttentionQuantizers(spec)
+    if family.interface:
+        module.mpq_attention = quantizers
+        return
+    prefix = f"{family.names.attention}."
+    operands = {"query": family.names.query, "key": family.names.key, "value": family.names.value}
+    for role, name in operands.items():
+        module.get_submodule(name.removeprefix(prefix)).output_quantizer = getattr(quantizers, role)
+    module.dropout = QuantizedDropout.from_dropout(module.dropout, quantizers.probabilities)
+
+
+def initialise(model: nn.Module) -> nn.Module:
+    """Set gates, masks, folds and scales from the loaded float weights, in place."""
+    layers = [module for module in model.modules() if isinstance(module, QuantizedMatrix)]
+    for layer in layers:
+        layer.initialise()
+    for module in model.modules():
+        if isinstance(module, MPQLayerNorm):
+            module.calibrate()
+        elif isinstance(module, MPQLinear):
+            for quantizer in module.activation_quantizers():
+                quantizer.reset()
+        elif isinstance(module, AttentionQuantizers):
+            for quantizer in module.children():
+                quantizer.reset()
+        elif isinstance(module, QuantizedDropout):
+            module.quantizer.reset()
+    if not any(layer.program.gate.searching for layer in layers):
+        fold(model)
+    for layer in layers:
+        layer.calibrate()
+    return model
+
+
+def refresh(model: nn.Module) -> None:
+    """Look again at buffers that were loaded from a checkpoint."""
+    for module in model.modules():
+        if isinstance(module, QuantizedMatrix):
+            module.program.refresh()
+
+
+def pack_modules(model: nn.Module) -> nn.Module:
+    """Replace every trainable layer by its packed twin, in place."""
+    decoders = tied_decoders(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedMatrix):
+            model.set_submodule(name, pack_matrix(module))
+        elif isinstance(module, MPQLayerNorm):
+            model.set_submodule(name, pack_norm(module))
+        elif isinstance(module, AttentionQuantizers | QuantizedDropout):
+            module.freeze()
+    tie_packed(model, decoders)
+    return model
+
+
+def tie_packed(model: nn.Module, decoders: dict[str, str]) -> None:
+    """Make decoders read their packed table, and forget the ties: a table of codes is no parameter to tie."""
+    for target, source in decoders.items():
+        decoder = PackedTiedLinear(model.get_submodule(source), model.get_submodule(target).bias)
+        model.set_submodule(target, decoder.train(model.training))
+        model.all_tied_weights_keys = {
+            key: value for key, value in model.all_tied_weights_keys.items() if key != f"{target}.weight"
+        }
+
+
+def dequantize_modules(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Replace every quantized layer by a plain one with the values it uses, in place."""
+    decoders = {name: module for name, module in model.named_modules()
+                if isinstance(module, MPQTiedLinear | PackedTiedLinear)}  # fmt: skip
+    owners = {name: module.embedding for name, module in decoders.items()}
+    places = {id(module): name for name, module in model.named_modules()}
+    kinds = (QuantizedMatrix, PackedMatrix, MPQLayerNorm, PackedLayerNorm)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, kinds):
+            plain = plain_layer(module)
+            model.set_submodule(name, plain if dtype is None else plain.to(dtype))
+    for name, decoder in decoders.items():
+        source = places[id(owners[name])]
+        _restore_decoder(model, name, decoder.bias, source)
+    _restore_attention(model)
+    return model
+
+
+def _restore_decoder(model: nn.Module, name: str, bias: nn.Parameter | None, source: str) -> None:
+    table = model.get_submodule(source).weight
+    plain = nn.Linear(table.shape[1], table.shape[0], bias is not None, device="meta")
+    plain.weight, plain.bias = table, bias
+    model.set_submodule(name, plain.train(model.training))
+    model.all_tied_weights_keys = {**model.all_tied_weights_keys, f"{name}.weight": f"{source}.weight"}
+
+
+def _restore_attention(model: nn.Module) -> None:
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedDropout):
+            model.set_submodule(name, nn.Dropout(module.p).train(module.training))
+        elif isinstance(module, AttentionQuantizers):
+            parent, _, child = name.rpartition(".")
+            delattr(model.get_submodule(parent), child)
+            model.config._attn_implementation = "eager"

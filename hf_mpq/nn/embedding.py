@@ -1,0 +1,49 @@
+"""The trainable embedding table, and the masked-LM decoder that shares it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import WeightSpec
+from .matrix import QuantizedMatrix
+
+
+class MPQEmbedding(QuantizedMatrix, nn.Embedding):
+    """An `nn.Embedding` whose table goes through a `WeightProgram`; only the rows that are looked up are quantized."""
+
+    bias = None
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, spec: WeightSpec) -> "MPQEmbedding":
+        """Take over the table of `embedding` (the same object, so ties hold)."""
+        layer = cls(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx, device="meta")
+        layer.weight = embedding.weight
+        layer._attach(spec)
+        return layer.train(embedding.training)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows, position = torch.unique(ids, return_inverse=True)
+        table = self.program.rows(self.weight.float(), rows)
+        if self.padding_idx is not None and table.requires_grad:
+            table = torch.where((rows == self.padding_idx).unsqueeze(1), table.detach(), table)
+        return F.embedding(position, table.to(self.weight.dtype))
+
+
+class MPQTiedLinear(nn.Linear):
+    """A decoder tied to an embedding: it multiplies with the fake-quantized table, and keeps its own bias."""
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, embedding: MPQEmbedding) -> "MPQTiedLinear":
+        """Take over the parameters of `linear`; its weight is (or will be) the embedding's."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        layer.weight, layer.bias = linear.weight, linear.bias
+        layer._shared = (embedding,)  # in a tuple, so that it is no submodule
+        return layer.train(linear.training)
+
+    @property
+    def embedding(self) -> MPQEmbedding:
+        """The table's owner."""
+        return self._shared[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.embedding.quantized_weight(), self.bias)

@@ -1,0 +1,74 @@
+"""Folding pruned rows away: their constant output goes into the consumer's bias, and they stop to exist."""
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from ..core import Link, liveness
+from .families import family_of
+from .matrix import QuantizedMatrix
+from .naming import relative_name
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Fold every removable pruned row, in place; the float function with those rows at zero is unchanged.
+
+    A pruned row gives its bias whatever the input. What the consumer makes of that constant is added to its bias
+    through its float weight; the row's bias becomes zero, and the consumer's columns that read it are held at zero.
+    Models of unknown families are left as they are.
+
+    Raises:
+        ValueError: when a constant is not zero and the consumer has no bias to take it.
+    """
+    family = family_of(model)
+    if family is None:
+        return
+    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, QuantizedMatrix)}
+    layers = {name: layer for name, layer in layers.items() if layer.spec.kind == "linear"}
+    links = [link for link in family.links(model) if _present(link, layers)]
+    layouts = {name: layer.spec.layout for name, layer in layers.items()}
+    bits = {name: layer.program.gate.derive().tolist() for name, layer in layers.items()}
+    alive = liveness(links, layouts, bits)
+    for link in links:
+        dead = [~alive[block.name].rows[block.start : block.start + block.count] for block in link.blocks]
+        if link.consumer is not None:
+            _move_constant(link, [layers[block.name] for block in link.blocks], dead, layers[link.consumer])
+    for name, layer in layers.items():
+        _drop(layer, alive[name].rows.to(layer.weight.device), alive[name].columns.to(layer.weight.device))
+
+
+def _present(link: Link, layers: dict[str, QuantizedMatrix]) -> bool:
+    return {block.name for block in link.blocks} | ({link.consumer} - {None}) <= set(layers)
+
+
+def _move_constant(
+    link: Link, producers: list[QuantizedMatrix], dead: list[Tensor], consumer: QuantizedMatrix
+) -> None:
+    """Add what the dead rows of `producers` give to the bias of `consumer`."""
+    outputs = [_constant_rows(layer, block, rows) for layer, block, rows in zip(producers, link.blocks, dead)]
+    if link.activation is not None:
+        outputs[0] = ACT2FN[link.activation](outputs[0])
+    constant = outputs[0] * outputs[1] if link.kind == "gated" else outputs[0]
+    columns = (dead[0].to(consumer.weight.device) & consumer.program.live_columns).nonzero().flatten()
+    moved = consumer.float_weight()[:, columns] @ constant[columns]
+    if consumer.bias is not None:
+        consumer.bias += moved.to(consumer.bias.dtype)
+    elif moved.any():
+        raise ValueError(f"cannot fold pruned rows into {link.consumer!r}, which has no bias for their constant output")
+
+
+def _constant_rows(layer: QuantizedMatrix, block, rows: Tensor) -> Tensor:
+    """What each row of the block gives when its weights are zero, `(count,)` float32."""
+    bias = layer.stored_bias()
+    if bias is None:
+        return torch.zeros(len(rows), device=layer.weight.device)
+    return bias[block.start : block.start + block.count].float()
+
+
+def _drop(layer: QuantizedMatrix, rows: Tensor, columns: Tensor) -> None:
+    if layer.bias is not None:
+        layer.live_rows &= rows
+        layer.bias *= layer.live_rows
+    layer.program.live_columns &= columns
+    layer.program.refresh()

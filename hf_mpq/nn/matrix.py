@@ -1,0 +1,80 @@
+"""What the trainable layers share: a float weight, its program, and parameters rounded to their stored type."""
+
+import torch
+from torch import Tensor, nn
+
+from ..core import MatrixStorage, WeightSpec, to_stored_type
+from ..weights import ENCODINGS, WeightProgram
+
+
+class QuantizedMatrix(nn.Module):
+    """Mixin of the layers that hold a `weight` `(out, in)` and a `program`.
+
+    Attributes:
+        live_rows: `(out,)` bool; rows whose output is not folded away. The bias of a dead row is zero for good.
+    """
+
+    program: WeightProgram
+
+    def _attach(self, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()) -> None:
+        """Add the program; to be called once the weight is there."""
+        self.spec = spec
+        self.program = WeightProgram(spec, transforms)
+        if spec.bias:
+            self.register_buffer("live_rows", torch.ones(spec.layout.shape[0], dtype=torch.bool))
+        if self.program.source.owns_weight:
+            self.weight.requires_grad_(False)
+            self.register_state_dict_pre_hook(_refresh_weight)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight used in forward, differentiable, `(out, in)`, in the type of `weight`."""
+        return self.program(self.weight.float()).to(self.weight.dtype)
+
+    def float_weight(self) -> Tensor:
+        """The weight before quantization, masked, `(out, in)` float32."""
+        return self.program.float_weight(self.weight.float())
+
+    def stored_bias(self) -> Tensor | None:
+        """The bias rounded to its stored type, zero where the row is folded away; None without a bias."""
+        if self.bias is None:
+            return None
+        return to_stored_type(self.bias, getattr(torch, self.spec.float_dtype)) * self.live_rows
+
+    def initialise(self) -> None:
+        """Set everything that a float checkpoint does not have, except the scales."""
+        if self.spec.bias:
+            self.live_rows.fill_(True)
+        self.program.initialise(self.weight.float())
+
+    def calibrate(self) -> None:
+        """Set the scales."""
+        self.program.calibrate(self.weight.float())
+
+    def update(self) -> None:
+        """Once per optimizer step, outside autograd."""
+        self.program.update(self.weight.float())
+
+    def storage(self) -> MatrixStorage:
+        """How this matrix would be packed now."""
+        bits = self.program.gate.derive().tolist()
+        spec, encoding = self.spec, self.program.quantizer.encoding
+        floats = {b: ENCODINGS[encoding].floats(b, spec.nested) for b in set(bits) - {0}}
+        live = int(self.program.live_columns.sum())
+        return MatrixStorage.of(
+            spec.layout, bits, floats, encoding=encoding, nested=spec.nested, kept=self._kept(bits),
+            length=live if spec.layout.axis == 0 else spec.layout.line_length,
+            bias=int(self.live_rows.sum()) if spec.bias else None,
+            scale_dtype=spec.scale_dtype, float_dtype=spec.float_dtype,
+        )  # fmt: skip
+
+    def _kept(self, bits: list[int]) -> dict[int, int]:
+        if self.program.mask is None:
+            return {}
+        lines = self.spec.layout.lines(self.program.keep())
+        line_bits = self.spec.layout.expand(torch.tensor(bits, device=lines.device))
+        return {b: int(lines[line_bits == b].sum()) for b in sorted(set(bits) - {0})}
+
+
+@torch.no_grad()
+def _refresh_weight(module: QuantizedMatrix, prefix: str, keep_vars: bool) -> None:
+    module.weight.copy_(module.float_weight())

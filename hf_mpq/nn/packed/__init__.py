@@ -1,0 +1,9 @@
+"""Packed twins: the same functions from stored codes, nothing to train."""
+
+from .embedding import PackedEmbedding, PackedTiedLinear
+from .linear import PackedLinear
+from .matrix import PackedMatrix
+from .module import PackedModule
+from .norm import PackedLayerNorm
+
+__all__ = ["PackedEmbedding", "PackedLayerNorm", "PackedLinear", "PackedMatrix", "PackedModule", "PackedTiedLinear"]

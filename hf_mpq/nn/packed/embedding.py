@@ -1,0 +1,68 @@
+"""The packed embedding table and the decoder that shares it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core import MatrixStorage
+from .matrix import PackedMatrix
+from .module import PackedModule
+
+
+class PackedEmbedding(PackedMatrix):
+    """Twin of `MPQEmbedding`: decodes only the rows that are looked up."""
+
+    def __init__(
+        self,
+        stored: MatrixStorage,
+        dtype: torch.dtype,
+        device: torch.device | str | None = None,
+        padding_idx: int | None = None,
+    ):
+        super().__init__(stored, dtype, device)
+        self.num_embeddings, self.embedding_dim = stored.layout.shape
+        self.padding_idx = padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows, position = torch.unique(ids, return_inverse=True)
+        return F.embedding(position, self.decode_rows(rows).to(self.compute_dtype))
+
+    def decode_rows(self, rows: Tensor) -> Tensor:
+        """Float32 values of some rows, `(len(rows), embedding_dim)`."""
+        stored = self.stored
+        if stored.layout.axis == 1 or stored.kept or stored.length != stored.layout.line_length:
+            return self.decode()[rows]
+        values = torch.zeros(len(rows), stored.length, device=rows.device)
+        floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
+        for bits, lines in self.lines_by_precision().items():
+            place = torch.searchsorted(lines, rows).clamp(max=len(lines) - 1)
+            here = lines[place] == rows
+            of_line = floats[bits][line_floats[rows[here]]]
+            values[here] = self.values(planes[bits][:, place[here]], of_line, stored.length)
+        return values
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, rows={dict(self.stored.lines)}"
+
+
+class PackedTiedLinear(PackedModule):
+    """Twin of `MPQTiedLinear`: multiplies with the packed table; its bias is an ordinary parameter."""
+
+    def __init__(self, embedding: PackedEmbedding, bias: nn.Parameter | None):
+        super().__init__(embedding.compute_dtype, embedding.anchor.device)
+        self._shared = (embedding,)  # in a tuple, so that it is no submodule
+        self.out_features, self.in_features = embedding.stored.layout.shape
+        self.bias = bias
+
+    @property
+    def embedding(self) -> PackedEmbedding:
+        """The table's owner."""
+        return self._shared[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded table."""
+        return self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)

@@ -1,0 +1,153 @@
+"""Stored bytes of one matrix, and their way back to floats."""
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ...core import MatrixStorage, from_bytes
+from ...format import unpack_flags, unpack_planes
+from ...weights import ENCODINGS
+from .module import PackedModule
+
+
+class PackedMatrix(PackedModule):
+    """Base of the packed layers with a weight `(out, in)`.
+
+    Attributes:
+        stored: what the shapes of the buffers depend on.
+        precision: active precision of nested codes; None reads all planes.
+        weight, bias: decoded anew at each access, in the compute type.
+    """
+
+    def __init__(self, stored: MatrixStorage, dtype: torch.dtype, device: torch.device | str | None = None):
+        super().__init__(dtype, device)
+        self.stored = stored
+        self.precision: int | None = None
+        for name, size in stored.buffers().items():
+            self.register_buffer(name, torch.empty(size, dtype=torch.uint8, device=device))
+
+    def storage(self) -> MatrixStorage:
+        """How this matrix is packed."""
+        return self.stored
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded weight, `(out, in)`."""
+        return self.decode().to(self.compute_dtype)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The decoded bias, `(out,)`; None without one."""
+        if self.stored.bias is None:
+            return None
+        rows = self.stored.layout.shape[0]
+        full = torch.zeros(rows, device=self.anchor.device)
+        if self.stored.bias:
+            full[self.row_flags()] = from_bytes(self.bias_values, getattr(torch, self.stored.float_dtype))
+        return full.to(self.compute_dtype)
+
+    def row_flags(self) -> Tensor:
+        """Rows with a stored bias, `(out,)` bool."""
+        return self._flags("live_rows", self.stored.layout.shape[0])
+
+    def column_flags(self) -> Tensor:
+        """Columns that are stored, `(in,)` bool."""
+        return self._flags("live_columns", self.stored.layout.line_length)
+
+    def _flags(self, name: str, count: int) -> Tensor:
+        if name not in self._buffers:
+            return torch.ones(count, dtype=torch.bool, device=self.anchor.device)
+        return unpack_flags(self._buffers[name], count)
+
+    def group_bits(self) -> Tensor:
+        """Precision of each sub-group, `(groups,)` int64."""
+        stored, count = self.stored, self.stored.layout.count
+        precisions = torch.tensor(stored.precisions or (0,), device=self.anchor.device)
+        if not stored.map_bits:
+            return precisions.expand(count)
+        index = unpack_planes(self.map.view(stored.map_bits, 1, ceil(count / 8)), count)[0]
+        return precisions[index.long().clamp(max=len(precisions) - 1)]
+
+    def lines_by_precision(self) -> dict[int, Tensor]:
+        """Line numbers at each stored precision, ascending within each."""
+        order = torch.argsort(self.stored.layout.expand(self.group_bits()), stable=True)
+        return dict(zip(self.stored.lines, self._tail(order, self.stored.lines.values())))
+
+    def _tail(self, order: Tensor, counts) -> tuple[Tensor, ...]:
+        """The last parts of `order`, of the given sizes; what comes before them is pruned."""
+        counts = list(counts)
+        return order[len(order) - sum(counts) :].split(counts)
+
+    def group_floats(self) -> dict[int, Tensor]:
+        """Stored floats at each precision, `(groups at it, floats)`."""
+        stored = self.stored
+        values = from_bytes(self.scales, getattr(torch, stored.scale_dtype)) if stored.scale_count else None
+        sizes = [count * stored.floats[bits] for bits, count in stored.groups.items()]
+        parts = values.split(sizes) if sizes else ()
+        return {bits: part.view(stored.groups[bits], -1) for bits, part in zip(stored.groups, parts)}
+
+    def line_floats(self) -> Tensor:
+        """Row of `group_floats` that belongs to each line, `(lines,)` int64."""
+        layout = self.stored.layout
+        order = torch.argsort(self.group_bits(), stable=True)
+        rank = torch.zeros_like(order)
+        for groups in self._tail(order, self.stored.groups.values()):
+            rank[groups] = torch.arange(len(groups), device=order.device)
+        return layout.expand(rank)
+
+    def code_planes(self) -> dict[int, Tensor]:
+        """Bit planes at each precision, `(planes, lines, bytes)`; of nested codes only the active ones."""
+        stored = self.stored
+        sizes = [stored.code_bytes(bits) for bits in stored.groups]
+        parts = self.codes.split(sizes) if sizes else ()
+        lines = {bits: 1 if stored.kept else stored.lines[bits] for bits in stored.groups}
+        planes = {bits: part.view(bits, lines[bits], -1) for bits, part in zip(stored.groups, parts)}
+        return {bits: table[: self.precision or bits] for bits, table in planes.items()}
+
+    def values(self, planes: Tensor, floats: Tensor, length: int) -> Tensor:
+        """Decode some lines: planes and `(lines, floats)` to `(lines, length)` float32."""
+        encoding = ENCODINGS[self.stored.encoding]
+        return encoding.decode(unpack_planes(planes, length), floats, planes.shape[0], self.stored.nested)
+
+    def decode(self) -> Tensor:
+        """The weight in float32, `(out, in)`."""
+        stored, layout = self.stored, self.stored.layout
+        lines = torch.zeros(layout.shape[layout.axis], stored.length, device=self.anchor.device)
+        floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
+        keep = self._kept_flags()
+        for bits, chosen in self.lines_by_precision().items():
+            of_line = floats[bits][line_floats[chosen]]
+            if stored.kept:
+                lines[chosen] = self._masked_values(planes[bits], of_line, keep[bits])
+            else:
+                lines[chosen] = self.values(planes[bits], of_line, stored.length)
+        return layout.lines(self._with_dead_columns(lines))
+
+    def _kept_flags(self) -> dict[int, Tensor]:
+        """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""
+        stored, flags, start = self.stored, {}, 0
+        for bits, lines in stored.lines.items() if stored.kept else ():
+            size = ceil(lines * stored.length / 8)
+            flags[bits] = unpack_flags(self.mask[start : start + size], lines * stored.length).view(lines, -1)
+            start += size
+        return flags
+
+    def _masked_values(self, planes: Tensor, floats: Tensor, keep: Tensor) -> Tensor:
+        codes = unpack_planes(planes, int(keep.sum())).flatten()
+        spread = torch.zeros(keep.shape, dtype=torch.uint8, device=keep.device).masked_scatter(keep, codes)
+        encoding = ENCODINGS[self.stored.encoding]
+        return encoding.decode(spread, floats, planes.shape[0], self.stored.nested) * keep
+
+    def _with_dead_columns(self, lines: Tensor) -> Tensor:
+        if self.stored.length == self.stored.layout.line_length:
+            return lines
+        full = lines.new_zeros(len(lines), self.stored.layout.line_length)
+        full[:, self.column_flags()] = lines
+        return full
+
+    def set_precision(self, bits: int) -> None:
+        """Read only the top `bits` planes of nested codes; raises ValueError when that precision is not served."""
+        if bits not in self.stored.nested:
+            raise ValueError(f"{bits} bits are not among the nested precisions {self.stored.nested}")
+        self.precision = bits

@@ -1,0 +1,37 @@
+"""What every packed twin shares: bytes as buffers, and a compute type that follows `.to`."""
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedModule(nn.Module):
+    """Holds uint8 buffers only, so that no `dtype=`, `.to` or `.half` changes what is stored.
+
+    Attributes:
+        anchor: an empty parameter whose type is the compute type; `model.dtype` finds it too. Never saved.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device | str | None = None):
+        super().__init__()
+        self.anchor = nn.Parameter(torch.empty(0, dtype=dtype, device=device), requires_grad=False)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type that weights are decoded to."""
+        return self.anchor.dtype
+
+    def materialise(self) -> None:
+        """Give the anchor a device, after the buffers were loaded onto one."""
+        device = next(iter(self.buffers()), torch.empty(0)).device
+        self.anchor = nn.Parameter(torch.empty(0, dtype=self.anchor.dtype, device=device), requires_grad=False)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(f"{prefix}anchor")
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        super()._load_from_state_dict({**state_dict, f"{prefix}anchor": self.anchor.data}, prefix, *rest)
+
+    def packed_buffers(self) -> dict[str, Tensor]:
+        """Name to bytes of everything that is stored."""
+        return {name: buffer for name, buffer in self.named_buffers() if buffer.dtype == torch.uint8}

@@ -1,0 +1,91 @@
+"""One trainable layer to its packed twin, and back to a plain float layer."""
+
+import torch
+from torch import Tensor, nn
+
+from ..core import MatrixStorage, to_bytes
+from ..format import pack_flags, pack_planes
+from ..weights import PrecisionCodes
+from .embedding import MPQEmbedding
+from .matrix import QuantizedMatrix
+from .norm import MPQLayerNorm
+from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix
+
+
+@torch.no_grad()
+def pack_matrix(layer: QuantizedMatrix) -> PackedMatrix:
+    """The packed twin of a layer whose precision is decided."""
+    stored, dtype, device = layer.storage(), layer.weight.dtype, layer.weight.device
+    if isinstance(layer, MPQEmbedding):
+        packed = PackedEmbedding(stored, dtype, device, layer.padding_idx)
+    else:
+        frozen = layer.input_quantizer and layer.input_quantizer.frozen()
+        packed = PackedLinear(stored, dtype, device, frozen)
+        packed.output_quantizer = layer.output_quantizer and layer.output_quantizer.frozen()
+    for name, octets in _contents(layer, stored).items():
+        packed.get_buffer(name).copy_(octets)
+    return packed.train(layer.training)
+
+
+def _contents(layer: QuantizedMatrix, stored: MatrixStorage) -> dict[str, Tensor]:
+    """The bytes of every buffer that `stored` names."""
+    encoded = layer.program.encode(layer.weight.float())
+    parts = {
+        "codes": [_code_bytes(content, bits) for bits, content in encoded.items()],
+        "scales": [to_bytes(content.floats, getattr(torch, stored.scale_dtype)) for content in encoded.values()],
+        "mask": [pack_flags(content.keep.flatten()) for content in encoded.values() if content.keep is not None],
+        "map": [_map_bytes(layer, stored)],
+        "live_columns": [pack_flags(layer.program.live_columns)],
+    }
+    if layer.bias is not None:
+        kept = layer.bias.detach()[layer.live_rows]
+        parts["bias_values"] = [to_bytes(kept, getattr(torch, stored.float_dtype))]
+        parts["live_rows"] = [pack_flags(layer.live_rows)]
+    return {name: torch.cat(parts[name]) for name in stored.buffers()}
+
+
+def _code_bytes(content: PrecisionCodes, bits: int) -> Tensor:
+    codes = content.codes if content.keep is None else content.codes[content.keep].unsqueeze(0)
+    return pack_planes(codes, bits).flatten()
+
+
+def _map_bytes(layer: QuantizedMatrix, stored: MatrixStorage) -> Tensor:
+    bits = layer.program.gate.derive()
+    precisions = torch.tensor(stored.precisions, device=bits.device)
+    index = torch.searchsorted(precisions, bits).to(torch.uint8)
+    return pack_planes(index.unsqueeze(0), stored.map_bits).flatten()
+
+
+@torch.no_grad()
+def pack_norm(norm: MPQLayerNorm) -> PackedLayerNorm:
+    """The packed twin of a normalisation."""
+    packed = PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, norm.float_dtype,
+                             norm.precisions, norm.weight.dtype, norm.weight.device)  # fmt: skip
+    pairs = [norm.affine(position) for position in range(max(len(norm.precisions), 1))]
+    dtype = getattr(torch, norm.float_dtype)
+    packed.weight_values.copy_(to_bytes(torch.stack([weight for weight, _ in pairs]), dtype))
+    if norm.bias is not None:
+        packed.bias_values.copy_(to_bytes(torch.stack([bias for _, bias in pairs]), dtype))
+    packed.position = norm.position
+    return packed.train(norm.training)
+
+
+@torch.no_grad()
+def plain_layer(layer: nn.Module) -> nn.Module:
+    """A plain `nn.Linear`, `nn.Embedding` or `nn.LayerNorm` with the values that `layer` uses in forward."""
+    if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
+        weight, bias = layer.affine(layer.position) if isinstance(layer, MPQLayerNorm) else (layer.weight, layer.bias)
+        plain = nn.LayerNorm(layer.normalized_shape, layer.eps, True, bias is not None, device="meta")
+    else:
+        packed = isinstance(layer, PackedMatrix)
+        weight = layer.weight if packed else layer.quantized_weight()
+        bias = layer.bias if packed else layer.stored_bias()
+        rows, columns = weight.shape
+        if isinstance(layer, MPQEmbedding | PackedEmbedding):
+            plain = nn.Embedding(rows, columns, layer.padding_idx, device="meta")
+        else:
+            plain = nn.Linear(columns, rows, bias is not None, device="meta")
+    plain.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        plain.bias = nn.Parameter(bias.detach().clone())
+    return plain.train(layer.training)

@@ -1,0 +1,100 @@
+"""What is done to every quantized layer of a model."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from ..core import Assignment, MatrixAssignment, Usage
+from ..weights import GATES
+from .attention import AttentionQuantizers, QuantizedDropout
+from .folding import fold
+from .matrix import QuantizedMatrix
+from .naming import relative_name
+from .norm import MPQLayerNorm
+from .packed import PackedLayerNorm, PackedMatrix
+
+
+def matrices(model: nn.Module, kind: type | tuple[type, ...] = QuantizedMatrix) -> Iterator[tuple[str, nn.Module]]:
+    """Relative name and layer of every quantized matrix, each layer once."""
+    for name, module in model.named_modules():
+        if isinstance(module, kind):
+            yield relative_name(model, name), module
+
+
+def norms(model: nn.Module, kind: type | tuple[type, ...] = MPQLayerNorm) -> Iterator[tuple[str, nn.Module]]:
+    """Relative name and layer of every normalisation with stored-type parameters."""
+    return matrices(model, kind)
+
+
+def update_quantizers(model: nn.Module) -> None:
+    """To be called once after each optimizer step: moving ranges, bases and gates take in what they observed."""
+    for module in model.modules():
+        if isinstance(module, QuantizedMatrix):
+            module.update()
+            for quantizer in module.activation_quantizers():
+                quantizer.update()
+        elif isinstance(module, AttentionQuantizers | QuantizedDropout):
+            module.update()
+
+
+def usages(model: nn.Module) -> dict[str, Usage]:
+    """What every gate expects to use, by relative name; differentiable."""
+    return {name: module.program.usage() for name, module in matrices(model)}
+
+
+def set_precision(model: nn.Module, bits: int) -> nn.Module:
+    """Switch a nested model to one of its precisions, in place; returns the model.
+
+    Raises:
+        ValueError: when the model is not nested, or does not serve `bits`.
+    """
+    switched = 0
+    for module in model.modules():
+        if isinstance(module, QuantizedMatrix) and module.spec.nested:
+            module.program.gate.set_precision(bits)
+            switched += 1
+        elif isinstance(module, PackedMatrix) and module.stored.nested:
+            module.set_precision(bits)
+            switched += 1
+    if not switched:
+        raise ValueError("this model has no nested precisions; quantize it with MPQConfig(bits=(2, 4, 8), nested=True)")
+    for module in model.modules():
+        if isinstance(module, MPQLayerNorm | PackedLayerNorm):
+            module.set_precision(bits)
+    return model
+
+
+def derive(model: nn.Module) -> Assignment:
+    """The assignment that the model has, or that its gates would give now."""
+    found, activations = {}, {}
+    for name, module in matrices(model, (QuantizedMatrix, PackedMatrix)):
+        packed = isinstance(module, PackedMatrix)
+        bits = module.group_bits() if packed else module.program.gate.derive()
+        nested = module.stored.nested if packed else module.spec.nested
+        found[name] = MatrixAssignment(tuple(bits.tolist()), nested=nested)
+        quantizer = getattr(module, "input_quantizer", None)
+        if quantizer is not None:
+            activations[name] = quantizer.bits
+    return Assignment(found, activations)
+
+
+def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
+    """Replace every open gate by the assignment's bits and fold away what is pruned, in place; returns the model.
+
+    Raises:
+        ValueError: when the assignment lacks a matrix, has another number of sub-groups, or bits that the layer's
+            quantizer has no candidate for.
+    """
+    for name, module in matrices(model):
+        if name not in assignment.matrices:
+            raise ValueError(f"the assignment has no matrix {name!r}; derive it from a model of the same shape")
+        bits, spec = assignment.matrices[name].bits, module.spec
+        if len(bits) != spec.layout.count:
+            raise ValueError(f"{name}: the assignment has {len(bits)} sub-groups, the model {spec.layout.count}")
+        if spec.nested:
+            continue
+        gate = GATES["fixed"](spec.layout.count, spec.candidates).to(module.weight.device)
+        gate.initialise(bits)
+        module.program.gate = gate
+    fold(model)
+    return model

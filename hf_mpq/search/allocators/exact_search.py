@@ -1,0 +1,154 @@
+"""From the knapsack of sub-groups taken alone to the best assignment that keeps a limit of the exact cost."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...core import BudgetError
+from ...cost import CostModel
+from ...cost.exact import ExactMatrix, exact_matrices
+from .column_prices import reader_prices
+from .knapsack import Choice, Knapsack, fitting_moves
+from .units import Units
+
+
+class ExactSearch:
+    """Projects the knapsack's solution onto a limit of the exact cost, and uses what the exact cost leaves over.
+
+    Args:
+        units: the open choices.
+        cost: what is limited.
+        limit: the most it may be, in the unit of `cost`.
+    """
+
+    def __init__(self, units: Units, cost: CostModel, limit: float):
+        self.units, self.cost, self.budget = units, cost, limit
+        self.limit = limit * (1 + 1e-12)  # room for the rounding of sums
+        self.knapsack = Knapsack(units.prices(cost), units.score)
+
+    def run(self) -> tuple[Choice, float]:
+        """The best choice found within the limit, `(units,)`, and its exact cost; raises BudgetError when none is."""
+        return self._refine(*self._fill(*self._project()))
+
+    def bound(self, choice: Choice, spent: float) -> tuple[float, float]:
+        """Dual bound and multiplier, with maps and dead columns as they are in `choice`."""
+        live, within = self._live(choice, spent)
+        return live.bound(within)
+
+    def spent(self, choice: Choice) -> float:
+        """The exact cost."""
+        return self.cost.of(self.units.assignment(choice))
+
+    def _project(self, rounds: int = 12) -> tuple[Choice, float]:
+        """The best knapsack solution whose exact cost keeps the limit, and that cost.
+
+        The exact cost is the knapsack's plus a correction that depends on the choice; the correction of one round sets
+        the knapsack's limit of the next, inside the bracket of limits known to be kept and exceeded.
+        """
+        best = self.knapsack.cheapest
+        best_spent = spent = self._smallest()
+        low, high, inside = self.knapsack.total_cost(best), np.inf, self.knapsack.total_cost(best)
+        for _ in range(rounds):
+            target = inside + self.limit - spent
+            if not low < target < high:
+                target = (low + high) / 2
+            if not np.isfinite(target):
+                break
+            choice = self.knapsack.solve(target)
+            inside, spent = self.knapsack.total_cost(choice), self.spent(choice)
+            if spent > self.limit:
+                high = min(high, inside)
+                continue
+            low = max(low, inside)
+            if self.knapsack.total_score(choice) <= self.knapsack.total_score(best):
+                best, best_spent = choice, spent
+            if self.limit - spent <= 1e-4 * self.limit:
+                break
+        return best, best_spent
+
+    def _smallest(self) -> float:
+        spent = self.spent(self.knapsack.cheapest)
+        if spent > self.limit:
+            raise BudgetError(f"the budget of {self.budget:,.6g} {self.cost.unit} cannot be met; "
+                              f"the smallest possible is {spent:,.6g} {self.cost.unit}")  # fmt: skip
+        return spent
+
+    def _refine(self, choice: Choice, spent: float, rounds: int = 3, tolerance: float = 1e-3) -> tuple[Choice, float]:
+        """Solve again with the dead columns of the result, as long as there is something to gain."""
+        for _ in range(rounds):
+            live, within = self._live(choice, spent)
+            score = live.total_score(choice)
+            if score - live.bound(within)[0] <= tolerance * abs(score):
+                break
+            other = self._solve_below(live, within)
+            if other is None:
+                break
+            other = self._fill(*other)
+            if live.total_score(other[0]) >= score:
+                break
+            choice, spent = other
+        return choice, spent
+
+    def _solve_below(self, knapsack: Knapsack, target: float, rounds: int = 4) -> tuple[Choice, float] | None:
+        """The knapsack's solution, its limit lowered by the excess until the exact cost keeps ours."""
+        for _ in range(rounds):
+            choice = knapsack.solve(target)
+            spent = self.spent(choice)
+            if spent <= self.limit:
+                return choice, spent
+            target -= spent - self.limit
+        return None
+
+    def _live(self, choice: Choice, spent: float) -> tuple[Knapsack, float]:
+        """The knapsack with the prices that hold around `choice`, and its limit.
+
+        Columns that are dead in `choice` cost nothing, and a row also costs the column that reads it.
+        """
+        matrices = exact_matrices(self.units.space, self.units.assignment(choice))
+        readers = reader_prices(self.units.space, self.cost, matrices)
+        live = Knapsack(self.units.prices(self.cost, _columns(matrices), readers), self.units.score)
+        return live, live.total_cost(choice) + self.limit - spent
+
+    def _fill(self, choice: Choice, spent: float) -> tuple[Choice, float]:
+        """Apply moves, dead columns now known, until not one fits by its exact cost.
+
+        Moves of one kind of unit between the same choices are taken to cost the same: when one does not fit, none does.
+        """
+        refused: set[int] = set()
+        while True:
+            units, targets = self._moves(choice, spent, refused)
+            if not len(units):
+                return choice, spent
+            accepted = self._accept(choice, units, targets, refused)
+            if accepted is not None:
+                choice, spent = accepted
+                refused = set()
+
+    def _moves(self, choice: Choice, spent: float, refused: set[int]) -> tuple[Choice, Choice]:
+        matrices = exact_matrices(self.units.space, self.units.assignment(choice))
+        price, gain = Knapsack(self.units.prices(self.cost, _columns(matrices)), self.units.score).moves(choice)
+        if refused:
+            gain[np.isin(self._move_kinds(choice), list(refused))] = 0
+        return fitting_moves(price, gain, self.limit - spent)
+
+    def _accept(self, choice: Choice, units: Choice, targets: Choice, refused: set[int]) -> tuple[Choice, float] | None:
+        """The longest halving of the moves that fits, or None after noting that the first alone does not."""
+        count = len(units)
+        while count:
+            attempt = choice.copy()
+            attempt[units[:count]] = targets[:count]
+            spent = self.spent(attempt)
+            if spent <= self.limit:
+                return attempt, spent
+            count //= 2
+        refused.add(int(self._move_kinds(choice)[units[0], targets[0]]))
+        return None
+
+    def _move_kinds(self, choice: Choice) -> Choice:
+        """A number for each kind of move, `(units, choices)`."""
+        width = self.units.score.shape[1]
+        return (self.units.kinds * width + choice)[:, None] * width + np.arange(width)
+
+
+def _columns(matrices: Mapping[str, ExactMatrix]) -> dict[str, int]:
+    return {name: matrix.live_columns for name, matrix in matrices.items()}

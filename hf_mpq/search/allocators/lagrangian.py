@@ -1,0 +1,71 @@
+"""Exact allocation of a budget over thousands of sub-groups by Lagrangian relaxation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...core import Assignment, Budget, PrecisionSpace
+from ...cost import CostModel, measure
+from .base import ALLOCATORS, Scores
+from .exact_search import ExactSearch
+from .units import Units
+
+
+@dataclass(frozen=True)
+class LagrangianResult:
+    """An assignment with what is known about how good it is.
+
+    Attributes:
+        assignment: the best found.
+        score: its total score.
+        bound: no assignment within the limit has a lower score, as long as maps and dead columns stay as they are here.
+        cost: its exact cost.
+        limit: what the cost must not exceed, in the same unit.
+        unit: of cost and limit.
+        multiplier: score that one more unit of cost would save.
+    """
+
+    assignment: Assignment
+    score: float
+    bound: float
+    cost: float
+    limit: float
+    unit: str
+    multiplier: float
+
+    @property
+    def gap(self) -> float:
+        """Share of the score by which it may be above the optimum."""
+        return max(0.0, self.score - self.bound) / abs(self.score) if self.score else 0.0
+
+
+@ALLOCATORS.register("lagrangian")
+def allocate(
+    space: PrecisionSpace,
+    cost: CostModel,
+    budget: Budget | str | float,
+    scores: Scores | None = None,
+    evaluate: Callable[[Assignment], float] | None = None,
+) -> Assignment:
+    """The assignment of `solve`; see `Allocator` for the arguments. `evaluate` is not called."""
+    return solve(space, cost, budget, scores).assignment
+
+
+def solve(
+    space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores | None
+) -> LagrangianResult:
+    """Minimise the total score within a budget, as measured by the exact cost.
+
+    Each sub-group is taken alone first (Everett, 1963; hulls as in Sinha and Zoltners, 1979); the difference to the
+    exact cost, such as dead columns that need no codes, is given back to the search until no single move fits.
+
+    Raises:
+        BudgetError, ValueError: as `Allocator` says.
+    """
+    if scores is None:
+        raise ValueError("the lagrangian allocator needs scores; compute them with a scorer first")
+    measured, limit = measure(cost, budget)
+    search = ExactSearch(Units(space, scores), measured, limit)
+    choice, spent = search.run()
+    bound, multiplier = search.bound(choice, spent)
+    return LagrangianResult(search.units.assignment(choice), search.knapsack.total_score(choice), bound, spent, limit,
+                            measured.unit, multiplier)  # fmt: skip

@@ -1,0 +1,108 @@
+"""The open choices of a precision space as arrays: one unit for each sub-group, or for each set of tied sub-groups."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
+from ...cost import CostModel
+from .base import Scores
+
+
+class Units:
+    """Every unit of `space` that is still open, with its score; units of one matrix (or tie) lie together.
+
+    Attributes:
+        score: `(units, choices)`; infinite where a unit has fewer candidates.
+        kinds: number of the kind of each unit, `(units,)`; units of one kind are equally large parts of one matrix.
+
+    Raises:
+        ValueError: when scores are missing or do not fit, or when tied matrices differ in candidates or sub-groups.
+    """
+
+    def __init__(self, space: PrecisionSpace, scores: Scores):
+        self.space = space
+        self.members = _members(space.weights)
+        self._first = {key: space.weights[names[0]] for key, names in self.members.items()}
+        self._width = max((len(spec.candidates) for spec in self._first.values()), default=1)
+        self.score = self._join({name: _checked(name, spec, scores) for name, spec in _open(space.weights).items()})
+        self.kinds = self._kinds()
+
+    def prices(
+        self,
+        cost: CostModel,
+        live_columns: Mapping[str, int] | None = None,
+        readers: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> NDArray[np.float64]:
+        """What each choice adds to `cost`: `(units, choices)`.
+
+        Args:
+            cost: what is counted.
+            live_columns: input columns of each matrix that are still read; None means all.
+            readers: what else keeping each sub-group costs, matrix name to `(groups,)`.
+        """
+        live = live_columns or {}
+        tables = {name: cost.table(name, live.get(name)).numpy() for name in _open(self.space.weights)}
+        for name, extra in (readers or {}).items():
+            tables[name] = tables[name] + np.outer(extra, np.array(self.space.weights[name].candidates) > 0)
+        return self._join(tables)
+
+    def assignment(self, choice: NDArray[np.int64]) -> Assignment:
+        """The whole assignment that has `choice` `(units,)` and the fixed bits of all other matrices."""
+        bits = {name: spec.bits for name, spec in self.space.weights.items()}
+        start = 0
+        for key, names in self.members.items():
+            spec = self._first[key]
+            chosen = np.array(spec.candidates)[choice[start : start + spec.layout.count]]
+            bits |= dict.fromkeys(names, tuple(chosen.tolist()))
+            start += spec.layout.count
+        matrices = {name: _matrix(spec, bits[name]) for name, spec in self.space.weights.items()}
+        inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
+        return Assignment(matrices, inputs)
+
+    def _join(self, tables: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Tables `(groups, candidates)`, added over tied matrices, below each other; padded with infinity."""
+        blocks = [sum(tables[name] for name in names) for names in self.members.values()]
+        padded = [np.pad(b, ((0, 0), (0, self._width - b.shape[1])), constant_values=np.inf) for b in blocks]
+        return np.concatenate(padded) if padded else np.zeros((0, self._width))
+
+    def _kinds(self) -> NDArray[np.int64]:
+        sizes = [np.array(spec.layout.sizes) for spec in self._first.values()]
+        largest = max((int(size.max()) for size in sizes), default=0) + 1
+        return np.concatenate([np.zeros(0, int)] + [index * largest + size for index, size in enumerate(sizes)])
+
+
+def _open(weights: Mapping[str, WeightSpec]) -> dict[str, WeightSpec]:
+    return {name: spec for name, spec in weights.items() if spec.bits is None}
+
+
+def _members(weights: Mapping[str, WeightSpec]) -> dict[str, list[str]]:
+    """Names of the open matrices by tie; an untied matrix is alone."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for name, spec in _open(weights).items():
+        members.setdefault(("tie", spec.tie) if spec.tie is not None else ("matrix", name), []).append(name)
+    for names in members.values():
+        if len({(weights[name].layout.count, weights[name].candidates) for name in names}) > 1:
+            raise ValueError(f"tied matrices need equal candidates and numbers of sub-groups: {', '.join(names)}")
+    return members
+
+
+def _checked(name: str, spec: WeightSpec, scores: Scores) -> NDArray[np.float64]:
+    if name not in scores:
+        raise ValueError(f"there are no scores for {name!r}")
+    given = scores[name]
+    table = given.detach().cpu().double().numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=float)
+    expected = (spec.layout.count, len(spec.candidates))
+    if table.shape != expected:
+        raise ValueError(f"the scores of {name!r} have the shape {table.shape}, but it has {expected} choices")
+    if np.isnan(table).any() or not np.isfinite(table).any(axis=1).all():
+        raise ValueError(f"the scores of {name!r} must not be NaN, and each sub-group needs a finite one")
+    return table
+
+
+def _matrix(spec: WeightSpec, bits: tuple[int, ...]) -> MatrixAssignment:
+    options = spec.mask_options
+    keep_of = (options.get("kept", 2), options.get("block", 4)) if spec.mask == "n:m" else None
+    return MatrixAssignment(bits, keep_of=keep_of, nested=spec.nested)

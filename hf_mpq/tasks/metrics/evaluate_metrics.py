@@ -1,0 +1,87 @@
+"""The metrics as `evaluate.Metric` classes: instantiated directly they load no script and need no network."""
+
+from collections.abc import Mapping, Sequence
+
+import evaluate
+import numpy as np
+from datasets import Features, List, Value
+
+from hf_mpq.tasks.metrics.chunks import chunk_scores
+from hf_mpq.tasks.metrics.classification import accuracy, binary_f1, macro_f1, matthews_correlation
+from hf_mpq.tasks.metrics.correlation import pearson, spearman
+from hf_mpq.tasks.metrics.squad import squad_scores
+
+CLASS_SCORES = {
+    "accuracy": accuracy, "f1": binary_f1, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation}
+VALUE_SCORES = {"pearson": pearson, "spearmanr": spearman}
+SCORES = CLASS_SCORES | VALUE_SCORES
+
+GLUE_CITATION = "Wang et al. 2019, GLUE: A Multi-Task Benchmark and Analysis Platform for NLU"
+SQUAD_CITATION = "Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text"
+CONLL_CITATION = "Tjong Kim Sang and Buchholz 2000, Introduction to the CoNLL-2000 Shared Task: Chunking"
+
+
+class SequenceMetric(evaluate.Metric):
+    """Scores of class ids, or of values, chosen by name.
+
+    Args:
+        scores: of classes "accuracy", "f1" (of class 1), "macro_f1", "matthews_correlation"; of values "pearson",
+            "spearmanr". The names and the meaning are those of the "glue" metric of `evaluate`.
+
+    Raises:
+        ValueError: a score is unknown, or some are of classes and some of values.
+    """
+
+    def __init__(self, scores: Sequence[str] = ("accuracy",), **options) -> None:
+        self.scores = tuple(scores)
+        if not (set(scores) <= set(CLASS_SCORES) or set(scores) <= set(VALUE_SCORES)):
+            raise ValueError(f"Scores must be among {[*CLASS_SCORES]} or among {[*VALUE_SCORES]}, not {scores}.")
+        super().__init__(**{"keep_in_memory": True, **options})
+
+    def _info(self) -> evaluate.MetricInfo:
+        value = Value("float64" if set(self.scores) <= set(VALUE_SCORES) else "int64")
+        return metric_info("Scores of classes or values.", GLUE_CITATION, value, value)
+
+    def _compute(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
+        return {score: SCORES[score](np.asarray(predictions), np.asarray(references)) for score in self.scores}
+
+
+class SQuADMetric(evaluate.Metric):
+    """Exact match and F1 in percent, with the inputs of the "squad" metric of `evaluate`.
+
+    `predictions` are ``{"id", "prediction_text"}``, `references` ``{"id", "answers": {"text", "answer_start"}}``.
+    """
+
+    def __init__(self, **options) -> None:
+        super().__init__(**{"keep_in_memory": True, **options})
+
+    def _info(self) -> evaluate.MetricInfo:
+        answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
+        return metric_info("Exact match and F1 of SQuAD v1.1, in percent.", SQUAD_CITATION,
+                           {"id": Value("string"), "prediction_text": Value("string")},
+                           {"id": Value("string"), "answers": answers})
+
+    def _compute(self, predictions: Sequence[Mapping], references: Sequence[Mapping]) -> dict[str, float]:
+        return squad_scores({row["id"]: row["prediction_text"] for row in predictions},
+                            {row["id"]: row["answers"]["text"] for row in references})
+
+
+class TaggingMetric(evaluate.Metric):
+    """Precision, recall and F1 of chunks, and the accuracy of tags; a row is the list of one sentence's tags."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**{"keep_in_memory": True, **options})
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = List(Value("string"))
+        return metric_info("Chunk scores as in conlleval.", CONLL_CITATION, tags, tags)
+
+    def _compute(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        return chunk_scores(predictions, references)
+
+
+def metric_info(description: str, citation: str, predictions, references) -> evaluate.MetricInfo:
+    """The description of a metric whose predictions and references are of the given feature types."""
+    return evaluate.MetricInfo(
+        description=description, citation=citation, inputs_description="predictions and references, of equal length.",
+        features=Features({"predictions": predictions, "references": references}))

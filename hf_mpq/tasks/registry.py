@@ -1,0 +1,20 @@
+"""All tasks by name."""
+
+from hf_mpq.tasks.docstrings import DOCSTRINGS
+from hf_mpq.tasks.glue import GLUE
+from hf_mpq.tasks.question_answering import SQUAD
+from hf_mpq.tasks.task import Task
+from hf_mpq.tasks.token_classification import CONLL2003
+
+TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, SQUAD, CONLL2003, DOCSTRINGS)}
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`.
+
+    Raises:
+        ValueError: there is none; the message lists the known names.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}; known are {', '.join(sorted(TASKS))}.")
+    return TASKS[name]

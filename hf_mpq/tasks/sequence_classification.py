@@ -1,0 +1,56 @@
+"""One label, or one number, for a text or a pair of texts."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Value
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+)
+
+from hf_mpq.tasks.metrics import SequenceMetric
+from hf_mpq.tasks.task import Task, logits_of
+
+
+@dataclass(frozen=True)
+class SequenceClassification(Task):
+    """A task of classification or regression; `scores` names its metrics (see `SequenceMetric`)."""
+
+    kind: ClassVar[str] = "sequence-classification"
+    auto_class: ClassVar[type] = AutoModelForSequenceClassification
+
+    scores: tuple[str, ...] = ("accuracy",)
+
+    def features(self) -> dict[str, Any]:
+        label = Value("float32") if self.regression else ClassLabel(names=list(self.label_names))
+        return {**dict.fromkeys(self.text_columns), self.label_column: label}
+
+    def prepare(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """The model's inputs and `labels`: int64 class ids, or float32 for regression."""
+        def tokenize(batch: dict[str, list]) -> dict[str, list]:
+            texts = (batch[column] for column in self.text_columns)
+            return {**tokenizer(*texts, truncation=True, max_length=max_length), "labels": batch[self.label_column]}
+
+        prepared = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
+        return prepared.cast_column("labels", Value("float32") if self.regression else Value("int64"))
+
+    def model_kwargs(self) -> dict[str, Any]:
+        if self.regression:
+            return {"num_labels": 1, "problem_type": "regression"}
+        return {**super().model_kwargs(), "problem_type": "single_label_classification"}
+
+    def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> DataCollatorWithPadding:
+        return DataCollatorWithPadding(tokenizer)
+
+    def metric(self) -> SequenceMetric:
+        return SequenceMetric(self.scores)
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The scores of logits (n, labels), or of predicted values (n, 1), against `label_ids` (n,)."""
+        logits = logits_of(prediction)
+        predictions = logits.reshape(-1) if self.regression else np.argmax(logits, axis=-1)
+        return self.metric().compute(predictions=predictions, references=prediction.label_ids)

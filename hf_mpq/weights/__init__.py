@@ -1,0 +1,28 @@
+"""Sources, transforms, masks, quantizers and gates: from stored parameters to the weight that is used in forward."""
+
+from .activations import ACTIVATIONS, ActivationQuantizer
+from .choice import Choice
+from .encodings import ENCODINGS, Encoding
+from .gates import GATES, Gate
+from .masks import MASKS
+from .program import PrecisionCodes, WeightProgram
+from .quantizers import QUANTIZERS, GridQuantizer, WeightQuantizer
+from .sources import SOURCES, Source
+
+__all__ = [
+    "ACTIVATIONS",
+    "ENCODINGS",
+    "GATES",
+    "MASKS",
+    "QUANTIZERS",
+    "SOURCES",
+    "ActivationQuantizer",
+    "Choice",
+    "Encoding",
+    "Gate",
+    "GridQuantizer",
+    "PrecisionCodes",
+    "Source",
+    "WeightProgram",
+    "WeightQuantizer",
+]

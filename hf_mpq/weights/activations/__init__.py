@@ -1,0 +1,19 @@
+"""Activation quantizers; every grid contains exact zero."""
+
+from .base import ACTIVATIONS, ActivationQuantizer
+from .dynamic import DynamicTensorQuantizer, DynamicTokenQuantizer
+from .fixed import FixedGridQuantizer
+from .learned import LearnedOffsetQuantizer
+from .probabilities import ProbabilityQuantizer
+from .static import StaticQuantizer
+
+__all__ = [
+    "ACTIVATIONS",
+    "ActivationQuantizer",
+    "DynamicTensorQuantizer",
+    "DynamicTokenQuantizer",
+    "FixedGridQuantizer",
+    "LearnedOffsetQuantizer",
+    "ProbabilityQuantizer",
+    "StaticQuantizer",
+]

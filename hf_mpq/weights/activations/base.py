@@ -1,0 +1,104 @@
+"""The contract of every activation quantizer, the same as of weights: forward, encode, decode, calibrate, update."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...core import ActivationSpec, Registry, replace_forward
+
+ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer")
+
+
+class ActivationGrid(NamedTuple):
+    """Step and integer zero point, broadcastable to the activation, and the smallest and largest level."""
+
+    step: Tensor
+    zero: Tensor
+    low: int
+    high: int
+
+
+class ActivationQuantizer(nn.Module, ABC):
+    """Quantizes an activation of any shape; the last axis is features.
+
+    Attributes:
+        name: the registered name.
+
+    Args:
+        bits: 2 to 8.
+        symmetric: levels `-(2^(b-1) - 1)` to `2^(b-1) - 1` around zero, instead of `0` to `2^b - 1` with an integer
+            zero point (which suits what comes out of a GELU better).
+    """
+
+    name: str
+
+    def __init__(self, bits: int = 8, symmetric: bool = False):
+        super().__init__()
+        if not 2 <= bits <= 8:
+            raise ValueError(f"activations take 2 to 8 bits, got {bits}")
+        self.bits = bits
+        self.symmetric = symmetric
+
+    @property
+    def spec(self) -> ActivationSpec:
+        """What `from_spec` needs to build an equal quantizer, apart from its state."""
+        return ActivationSpec(self.name, self.bits, self.options)
+
+    @property
+    def options(self) -> dict:
+        """Options that differ from the defaults."""
+        return {"symmetric": True} if self.symmetric else {}
+
+    @classmethod
+    def from_spec(cls, spec: ActivationSpec) -> "ActivationQuantizer":
+        """The registered quantizer that a spec names."""
+        return ACTIVATIONS[spec.quantizer](bits=spec.bits, **spec.options)
+
+    @abstractmethod
+    def grid(self, x: Tensor) -> ActivationGrid:
+        """The grid for `x`, in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid, straight-through, in the type of `x`."""
+        codes, grid = self.encode(x.detach())
+        return replace_forward(x, self.decode(codes, grid).to(x.dtype))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
+        """Integer levels (as floats) and their grid."""
+        grid = self.grid(x)
+        level = torch.round(x.float() / _nonzero(grid.step)) + grid.zero
+        return level.clamp(grid.low, grid.high), grid
+
+    def decode(self, codes: Tensor, grid: ActivationGrid) -> Tensor:
+        """Float32 values of levels."""
+        return (codes - grid.zero) * grid.step
+
+    def reset(self) -> None:
+        """Forget everything learned or observed."""
+
+    def calibrate(self, x: Tensor) -> None:
+        """Widen remembered ranges to an example; the first one after `reset` sets them."""
+
+    def update(self) -> None:
+        """Called once per optimizer step, outside autograd; takes in what forward passes observed since."""
+
+    def frozen(self) -> "ActivationQuantizer":
+        """The same function with nothing left to learn or observe; what is packed. Raises ValueError when not ready."""
+        return self
+
+    def grid_of_range(self, low: Tensor, high: Tensor) -> ActivationGrid:
+        """Grid that covers `low` to `high` and zero."""
+        if self.symmetric:
+            levels = 2 ** (self.bits - 1) - 1
+            step = torch.maximum(low.abs(), high.abs()).float() / levels
+            return ActivationGrid(step, torch.zeros_like(step), -levels, levels)
+        levels = 2**self.bits - 1
+        low, high = low.float().clamp(max=0), high.float().clamp(min=0)
+        step = (high - low) / levels
+        return ActivationGrid(step, torch.round(-low / _nonzero(step)), 0, levels)
+
+
+def _nonzero(step: Tensor) -> Tensor:
+    return torch.where(step == 0, torch.ones_like(step), step)

@@ -1,0 +1,31 @@
+"""A grid that no longer changes: what ranges learned in training are packed as."""
+
+import torch
+from torch import Tensor
+
+from ...core import from_bytes, to_bytes
+from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
+
+
+@ACTIVATIONS.register("fixed")
+class FixedGridQuantizer(ActivationQuantizer):
+    """One step and zero point per tensor, kept as bytes so that no cast changes them."""
+
+    name = "fixed"
+
+    def __init__(self, bits: int = 8, symmetric: bool = False):
+        super().__init__(bits, symmetric)
+        self.register_buffer("grid_bytes", to_bytes(torch.tensor([1.0, 0.0]), torch.float32))
+
+    @classmethod
+    def of(cls, quantizer: ActivationQuantizer, grid: ActivationGrid) -> "FixedGridQuantizer":
+        """Freeze the grid of another quantizer."""
+        fixed = cls(quantizer.bits, quantizer.symmetric).to(grid.step.device)
+        fixed.grid_bytes.copy_(to_bytes(torch.stack([grid.step, grid.zero]), torch.float32))
+        return fixed
+
+    def grid(self, x: Tensor) -> ActivationGrid:
+        step, zero = from_bytes(self.grid_bytes, torch.float32)
+        levels = 2 ** (self.bits - 1) - 1
+        low, high = (-levels, levels) if self.symmetric else (0, 2**self.bits - 1)
+        return ActivationGrid(step, zero, low, high)

@@ -1,0 +1,71 @@
+"""Ranges remembered from training."""
+
+import torch
+from torch import Tensor
+
+from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
+from .fixed import FixedGridQuantizer
+
+
+@ACTIVATIONS.register("static")
+class StaticQuantizer(ActivationQuantizer):
+    """One range per tensor: an exponential moving average of the smallest and largest value (Q8BERT, decay 0.9999).
+
+    Forward passes in training mode only observe; `update` takes the observed range into the average. Until the first
+    `calibrate` or `update` the range of the current tensor is used. The gradient is straight-through everywhere, as in
+    Q8BERT.
+    """
+
+    name = "static"
+
+    def __init__(self, bits: int = 8, symmetric: bool = False, decay: float = 0.9999):
+        super().__init__(bits, symmetric)
+        self.decay = decay
+        self.register_buffer("range", torch.zeros(2))
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+        self._observed: Tensor | None = None
+
+    @property
+    def options(self) -> dict:
+        return super().options | ({} if self.decay == 0.9999 else {"decay": self.decay})
+
+    def frozen(self) -> ActivationQuantizer:
+        if not self.ready:
+            raise ValueError("a static activation range was never observed: run `hf_mpq.nn.calibrate_activations`")
+        return FixedGridQuantizer.of(self, self.grid_of_range(*self.range))
+
+    def grid(self, x: Tensor) -> ActivationGrid:
+        now = torch.stack([x.amin(), x.amax()]).float().detach()
+        if self.training:
+            self._observe(now)
+        low, high = torch.where(self.ready, self.range, now)
+        return self.grid_of_range(low, high)
+
+    def _observe(self, now: Tensor) -> None:
+        if self._observed is None:
+            self._observed = now
+        else:
+            self._observed = torch.stack([torch.minimum(now[0], self._observed[0]),
+                                          torch.maximum(now[1], self._observed[1])])  # fmt: skip
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        self.range.zero_()
+        self.ready.fill_(False)
+        self._observed = None
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        now = torch.stack([x.amin(), x.amax()]).float()
+        wider = torch.stack([torch.minimum(now[0], self.range[0]), torch.maximum(now[1], self.range[1])])
+        self.range.copy_(torch.where(self.ready, wider, now))
+        self.ready.fill_(True)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self._observed is None:
+            return
+        start = torch.where(self.ready, self.range, self._observed)
+        self.range.copy_(torch.lerp(self._observed, start, self.decay))
+        self.ready.fill_(True)
+        self._observed = None

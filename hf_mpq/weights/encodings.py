@@ -1,0 +1,99 @@
+"""How stored integer codes become weight values again."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..core import Registry
+
+ENCODINGS: Registry[type["Encoding"]] = Registry("encoding")
+
+
+class Encoding(ABC):
+    """Turns the unsigned codes of one precision into float32 values."""
+
+    @classmethod
+    @abstractmethod
+    def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
+        """Number of stored floats per sub-group at `bits`."""
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
+        """Values of codes.
+
+        Args:
+            codes: `(lines, length)` uint8, each below `2 ** bits`.
+            floats: of each line's sub-group, `(lines, floats)` float32.
+            bits: precision of the codes.
+            nested: for codes that serve several precisions, all of them, ascending; the codes are then the top `bits`
+                planes of the highest.
+        """
+
+
+def zero_level(bits: int, half_step_bits: tuple[int, ...]) -> float:
+    """Code that stands for zero: `2 ** (bits - 1)`, half a step less on a half-step grid (which has no exact zero)."""
+    return 2.0 ** (bits - 1) - (0.5 if bits in half_step_bits else 0.0)
+
+
+class _Scaled(Encoding):
+    half_step_bits: tuple[int, ...]
+
+    @classmethod
+    def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
+        return 1
+
+    @classmethod
+    def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
+        return (codes.to(torch.float32) - zero_level(bits, cls.half_step_bits)) * floats
+
+
+@ENCODINGS.register("scaled")
+class Scaled(_Scaled):
+    """`(code - 2 ** (bits - 1)) * scale`; 1 bit is the sign times half the scale."""
+
+    half_step_bits = (1,)
+
+
+@ENCODINGS.register("scaled-half")
+class ScaledHalf(_Scaled):
+    """As `scaled`, with the half-step grid ±1/2, ±3/2 at 2 bits (ParetoQ's shape, Liu et al., 2025)."""
+
+    half_step_bits = (1, 2)
+
+
+@ENCODINGS.register("affine")
+class Affine(Encoding):
+    """`code * step + low`: AQ-BERT's min-max quantizer."""
+
+    @classmethod
+    def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
+        return 2
+
+    @classmethod
+    def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
+        return codes.to(torch.float32) * floats[:, :1] + floats[:, 1:]
+
+
+@ENCODINGS.register("nested")
+class Nested(Encoding):
+    """Codes whose top planes are the codes of a lower precision, with one scale per precision.
+
+    `(code - z) * scale` with `z = 2 ** (bits - 1) - 1/2 + 2 ** (bits - top - 1)`, which puts each code at the centre of
+    the codes of the top precision that it swallows (reconstructed: the paper on vertical layering prints no equation).
+    """
+
+    @classmethod
+    def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
+        return len(nested)
+
+    @classmethod
+    def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
+        scale = floats[:, nested.index(bits)].unsqueeze(1)
+        return (codes.to(torch.float32) - cls.zero(bits, nested[-1])) * scale
+
+    @staticmethod
+    def zero(bits: int, top: int) -> float:
+        """Code that stands for zero at `bits` of `top`."""
+        return 2.0 ** (bits - 1) - 0.5 + 2.0 ** (bits - top - 1)

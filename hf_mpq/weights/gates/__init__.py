@@ -1,0 +1,9 @@
+"""Gates: what yields the precision of each sub-group."""
+
+from .base import GATES, Gate
+from .fixed import FixedGate
+from .gumbel import GumbelGate
+from .softmax import SoftmaxGate
+from .switch import SwitchGate
+
+__all__ = ["GATES", "FixedGate", "Gate", "GumbelGate", "SoftmaxGate", "SwitchGate"]

@@ -1,0 +1,37 @@
+"""A precision that is decided."""
+
+import torch
+from torch import Tensor
+
+from ...core import Usage
+from ..choice import Choice
+from .base import GATES, Gate
+
+
+@GATES.register("fixed")
+class FixedGate(Gate):
+    """One given precision per sub-group, kept in the buffer `bits`."""
+
+    searching = False
+
+    def __init__(self, groups: int, candidates: tuple[int, ...]):
+        super().__init__(groups, candidates)
+        self.register_buffer("bits", torch.full((groups,), candidates[-1], dtype=torch.uint8))
+
+    def initialise(self, bits: tuple[int, ...] | None) -> None:
+        bits = (self.candidates[-1],) * self.groups if bits is None else bits
+        unknown = sorted(set(bits) - set(self.candidates))
+        if unknown:
+            raise ValueError(f"bits {unknown} are not among the candidates {self.candidates}")
+        self.bits.copy_(torch.tensor(bits, dtype=torch.uint8))
+
+    def forward(self) -> Choice:
+        candidates = torch.tensor(self.candidates, device=self.bits.device)
+        return Choice(index=torch.searchsorted(candidates, self.bits.long()))
+
+    def usage(self) -> Usage:
+        chosen = torch.tensor(self.candidates, device=self.bits.device) == self.bits.long().unsqueeze(1)
+        return self._usage_of(chosen.float())
+
+    def derive(self) -> Tensor:
+        return self.bits.long()

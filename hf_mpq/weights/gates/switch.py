@@ -1,0 +1,40 @@
+"""One precision at a time for the whole model, switched at will."""
+
+import torch
+from torch import Tensor
+
+from ...core import Usage
+from ..choice import Choice
+from .base import GATES, Gate
+
+
+@GATES.register("switch")
+class SwitchGate(Gate):
+    """Every sub-group at the precision that `set_precision` last named; starts at the highest."""
+
+    searching = False
+
+    def __init__(self, groups: int, candidates: tuple[int, ...]):
+        super().__init__(groups, candidates)
+        self.register_buffer("active", torch.tensor(candidates[-1]))
+
+    def initialise(self, bits: tuple[int, ...] | None) -> None:
+        self.active.fill_(self.candidates[-1])
+
+    def set_precision(self, bits: int) -> None:
+        """Use `bits` from now on; raises ValueError when it is not a candidate."""
+        if bits not in self.candidates:
+            raise ValueError(f"{bits} bits are not among the nested precisions {self.candidates}")
+        self.active.fill_(bits)
+
+    def forward(self) -> Choice:
+        candidates = torch.tensor(self.candidates, device=self.active.device)
+        return Choice(index=torch.searchsorted(candidates, self.active).expand(self.groups))
+
+    def usage(self) -> Usage:
+        """The stored precision, which is the highest whatever is active."""
+        stored = torch.tensor(self.candidates, device=self.active.device) == self.candidates[-1]
+        return self._usage_of(stored.float().expand(self.groups, -1))
+
+    def derive(self) -> Tensor:
+        return torch.full((self.groups,), self.candidates[-1], device=self.active.device)

@@ -1,0 +1,129 @@
+"""The way of one weight: source, transforms, mask, and the quantizer under the gate."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Usage, WeightSpec
+from .gates import GATES
+from .masks import MASKS
+from .quantizers import QUANTIZERS, GridQuantizer
+from .sources import SOURCES
+
+
+@dataclass(frozen=True)
+class PrecisionCodes:
+    """What is stored of the sub-groups at one precision.
+
+    Attributes:
+        codes: `(lines, length)` uint8.
+        floats: `(groups, floats)` float32.
+        keep: `(lines, length)` bool where a mask drops weights, else None.
+    """
+
+    codes: Tensor
+    floats: Tensor
+    keep: Tensor | None
+
+
+class WeightProgram(nn.Module):
+    """Ordered small modules from stored parameters to the weight used in forward.
+
+    Args:
+        spec: the resolved choices for this weight.
+        transforms: modules from `(out, in)` to `(out, in)`, applied to the float weight before the mask.
+
+    Attributes:
+        live_columns: `(in,)` bool; columns that some live row feeds. Dead ones are zero, neither calibrated nor stored.
+    """
+
+    def __init__(self, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()):
+        super().__init__()
+        shape, dtype = spec.layout.shape, getattr(torch, spec.scale_dtype)
+        self.spec = spec
+        self.source = SOURCES[spec.source](shape, **spec.source_options)
+        self.transforms = nn.ModuleList(transforms)
+        self.mask = MASKS[spec.mask](shape, **spec.mask_options) if spec.mask else None
+        self.quantizer = QUANTIZERS[spec.quantizer](
+            spec.layout, spec.candidates, scale_dtype=dtype, **spec.quantizer_options
+        )
+        self.gate = GATES[spec.gate](spec.layout.count, spec.candidates, **spec.gate_options)
+        self.register_buffer("live_columns", torch.ones(shape[1], dtype=torch.bool))
+        self._all_live = True
+
+    @property
+    def layout(self):
+        """The sub-groups."""
+        return self.spec.layout
+
+    def refresh(self) -> None:
+        """Look again at the buffers, after they were loaded or changed."""
+        self._all_live = bool(self.live_columns.all())
+
+    def keep(self) -> Tensor | None:
+        """Weights that are not held at zero, broadcastable to `(out, in)` bool; None when all are free."""
+        if self.mask is None:
+            return None if self._all_live else self.live_columns.unsqueeze(0)
+        return self.mask.keep if self._all_live else self.mask.keep & self.live_columns
+
+    def float_weight(self, weight: Tensor) -> Tensor:
+        """The float weight that is quantized, masked, `(out, in)`."""
+        value = self.source(weight)
+        for transform in self.transforms:
+            value = transform(value)
+        keep = self.keep()
+        return value if keep is None else value * keep
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight used in forward, differentiable, `(out, in)`."""
+        value, keep = self.quantizer(self.float_weight(weight), self.gate()), self.keep()
+        return value if keep is None else value * keep
+
+    def rows(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """Rows of what `forward` gives, computed alone where the quantizer can: `(len(rows), in)`."""
+        if self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
+            return self(weight)[rows]
+        return self.quantizer.rows(self.float_weight(weight), self.gate(), rows)
+
+    @torch.no_grad()
+    def initialise(self, weight: Tensor) -> None:
+        """Set the source, the gate's start and the mask from a float weight; every column is live."""
+        self.live_columns.fill_(True)
+        self.refresh()
+        self.source.initialise(weight)
+        self.gate.initialise(self.spec.bits)
+        if self.mask is not None:
+            self.mask.initialise(self.source(weight))
+
+    @torch.no_grad()
+    def calibrate(self, weight: Tensor) -> None:
+        """Set the scales from what is live."""
+        self.quantizer.calibrate(self.float_weight(weight), self.keep())
+
+    @torch.no_grad()
+    def update(self, weight: Tensor) -> None:
+        """Once per optimizer step, outside autograd."""
+        self.quantizer.update(self.float_weight(weight))
+        self.gate.update()
+
+    def usage(self) -> Usage:
+        """What the gate expects to use."""
+        return self.gate.usage()
+
+    @torch.no_grad()
+    def encode(self, weight: Tensor) -> dict[int, PrecisionCodes]:
+        """What is stored, by precision ascending: of each precision the lines of its sub-groups, in order, and of those
+        lines the live columns."""
+        bits, value, keep = self.gate.derive(), self.float_weight(weight).float(), self.keep()
+        line_bits = self.layout.expand(bits)
+        stored = {}
+        for precision in sorted(set(bits.tolist()) - {0}):
+            codes, floats = self.quantizer.encode(value, precision)
+            lines = line_bits == precision
+            kept = None if self.mask is None else self._stored_part(self.layout.lines(keep), lines)
+            stored[precision] = PrecisionCodes(self._stored_part(codes, lines), floats[bits == precision], kept)
+        return stored
+
+    def _stored_part(self, lines: Tensor, chosen: Tensor) -> Tensor:
+        return lines[chosen][:, self.live_columns] if self.layout.axis == 0 else lines[chosen]

@@ -1,0 +1,19 @@
+"""Weight quantizers, one idea per file."""
+
+from .base import QUANTIZERS, WeightQuantizer
+from .grid import Grid, GridQuantizer
+from .lsq import LearnedStepQuantizer
+from .minmax import MinMaxQuantizer
+from .nested import NestedQuantizer
+from .symmetric import SymmetricQuantizer
+
+__all__ = [
+    "QUANTIZERS",
+    "Grid",
+    "GridQuantizer",
+    "LearnedStepQuantizer",
+    "MinMaxQuantizer",
+    "NestedQuantizer",
+    "SymmetricQuantizer",
+    "WeightQuantizer",
+]

@@ -1,0 +1,108 @@
+"""Quantizers whose levels are an arithmetic progression: they share the fused operation."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from ..choice import Choice
+from ..fused import LineGrid, Mixture
+from .base import WeightQuantizer
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integer levels `low` to `high`, moved by `half` (0 or 1/2), in steps.
+
+    A level's code is `level + zero`. Values beyond `clip_low` or `clip_high` (in levels) pass no gradient.
+    """
+
+    low: int
+    high: int
+    half: float
+    zero: int
+    clip_low: float
+    clip_high: float
+
+    @classmethod
+    def signed(cls, bits: int, half_step: bool, narrow: bool) -> "Grid":
+        """Levels around zero: half-step, or integer and then with as many below zero as above when `narrow`."""
+        zero = 2 ** (bits - 1)
+        low, high = -zero, zero - 1
+        if half_step:
+            return cls(low, high, 0.5, zero, low - 0.5, high + 0.5)
+        low = low + 1 if narrow else low
+        return cls(low, high, 0.0, zero, low, high)
+
+    @classmethod
+    def unsigned(cls, bits: int) -> "Grid":
+        """Levels 0 to `2 ** bits - 1`, nothing clipped."""
+        return cls(0, 2**bits - 1, 0.0, 0, -inf, inf)
+
+
+class GridQuantizer(WeightQuantizer):
+    """Base of the quantizers with steps, and offsets where the grid does not lie around zero."""
+
+    @abstractmethod
+    def grid(self, bits: int) -> Grid:
+        """Levels at a precision."""
+
+    @abstractmethod
+    def steps(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Step and offset of each sub-group and precision, `(groups, precisions)`, rounded to their stored type."""
+
+    def line_parameters(self, weight: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor | None, LineGrid]:
+        """What the fused operation needs for each line: probabilities, steps, offsets and grid constants."""
+        steps, offsets = self.steps(weight)
+        kept = [k for k, bits in enumerate(self.candidates) if bits > 0]
+        expand = self.layout.expand
+        if choice.probabilities is not None:
+            lines = None if offsets is None else expand(offsets)
+            return expand(choice.probabilities[:, kept]), expand(steps), lines, self._constants(weight)
+        position = (choice.index - (len(self.candidates) - len(kept))).clamp(min=0).unsqueeze(1)
+        grid = LineGrid(*(expand(row[0][position]) for row in self._constants(weight)))
+        keep = expand((choice.index >= len(self.candidates) - len(kept)).to(weight.dtype).unsqueeze(1))
+        offsets = None if offsets is None else expand(offsets.gather(1, position))
+        return keep, expand(steps.gather(1, position)), offsets, grid
+
+    def forward(self, weight: Tensor, choice: Choice) -> Tensor:
+        if not self.precisions:
+            return torch.zeros_like(weight)
+        parameters = self.line_parameters(weight, choice)
+        return self.layout.lines(Mixture.apply(self.layout.lines(weight), *parameters))
+
+    def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
+        """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
+        if self.layout.axis == 1 or not self.precisions:
+            return self(weight, choice)[rows]
+        probabilities, steps, offsets, grid = self.line_parameters(weight, choice)
+        grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in grid))
+        offsets = None if offsets is None else offsets[rows]
+        return Mixture.apply(weight[rows], probabilities[rows], steps[rows], offsets, grid)
+
+    def candidate(self, weight: Tensor, bits: int) -> Tensor:
+        index = torch.full((self.layout.count,), self.candidates.index(bits), device=weight.device)
+        return self(weight, Choice(index=index))
+
+    def encode(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        steps, offsets = self.steps(weight)
+        k = self.precisions.index(bits)
+        grid, step = self.grid(bits), self.layout.expand(steps[:, k : k + 1])
+        size = torch.where(step == 0, torch.ones_like(step), step)
+        lines = self.layout.lines(weight)
+        shifted = lines if offsets is None else lines - self.layout.expand(offsets[:, k : k + 1])
+        levels = torch.clamp(torch.round(shifted / size - grid.half), grid.low, grid.high)
+        floats = [steps[:, k]] if offsets is None else [steps[:, k], offsets[:, k]]
+        return (levels + grid.zero).to(torch.uint8), torch.stack(floats, dim=1)
+
+    def _constants(self, weight: Tensor) -> LineGrid:
+        """Grid constants of every precision, each `(1, precisions)`."""
+        grids = [self.grid(bits) for bits in self.precisions]
+        return LineGrid(
+            *(
+                torch.tensor([[getattr(grid, name) for grid in grids]], dtype=weight.dtype, device=weight.device)
+                for name in LineGrid._fields
+            )
+        )

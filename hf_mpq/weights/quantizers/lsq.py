@@ -1,0 +1,57 @@
+"""LSQ: the step is learned (Esser et al., ICLR 2020)."""
+
+import torch
+from torch import Tensor, nn
+
+from ...core import scale_gradient, to_stored_type
+from .base import QUANTIZERS
+from .scan import scan_scale
+from .signed import SignedGridQuantizer
+
+SMALLEST_STEP = 2.0**-20
+
+
+@QUANTIZERS.register("lsq")
+class LearnedStepQuantizer(SignedGridQuantizer):
+    """A learned step per sub-group and precision.
+
+    The step's gradient is equation 3 of the paper times `1 / sqrt(n * high)` (section 2.2) with n the weights of the
+    sub-group. The start is an MSE scan rather than the paper's `2 mean|w| / sqrt(high)`; `start="paper"` gives that.
+
+    Args:
+        start: `"scan"` or `"paper"`.
+    """
+
+    narrow = False
+
+    def __init__(self, layout, candidates, scale_dtype=torch.float16, two_bits="half-step", start="scan"):
+        super().__init__(layout, candidates, scale_dtype, two_bits)
+        if start not in ("scan", "paper"):
+            raise ValueError(f"start must be 'scan' or 'paper', got {start!r}")
+        self.start = start
+        self.step = nn.Parameter(torch.ones(layout.count, len(self.precisions)))
+
+    def steps(self, weight: Tensor) -> tuple[Tensor, None]:
+        step = scale_gradient(self.step, self._gradient_scale(self.step))
+        return to_stored_type(step.clamp(min=SMALLEST_STEP).to(weight.dtype), self.scale_dtype), None
+
+    def _gradient_scale(self, like: Tensor) -> Tensor:
+        """`(groups, precisions)`"""
+        size = torch.tensor(self.layout.numel, dtype=like.dtype, device=like.device).unsqueeze(1)
+        highest = [max(self.grid(bits).high, 1) for bits in self.precisions]
+        return (size * torch.tensor(highest, dtype=like.dtype, device=like.device)).rsqrt()
+
+    @torch.no_grad()
+    def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:
+        for k, bits in enumerate(self.precisions):
+            self.step[:, k] = self._start(weight.float(), bits, live)
+
+    def _start(self, weight: Tensor, bits: int, live: Tensor | None) -> Tensor:
+        if self.start == "scan":
+            return scan_scale(self.layout, weight, self.grid(bits), self.scale_dtype, live)
+        mean = self.layout.reduce(weight.abs(), "sum") / torch.tensor(self.layout.numel, device=weight.device)
+        return 2 * mean / max(self.grid(bits).high, 1) ** 0.5
+
+    @torch.no_grad()
+    def restore(self, bits: int, groups: Tensor, floats: Tensor) -> None:
+        self.step[groups, self.precisions.index(bits)] = floats[:, 0].to(self.step.dtype)

@@ -1,0 +1,31 @@
+"""AQ-BERT's quantizer: the range is the smallest and largest weight of the sub-group, now."""
+
+import torch
+from torch import Tensor
+
+from ...core import to_stored_type
+from .base import QUANTIZERS
+from .grid import Grid, GridQuantizer
+
+
+@QUANTIZERS.register("minmax")
+class MinMaxQuantizer(GridQuantizer):
+    """Equations 7 and 8 of AQ-BERT (Zhao et al., IJCAI 2021): `q = (2^b - 1) / (max - min)`,
+    `code = round(q (a - min))`, value `code / q + min`; straight-through everywhere, nothing learned.
+
+    The paper prints the value without `+ min`, an evident omission. With `scale_dtype=torch.float32` it is exact; in
+    float16 step and minimum are rounded as they will be stored. A constant sub-group has step 0 and code 0.
+    """
+
+    encoding = "affine"
+
+    def grid(self, bits: int) -> Grid:
+        return Grid.unsigned(bits)
+
+    def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        detached = weight.detach()
+        low = self.layout.reduce(detached, "amin").unsqueeze(1)
+        high = self.layout.reduce(detached, "amax").unsqueeze(1)
+        levels = torch.tensor([2.0**bits - 1 for bits in self.precisions], dtype=weight.dtype, device=weight.device)
+        step = to_stored_type((high - low) / levels, self.scale_dtype)
+        return step, to_stored_type(low, self.scale_dtype).expand_as(step)

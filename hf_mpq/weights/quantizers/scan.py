@@ -1,0 +1,62 @@
+"""Scales of least squared error, by scanning shrunken ranges."""
+
+import torch
+from torch import Tensor
+
+from ...core import SubgroupLayout
+from .grid import Grid
+
+CHUNK = 1 << 18
+"""Weights handled at a time, so that the passes of a scan stay in cache."""
+
+
+def scan_scale(
+    layout: SubgroupLayout, weight: Tensor, grid: Grid, dtype: torch.dtype, live: Tensor | None = None
+) -> Tensor:
+    """Step of least squared error for each sub-group, `(groups,)`, among ranges from the largest |w| down to a tenth.
+
+    A coarse scan of 16 geometrically spaced ranges is refined twice around each sub-group's best. Steps are rounded to
+    `dtype` before they are judged, as they will be stored.
+
+    Args:
+        live: `(out, in)` bool; weights outside it count for nothing. None counts all.
+    """
+    lines = layout.lines(weight)
+    weights = None if live is None else layout.lines(live.expand_as(weight)).to(weight.dtype)
+    top = layout.reduce(weight.abs() if live is None else weight.abs() * live, "amax")
+    widest = top / (max(-grid.low, grid.high) + grid.half)
+    factors = torch.logspace(0, -1, 16, dtype=weight.dtype, device=weight.device).expand(layout.count, -1)
+    spacing = 10 ** (-1 / 15)
+    for _ in range(3):
+        best = _best_factor(layout, lines, weights, grid, widest, factors, dtype)
+        spread = torch.linspace(-0.75, 0.75, 7, dtype=weight.dtype, device=weight.device)
+        factors = (best.unsqueeze(1) * spacing**spread).clamp(max=1.0)
+        spacing = spacing**0.25
+    return _stored(best * widest, dtype)
+
+
+def _stored(step: Tensor, dtype: torch.dtype) -> Tensor:
+    return step.clamp(max=torch.finfo(dtype).max).to(dtype).to(step.dtype)
+
+
+def _best_factor(layout, lines, weights, grid, widest, factors, dtype) -> Tensor:
+    """The column of `factors` `(groups, n)` with the least error in each sub-group: `(groups,)`."""
+    errors = []
+    for factor in factors.unbind(1):
+        step = layout.expand(_stored(widest * factor, dtype)).unsqueeze(1)
+        errors.append(layout.reduce_lines(_line_errors(lines, weights, grid, step), "sum"))
+    position = torch.stack(errors, dim=1).argmin(dim=1, keepdim=True)
+    return factors.gather(1, position).squeeze(1)
+
+
+def _line_errors(lines: Tensor, weights: Tensor | None, grid: Grid, step: Tensor) -> Tensor:
+    """Squared error of each line, `(lines,)`, a cache-sized chunk at a time."""
+    size = max(1, CHUNK // max(1, lines.shape[1]))
+    parts = []
+    for start in range(0, len(lines), size):
+        part, scale = lines[start : start + size], step[start : start + size]
+        safe = torch.where(scale == 0, torch.ones_like(scale), scale)
+        level = torch.clamp(torch.round(part / safe - grid.half), grid.low, grid.high)
+        error = ((level + grid.half) * scale - part).square()
+        parts.append((error if weights is None else error * weights[start : start + size]).sum(1))
+    return torch.cat(parts)

@@ -1,0 +1,38 @@
+"""What all tests share: no network, few threads, tiny encoders of every family."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging
+
+import hf_mpq  # noqa: F401
+from tests.tiny import SHARED
+
+torch.set_num_threads(1)
+logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
+                                                                             reason="no GPU"))])  # fmt: skip
+def device(request) -> torch.device:
+    """Every device that is there."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real evaluation data beside the repository; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no evaluation data in {SHARED.parent.name}/{SHARED.name} beside the repository")
+    return SHARED

@@ -1,0 +1,76 @@
+import copy
+import json
+import pickle
+
+import pytest
+
+from hf_mpq.core import ActivationSpec, Assignment, MatrixAssignment, PrecisionSpace, SubgroupLayout, WeightSpec
+
+FULL = Assignment(
+    {
+        "a": MatrixAssignment((0, 2, 4)),
+        "b": MatrixAssignment((8, 8), shape=(4, 6), keep_of=(2, 4), nested=(2, 4, 8)),
+    },
+    {"a": 8},
+    layers=(0, 2),
+)
+
+
+@pytest.mark.parametrize("assignment", [FULL, Assignment({}), Assignment({"a": MatrixAssignment((2,))})])
+def test_json_round_trip(assignment, tmp_path):
+    assert Assignment.from_dict(json.loads(json.dumps(assignment.to_dict()))) == assignment
+    assignment.save(tmp_path / "assignment.json")
+    assert Assignment.load(tmp_path / "assignment.json") == assignment
+
+
+def test_defaults_are_not_written():
+    assert Assignment({"a": MatrixAssignment((2,))}).to_dict() == {
+        "matrices": {"a": {"bits": (2,)}},
+        "activation_bits": {},
+    }
+
+
+def test_it_can_be_copied_and_pickled_but_not_changed():
+    assert copy.deepcopy(FULL) == pickle.loads(pickle.dumps(FULL)) == FULL
+    with pytest.raises(TypeError):
+        FULL.matrices["c"] = MatrixAssignment((2,))
+
+
+def test_later_changes_of_the_given_mapping_do_not_reach_it():
+    matrices = {"a": MatrixAssignment((2,))}
+    assignment = Assignment(matrices)
+    matrices["b"] = MatrixAssignment((4,))
+    assert list(assignment.matrices) == ["a"]
+
+
+@pytest.mark.parametrize("content, message", [
+    ({"bits": [1]}, "no 'matrices'"),
+    ({"matrices": {"a": {"bit": [1]}}}, "'a'.*bit"),
+    ({"matrices": {"a": {}}}, "'a'.*bits"),
+    ({"matrices": {"a": {"bits": 4}}}, "'a'"),
+    ({"matrices": {"a": {"bits": [9]}}}, "0 \\(pruned\\) to 8"),
+])  # fmt: skip
+def test_what_is_no_assignment_is_refused(content, message):
+    with pytest.raises(ValueError, match=message):
+        Assignment.from_dict(content)
+
+
+def test_histogram_and_repr_count_sub_groups():
+    assert MatrixAssignment((4, 0, 4)).histogram() == {0: 1, 4: 2}
+    assert repr(FULL) == "Assignment(2 matrices; sub-groups by bits: 1 at 0, 1 at 2, 1 at 4, 2 at 8)"
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"candidates": (4, 2)}, "ascending"),
+    ({"candidates": (2, 2)}, "distinct"),
+    ({"candidates": (2, 4), "bits": (2,)}, "1 bits given for 2"),
+])  # fmt: skip
+def test_bad_specs_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        WeightSpec(SubgroupLayout((4, 4), 2), **fields)
+
+
+def test_a_space_has_plain_defaults():
+    space = PrecisionSpace({"a": WeightSpec(SubgroupLayout((4, 4), 2), (2, 4), activation=ActivationSpec())})
+    assert space.weights["a"].activation.bits == 8
+    assert (space.other_bytes, space.norm_dtype) == (0, "float16")

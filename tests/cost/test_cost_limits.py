@@ -1,0 +1,50 @@
+import pytest
+
+from hf_mpq.core import Budget, BudgetError
+from hf_mpq.cost import COSTS, AverageBits, BitOperations, PaperSize, StoredSize, float_bytes, measure
+
+
+def test_the_registry_names_every_model():
+    assert list(COSTS) == ["bits", "bops", "paper", "size"]
+
+
+@pytest.mark.parametrize("budget, scope, limit", [
+    ("12kB", "model", 12e3),
+    ("encoder:1MiB", "encoder", 2**20),
+    (Budget(5.0, "bytes", "embedding"), "embedding", 5.0),
+])  # fmt: skip
+def test_bytes_are_measured_in_their_scope(make_space, budget, scope, limit):
+    cost, amount = measure(StoredSize(make_space()), budget)
+    assert (type(cost), cost.scope, amount) == (StoredSize, scope, limit)
+
+
+def test_a_ratio_is_of_the_float_file(make_space):
+    space = make_space()
+    assert measure(StoredSize(space), "0.25x")[1] == float_bytes(space) / 4
+    assert measure(PaperSize(space), "encoder:0.25x")[1] == PaperSize(space).float_mib / 4
+
+
+def test_bits_are_always_average_bits(make_space):
+    cost, amount = measure(StoredSize(make_space()), "2.5bits")
+    assert (type(cost), amount) == (AverageBits, 2.5)
+
+
+def test_the_papers_size_is_in_mib(make_space):
+    cost, amount = measure(PaperSize(make_space()), "encoder:25MiB")
+    assert (type(cost), amount) == (PaperSize, 25.0)
+
+
+def test_a_number_is_in_the_unit_of_the_cost(make_space):
+    cost = BitOperations(make_space())
+    assert measure(cost, 1e9) == (cost, 1e9)
+
+
+@pytest.mark.parametrize("model, budget, message", [
+    (StoredSize, "8ms", "latency table"),
+    (PaperSize, "25MiB", "encoder only"),
+    (BitOperations, "25MiB", "cannot measure a budget in bytes"),
+    (StoredSize, "25", "cannot read"),
+])  # fmt: skip
+def test_budgets_that_cannot_be_measured(make_space, model, budget, message):
+    with pytest.raises(BudgetError, match=message):
+        measure(model(make_space()), budget)
