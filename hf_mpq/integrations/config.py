@@ -129,10 +129,9 @@ class MPQConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; fields at their defaults are left out."""
-        content = asdict(self)
-        defaults = {f.name: f.default if f.default_factory is not f.default_factory else None for f in fields(self)}
-        kept = {key: value for key, value in content.items() if value not in (defaults[key], {}, [])}
-        kept |= {key: content[key] for key in ("quant_method", "storage", "format_version")}
+        content, default = asdict(self), asdict(type(self)())
+        always = ("quant_method", "storage", "format_version")
+        kept = {key: value for key, value in content.items() if value != default[key] or key in always}
         if isinstance(self.bits, tuple):
             kept["bits"] = list(self.bits)
         if self.storage == "packed":

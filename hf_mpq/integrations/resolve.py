@@ -144,7 +144,8 @@ def _candidates(
         if len(given.bits) != layout.count:
             raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
                              f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip
-        return given.nested or tuple(sorted(set(given.bits))), given.bits
+        open_to = chosen["bits"] if isinstance(chosen["bits"], tuple | list) else ()
+        return given.nested or tuple(sorted({*given.bits, *open_to})), given.bits
     if isinstance(chosen["bits"], int):
         return (chosen["bits"],), (chosen["bits"],) * layout.count
     return tuple(sorted(set(chosen["bits"]))), None

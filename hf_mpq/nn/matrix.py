@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import MatrixStorage, WeightSpec, to_stored_type
-from ..weights import ENCODINGS, WeightProgram
+from ..weights import ENCODINGS, ActivationQuantizer, WeightProgram
 
 
 class QuantizedMatrix(nn.Module):
@@ -39,6 +39,10 @@ class QuantizedMatrix(nn.Module):
         if self.bias is None:
             return None
         return to_stored_type(self.bias, getattr(torch, self.spec.float_dtype)) * self.live_rows
+
+    def activation_quantizers(self) -> tuple[ActivationQuantizer, ...]:
+        """Those that the layer owns."""
+        return ()
 
     def initialise(self) -> None:
         """Set everything that a float checkpoint does not have, except the scales."""
@@ -77,4 +81,5 @@ class QuantizedMatrix(nn.Module):
 
 @torch.no_grad()
 def _refresh_weight(module: QuantizedMatrix, prefix: str, keep_vars: bool) -> None:
-    module.weight.copy_(module.float_weight())
+    if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        module.weight.copy_(module.float_weight())

@@ -51,6 +51,7 @@ class WeightProgram(nn.Module):
         self.gate = GATES[spec.gate](spec.layout.count, spec.candidates, **spec.gate_options)
         self.register_buffer("live_columns", torch.ones(shape[1], dtype=torch.bool))
         self._all_live = True
+        self.register_load_state_dict_post_hook(_look_again)
 
     @property
     def layout(self):
@@ -127,3 +128,8 @@ class WeightProgram(nn.Module):
 
     def _stored_part(self, lines: Tensor, chosen: Tensor) -> Tensor:
         return lines[chosen][:, self.live_columns] if self.layout.axis == 0 else lines[chosen]
+
+
+def _look_again(program: WeightProgram, missing) -> None:
+    if not program.live_columns.is_meta:
+        program.refresh()

@@ -27,7 +27,9 @@ def random_scores(space, seed=0):
     random = np.random.default_rng(seed)
 
     def table(spec):
-        falling = 4.0 ** -np.array(spec.candidates) * random.lognormal(0, 0.2, (spec.layout.count, len(spec.candidates)))
+        falling = 4.0 ** -np.array(spec.candidates) * random.lognormal(
+            0, 0.2, (spec.layout.count, len(spec.candidates))
+        )
         return random.lognormal(0, 1.5, (spec.layout.count, 1)) * np.array(spec.layout.numel)[:, None] * falling
 
     return {name: table(spec) for name, spec in space.weights.items() if spec.bits is None}

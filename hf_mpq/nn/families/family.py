@@ -55,6 +55,7 @@ class Family:
         gated: the feed-forward `up` matrix is gated.
         rotary: queries and keys are rotated in pairs.
         relative_positions: positions are projected by query and key, or by their own matrices.
+        removable_heads: whether a whole head can be taken out; not where a table of biases counts the heads.
         interface: whether attention goes through the attention interface of transformers.
         shared_layers: config attribute with the number of layer groups that all layers share.
     """
@@ -67,6 +68,7 @@ class Family:
     gated: bool = False
     rotary: bool = False
     relative_positions: bool = False
+    removable_heads: bool = True
     interface: bool = True
     shared_layers: str | None = None
 

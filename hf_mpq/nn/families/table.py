@@ -96,6 +96,7 @@ MPNET = Family(
     ),
     embeddings=("embeddings.word_embeddings", "embeddings.position_embeddings"),
     projections=("pooler.dense", "classifier.dense", "lm_head.dense"),
+    removable_heads=False,
     interface=False,
 )
 MODERNBERT = Family(

@@ -109,7 +109,7 @@ class Knapsack:
 def fitting_moves(price: Array, gain: Array, room: float) -> tuple[Choice, Choice]:
     """Units and choices of moves that fit into `room` together: the largest gain per cost first, one for each unit."""
     fits = (gain > 0) & (price <= room)
-    ratio = np.where(fits, gain / np.maximum(price, 1e-300), 0.0)
+    ratio = np.divide(gain, np.maximum(price, 1e-300), out=np.zeros_like(gain), where=fits)
     best = ratio.argmax(axis=1)
     units = np.flatnonzero(fits.any(axis=1))
     units = units[np.argsort(-ratio[units, best[units]], kind="stable")]

@@ -17,7 +17,8 @@ class LagrangianResult:
     Attributes:
         assignment: the best found.
         score: its total score.
-        bound: no assignment within the limit has a lower score, as long as maps and dead columns stay as they are here.
+        bound: no assignment within the limit has a lower score, if maps cost what they do here and dead columns save in
+            proportion. Certain where nothing is linked.
         cost: its exact cost.
         limit: what the cost must not exceed, in the same unit.
         unit: of cost and limit.
@@ -55,8 +56,9 @@ def solve(
 ) -> LagrangianResult:
     """Minimise the total score within a budget, as measured by the exact cost.
 
-    Each sub-group is taken alone first (Everett, 1963; hulls as in Sinha and Zoltners, 1979); the difference to the
-    exact cost, such as dead columns that need no codes, is given back to the search until no single move fits.
+    Each sub-group is taken alone first (Everett, 1963; hulls as in Sinha and Zoltners, 1979). Then the prices are
+    corrected around the result, because a pruned row also saves the columns that read it, and it is solved again; last,
+    what the exact cost leaves over is spent until no single move fits.
 
     Raises:
         BudgetError, ValueError: as `Allocator` says.

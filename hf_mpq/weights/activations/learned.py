@@ -15,8 +15,9 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
     """One learned step and offset per tensor, unsigned levels.
 
     `x_hat = step (clamp(round(x / step) + z, 0, 2^b - 1) - z)` with `z = round(-offset / step)`, an integer within the
-    levels, so that zero is exact. Inside, the gradient to the input is 1 and to the step LSQ's; outside, the offset
-    gets 1. Step and offset gradients are scaled by `1 / sqrt(n * (2^b - 1))`, n the features of one example.
+    levels, so that zero is exact. Inside, the gradient to the input is 1 and to the step LSQ's; outside, where
+    `x_hat` is `offset` or `offset + (2^b - 1) step`, the offset gets 1 and the step 0 or `2^b - 1`. Step and offset
+    gradients are scaled by `1 / sqrt(n * (2^b - 1))`, n the features of one example.
     """
 
     name = "learned"
@@ -50,7 +51,7 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
         ratio = value / grid.step
         inside = (ratio >= low) & (ratio <= high)
         level = torch.round(ratio).clamp(low, high)
-        slope = torch.where(inside, level - ratio, level).detach()
+        slope = torch.where(inside, level - ratio, level + grid.zero).detach()
         surrogate = torch.where(inside, value, offset) + slope * step
         return replace_forward(surrogate, level.detach() * grid.step).to(x.dtype)
 

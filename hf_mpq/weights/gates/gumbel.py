@@ -2,6 +2,7 @@
 
 import torch
 
+from ...core import Usage
 from ..choice import Choice
 from .base import GATES
 from .softmax import SoftmaxGate
@@ -19,3 +20,7 @@ class GumbelGate(SoftmaxGate):
             return super().forward()
         noise = -torch.empty_like(self.logits).exponential_().log()
         return Choice(probabilities=torch.softmax((self.logits + noise) / self.temperature, dim=1))
+
+    def usage(self) -> Usage:
+        """How often each candidate is the largest, which the temperature does not change: `softmax(log beta)`."""
+        return self._usage_of(torch.softmax(self.logits, dim=1))

@@ -38,7 +38,7 @@ class SoftmaxGate(Gate):
         return Choice(probabilities=torch.softmax(self.logits / self.temperature, dim=1))
 
     def usage(self) -> Usage:
-        return self._usage_of(torch.softmax(self.logits, dim=1))
+        return self._usage_of(torch.softmax(self.logits / self.temperature, dim=1))
 
     def derive(self) -> Tensor:
         return torch.tensor(self.candidates, device=self.logits.device)[self.logits.argmax(dim=1)]

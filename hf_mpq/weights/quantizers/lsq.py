@@ -49,7 +49,8 @@ class LearnedStepQuantizer(SignedGridQuantizer):
     def _start(self, weight: Tensor, bits: int, live: Tensor | None) -> Tensor:
         if self.start == "scan":
             return scan_scale(self.layout, weight, self.grid(bits), self.scale_dtype, live)
-        mean = self.layout.reduce(weight.abs(), "sum") / torch.tensor(self.layout.numel, device=weight.device)
+        counted = torch.ones_like(weight) if live is None else live.expand_as(weight).to(weight.dtype)
+        mean = self.layout.reduce(weight.abs() * counted, "sum") / self.layout.reduce(counted, "sum").clamp(min=1)
         return 2 * mean / max(self.grid(bits).high, 1) ** 0.5
 
     @torch.no_grad()

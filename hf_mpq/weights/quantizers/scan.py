@@ -13,9 +13,9 @@ CHUNK = 1 << 18
 def scan_scale(
     layout: SubgroupLayout, weight: Tensor, grid: Grid, dtype: torch.dtype, live: Tensor | None = None
 ) -> Tensor:
-    """Step of least squared error for each sub-group, `(groups,)`, among ranges from the largest |w| down to a tenth.
+    """Step of least squared error for each sub-group, `(groups,)`, among ranges from the largest |w| to 1/25 of it.
 
-    A coarse scan of 16 geometrically spaced ranges is refined twice around each sub-group's best. Steps are rounded to
+    A coarse scan of 22 geometrically spaced ranges is refined twice around each sub-group's best. Steps are rounded to
     `dtype` before they are judged, as they will be stored.
 
     Args:
@@ -24,9 +24,9 @@ def scan_scale(
     lines = layout.lines(weight)
     weights = None if live is None else layout.lines(live.expand_as(weight)).to(weight.dtype)
     top = layout.reduce(weight.abs() if live is None else weight.abs() * live, "amax")
-    widest = top / (max(-grid.low, grid.high) + grid.half)
-    factors = torch.logspace(0, -1, 16, dtype=weight.dtype, device=weight.device).expand(layout.count, -1)
-    spacing = 10 ** (-1 / 15)
+    widest = top / (grid.high + grid.half)
+    factors = torch.logspace(0, -1.4, 22, dtype=weight.dtype, device=weight.device).expand(layout.count, -1)
+    spacing = 10 ** (-1.4 / 21)
     for _ in range(3):
         best = _best_factor(layout, lines, weights, grid, widest, factors, dtype)
         spread = torch.linspace(-0.75, 0.75, 7, dtype=weight.dtype, device=weight.device)

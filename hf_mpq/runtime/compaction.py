@@ -1,0 +1,154 @@
+"""Pruned rows gone: smaller matrix products with the same outputs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Link, RowBlock
+from ..nn import PackedLinear, family_of, relative_name
+
+
+class CompactLinear(PackedLinear):
+    """A packed layer that computes only some rows, from only some columns.
+
+    Its stored bytes are those of the packed layer, so that saving writes the same file.
+
+    Attributes:
+        kept_rows, kept_columns: positions in the full matrix, ascending.
+    """
+
+    @classmethod
+    def of(cls, layer: PackedLinear, rows: Tensor, columns: Tensor) -> "CompactLinear":
+        """Share the bytes of `layer`; `rows` `(out,)` and `columns` `(in,)` are bool."""
+        compact = cls(layer.stored, layer.compute_dtype, layer.anchor.device, layer.input_quantizer)
+        compact._buffers.update(layer._buffers)
+        compact.output_quantizer, compact.precision = layer.output_quantizer, layer.precision
+        compact.kept_rows, compact.kept_columns = rows.nonzero().flatten(), columns.nonzero().flatten()
+        compact.out_features, compact.in_features = len(compact.kept_rows), len(compact.kept_columns)
+        return compact.train(layer.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded weight, `(kept rows, kept columns)`."""
+        return self.decode()[self.kept_rows][:, self.kept_columns].to(self.compute_dtype)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The decoded bias, `(kept rows,)`; None without one."""
+        full = super().bias
+        return None if full is None else full[self.kept_rows]
+
+
+@torch.no_grad()
+def compact(model: nn.Module) -> nn.Module:
+    """Remove folded feed-forward rows and whole pruned heads from a packed model's products, in place.
+
+    Outputs stay as they were, whatever activations are quantized to: what is removed gave exact zeros. At least one row
+    and one head are kept. Other pruned rows save bytes, not time, and stay. Saving writes the same packed files.
+
+    Raises:
+        ValueError: when the model is not packed, or its family is unknown.
+    """
+    family = family_of(model)
+    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+    if not layers:
+        raise ValueError("compact needs a packed model: call hf_mpq.pack(model) first")
+    if family is None:
+        raise ValueError(f"models of type {model.config.model_type!r} cannot be compacted: their links are not known")
+    keep = {name: _Kept(layer) for name, layer in layers.items()}
+    links = [link for link in family.links(model) if _present(link, layers)]
+    for link in links:
+        if link.kind in ("pointwise", "gated"):
+            _drop_rows(link, keep, layers[link.consumer])
+    heads = _heads_to_drop(links, layers) if family.removable_heads else {}
+    for link in links:
+        if link.kind == "value" and link.blocks[0] in heads:
+            _drop_heads(link, heads, keep)
+    _replace(model, layers, keep)
+    _tell_attention(model, family, heads)
+    return model
+
+
+class _Kept:
+    """Masks of the rows and columns of one layer that stay."""
+
+    def __init__(self, layer: PackedLinear):
+        rows, columns = layer.stored.layout.shape
+        self.rows = torch.ones(rows, dtype=torch.bool, device=layer.anchor.device)
+        self.columns = torch.ones(columns, dtype=torch.bool, device=layer.anchor.device)
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.rows.all() and self.columns.all())
+
+
+def _present(link: Link, layers: Mapping[str, PackedLinear]) -> bool:
+    return {block.name for block in link.blocks} | ({link.consumer} - {None}) <= set(layers)
+
+
+def _drop_rows(link: Link, keep: dict[str, _Kept], consumer: PackedLinear) -> None:
+    """Rows whose column nobody reads."""
+    live = consumer.column_flags().clone()
+    live[0] |= not live.any()
+    for block in link.blocks:
+        keep[block.name].rows[block.start : block.start + block.count] &= live
+    keep[link.consumer].columns &= live
+
+
+def _gives_zero(layer: PackedLinear, block: RowBlock) -> Tensor:
+    """Rows of a block that are pruned and have no bias left, `(count,)` bool."""
+    layout = layer.stored.layout
+    if layout.axis == 1:
+        return torch.zeros(block.count, dtype=torch.bool, device=layer.anchor.device)
+    silent = layout.expand(layer.group_bits()) == 0
+    if layer.stored.bias is not None:
+        silent &= ~layer.row_flags()
+    return silent[block.start : block.start + block.count]
+
+
+def _heads_to_drop(links: list[Link], layers: Mapping[str, PackedLinear]) -> dict[RowBlock, tuple[Link, Tensor]]:
+    """For each value block, its scores link and which heads give nothing: query, key and value all zero."""
+    scores = [link for link in links if link.kind == "scores"]
+    found = {}
+    for value in (link for link in links if link.kind == "value"):
+        partner = next((link for link in scores if _same_layer(link, value)), None)
+        if partner is None:
+            continue
+        blocks = (*partner.blocks, value.blocks[0])
+        silent = torch.stack([_gives_zero(layers[b.name], b).view(value.heads, -1).all(1) for b in blocks]).all(0)
+        silent &= ~layers[value.consumer].column_flags().view(value.heads, -1).any(1)
+        silent[0] &= not silent.all()
+        if silent.any():
+            found[value.blocks[0]] = (partner, silent)
+    return found
+
+
+def _same_layer(scores: Link, value: Link) -> bool:
+    key, other = scores.blocks[1].name, value.blocks[0].name
+    return key == other or key.rpartition(".")[0] == other.rpartition(".")[0]
+
+
+def _drop_heads(value: Link, heads: dict, keep: dict[str, _Kept]) -> None:
+    partner, silent = heads[value.blocks[0]]
+    for block in (*partner.blocks, value.blocks[0]):
+        rows = (~silent).repeat_interleave(block.count // value.heads)
+        keep[block.name].rows[block.start : block.start + block.count] &= rows
+    keep[value.consumer].columns &= (~silent).repeat_interleave(value.blocks[0].count // value.heads)
+
+
+def _replace(model: nn.Module, layers: Mapping[str, PackedLinear], keep: Mapping[str, _Kept]) -> None:
+    names = {id(module): name for name, module in model.named_modules()}
+    for name, layer in layers.items():
+        if not keep[name].whole:
+            model.set_submodule(names[id(layer)], CompactLinear.of(layer, keep[name].rows, keep[name].columns))
+
+
+def _tell_attention(model: nn.Module, family, heads: dict) -> None:
+    """Attention modules count their heads themselves."""
+    modules = {relative_name(model, name): module for name, module in model.named_modules()}
+    for block, (_, silent) in heads.items():
+        prefix = block.name.removesuffix(f".{family.names.value}")
+        attention = modules[f"{prefix}.{family.names.attention}"]
+        if "num_attention_heads" in vars(attention):
+            attention.num_attention_heads = int((~silent).sum())
