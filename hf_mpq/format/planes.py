@@ -34,7 +34,7 @@ def pack_planes(codes: Tensor, bits: int) -> Tensor:
         `(bits, lines, ceil(length / 8))` uint8.
     """
     lines, length = codes.shape
-    octets = pad(codes, (0, -length % 8)).view(lines, -1, 8)
+    octets = pad(codes, (0, -length % 8)).view(lines, ceil(length / 8), 8)
     planes = _reorder(octets)
     return planes[..., 8 - bits :].permute(2, 0, 1).contiguous()
 
@@ -47,9 +47,8 @@ def unpack_planes(planes: Tensor, length: int) -> Tensor:
 
 def _reorder(octets: Tensor) -> Tensor:
     """Transpose every `(..., 8)` group of bytes as a bit matrix; its own inverse."""
-    octets = octets.contiguous()
-    words = _transpose(octets.view(torch.int64).squeeze(-1))
-    return words.unsqueeze(-1).view(torch.uint8)
+    words = _transpose(octets.flatten().view(torch.int64))
+    return words.view(torch.uint8).view(octets.shape)
 
 
 def pack_flags(flags: Tensor) -> Tensor:

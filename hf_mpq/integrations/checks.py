@@ -8,7 +8,7 @@ from torch import nn
 from ..format import PackedFormatError, check_digests, digests_to_metadata, read_headers
 from ..nn import MPQLayerNorm, family_of, relative_name
 from ..nn.matrix import QuantizedMatrix
-from ..nn.packed import PackedModule
+from ..nn.packed import PackedModule, PackedTiedLinear
 
 _TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool",
           "I64": "int64", "I32": "int32"}  # fmt: skip
@@ -19,14 +19,16 @@ def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
     """Compare the headers of all shards with what the quantized layers of a skeleton expect.
 
     Raises:
-        PackedFormatError: when a tensor of a quantized layer is missing, of another shape or type, or when the file has
-            one that the skeleton does not know; the first differences are listed.
+        PackedFormatError: when a tensor of the body or of a quantized layer is missing, of another shape or type, or
+            when the file has one that the skeleton does not know; the first differences are listed.
     """
     found = {relative_name(model, name): entry for name, entry in read_headers(files).items()}
     expected = _expected(model)
-    quantized = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
+    known = {relative_name(model, name) for name in model.state_dict()}
+    owned = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
+    owned |= {name for name, _ in model.base_model.named_children()}
     problems = [_difference(name, tensor, found.get(name)) for name, tensor in expected.items()]
-    problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, expected, quantized)]
+    problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, known, owned)]
     problems = [problem for problem in problems if problem]
     if problems:
         listed = "; ".join(problems[:3])
@@ -48,12 +50,42 @@ def _expected(model: nn.Module) -> dict:
     needed = {}
     for full, tensor in model.state_dict().items():
         name, owner = relative_name(model, full), full.rpartition(".")[0]
-        quantized = any(isinstance(modules.get(part), _QUANTIZED) for part in _parents(owner))
+        quantized = any(_is_quantized(modules.get(part)) for part in _parents(owner))
         body = model.base_model is model or full.startswith(f"{model.base_model_prefix}.")
         plain_projection = relative_name(model, owner) in optional and not quantized
         if full not in tied and (quantized or (body and not plain_projection)):
             needed[name] = tensor
     return needed
+
+
+def _is_quantized(module: nn.Module | None) -> bool:
+    """A decoder that reads a packed table is not: its bias is an ordinary one, and new in a new head."""
+    return isinstance(module, _QUANTIZED) and not isinstance(module, PackedTiedLinear)
+
+
+def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
+    """Full names of the decoders of packed tables whose bias the files do not hold."""
+    found = {relative_name(model, name) for name in read_headers(files)}
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    decoders = (name for name, module in model.named_modules()
+                if isinstance(module, PackedTiedLinear) and module.bias is not None)  # fmt: skip
+    return [name for name in decoders
+            if f"{name}.bias" not in tied and f"{relative_name(model, name)}.bias" not in found]  # fmt: skip
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Full name to shape of every parameter."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def check_shapes(model: nn.Module, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise PackedFormatError when loading changed a shape: with a quantizer, older transformers let that pass."""
+    changed = [(name, shape) for name, shape in parameter_shapes(model).items() if shape != expected[name]]
+    for name, shape in changed[:1]:
+        raise PackedFormatError(
+            f"{name} has shape {shape} in the checkpoint instead of {expected[name]}: is it another model's, or does "
+            "its head have another number of labels?"
+        )
 
 
 def _parents(name: str) -> list[str]:
@@ -73,9 +105,9 @@ def _difference(name: str, tensor, entry: tuple[str, tuple[int, ...]] | None) ->
     return None
 
 
-def _foreign(name: str, expected: Mapping, quantized: set[str]) -> bool:
-    """Whether a tensor in the file belongs to a quantized layer, which does not know it."""
-    return name not in expected and any(part in quantized for part in _parents(name))
+def _foreign(name: str, known: set[str], owned: set[str]) -> bool:
+    """Whether a tensor in the file belongs to the body or to a quantized layer, and the model does not know it."""
+    return name not in known and any(part in owned for part in _parents(name))
 
 
 def packed_tensors(model: nn.Module) -> dict:

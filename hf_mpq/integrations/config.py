@@ -12,7 +12,7 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..core import Assignment, Budget, PrecisionSpace
-from ..format import FORMAT_VERSION, check_version
+from ..format import FORMAT_VERSION, PackedFormatError, check_version
 
 logger = logging.get_logger(__name__)
 
@@ -94,6 +94,8 @@ class MPQConfig(QuantizationConfigMixin):
         self.assignment = _assignment_dict(self.assignment)
         if self.storage not in _STORAGES:
             raise ValueError(f"storage must be one of {_STORAGES}, got {self.storage!r}")
+        if self.storage == "packed" and not self.packed:
+            raise PackedFormatError("packed storage needs its table of tensors, which hf_mpq.pack(model) writes")
         for name in ("scale_dtype", "float_dtype"):
             if getattr(self, name) not in ("float16", "float32"):
                 raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")

@@ -13,7 +13,7 @@ from ..format import PackedFormatError, read_metadata
 from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
 from ..nn.packed import PackedModule
-from .checks import check_checkpoint, check_loaded, digests
+from .checks import check_checkpoint, check_loaded, check_shapes, digests, new_decoders, parameter_shapes
 from .shapes import apply_shapes
 from .skeleton import build_packed
 
@@ -29,6 +29,8 @@ class MPQHfQuantizer(HfQuantizer):
     def __init__(self, quantization_config, **kwargs):
         super().__init__(quantization_config, **kwargs)
         self._digests: dict[str, str] = {}
+        self._new_decoders: list[str] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._state_dict: dict[str, Tensor] | None = None
 
     def validate_environment(self, *args, **kwargs) -> None:
@@ -51,6 +53,7 @@ class MPQHfQuantizer(HfQuantizer):
         else:
             ignored = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
             model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
+        self._shapes = parameter_shapes(model)
         return model
 
     def _check_files(self, model: nn.Module, files) -> None:
@@ -60,13 +63,17 @@ class MPQHfQuantizer(HfQuantizer):
             raise PackedFormatError("quantized checkpoints are safetensors files; this one is not: save it again")
         check_checkpoint(model, files)
         self._digests = read_metadata(files) if self.packed else {}
+        self._new_decoders = new_decoders(model, files)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs) -> nn.Module:
+        check_shapes(model, self._shapes)
         if self.packed:
             for module in model.modules():
                 if isinstance(module, PackedModule):
                     module.materialise()
             check_loaded(model, self._digests)
+            for name in self._new_decoders:  # transformers initialises plain layers only
+                nn.init.zeros_(model.get_submodule(name).bias)
         elif self.pre_quantized:
             refresh(model)
         else:
@@ -105,8 +112,9 @@ class MPQHfQuantizer(HfQuantizer):
         """Whether `torch.compile` works on the model."""
         return True
 
-    def _dequantize(self, model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-        return dequantize_modules(model, dtype)
+    def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
+        """`dtype` is a word once the model was saved: transformers writes it into the config so."""
+        return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 
 if "mpq" not in AUTO_QUANTIZER_MAPPING:

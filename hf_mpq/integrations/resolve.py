@@ -33,6 +33,7 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
     modules = {relative_name(model, name): module for name, module in model.named_modules()}
     roles = _roles(model, family, modules)
     assignment = Assignment.from_dict(config.assignment) if config.assignment else None
+    _check_known(assignment, model, {*modules, *(family.projections if family is not None else ())})
     weights = {}
     for name, role in roles.items():
         if not _excluded(config, name):
@@ -65,6 +66,16 @@ def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module
     roles = dict.fromkeys((n for n in family.embeddings if isinstance(modules.get(n), nn.Embedding)), "embedding")
     roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
     return roles | dict.fromkeys(family.encoder_names(model), "encoder")
+
+
+def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str]) -> None:
+    """Raise ValueError when an assignment names a matrix that no head of this model has."""
+    unknown = [name for name in assignment.matrices if name not in names] if assignment is not None else []
+    if unknown:
+        raise ValueError(
+            f"the assignment names {len(unknown)} matrices that this {type(model).__name__} does not have, first "
+            f"{unknown[0]!r}; use one that was made for this architecture and number of layers"
+        )
 
 
 def _excluded(config: MPQConfig, name: str) -> bool:
@@ -127,7 +138,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
         nested=nested, calls=family.calls(model.config) if family and role == "encoder" else 1,
         bias=getattr(module, "bias", None) is not None,
-        floats={b: ENCODINGS[encoding].floats(b, nested) for b in candidates if b > 0},
+        floats={b: ENCODINGS[encoding].floats(b, nested) for b in range(1, 9)},
         scale_dtype=config.scale_dtype, float_dtype=config.float_dtype, tie=chosen["tie"],
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Whole models: float to trainable, trainable to packed, and back, always in place."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -19,21 +21,28 @@ from .packing import pack_matrix, pack_norm, plain_layer
 def convert(model: nn.Module, space: PrecisionSpace) -> nn.Module:
     """Replace the layers that `space` names by trainable quantized ones, in place; works on a meta skeleton too.
 
-    Scales, gates and masks have no values yet: `initialise` sets them once the weights are there.
+    Scales, gates and masks have no values yet: `initialise` sets them once the weights are there. Every layer is built
+    before the first is replaced, so that an error leaves the model as it was.
     """
-    for name, spec in space.weights.items():
-        full = absolute_name(model, name)
-        module = model.get_submodule(full)
-        build = MPQEmbedding.from_embedding if spec.kind == "embedding" else MPQLinear.from_linear
-        model.set_submodule(full, build(module, spec))
-    for name in space.norms:
-        full = absolute_name(model, name)
-        norm = MPQLayerNorm.from_norm(model.get_submodule(full), space.norm_dtype, space.norm_precisions)
-        model.set_submodule(full, norm)
+    if space.attention is not None:
+        _attention_family(model)
+    for full, layer in list(_trainable_layers(model, space)):
+        model.set_submodule(full, layer)
     _convert_tied(model)
     if space.attention is not None:
         convert_attention(model, space.attention)
     return model
+
+
+def _trainable_layers(model: nn.Module, space: PrecisionSpace) -> Iterator[tuple[str, nn.Module]]:
+    """Full name and trainable twin of each layer that `space` names."""
+    for name, spec in space.weights.items():
+        full = absolute_name(model, name)
+        build = MPQEmbedding.from_embedding if spec.kind == "embedding" else MPQLinear.from_linear
+        yield full, build(model.get_submodule(full), spec)
+    for name in space.norms:
+        full = absolute_name(model, name)
+        yield full, MPQLayerNorm.from_norm(model.get_submodule(full), space.norm_dtype, space.norm_precisions)
 
 
 def tied_decoders(model: nn.Module) -> dict[str, str]:
@@ -57,17 +66,22 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
     Raises:
         ValueError: when the model's family is unknown, so that its attention cannot be reached.
     """
-    family = family_of(model)
-    if family is None:
-        raise ValueError(
-            f"attention of {model.config.model_type!r} models cannot be quantized; leave attention_bits unset"
-        )
+    family = _attention_family(model)
     for name, module in list(model.named_modules()):
         relative = relative_name(model, name)
         if any(relative == f"{prefix}.{family.names.attention}" for prefix in family.layer_prefixes(model)):
             _quantize_attention(module, spec, family)
     if family.interface:
         model.config._attn_implementation = ATTENTION_NAME
+
+
+def _attention_family(model: nn.Module) -> Family:
+    family = family_of(model)
+    if family is None:
+        raise ValueError(
+            f"attention of {model.config.model_type!r} models cannot be quantized; leave attention_bits unset"
+        )
+    return family
 
 
 def _quantize_attention(module: nn.Module, spec: AttentionSpec, family: Family) -> None:

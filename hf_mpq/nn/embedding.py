@@ -21,6 +21,17 @@ class MPQEmbedding(QuantizedMatrix, nn.Embedding):
         layer._attach(spec)
         return layer.train(embedding.training)
 
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the table; raises ValueError when a quantized table is given another number."""
+        return self._rows
+
+    @num_embeddings.setter
+    def num_embeddings(self, rows: int) -> None:
+        if "program" in self._modules:
+            raise ValueError("a quantized table cannot be resized: load the float model, resize it, then quantize it")
+        self._rows = rows
+
     def forward(self, ids: Tensor) -> Tensor:
         rows, position = torch.unique(ids, return_inverse=True)
         table = self.program.rows(self.weight.float(), rows)

@@ -7,6 +7,7 @@
     Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
 """
 
+from hf_mpq.tasks.evaluation import evaluate_model
 from hf_mpq.tasks.question_answering import QuestionAnswering
 from hf_mpq.tasks.registry import TASKS, get_task
 from hf_mpq.tasks.sequence_classification import SequenceClassification
@@ -16,6 +17,14 @@ from hf_mpq.tasks.task import Task
 from hf_mpq.tasks.token_classification import TokenClassification
 
 __all__ = [
-    "TASKS", "Answer", "QuestionAnswering", "SequenceClassification", "Task", "TokenClassification", "get_task",
-    "postprocess", "subset",
+    "TASKS",
+    "Answer",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "Task",
+    "TokenClassification",
+    "evaluate_model",
+    "get_task",
+    "postprocess",
+    "subset",
 ]

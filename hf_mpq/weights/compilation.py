@@ -11,6 +11,9 @@ from torch import Tensor
 SMALLEST = 1 << 16
 """Elements below which the eager form is used: compiling for toy tensors costs more than it saves."""
 
+VARIANTS = 64
+"""Compiled forms of one function: by number of candidates, with and without offsets, and so on."""
+
 
 @cache
 def compiler_present() -> bool:
@@ -30,7 +33,8 @@ def compiled_when_large(function: Callable) -> Callable:
         if first.numel() < SMALLEST or failed or not compiler_present() or torch.compiler.is_compiling():
             return function(first, *rest)
         try:
-            return build()(first, *rest)
+            with torch._dynamo.config.patch(recompile_limit=VARIANTS), torch.autocast(first.device.type, enabled=False):
+                return build()(first, *rest)
         except (torch._dynamo.exc.BackendCompilerFailed, torch._dynamo.exc.InternalTorchDynamoError) as error:
             failed.append(error)
             return function(first, *rest)

@@ -91,11 +91,12 @@ class Mixture(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, probabilities: Tensor, step: Tensor, offset: Tensor | None, grid: LineGrid):
         ctx.save_for_backward(weight, probabilities, step, offset, *grid)
-        return mixture_forward(weight, probabilities, step, offset, grid)
+        plain = (tensor if tensor is None else tensor.detach() for tensor in (weight, probabilities, step, offset))
+        return mixture_forward(*plain, grid)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        weight, probabilities, step, offset, *grid = ctx.saved_tensors
+        weight, probabilities, step, offset, *grid = (t if t is None else t.detach() for t in ctx.saved_tensors)
         learn_grid = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
         to_weight, to_probability, to_step, to_offset = mixture_backward(
             weight, gradient, probabilities, step, offset, LineGrid(*grid), learn_grid

@@ -60,7 +60,6 @@ def check_life(model, tmp_path, step=plain_step):
     return again
 
 
-@SOURCES.register("probe-planes")
 class Planes(Source):
     """Eight learned planes and a sign: w = scale * sign * sum of sigmoid(plane) * 2^bit / 255."""
 
@@ -84,7 +83,8 @@ class Planes(Source):
         self.planes.copy_(8.0 * bits - 4.0)
 
 
-def test_bit_planes_without_a_float_master(tmp_path):
+def test_bit_planes_without_a_float_master(tmp_path, monkeypatch):
+    monkeypatch.setitem(SOURCES._items, "probe-planes", Planes)
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, source="probe-planes", embedding_bits=None))
     layer = model.bert.encoder.layer[0].output.dense
     assert not layer.weight.requires_grad
@@ -93,7 +93,6 @@ def test_bit_planes_without_a_float_master(tmp_path):
     assert torch.equal(saved.weight, saved.program.source(None)), "the file has the float weight beside the planes"
 
 
-@ENCODINGS.register("probe-basis")
 class BasisEncoding(Encoding):
     """Bit i of a code adds or subtracts float i of the sub-group."""
 
@@ -107,7 +106,6 @@ class BasisEncoding(Encoding):
         return (signs * floats.unsqueeze(1)).sum(-1)
 
 
-@QUANTIZERS.register("probe-basis")
 class Basis(WeightQuantizer):
     """The nearest sum of signed basis floats; the basis follows the largest weight, outside autograd."""
 
@@ -139,7 +137,9 @@ class Basis(WeightQuantizer):
         return largest / 2.0 ** torch.arange(1, self.basis.shape[1] + 1)
 
 
-def test_basis_updated_outside_autograd(tmp_path):
+def test_basis_updated_outside_autograd(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODINGS._items, "probe-basis", BasisEncoding)
+    monkeypatch.setitem(QUANTIZERS._items, "probe-basis", Basis)
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=3, quantizer="probe-basis"))
     before = model.bert.encoder.layer[0].output.dense.program.quantizer.basis.clone()
     check_life(model, tmp_path)

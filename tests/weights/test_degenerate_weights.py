@@ -73,3 +73,14 @@ def test_zero_bits_as_the_only_candidate(name):
     quantizer = quantizer_of(name, LAYOUT, (0,), WEIGHTS["huge"])
     for choice in (Choice(index=torch.zeros(3, dtype=torch.int64)), Choice(probabilities=torch.ones(3, 1))):
         assert not quantizer(WEIGHTS["huge"], choice).any()
+
+
+def test_a_subgroup_that_starts_at_zero_learns_a_step():
+    weight, target = torch.zeros(6, 8, requires_grad=True), WEIGHTS["one zero sub-group"]
+    quantizer = quantizer_of("lsq", LAYOUT, (4,), weight.detach())
+    optimizer = torch.optim.Adam([weight, *quantizer.parameters()], 0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (quantizer.candidate(weight, 4) - target).square().mean().backward()
+        optimizer.step()
+    assert (quantizer.candidate(weight, 4) - target).abs().max() < 0.3

@@ -8,7 +8,7 @@ from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.nn import MPQLinear
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.weights import MASKS, QUANTIZERS
-from tests.weights.cases import program_of
+from tests.weights.cases import MIXED, program_of
 
 LAYOUT = SubgroupLayout((9, 12), 4)
 OPTIONS = {"element": {"density": 0.4}, "n:m": {"kept": 1, "block": 3}}
@@ -75,6 +75,11 @@ def test_scales_fit_the_kept_weights_only(name, mask):
     program.calibrate(other)
     assert all(torch.equal(value, before[key]) for key, value in program.state_dict().items())
     assert torch.equal(program(other), program(weight))
+    alone = QUANTIZERS[name](LAYOUT, MIXED)
+    for kept, same in ((program.mask.keep, True), (None, not alone.state_dict())):
+        alone.calibrate(program.float_weight(weight), kept)
+        theirs = program.quantizer.state_dict()
+        assert all(torch.equal(value, theirs[key]) == same for key, value in alone.state_dict().items())
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, SubgroupLayout((9, 12), 5, axis=1)], ids=["rows", "columns"])

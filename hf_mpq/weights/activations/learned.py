@@ -39,7 +39,7 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
 
     def grid(self, x: Tensor) -> ActivationGrid:
         start = self.grid_of_range(x.detach().amin(), x.detach().amax())
-        step = torch.where(self.ready, self.step.clamp(min=SMALLEST_STEP), start.step)
+        step = torch.where(self.ready, self.step, start.step).clamp(min=SMALLEST_STEP)
         zero = torch.round(torch.where(self.ready, -self.offset / step, start.zero)).clamp(0, start.high)
         return ActivationGrid(step.detach(), zero.detach(), start.low, start.high)
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...core import from_bytes, to_bytes
 from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .fixed import FixedGridQuantizer
 
@@ -13,7 +14,7 @@ class StaticQuantizer(ActivationQuantizer):
 
     Forward passes in training mode only observe; `update` takes the observed range into the average. Until the first
     `calibrate` or `update` the range of the current tensor is used. The gradient is straight-through everywhere, as in
-    Q8BERT.
+    Q8BERT. The range is kept as bytes, because the average would stand still in a half-precision buffer.
     """
 
     name = "static"
@@ -21,9 +22,14 @@ class StaticQuantizer(ActivationQuantizer):
     def __init__(self, bits: int = 8, symmetric: bool = False, decay: float = 0.9999):
         super().__init__(bits, symmetric)
         self.decay = decay
-        self.register_buffer("range", torch.zeros(2))
+        self.register_buffer("range_bytes", to_bytes(torch.zeros(2), torch.float32))
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
         self._observed: Tensor | None = None
+
+    @property
+    def range(self) -> Tensor:
+        """Smallest and largest value, `(2,)` float32."""
+        return from_bytes(self.range_bytes, torch.float32)
 
     @property
     def options(self) -> dict:
@@ -50,22 +56,25 @@ class StaticQuantizer(ActivationQuantizer):
 
     @torch.no_grad()
     def reset(self) -> None:
-        self.range.zero_()
+        self.range_bytes.zero_()
         self.ready.fill_(False)
         self._observed = None
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         now = torch.stack([x.amin(), x.amax()]).float()
-        wider = torch.stack([torch.minimum(now[0], self.range[0]), torch.maximum(now[1], self.range[1])])
-        self.range.copy_(torch.where(self.ready, wider, now))
-        self.ready.fill_(True)
+        low, high = self.range
+        wider = torch.stack([torch.minimum(now[0], low), torch.maximum(now[1], high)])
+        self._remember(torch.where(self.ready, wider, now))
 
     @torch.no_grad()
     def update(self) -> None:
         if self._observed is None:
             return
         start = torch.where(self.ready, self.range, self._observed)
-        self.range.copy_(torch.lerp(self._observed, start, self.decay))
-        self.ready.fill_(True)
+        self._remember(torch.lerp(self._observed, start, self.decay))
         self._observed = None
+
+    def _remember(self, values: Tensor) -> None:
+        self.range_bytes.copy_(to_bytes(values, torch.float32))
+        self.ready.fill_(True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import scale_gradient, to_stored_type
+from ...core import replace_forward, scale_gradient, to_stored_type
 from .base import QUANTIZERS
 from .scan import scan_scale
 from .signed import SignedGridQuantizer
@@ -33,7 +33,8 @@ class LearnedStepQuantizer(SignedGridQuantizer):
 
     def steps(self, weight: Tensor) -> tuple[Tensor, None]:
         step = scale_gradient(self.step, self._gradient_scale(self.step))
-        return to_stored_type(step.clamp(min=SMALLEST_STEP).to(weight.dtype), self.scale_dtype), None
+        positive = replace_forward(step, step.clamp(min=SMALLEST_STEP))  # a step at zero can grow again
+        return to_stored_type(positive.to(weight.dtype), self.scale_dtype), None
 
     def _gradient_scale(self, like: Tensor) -> Tensor:
         """`(groups, precisions)`"""

@@ -1,0 +1,91 @@
+"""What is reported is what is on disk, by three roads: the file, the report, and the cost model."""
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import hf_mpq
+from hf_mpq import Budget, MPQConfig
+from hf_mpq.cost import COSTS
+from hf_mpq.search import allocate
+from tests.contracts.test_families import mixed_config
+from tests.contracts.test_folding import pruned_assignment
+from tests.tiny import FAMILIES, tiny_model
+
+
+def bytes_on_disk(folder) -> int:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("head", ["sequence", "masked"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cost_report_and_file_agree(family, head, tmp_path):
+    model = tiny_model(family, head)
+    config = mixed_config(model)
+    space = config.resolve(model)
+    model = hf_mpq.quantize(model, config)
+    assignment = hf_mpq.assignment_of(model)
+    hf_mpq.pack(model).save_pretrained(tmp_path)
+    report = hf_mpq.size_report(model)
+    assert COSTS["size"](space).of(assignment) == report.total_bytes == bytes_on_disk(tmp_path)
+    assert COSTS["size"](space, scope="encoder").of(assignment) == report.encoder_bytes
+    assert COSTS["paper"](space).of(assignment) == pytest.approx(report.paper_mib)
+    assert report.total_bytes == report.encoder_bytes + report.embedding_bytes + report.head_bytes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folded_columns_cost_nothing_in_all_three(family, tmp_path):
+    model = tiny_model(family)
+    config = MPQConfig(groups="channel")
+    space = config.resolve(model)
+    assignment = pruned_assignment(model, config, {"pointwise", "value", "scores", "heads"})
+    config.assignment = assignment.to_dict()
+    hf_mpq.pack(hf_mpq.quantize(model, config)).save_pretrained(tmp_path)
+    candidates = MPQConfig(groups="channel", bits=(0, 8)).resolve(tiny_model(family))
+    assert COSTS["size"](candidates).of(assignment) == hf_mpq.size_report(model).total_bytes == bytes_on_disk(tmp_path)
+    assert COSTS["size"](space).of(assignment) == bytes_on_disk(tmp_path)
+
+
+@pytest.mark.parametrize("budget", ["20kB", "0.25x", "encoder:9KiB", "2.7bits"])
+def test_a_budget_is_hit_by_the_packed_model(budget, tmp_path):
+    """Any scores will do; here, how far a sub-group moves."""
+    model = tiny_model("bert")
+    config = MPQConfig(bits=(0, 2, 3, 4, 8), groups=12)
+    space = config.resolve(model)
+    scores = {}
+    for name, spec in space.weights.items():
+        weight = model.get_submodule(hf_mpq.nn.absolute_name(model, name)).weight
+        squares = spec.layout.reduce(weight.detach().square(), "sum").unsqueeze(1)
+        scores[name] = squares * torch.tensor([4.0**-bits for bits in spec.candidates])
+    parsed = Budget.parse(budget)
+    assignment = allocate(space, COSTS["size"](space), parsed, scores)
+    hf_mpq.pack(hf_mpq.quantize(model, MPQConfig(groups=12, assignment=assignment)))
+    report = hf_mpq.size_report(model)
+    floats = 4 * sum(parameter.numel() for parameter in tiny_model("bert").parameters())
+    got = {"bytes": report.encoder_bytes if parsed.scope == "encoder" else report.total_bytes,
+           "bits": report.average_bits, "ratio": report.total_bytes / floats}[parsed.kind]  # fmt: skip
+    assert 0.93 * parsed.amount < got <= parsed.amount
+
+
+def test_report_of_a_float_model_and_of_a_folder(tmp_path):
+    model = tiny_model("bert", "masked")
+    report = hf_mpq.size_report(model)
+    assert report.ratio == 1.0 and report.average_bits == 32.0
+    assert report.total_bytes == report.stored_bytes == 4 * sum(p.numel() for p in model.parameters())
+    hf_mpq.pack(hf_mpq.quantize(model, MPQConfig(bits=3)))
+    packed = hf_mpq.size_report(model)
+    model.save_pretrained(tmp_path)
+    again = hf_mpq.size_report(tmp_path)
+    assert again == packed and packed.total_bytes == packed.stored_bytes
+    assert packed.average_bits == 3.0
+    for word in ("embeddings", "encoder", "head", "total", "3.00 bits"):
+        assert word in str(packed)
+
+
+def test_trainable_models_report_what_packing_writes():
+    model = hf_mpq.quantize(tiny_model("modernbert"), MPQConfig(bits=(0, 2, 4)))
+    before = hf_mpq.size_report(hf_mpq.fix(model))
+    assert before.stored_bytes > before.total_bytes
+    assert hf_mpq.size_report(hf_mpq.pack(model)).total_bytes == before.total_bytes

@@ -1,0 +1,177 @@
+"""Gates: what they yield, what they say they use, and what they derive."""
+
+import pytest
+import torch
+
+from hf_mpq.weights import GATES
+
+CANDIDATES = (0, 2, 4)
+SEARCHING = ["gumbel", "softmax"]
+
+
+def gate_of(name, groups=5, candidates=CANDIDATES, **options):
+    """A gate with random logits where it has any."""
+    gate = GATES[name](groups, candidates, **options)
+    gate.initialise(None)
+    if gate.searching:
+        torch.nn.init.normal_(gate.logits)
+    return gate
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_a_gate_yields_an_index_or_probabilities(name):
+    gate = gate_of(name)
+    choice, usage = gate(), gate.usage()
+    assert (choice.index is None) != (choice.probabilities is None)
+    assert (choice.index is None) == gate.searching
+    assert usage.bits.shape == usage.keep.shape == (5,) and usage.probabilities.shape == (5, 3)
+    torch.testing.assert_close(usage.probabilities.sum(1), torch.ones(5))
+    torch.testing.assert_close(usage.bits, usage.probabilities @ torch.tensor([0.0, 2.0, 4.0]))
+    torch.testing.assert_close(usage.keep, 1 - usage.probabilities[:, 0])
+    derived = gate.derive()
+    assert derived.dtype == torch.int64 and derived.shape == (5,) and set(derived.tolist()) <= set(CANDIDATES)
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_without_a_zero_everything_is_kept(name):
+    torch.testing.assert_close(gate_of(name, candidates=(2, 8)).usage().keep, torch.ones(5))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SEARCHING)
+def test_probabilities_sum_to_one(name, training):
+    probabilities = gate_of(name).train(training)().probabilities
+    assert (probabilities >= 0).all() and probabilities.shape == (5, 3)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SEARCHING)
+def test_a_vanishing_temperature_gives_one_hot(name, training):
+    gate = gate_of(name).train(training)
+    gate.set_temperature(1e-4)
+    probabilities = gate().probabilities
+    assert probabilities.isfinite().all()
+    torch.testing.assert_close(probabilities.amax(1), torch.ones(5))
+    if not training:
+        assert torch.equal(torch.tensor(CANDIDATES)[probabilities.argmax(1)], gate.derive())
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_without_noise_the_mixture_is_a_softmax_over_the_temperature(name):
+    gate = gate_of(name, temperature=0.3).eval()
+    torch.testing.assert_close(gate().probabilities, torch.softmax(gate.logits / 0.3, 1))
+
+
+def test_the_use_of_a_softmax_gate_is_what_it_mixes():
+    gate = gate_of("softmax", temperature=0.3)
+    torch.testing.assert_close(gate.usage().probabilities, gate().probabilities)
+
+
+def test_the_use_of_a_gumbel_gate_does_not_depend_on_the_temperature():
+    gate = gate_of("gumbel", temperature=0.3)
+    torch.testing.assert_close(gate.usage().probabilities, torch.softmax(gate.logits, 1))
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_gradients_reach_the_logits_from_the_mixture_and_from_the_usage(name):
+    gate = gate_of(name).train()
+    for value in (gate().probabilities[:, 1].sum(), gate.usage().bits.sum(), gate.usage().keep.sum()):
+        gate.zero_grad()
+        value.backward()
+        assert gate.logits.grad.ne(0).all()
+
+
+def test_noise_is_drawn_in_training_only_and_follows_the_seed():
+    gate = gate_of("gumbel").eval()
+    assert torch.equal(gate().probabilities, gate().probabilities)
+    gate.train()
+    torch.manual_seed(3)
+    first, second = gate().probabilities, gate().probabilities
+    torch.manual_seed(3)
+    assert torch.equal(gate().probabilities, first) and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 100.0])
+def test_noise_has_the_distribution_of_gumbel(temperature):
+    gate = gate_of("gumbel", groups=40_000, temperature=temperature).train()
+    with torch.no_grad():
+        gate.logits.copy_(torch.tensor([0.5, -1.0, 0.1]).expand(40_000, -1))
+    probabilities = gate().probabilities
+    if temperature < 1:  # then the mean is how often each candidate wins
+        torch.testing.assert_close(probabilities.mean(0), torch.softmax(gate.logits[0], 0), atol=0.01, rtol=0)
+    else:  # then the mixture is nearly linear in the noise, whose variance is pi^2 / 6
+        noise = (probabilities.log() - probabilities.log().mean(1, keepdim=True)) * temperature
+        expected = gate.logits[0] - gate.logits[0].mean()
+        torch.testing.assert_close(noise.mean(0), expected, atol=0.03, rtol=0)
+        torch.testing.assert_close(noise.var(0), torch.full((3,), torch.pi**2 / 9), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_initialise_starts_even_at_the_first_temperature(name):
+    gate = gate_of(name, temperature=2.0)
+    gate.set_temperature(0.5)
+    gate.initialise(None)
+    assert not gate.logits.any() and gate.temperature == 2
+    torch.testing.assert_close(gate.usage().bits, torch.full((5,), 2.0))
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_the_temperature_is_saved(name):
+    gate, other = gate_of(name), gate_of(name)
+    gate.set_temperature(0.25)
+    other.load_state_dict(gate.state_dict())
+    assert other.temperature == 0.25 and torch.equal(other.derive(), gate.derive())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+@pytest.mark.parametrize("name", SEARCHING)
+def test_the_temperature_must_be_above_zero(name, temperature):
+    with pytest.raises(ValueError, match="above zero"):
+        GATES[name](2, CANDIDATES, temperature=temperature)
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_derive_takes_the_likeliest_candidate(name):
+    gate = gate_of(name, groups=3)
+    with torch.no_grad():
+        gate.logits.copy_(torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 2, 1]]))
+    assert gate.derive().tolist() == [0, 4, 2]
+
+
+def test_a_fixed_gate_yields_the_given_bits():
+    gate = GATES["fixed"](4, CANDIDATES)
+    gate.initialise((4, 0, 2, 4))
+    assert gate.derive().tolist() == [4, 0, 2, 4] and gate().index.tolist() == [2, 0, 1, 2]
+    assert gate.usage().bits.tolist() == [4, 0, 2, 4] and gate.usage().keep.tolist() == [1, 0, 1, 1]
+    assert not gate.searching
+    gate.initialise(None)
+    assert gate.derive().tolist() == [4] * 4
+
+
+def test_fixed_bits_must_be_candidates():
+    gate = GATES["fixed"](2, CANDIDATES)
+    with pytest.raises(ValueError, match=r"bits \[3, 8\] are not among the candidates \(0, 2, 4\)"):
+        gate.initialise((3, 8))
+
+
+def test_fixed_bits_are_saved():
+    gate, other = GATES["fixed"](3, CANDIDATES), GATES["fixed"](3, CANDIDATES)
+    gate.initialise((0, 2, 4))
+    other.load_state_dict(gate.state_dict())
+    assert other.derive().tolist() == [0, 2, 4]
+
+
+def test_a_switch_moves_every_subgroup_and_stores_the_highest():
+    gate = GATES["switch"](3, (2, 4, 8))
+    assert gate().index.tolist() == [2, 2, 2]
+    gate.set_precision(4)
+    assert gate().index.tolist() == [1, 1, 1]
+    assert gate.derive().tolist() == [8, 8, 8] and gate.usage().bits.tolist() == [8, 8, 8]
+    gate.initialise(None)
+    assert gate().index.tolist() == [2, 2, 2]
+
+
+def test_a_switch_refuses_what_it_does_not_serve():
+    with pytest.raises(ValueError, match="not among the nested precisions"):
+        GATES["switch"](3, (2, 4, 8)).set_precision(3)

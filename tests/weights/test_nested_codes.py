@@ -1,0 +1,79 @@
+"""Vertical layering: one set of codes, whose top planes are the codes of every lower precision."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from hf_mpq.core import SubgroupLayout
+from hf_mpq.weights import QUANTIZERS
+from hf_mpq.weights.encodings import Nested
+from tests.weights.cases import decoded, quantizer_of, weight_of
+
+LAYOUT = SubgroupLayout((11, 10), 4)
+SERVED = (2, 3, 4, 8)
+
+
+def test_lower_codes_are_the_higher_ones_with_bits_dropped():
+    weight = weight_of(LAYOUT)
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight)
+    codes = {bits: decoded(quantizer, weight, bits)[1] for bits in SERVED}
+    for bits in SERVED:
+        assert torch.equal(codes[bits], codes[8] // 2 ** (8 - bits))
+
+
+@pytest.mark.parametrize("bits", SERVED)
+def test_each_precision_starts_within_half_its_own_step(bits):
+    weight = weight_of(LAYOUT)
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight)
+    step = LAYOUT.expand(quantizer.scale.detach()[:, -1:]) * 2 ** (8 - bits)
+    inside = (weight.abs() < step * (2 ** (bits - 1) - 1)) | (bits < 8)
+    error = (quantizer.candidate(weight, bits).detach() - weight).abs()
+    assert (error <= step * 0.51)[inside].all()
+
+
+def test_more_bits_mean_less_error():
+    weight = weight_of(LAYOUT)
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight)
+    errors = [(quantizer.candidate(weight, bits) - weight).square().sum().item() for bits in SERVED]
+    assert all(lower > 2 * higher for lower, higher in pairwise(errors))
+
+
+@pytest.mark.parametrize("bits", SERVED)
+def test_values_stand_at_the_centre_of_the_codes_they_swallow(bits):
+    codes = torch.arange(256).float()
+    fine = codes - Nested.zero(8, 8)
+    coarse = (torch.floor(codes / 2 ** (8 - bits)) - Nested.zero(bits, 8)) * 2 ** (8 - bits)
+    centres = fine.view(2**bits, -1).mean(1).repeat_interleave(2 ** (8 - bits))
+    assert torch.equal(coarse, centres)
+
+
+@pytest.mark.parametrize("bits", SERVED)
+def test_gradients_to_the_weight_and_to_the_scale(bits):
+    weight = weight_of(LAYOUT)
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight)
+    with torch.no_grad():
+        quantizer.scale *= 0.5  # so that something is clipped
+    weight.requires_grad_()
+    upstream = torch.randn(LAYOUT.shape)
+    value = quantizer.candidate(weight, bits)
+    value.backward(upstream)
+    stored = quantizer.scale.detach().half().float()
+    level = torch.round(weight.detach() / LAYOUT.expand(stored[:, -1:]))
+    inside = (level >= -128) & (level <= 127)
+    assert not inside.all() and torch.equal(weight.grad, upstream * inside)
+    position = SERVED.index(bits)
+    slope = value.detach() / LAYOUT.expand(stored[:, position : position + 1])
+    expected = LAYOUT.reduce(upstream * slope, "sum") / (torch.tensor(LAYOUT.numel) * 2**7) ** 0.5
+    torch.testing.assert_close(quantizer.scale.grad[:, position], expected, rtol=1e-4, atol=1e-5)
+    others = [k for k in range(len(SERVED)) if k != position]
+    assert not quantizer.scale.grad[:, others].any()
+
+
+def test_only_the_highest_precision_is_stored():
+    weight = weight_of(LAYOUT)
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight)
+    with pytest.raises(ValueError, match="stored at the highest precision, 8 bits, not at 4"):
+        quantizer.encode(weight, 4)
+    assert quantizer.encode(weight, 8)[1].shape == (4, 4)
+    assert QUANTIZERS["nested"](LAYOUT, (2, 4)).top == 4
