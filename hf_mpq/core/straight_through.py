@@ -42,4 +42,5 @@ def scale_gradient(source: Tensor, factor: float) -> Tensor:
 def to_stored_type(source: Tensor, dtype: torch.dtype) -> Tensor:
     """Round `source` to what it will be once stored as `dtype`, straight-through; saturates instead of overflowing."""
     limit = torch.finfo(dtype).max
-    return replace_forward(source, source.detach().clamp(-limit, limit).to(dtype).to(source.dtype))
+    wide = source.detach() if source.dtype.itemsize >= 4 else source.detach().float()
+    return replace_forward(source, wide.clamp(-limit, limit).to(dtype).to(source.dtype))

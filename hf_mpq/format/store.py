@@ -42,8 +42,15 @@ def read_metadata(files: Iterable[str | Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         with _open(file) as content:
-            found |= json.loads((content.metadata() or {}).get(_METADATA_KEY, "{}"))
+            found |= _parsed((content.metadata() or {}).get(_METADATA_KEY, "{}"), file)
     return found
+
+
+def _parsed(text: str, file: str | Path) -> dict[str, str]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PackedFormatError(f"the digests in {Path(file).name} are damaged: copy or download it again") from error
 
 
 def read_headers(files: Iterable[str | Path]) -> dict[str, tuple[str, tuple[int, ...]]]:

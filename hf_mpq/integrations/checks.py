@@ -80,7 +80,7 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def check_shapes(model: nn.Module, expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise PackedFormatError when loading changed a shape: with a quantizer, older transformers let that pass."""
-    changed = [(name, shape) for name, shape in parameter_shapes(model).items() if shape != expected[name]]
+    changed = [(name, shape) for name, shape in parameter_shapes(model).items() if shape != expected.get(name, shape)]
     for name, shape in changed[:1]:
         raise PackedFormatError(
             f"{name} has shape {shape} in the checkpoint instead of {expected[name]}: is it another model's, or does "

@@ -50,6 +50,7 @@ class MPQConfig(QuantizationConfigMixin):
         scale_dtype: stored type of scales, `"float16"` or `"float32"`.
         float_dtype: stored type of biases and norms.
         storage: `"trainable"` or `"packed"`; set by `pack`, not by hand.
+        resolved: the resolved table in words; written when a model is quantized, for people to read.
         shapes: weights whose shape differs from what the model's config gives; set when saving.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
         format_version: of the packed layout.
@@ -83,6 +84,7 @@ class MPQConfig(QuantizationConfigMixin):
     scale_dtype: str = "float16"
     float_dtype: str = "float16"
     storage: str = "trainable"
+    resolved: list[str] = field(default_factory=list)
     shapes: dict[str, list[int]] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
     format_version: int = FORMAT_VERSION

@@ -19,6 +19,7 @@ from ..core import (
 from ..nn import Family, family_of, relative_name
 from ..weights import ENCODINGS, QUANTIZERS
 from .config import MPQConfig
+from .summary import resolved_lines
 
 logger = logging.get_logger(__name__)
 
@@ -51,7 +52,10 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
         norm_dtype=config.float_dtype,
         norm_precisions=config.bits if config.nested and config.switchable_norms else (),
     )
-    return replace(space, **_counts(model, family, modules, space))
+    space = replace(space, **_counts(model, family, modules, space))
+    config.resolved = resolved_lines(space)
+    logger.info("resolved precision space:\n%s", "\n".join(config.resolved))
+    return space
 
 
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:

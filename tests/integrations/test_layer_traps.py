@@ -1,5 +1,7 @@
 """Traps in the layers themselves: biases, ties, position tables, and rows pruned unevenly."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,11 +10,11 @@ from torch import nn
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixAssignment
-from hf_mpq.nn import MPQEmbedding, MPQTiedLinear, PackedTiedLinear
+from hf_mpq.nn import MPQEmbedding, MPQLayerNorm, MPQTiedLinear, PackedTiedLinear
 from hf_mpq.nn.walk import matrices
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
-from .models import close, differ, mixed_model, read_tensors, reload, stored_model
+from .models import MOST, close, differ, mixed_model, read_tensors, reload, stored_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,7 +75,7 @@ def test_trainable_decoder_uses_the_quantized_table(family):
 
 
 @pytest.mark.parametrize("storage", ["trainable", "packed"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_resizing_a_quantized_table_is_refused(family, storage):
     """Sub-groups and scales belong to the old rows: a resized table would be saved and could not be loaded."""
     model = stored_model(storage, family, "masked")
@@ -93,6 +95,28 @@ def test_position_tables_stay_float(family, storage):
     model = stored_model(storage, family, "bare")
     assert type(model.get_submodule(table)) is nn.Embedding
     assert torch.equal(model.get_submodule(table).weight, plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_are_trained_as_they_are_stored(family, tmp_path):
+    """Norms are stored in float16, so that their parameters are rounded to it in training already."""
+    model = tiny_model(family)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                parameter.add_(torch.randn(parameter.shape) * 0.3)
+    plain = copy.deepcopy(model)
+    hf_mpq.quantize(model, MPQConfig(bits=8, activation_bits=None, groups="channel"))
+    trained, norms = outputs(model), dict(matrices(model, MPQLayerNorm))
+    assert len(norms) >= 3
+    hf_mpq.pack(model).save_pretrained(tmp_path)
+    again = reload(tmp_path)
+    close(trained, outputs(model), 1e-6)
+    close(trained, outputs(again), 1e-6)
+    for name, norm in norms.items():
+        full = hf_mpq.nn.absolute_name(again, name)
+        assert torch.equal(again.get_submodule(full).weight, plain.get_submodule(full).weight.half().float())
+        assert torch.equal(norm.weight, plain.get_submodule(full).weight), "the master keeps its precision"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from hf_mpq.nn import MPQLinear
 from hf_mpq.nn.walk import matrices
 from tests.tiny import VOCABULARY, outputs, tiny_batch, tiny_model
 
-from .models import close, differ, read_tensors
+from .models import close, differ, mixed_model, read_tensors, reload
 
 LABELS = torch.tensor([0, 1, 0])
 
@@ -41,6 +41,22 @@ def _one_step(model, parameters) -> None:
         optimizer.zero_grad()
         model(**tiny_batch(), labels=LABELS).loss.backward()
         optimizer.step()
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
+def test_training_does_not_revive_what_is_folded_away(family, tmp_path):
+    """Optimizers move every parameter they are given; dead rows and columns stay zero all the same."""
+    model = mixed_model(family).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    trained = outputs(model)
+    for _, layer in matrices(model):
+        assert not layer.quantized_weight()[:, ~layer.program.live_columns].any()
+        assert layer.bias is None or not layer.stored_bias()[~layer.live_rows].any()
+    hf_mpq.pack(model).save_pretrained(tmp_path)
+    close(trained, outputs(reload(tmp_path)))
 
 
 class Examples(Dataset):

@@ -23,6 +23,7 @@ from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS
 from tests.tiny import FAMILIES, HEADS, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
 
 from .models import (
+    MOST,
     close,
     differ,
     mixed_model,
@@ -71,7 +72,7 @@ def test_packed_config_warns_about_the_missing_import(tmp_path):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_one_checkpoint_fits_every_head(family, storage, tmp_path):
     """Names are keyed relative to the base model, so that a checkpoint of one head loads under another."""
     for saved, other in (("sequence", "bare"), ("token", "bare"), ("bare", "sequence"), ("masked", "sequence"),
@@ -84,9 +85,14 @@ def test_one_checkpoint_fits_every_head(family, storage, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_new_decoder_of_a_packed_body_has_a_zero_bias(family, tmp_path):
-    """Transformers initialises new plain layers only; the bias of a new packed decoder must not be whatever was in
-    memory."""
+def test_new_decoder_of_a_packed_body_has_a_zero_bias(family, tmp_path, monkeypatch):
+    """Transformers initialises new plain layers only: the bias of a new packed decoder is not what was in memory."""
+    empty_like = torch.empty_like
+
+    def dirty(like, **options):
+        return empty_like(like, **options).fill_(7) if like.is_floating_point() else empty_like(like, **options)
+
+    monkeypatch.setattr(torch, "empty_like", dirty)
     stored_model("packed", family, "bare").save_pretrained(tmp_path)
     decoder = reload(tmp_path, "masked").get_output_embeddings()
     assert isinstance(decoder, PackedTiedLinear)
@@ -145,7 +151,7 @@ def test_every_registered_part_is_built_on_meta(options):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_half_precision_reload_keeps_the_bytes(family, dtype, tmp_path):
     """Scales are bytes, so no `dtype=` changes them; layers compute in the type that was asked for, on a CPU too."""
     stored_model("packed", family).save_pretrained(tmp_path)
@@ -155,9 +161,13 @@ def test_half_precision_reload_keeps_the_bytes(family, dtype, tmp_path):
     exact_bytes, half_bytes = exact.state_dict(), half.state_dict()
     packed = [name for name, value in exact_bytes.items() if value.dtype == torch.uint8]
     assert len(packed) > 30 and all(torch.equal(exact_bytes[name], half_bytes[name]) for name in packed)
+    for (name, layer), (_, twin) in zip(matrices(exact, PackedMatrix), matrices(half, PackedMatrix), strict=True):
+        assert torch.equal(layer.weight.to(dtype), twin.weight), name
     assert outputs(half)[0].dtype == dtype
     assert 0 < (outputs(exact)[0] - outputs(half)[0].float()).abs().max() < 0.06
     half.save_pretrained(tmp_path / "half")
+    assert read_tensors(tmp_path).keys() == read_tensors(tmp_path / "half").keys() == exact_bytes.keys()
+    assert not [name for name in exact_bytes if "anchor" in name]
     assert read_config(tmp_path / "half")["dtype"] == str(dtype).removeprefix("torch.")
     assert all(torch.equal(read_tensors(tmp_path)[name], read_tensors(tmp_path / "half")[name]) for name in packed)
 
@@ -236,16 +246,17 @@ def _flip_last_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_config_stays_small(family, tmp_path):
     """A map in config.json would grow with the sub-groups and exist twice: it is a tensor only."""
     sizes = {}
     for groups in (10, "channel"):
         stored_model("packed", family, groups=groups).save_pretrained(tmp_path / str(groups))
         config = read_config(tmp_path / str(groups))["quantization_config"]
-        assert max(map(len, _lists(config))) <= 4
+        assert len(config.pop("resolved")) <= 20, "one line for all layers alike"
+        assert max(map(len, _number_lists(config))) <= 4
         sizes[groups] = (tmp_path / str(groups) / "config.json").stat().st_size
-        assert len(json.dumps(config)) < 400 * len(config["packed"]["matrices"]) + 1000
+        assert len(json.dumps(config["packed"])) < 400 * len(config["packed"]["matrices"])
     assert abs(sizes[10] - sizes["channel"]) < 1000
     assert "assignment" not in config
     maps = [name for name in read_tensors(tmp_path / "10") if name.endswith(".map")]
@@ -254,11 +265,12 @@ def test_config_stays_small(family, tmp_path):
     assert set(json.loads(read_metadata(tmp_path / "10")["mpq_digests"]).values()) == set(_digests(again))
 
 
-def _lists(content) -> list[list]:
+def _number_lists(content) -> list[list]:
     if isinstance(content, dict):
-        return [found for value in content.values() for found in _lists(value)]
+        return [found for value in content.values() for found in _number_lists(value)]
     if isinstance(content, list):
-        return [content, *(found for value in content for found in _lists(value))]
+        numbers = [item for item in content if isinstance(item, int)]
+        return [numbers, *(found for value in content for found in _number_lists(value))]
     return []
 
 

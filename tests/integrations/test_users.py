@@ -18,9 +18,9 @@ from hf_mpq import MPQConfig
 from hf_mpq.nn import MPQLinear, PackedLinear
 from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedModule
-from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+from tests.tiny import outputs, tiny_batch, tiny_model
 
-from .models import close, differ, read_config, read_metadata, read_tensors, reload, stored_model
+from .models import MOST, close, differ, read_config, read_metadata, read_tensors, reload, stored_model
 
 STORAGES = ("trainable", "packed")
 TEXTS = ["the cat sat", "on the mat mat mat", "sat"]
@@ -117,7 +117,7 @@ def test_compiled_model(storage):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_back_to_float(family, storage, tmp_path):
     """`dequantize` gives a plain model with the quantized values, which saves, loads and trains as any other."""
     model = stored_model(storage, family, "masked", activation_bits=None)

@@ -107,7 +107,6 @@ def test_a_bias_without_live_rows_is_stored_as_flags_only():
     assert packed.stored.bias == 0 and "bias_values" not in packed.stored.buffers()
 
 
-@pytest.mark.xfail(strict=True, reason="decoding asks for a buffer of codes that is empty and so not there")
 @pytest.mark.parametrize("mask", [None, "element"])
 def test_a_matrix_of_dead_columns_is_zero(mask):
     layer = with_dead(linear_of(LAYOUTS["uneven rows"], (4,), mask=mask), list(range(11)))

@@ -55,6 +55,10 @@ class PackedMatrix(PackedModule):
         """Columns that are stored, `(in,)` bool."""
         return self._flags("live_columns", self.stored.layout.line_length)
 
+    def _octets(self, name: str) -> Tensor:
+        """A stored tensor; empty ones have no buffer."""
+        return self._buffers.get(name, torch.empty(0, dtype=torch.uint8, device=self.anchor.device))
+
     def _flags(self, name: str, count: int) -> Tensor:
         if name not in self._buffers:
             return torch.ones(count, dtype=torch.bool, device=self.anchor.device)
@@ -100,7 +104,7 @@ class PackedMatrix(PackedModule):
         """Bit planes at each precision, `(planes, lines, bytes)`; of nested codes only the active ones."""
         stored = self.stored
         sizes = [stored.code_bytes(bits) for bits in stored.groups]
-        parts = self.codes.split(sizes) if sizes else ()
+        parts = self._octets("codes").split(sizes) if sizes else ()
         lines = {bits: 1 if stored.kept else stored.lines[bits] for bits in stored.groups}
         planes = {bits: part.view(bits, lines[bits], -1) for bits, part in zip(stored.groups, parts)}
         return {bits: table[: self.precision or bits] for bits, table in planes.items()}
@@ -129,7 +133,7 @@ class PackedMatrix(PackedModule):
         stored, flags, start = self.stored, {}, 0
         for bits, lines in stored.lines.items() if stored.kept else ():
             size = ceil(lines * stored.length / 8)
-            flags[bits] = unpack_flags(self.mask[start : start + size], lines * stored.length).view(lines, -1)
+            flags[bits] = unpack_flags(self._octets("mask")[start : start + size], lines * stored.length).view(lines, -1)
             start += size
         return flags
 

@@ -1,0 +1,24 @@
+"""The resolved table in words: what applies to which weights, one line for all that are alike."""
+
+import re
+
+from ..core import PrecisionSpace, WeightSpec
+
+
+def resolved_lines(space: PrecisionSpace) -> list[str]:
+    """One line per kind of weight, numbered layers merged: name pattern, how many, sub-groups, bits, activations."""
+    rows: dict[tuple[str, str], int] = {}
+    for name, spec in space.weights.items():
+        key = re.sub(r"(?<=\.)\d+(?=\.)", "*", name), _describe(spec)
+        rows[key] = rows.get(key, 0) + 1
+    return [f"{pattern} ({count}): {text}" for (pattern, text), count in rows.items()]
+
+
+def _describe(spec: WeightSpec) -> str:
+    histogram = sorted(set(spec.bits)) if spec.bits is not None else spec.candidates
+    bits = "/".join(str(b) for b in histogram)
+    state = "" if spec.bits is not None or spec.nested else " to search"
+    extras = [f"mask {spec.mask}"] if spec.mask else []
+    extras += [f"inputs {spec.activation.quantizer} {spec.activation.bits} bits"] if spec.activation else []
+    parts = [f"{spec.layout.count} sub-groups at {bits} bits{state}", spec.quantizer, *extras]
+    return ", ".join(parts)
