@@ -9,7 +9,7 @@ check_transformers()
 
 from . import nn  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
-from .integrations import MPQConfig, assignment_of, fix, pack, quantize, set_precision, unpack  # noqa: E402
+from .integrations import MPQConfig, assignment_of, compress, fix, pack, quantize, set_precision, unpack  # noqa: E402
 from .report import size_report  # noqa: E402
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "Budget",
     "MPQConfig",
     "assignment_of",
+    "compress",
     "fix",
     "pack",
     "quantize",

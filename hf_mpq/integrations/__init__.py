@@ -1,7 +1,18 @@
 """The plugin for transformers: config, quantizer, and the verbs on whole models."""
 
 from .api import assignment_of, fix, pack, quantize, set_precision, unpack
+from .compress import compress
 from .config import MPQConfig
 from .quantizer import MPQHfQuantizer
 
-__all__ = ["MPQConfig", "MPQHfQuantizer", "assignment_of", "fix", "pack", "quantize", "set_precision", "unpack"]
+__all__ = [
+    "MPQConfig",
+    "MPQHfQuantizer",
+    "assignment_of",
+    "compress",
+    "fix",
+    "pack",
+    "quantize",
+    "set_precision",
+    "unpack",
+]

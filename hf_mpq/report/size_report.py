@@ -76,10 +76,11 @@ class SizeReport:
 
     @property
     def average_bits(self) -> float:
-        """Code bits per compressible encoder weight, pruned ones included at 0; 32 for a float model."""
+        """Stored code bits per compressible encoder weight, pruned and folded ones at 0; 32 for a float model."""
         matrices = [part.stored for part in self.parts if part.place == "encoder" and part.stored is not None]
         weights = sum(stored.layout.shape[0] * stored.layout.shape[1] for stored in matrices)
-        return sum(_code_bits(stored) for stored in matrices) / weights if weights else 32.0
+        codes = sum(bits * lines * stored.length for stored in matrices for bits, lines in stored.lines.items())
+        return codes / weights if weights else 32.0
 
     @property
     def ratio(self) -> float:

@@ -133,7 +133,8 @@ class PackedMatrix(PackedModule):
         stored, flags, start = self.stored, {}, 0
         for bits, lines in stored.lines.items() if stored.kept else ():
             size = ceil(lines * stored.length / 8)
-            flags[bits] = unpack_flags(self._octets("mask")[start : start + size], lines * stored.length).view(lines, -1)
+            octets = self._octets("mask")[start : start + size]
+            flags[bits] = unpack_flags(octets, lines * stored.length).view(lines, -1)
             start += size
         return flags
 
