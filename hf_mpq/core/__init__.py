@@ -4,7 +4,7 @@ from .assignment import Assignment, MatrixAssignment
 from .budget import Budget, BudgetError
 from .float_bytes import from_bytes, to_bytes
 from .layout import SubgroupLayout, spread
-from .liveness import Liveness, liveness
+from .liveness import Liveness, applies, kept_rows, liveness
 from .registry import Registry
 from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
 from .storage import MatrixStorage
@@ -27,7 +27,9 @@ __all__ = [
     "SubgroupLayout",
     "Usage",
     "WeightSpec",
+    "applies",
     "from_bytes",
+    "kept_rows",
     "liveness",
     "replace_forward",
     "scale_gradient",

@@ -5,13 +5,24 @@ import copy
 import torch
 from torch import nn
 
-from ..core import Assignment
-from ..nn import convert, dequantize_modules, derive, initialise, pack_modules
+from ..core import Assignment, Budget, PrecisionSpace
+from ..cost import COSTS
+from ..nn import (
+    MPQLayerNorm,
+    PackedLayerNorm,
+    convert,
+    dequantize_modules,
+    derive,
+    initialise,
+    pack_modules,
+    usages,
+)
 from ..nn import fix as fix_gates
 from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
 from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices
+from ..search import allocate
 from .config import MPQConfig
 from .quantizer import MPQHfQuantizer
 from .shapes import changed_shapes
@@ -32,11 +43,17 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     config = copy.deepcopy(config)
     space = config.resolve(model)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
+    if config.activation == "fixed":
+        raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+    _convert_on_device(model, space)
+    _attach(model, config)
+    return model
+
+
+def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:
     device = next(model.parameters()).device
     convert(model, space)
     initialise(model.to(device))
-    _attach(model, config)
-    return model
 
 
 def _attach(model: nn.Module, config: MPQConfig) -> None:
@@ -59,7 +76,8 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
     """Decide the precision of every sub-group and fold away what is pruned, in place; the model can be trained on.
 
     Args:
-        assignment: the decision; by default the likeliest precision of each gate.
+        assignment: the decision; by default the likeliest precision of each gate, or under the config's budget the
+            likeliest ones that meet it.
 
     Raises:
         ValueError: when the model is not trainable, or the assignment does not fit it.
@@ -67,7 +85,7 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":
         raise ValueError("a packed model is fixed already; hf_mpq.unpack(model) makes it trainable")
-    assignment = derive(model) if assignment is None else assignment
+    assignment = likeliest(model, config) if assignment is None else assignment
     fix_gates(model, assignment)
     config.assignment = assignment.to_dict()
     _attach(model, config)
@@ -75,19 +93,22 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
 
 
 def pack(model: nn.Module) -> nn.Module:
-    """Turn trainable storage into packed storage, in place; gates that are still open take their most likely precision.
+    """Turn trainable storage into packed storage, in place; gates that are still open are decided as by `fix`.
 
-    The packed model gives the same outputs, cannot be trained, and `save_pretrained` writes a file of the size that
-    `size_report` says.
+    Nested models are set to their highest precision first. The packed model gives the same outputs, cannot be trained,
+    and `save_pretrained` writes a file of the size that `size_report` says.
 
     Raises:
-        ValueError: when the model is not quantized by hf_mpq, or is packed already.
+        ValueError: when the model is not quantized by hf_mpq, is packed already, or has activation ranges that were
+            never observed; the layers are then as they were.
     """
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":
         raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
     if any(layer.program.gate.searching for _, layer in matrices(model)):
-        fix_gates(model, derive(model))
+        fix(model)
+    if config.nested:
+        set_precision(model, config.bits[-1])
     pack_modules(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
     _attach(model, config)
@@ -105,32 +126,65 @@ def unpack(model: nn.Module) -> nn.Module:
     config = copy.deepcopy(_config_of(model))
     if config.storage != "packed":
         raise ValueError("this model is not packed; it can be trained as it is")
+    if model.dtype != torch.float32:
+        raise ValueError("only a float32 model can be unpacked without loss: load the folder with dtype=torch.float32")
+    if config.nested:
+        set_precision(model, config.bits[-1])
     packed = dict(matrices(model, PackedMatrix))
-    quantizers = {name: getattr(layer, "input_quantizer", None) for name, layer in packed.items()}
+    norms = dict(matrices(model, PackedLayerNorm))
+    grids = {name: octets for name, octets in model.named_buffers() if name.endswith("grid_bytes")}
+    if grids:
+        config.activation = "fixed"
+        options = config.activation_options
+        config.activation_options = {key: value for key, value in options.items() if key == "symmetric"}
     config.assignment = derive(model).to_dict()
     config.storage, config.packed = "trainable", {}
     dequantize_modules(model)
     model.is_quantized = False
-    convert(model, config.resolve(model))
-    initialise(model)
+    _convert_on_device(model, config.resolve(model))
     for name, layer in matrices(model):
-        _take_back(layer, packed[name], quantizers[name])
+        _take_back(layer, packed[name])
+    for name, norm in matrices(model, MPQLayerNorm):
+        _take_back_norm(norm, norms[name])
+    for name, octets in grids.items():
+        model.get_buffer(name).copy_(octets)
     refresh(model)
     _attach(model, config)
     return model
 
 
 @torch.no_grad()
-def _take_back(layer: nn.Module, packed: PackedMatrix, quantizer: nn.Module | None) -> None:
-    """Give an unpacked layer the scales, masks and activation ranges that were stored."""
+def _take_back_norm(norm: MPQLayerNorm, packed: PackedLayerNorm) -> None:
+    """Give an unpacked normalisation the parameters of its lower precisions."""
+    for position in range(len(packed.precisions) - 1):
+        packed.position = position
+        norm.lower_weight[position] = packed.weight
+        if norm.bias is not None:
+            norm.lower_bias[position] = packed.bias
+
+
+@torch.no_grad()
+def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
+    """Give an unpacked layer the scales and masks that were stored."""
     group_bits = packed.group_bits()
     for bits, floats in packed.group_floats().items():
         layer.program.quantizer.restore(bits, (group_bits == bits).nonzero().flatten(), floats)
     layer.program.live_columns.copy_(packed.column_flags())
     if layer.spec.bias:
         layer.live_rows.copy_(packed.row_flags())
-    if layer.spec.kind == "linear":
-        layer.input_quantizer = quantizer
+    if layer.program.mask is not None:
+        layer.program.mask.keep.copy_(packed.kept_weights())
+
+
+def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
+    """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
+    it, the one of highest probability."""
+    if config.budget is None:
+        return derive(model)
+    space = config.resolve(model)
+    chances = {name: usage.probabilities.detach().cpu() for name, usage in usages(model).items()}
+    scores = {name: -values.double().clamp(min=1e-12).log() for name, values in chances.items()}
+    return allocate(space, COSTS["size"](space), Budget.parse(config.budget), scores)
 
 
 def assignment_of(model: nn.Module) -> Assignment:

@@ -1,10 +1,13 @@
 """Does a checkpoint hold what the skeleton needs? Asked before anything is loaded, answered by one error."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from ..core import PrecisionSpace
 from ..format import PackedFormatError, check_digests, digests_to_metadata, read_headers
 from ..nn import MPQLayerNorm, family_of, relative_name
 from ..nn.matrix import QuantizedMatrix
@@ -36,6 +39,14 @@ def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
             f"the checkpoint does not fit its config.json in {len(problems)} places: {listed}. Were the two files "
             "saved together? Copy or download the folder again"
         )
+
+
+def without_new_projections(space: PrecisionSpace, model: nn.Module, files: Iterable[str | Path]) -> PrecisionSpace:
+    """The space without projections that the files do not have: another head's, which will be new."""
+    found = {relative_name(model, name) for name in read_headers(files)}
+    kept = {name: spec for name, spec in space.weights.items()
+            if spec.role != "projection" or f"{name}.weight" in found}  # fmt: skip
+    return replace(space, weights=kept)
 
 
 def _expected(model: nn.Module) -> dict:
@@ -111,13 +122,9 @@ def _foreign(name: str, known: set[str], owned: set[str]) -> bool:
 
 
 def packed_tensors(model: nn.Module) -> dict:
-    """Every stored byte of packed layers, by relative name."""
-    return {
-        relative_name(model, f"{name}.{buffer}"): octets
-        for name, module in model.named_modules()
-        if isinstance(module, PackedModule)
-        for buffer, octets in module.packed_buffers().items()
-    }
+    """Every stored byte, of packed layers and of activation grids, by relative name."""
+    buffers = model.named_buffers()
+    return {relative_name(model, name): octets for name, octets in buffers if octets.dtype == torch.uint8}
 
 
 def digests(model: nn.Module) -> dict[str, str]:

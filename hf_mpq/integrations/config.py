@@ -33,8 +33,8 @@ class MPQConfig(QuantizationConfigMixin):
         projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.
         attention_bits: of query, key, value and probabilities in the attention products; None leaves them float.
         assignment: bits per sub-group from an `Assignment`, a file that it wrote, or its dictionary; wins over `bits`.
-        budget: a target for a search, such as `"12MB"`, `"2.5bits"` or `"0.25x"`.
-        quantizer: registered weight quantizer: `"symmetric"`, `"lsq"`, `"minmax"`, `"nested"`.
+        budget: a target that open gates are projected into when they are decided, such as `"12MB"` or `"2.5bits"`.
+        quantizer: registered weight quantizer: `"symmetric"`, `"lsq"`, `"minmax"`.
         quantizer_options: its keyword arguments, such as `{"two_bits": "ternary"}`.
         gate: registered gate; None is `"fixed"` for one precision, `"switch"` when nested, else `"softmax"`.
         gate_options: its keyword arguments.
@@ -109,12 +109,31 @@ class MPQConfig(QuantizationConfigMixin):
             unknown = sorted(set(options) - set(RULE_KEYS))
             if unknown:
                 raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {RULE_KEYS}")
+            if options.get("bits") is not None:
+                _checked_bits(options["bits"])
+            if "groups" in options:
+                _check_groups(options["groups"])
+            _check_range("activation_bits", options.get("activation_bits"), 2)
+        _check_groups(self.groups)
+        if isinstance(self.modules_to_not_convert, str):
+            raise ValueError(f"modules_to_not_convert must be a list of names, got {self.modules_to_not_convert!r}")
         if self.budget is not None:
             Budget.parse(self.budget)
         if self.nested and isinstance(self.bits, int):
             raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
-        if self.nested:
-            self.quantizer = "nested"
+        if self.nested and 0 in self.bits:
+            raise ValueError("nested precisions share one set of codes, so none of them can be 0 (pruned)")
+        if self.quantizer == "nested" and not self.nested:
+            raise ValueError("quantizer='nested' is chosen by nested=True with several bits")
+        if self.switchable_norms and not self.nested:
+            raise ValueError("switchable_norms needs nested=True: it gives each nested precision its own parameters")
+        if self.gate == "fixed" and not isinstance(self.bits, int) and self.assignment is None:
+            raise ValueError("gate='fixed' needs one precision, bits=4 for example, or an assignment")
+
+    @property
+    def weight_quantizer(self) -> str:
+        """The registered weight quantizer that applies."""
+        return "nested" if self.nested else self.quantizer
 
     @property
     def gate_name(self) -> str:
@@ -164,10 +183,15 @@ class MPQConfig(QuantizationConfigMixin):
 
 
 def _checked_bits(bits: Any) -> int | tuple[int, ...]:
-    values = (bits,) if isinstance(bits, int) else tuple(bits)
+    values = (bits,) if isinstance(bits, int) or bits is None else tuple(bits)
     if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 0 <= b <= 8 for b in values):
         raise ValueError(f"bits must be whole numbers from 0 (pruned) to 8, got {bits!r}")
     return bits if isinstance(bits, int) else tuple(sorted(set(values)))
+
+
+def _check_groups(groups: Any) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, int | str) or (isinstance(groups, int) and groups < 1):
+        raise ValueError(f"groups must be a count, 'channel', 'head', 'matrix' or 'columns:<count>', got {groups!r}")
 
 
 def _check_range(name: str, bits: int | None, lowest: int) -> None:

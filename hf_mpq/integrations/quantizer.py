@@ -13,10 +13,19 @@ from ..format import PackedFormatError, read_metadata
 from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
 from ..nn.packed import PackedModule
-from .checks import check_checkpoint, check_loaded, check_shapes, digests, new_decoders, parameter_shapes
+from .checks import (
+    check_checkpoint,
+    check_loaded,
+    check_shapes,
+    digests,
+    new_decoders,
+    parameter_shapes,
+    without_new_projections,
+)
 from .shapes import apply_shapes
 from .skeleton import build_packed
 
+_FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
 _NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
               r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$")  # fmt: skip
 
@@ -47,7 +56,7 @@ class MPQHfQuantizer(HfQuantizer):
         if self.packed:
             build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
         else:
-            convert(model, self.quantization_config.resolve(model))
+            self._convert(model, checkpoint_files)
         if self.pre_quantized:
             self._check_files(model, checkpoint_files)
         else:
@@ -55,6 +64,23 @@ class MPQHfQuantizer(HfQuantizer):
             model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
         self._shapes = parameter_shapes(model)
         return model
+
+    def _convert(self, model: nn.Module, files) -> None:
+        """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
+        config = self.quantization_config
+        if config.activation == "fixed" and not self.pre_quantized:
+            raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+        space = config.resolve(model)
+        if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
+            space = without_new_projections(space, model, files)
+        kind = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # scales and gates stay float32 in a bfloat16 or float16 model
+        try:
+            convert(model, space)
+        finally:
+            torch.set_default_dtype(kind)
+        kept = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+        model._keep_in_fp32_modules_strict = {*kept, *_FLOAT32_STATE}
 
     def _check_files(self, model: nn.Module, files) -> None:
         if not files:

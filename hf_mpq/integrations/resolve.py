@@ -17,7 +17,7 @@ from ..core import (
     WeightSpec,
 )
 from ..nn import Family, family_of, relative_name
-from ..weights import ENCODINGS, QUANTIZERS
+from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .config import MPQConfig
 from .summary import resolved_lines
 
@@ -43,6 +43,7 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
                 weights[name] = spec
     if not weights:
         raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
+    _warn_unused(config, set(modules))
     norms = _norms(config, model, modules) if family is not None else ()
     space = PrecisionSpace(
         weights=weights,
@@ -80,18 +81,31 @@ def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str
             f"the assignment names {len(unknown)} matrices that this {type(model).__name__} does not have, first "
             f"{unknown[0]!r}; use one that was made for this architecture and number of layers"
         )
+    if assignment is not None and assignment.layers is not None:
+        raise ValueError("the assignment keeps only some layers; remove the others from the model first")
+
+
+def _warn_unused(config: MPQConfig, names: set[str]) -> None:
+    """Say which patterns match nothing: a misspelt one would go unnoticed."""
+    unused = [pattern for pattern in config.rules if not any(re.search(pattern, name) for name in names)]
+    unused += [word for word in config.modules_to_not_convert or () if not any(_is_part(word, name) for name in names)]
+    if unused:
+        logger.warning(f"these patterns match no layer in scope: {unused}")
 
 
 def _excluded(config: MPQConfig, name: str) -> bool:
-    parts = name.split(".")
-    return any(word == name or word in parts or name.startswith(f"{word}.") or f".{word}." in f".{name}."
-               for word in config.modules_to_not_convert or ())  # fmt: skip
+    return any(_is_part(word, name) for word in config.modules_to_not_convert or ())
+
+
+def _is_part(word: str, name: str) -> bool:
+    """Whether `word` is the name or some of its parts between dots."""
+    return f".{word}." in f".{name}."
 
 
 def _options(config: MPQConfig, name: str, role: str) -> dict:
     """The config's fields for a role, with the rules that match on top."""
     chosen = {
-        "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.quantizer,
+        "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.weight_quantizer,
         "quantizer_options": config.quantizer_options, "gate": config.gate_name, "gate_options": config.gate_options,
         "source": config.source, "source_options": config.source_options, "mask": config.mask,
         "mask_options": config.mask_options, "bits": config.bits, "tie": None,
@@ -99,19 +113,24 @@ def _options(config: MPQConfig, name: str, role: str) -> dict:
     if role != "encoder":
         chosen |= {"bits": config.embedding_bits if role == "embedding" else config.projection_bits, "gate": "fixed",
                    "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None}  # fmt: skip
-        if config.quantizer == "nested":
+        if config.nested:
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":
         chosen |= {"groups": "channel", "activation_bits": None}
     for pattern, options in config.rules.items():
         if re.search(pattern, name):
-            gate = {} if "bits" not in options or "gate" in options else {"gate": _gate_for(options["bits"])}
-            chosen |= {**gate, **options}
+            chosen |= {**_consequences(options, chosen), **options}
     return chosen
 
 
-def _gate_for(bits) -> str:
-    return "fixed" if bits is None or isinstance(bits, int) else "softmax"
+def _consequences(options: dict, chosen: dict) -> dict:
+    """What a rule's bits mean for the gate, and for nested codes, where the rule does not say."""
+    if "bits" not in options:
+        return {}
+    if options["bits"] is None or isinstance(options["bits"], int):
+        plain = {"quantizer": "symmetric", "quantizer_options": {}} if chosen["quantizer"] == "nested" else {}
+        return {"gate": "fixed", "gate_options": {}, **plain}
+    return {"gate": "softmax", "gate_options": {}} if chosen["gate"] == "fixed" else {}
 
 
 def _spec(config, model, family, name, role, module, assignment) -> WeightSpec | None:
@@ -131,6 +150,8 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     nested = candidates if chosen["quantizer"] == "nested" else ()
     encoding = _encoding(chosen, layout, candidates)
     activation = chosen["activation_bits"]
+    if assignment is not None and activation is not None:
+        activation = assignment.activation_bits.get(name, activation)
     return WeightSpec(
         layout=layout, candidates=candidates, bits=None if nested else bits,
         kind="embedding" if role == "embedding" else "linear", role=role,
@@ -156,6 +177,9 @@ def _candidates(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Precisions to choose from, and the bits of each sub-group where they are decided."""
     if given is not None:
+        if given.keep_of is not None or given.shape not in (None, layout.shape):
+            raise ValueError(f"{name}: the assignment has another shape or N:M sparsity than the model; give the model "
+                             "that shape, or use mask='n:m'")  # fmt: skip
         if len(given.bits) != layout.count:
             raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
                              f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip
@@ -191,7 +215,7 @@ def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: 
     prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
     sets = max(len(space.norm_precisions), 1)
     sizes = {name: sets * sum(p.numel() for p in modules[name].parameters()) for name in space.norms}
-    others = _other_tensors(model, {*space.weights, *space.norms})
+    others = _other_tensors(model, {*space.weights, *space.norms}) | _activation_bytes(space, prefixes)
     inside = lambda name, starts: bool(starts) and name.startswith(starts)  # noqa: E731
     return {
         "norm_parameters": sum(sizes.values()),
@@ -200,6 +224,17 @@ def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: 
         "encoder_other_bytes": sum(size for name, size in others.items() if inside(name, prefixes)),
         "embedding_other_bytes": sum(size for name, size in others.items() if name.startswith("embeddings.")),
     }
+
+
+def _activation_bytes(space: PrecisionSpace, prefixes: tuple[str, ...]) -> dict[str, int]:
+    """Name to bytes of the activation grids that are stored: of inputs, and of four attention operands a layer."""
+    found = {f"{name}.input_quantizer": ACTIVATIONS[spec.activation.quantizer].stored_bytes
+             for name, spec in space.weights.items() if spec.activation is not None}  # fmt: skip
+    if space.attention is not None:
+        specs = (*[space.attention.operands] * 3, space.attention.probabilities)
+        per_layer = sum(ACTIVATIONS[spec.quantizer].stored_bytes for spec in specs)
+        found |= {f"{prefix}attention": per_layer for prefix in prefixes}
+    return {name: size for name, size in found.items() if size}
 
 
 def _other_tensors(model: nn.Module, converted: set[str]) -> dict[str, int]:

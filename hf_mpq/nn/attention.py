@@ -1,5 +1,7 @@
 """Attention with quantized operands and probabilities, for families with and without the attention interface."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -26,10 +28,11 @@ class AttentionQuantizers(nn.Module):
         for quantizer in self.children():
             quantizer.update()
 
-    def freeze(self) -> None:
-        """Replace every quantizer by its frozen form."""
-        for name, quantizer in list(self.named_children()):
-            setattr(self, name, quantizer.frozen())
+    def frozen(self) -> "AttentionQuantizers":
+        """The same with every quantizer in its frozen form."""
+        twin = copy.copy(self)
+        twin._modules = {name: quantizer.frozen() for name, quantizer in self.named_children()}
+        return twin
 
 
 def mpq_attention_forward(
@@ -80,9 +83,9 @@ class QuantizedDropout(nn.Dropout):
         """Once per optimizer step, outside autograd."""
         self.quantizer.update()
 
-    def freeze(self) -> None:
-        """Replace the quantizer by its frozen form."""
-        self.quantizer = self.quantizer.frozen()
+    def frozen(self) -> "QuantizedDropout":
+        """The same with the quantizer in its frozen form."""
+        return QuantizedDropout.from_dropout(self, self.quantizer.frozen())
 
 
 AttentionInterface.register(ATTENTION_NAME, mpq_attention_forward)

@@ -14,7 +14,7 @@ from .linear import MPQLinear
 from .matrix import QuantizedMatrix
 from .naming import absolute_name, relative_name
 from .norm import MPQLayerNorm
-from .packed import PackedEmbedding, PackedLayerNorm, PackedMatrix, PackedTiedLinear
+from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix, PackedTiedLinear
 from .packing import pack_matrix, pack_norm, plain_layer
 
 
@@ -71,7 +71,8 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
         relative = relative_name(model, name)
         if any(relative == f"{prefix}.{family.names.attention}" for prefix in family.layer_prefixes(model)):
             _quantize_attention(module, spec, family)
-    if family.interface:
+    if family.interface and model.config._attn_implementation != ATTENTION_NAME:
+        model.attention_before_mpq = model.config._attn_implementation
         model.config._attn_implementation = ATTENTION_NAME
 
 
@@ -91,8 +92,14 @@ def _quantize_attention(module: nn.Module, spec: AttentionSpec, family: Family) 
         return
     prefix = f"{family.names.attention}."
     operands = {"query": family.names.query, "key": family.names.key, "value": family.names.value}
-    for role, name in operands.items():
-        module.get_submodule(name.removeprefix(prefix)).output_quantizer = getattr(quantizers, role)
+    projections = {role: module.get_submodule(name.removeprefix(prefix)) for role, name in operands.items()}
+    if not all(isinstance(projection, MPQLinear | PackedLinear) for projection in projections.values()):
+        raise ValueError(
+            "attention_bits needs quantized query, key and value projections in this family: give them bits, or leave "
+            "attention_bits unset"
+        )
+    for role, projection in projections.items():
+        projection.output_quantizer = getattr(quantizers, role)
     module.dropout = QuantizedDropout.from_dropout(module.dropout, quantizers.probabilities)
 
 
@@ -127,17 +134,33 @@ def refresh(model: nn.Module) -> None:
 
 
 def pack_modules(model: nn.Module) -> nn.Module:
-    """Replace every trainable layer by its packed twin, in place."""
-    decoders = tied_decoders(model)
-    for name, module in list(model.named_modules()):
+    """Replace every trainable layer by its packed twin, in place; when one cannot be packed, nothing is replaced.
+
+    Raises:
+        ValueError: when a range of activations was never observed, or attention no longer runs through its quantizers.
+    """
+    _check_attention(model)
+    decoders, twins = tied_decoders(model), {}
+    for name, module in model.named_modules():
         if isinstance(module, QuantizedMatrix):
-            model.set_submodule(name, pack_matrix(module))
+            twins[name] = pack_matrix(module)
         elif isinstance(module, MPQLayerNorm):
-            model.set_submodule(name, pack_norm(module))
+            twins[name] = pack_norm(module)
         elif isinstance(module, AttentionQuantizers | QuantizedDropout):
-            module.freeze()
+            twins[name] = module.frozen()
+    for name, twin in twins.items():
+        model.set_submodule(name, twin)
     tie_packed(model, decoders)
     return model
+
+
+def _check_attention(model: nn.Module) -> None:
+    used = any(isinstance(module, AttentionQuantizers) for module in model.modules())
+    if used and model.config._attn_implementation != ATTENTION_NAME:
+        raise ValueError(
+            f"attention_bits is set, but attention runs as {model.config._attn_implementation!r}, past the quantizers: "
+            f"call model.set_attn_implementation({ATTENTION_NAME!r})"
+        )
 
 
 def tie_packed(model: nn.Module, decoders: dict[str, str]) -> None:
@@ -152,6 +175,8 @@ def tie_packed(model: nn.Module, decoders: dict[str, str]) -> None:
 
 def dequantize_modules(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Replace every quantized layer by a plain one with the values it uses, in place."""
+    if any(isinstance(module, PackedLinear) and module.compacted for module in model.modules()):
+        raise ValueError("a compacted model has smaller matrices than its config; load the packed folder again first")
     decoders = {name: module for name, module in model.named_modules()
                 if isinstance(module, MPQTiedLinear | PackedTiedLinear)}  # fmt: skip
     owners = {name: module.embedding for name, module in decoders.items()}
@@ -183,4 +208,4 @@ def _restore_attention(model: nn.Module) -> None:
         elif isinstance(module, AttentionQuantizers):
             parent, _, child = name.rpartition(".")
             delattr(model.get_submodule(parent), child)
-            model.config._attn_implementation = "eager"
+            model.config._attn_implementation = getattr(model, "attention_before_mpq", "eager")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..core import Link, liveness
+from ..core import Link, Liveness, applies, kept_rows, liveness
 from .families import family_of
 from .matrix import QuantizedMatrix
 from .naming import relative_name
@@ -19,17 +19,19 @@ def fold(model: nn.Module) -> None:
     Models of unknown families are left as they are.
 
     Raises:
-        ValueError: when a constant is not zero and the consumer has no bias to take it.
+        ValueError: when a constant is not zero and the consumer has no bias to take it, or when a row that was folded
+            away before is kept now.
     """
     family = family_of(model)
     if family is None:
         return
     layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, QuantizedMatrix)}
     layers = {name: layer for name, layer in layers.items() if layer.spec.kind == "linear"}
-    links = [link for link in family.links(model) if _present(link, layers)]
     layouts = {name: layer.spec.layout for name, layer in layers.items()}
+    links = [link for link in family.links(model) if applies(link, layouts)]
     bits = {name: layer.program.gate.derive().tolist() for name, layer in layers.items()}
     alive = liveness(links, layouts, bits)
+    _refuse_revival(layers, alive)
     for link in links:
         dead = [~alive[block.name].rows[block.start : block.start + block.count] for block in link.blocks]
         if link.consumer is not None:
@@ -38,8 +40,16 @@ def fold(model: nn.Module) -> None:
         _drop(layer, alive[name].rows.to(layer.weight.device), alive[name].columns.to(layer.weight.device))
 
 
-def _present(link: Link, layers: dict[str, QuantizedMatrix]) -> bool:
-    return {block.name for block in link.blocks} | ({link.consumer} - {None}) <= set(layers)
+def _refuse_revival(layers: dict[str, QuantizedMatrix], alive: dict[str, Liveness]) -> None:
+    for name, layer in layers.items():
+        revived = (alive[name].columns.to(layer.weight.device) & ~layer.program.live_columns).any()
+        if layer.bias is not None:
+            revived |= (alive[name].rows.to(layer.weight.device) & ~layer.live_rows).any()
+        if revived:
+            raise ValueError(
+                f"{name}: the assignment keeps rows that were folded away before; start again from the float model, or "
+                "leave them pruned"
+            )
 
 
 def _move_constant(
@@ -51,7 +61,8 @@ def _move_constant(
         outputs[0] = ACT2FN[link.activation](outputs[0])
     constant = outputs[0] * outputs[1] if link.kind == "gated" else outputs[0]
     columns = (dead[0].to(consumer.weight.device) & consumer.program.live_columns).nonzero().flatten()
-    moved = consumer.float_weight()[:, columns] @ constant[columns]
+    kept = kept_rows(consumer.spec.layout, consumer.program.gate.derive().tolist()).to(columns.device)
+    moved = (consumer.float_weight()[:, columns] @ constant[columns]) * kept  # a pruned consumer row reads nothing
     if consumer.bias is not None:
         consumer.bias += moved.to(consumer.bias.dtype)
     elif moved.any():

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from ..core import Assignment, MatrixAssignment, Usage
-from ..weights import GATES
+from ..weights import GATES, Gate
 from .attention import AttentionQuantizers, QuantizedDropout
 from .folding import fold
 from .matrix import QuantizedMatrix
@@ -19,11 +20,6 @@ def matrices(model: nn.Module, kind: type | tuple[type, ...] = QuantizedMatrix) 
     for name, module in model.named_modules():
         if isinstance(module, kind):
             yield relative_name(model, name), module
-
-
-def norms(model: nn.Module, kind: type | tuple[type, ...] = MPQLayerNorm) -> Iterator[tuple[str, nn.Module]]:
-    """Relative name and layer of every normalisation with stored-type parameters."""
-    return matrices(model, kind)
 
 
 def update_quantizers(model: nn.Module) -> None:
@@ -82,19 +78,34 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     """Replace every open gate by the assignment's bits and fold away what is pruned, in place; returns the model.
 
     Raises:
-        ValueError: when the assignment lacks a matrix, has another number of sub-groups, or bits that the layer's
-            quantizer has no candidate for.
+        ValueError: when the assignment lacks a matrix, has another number of sub-groups, bits that the layer's
+            quantizer has no candidate for, or keeps rows that were folded away; the model is then as it was.
     """
-    for name, module in matrices(model):
-        if name not in assignment.matrices:
-            raise ValueError(f"the assignment has no matrix {name!r}; derive it from a model of the same shape")
-        bits, spec = assignment.matrices[name].bits, module.spec
-        if len(bits) != spec.layout.count:
-            raise ValueError(f"{name}: the assignment has {len(bits)} sub-groups, the model {spec.layout.count}")
-        if spec.nested:
-            continue
-        gate = GATES["fixed"](spec.layout.count, spec.candidates).to(module.weight.device)
-        gate.initialise(bits)
-        module.program.gate = gate
-    fold(model)
+    layers = dict(matrices(model))
+    before = {name: (layer.program.gate, layer.program.live_columns.clone()) for name, layer in layers.items()}
+    gates = {name: _fixed_gate(name, layer, assignment) for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.program.gate = gates[name]
+        fold(model)
+    except ValueError:
+        for name, layer in layers.items():
+            layer.program.gate = before[name][0]
+        raise
+    for name, layer in layers.items():
+        if not torch.equal(before[name][1], layer.program.live_columns):
+            layer.calibrate()
     return model
+
+
+def _fixed_gate(name: str, layer: QuantizedMatrix, assignment: Assignment) -> Gate:
+    if name not in assignment.matrices:
+        raise ValueError(f"the assignment has no matrix {name!r}; derive it from a model of the same shape")
+    bits, spec = assignment.matrices[name].bits, layer.spec
+    if len(bits) != spec.layout.count:
+        raise ValueError(f"{name}: the assignment has {len(bits)} sub-groups, the model {spec.layout.count}")
+    if spec.nested:
+        return layer.program.gate
+    gate = GATES["fixed"](spec.layout.count, spec.candidates).to(layer.weight.device)
+    gate.initialise(bits)
+    return gate

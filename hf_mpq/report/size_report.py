@@ -1,5 +1,6 @@
 """How many bytes a model takes, part by part: what is reported is what is on disk."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -15,6 +16,7 @@ from ..nn import MPQLayerNorm, PackedLayerNorm, family_of, relative_name
 from ..nn.embedding import MPQTiedLinear
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedMatrix, PackedTiedLinear
+from ..weights import ActivationQuantizer
 
 MIB = 2.0**20
 _ITEM_BYTES = {"float16": 2, "float32": 4}
@@ -137,7 +139,11 @@ def _parts(model: nn.Module) -> Iterator[Part]:
     for full, module in model.named_modules():
         name = relative_name(model, full)
         place = _place(model, name)
-        if isinstance(module, QuantizedMatrix | PackedMatrix):
+        if isinstance(module, ActivationQuantizer):
+            if module.stored_bytes and id(module) not in seen:
+                seen.add(id(module))
+                yield Part(name, place, module.stored_bytes, 0, None, 0.0)
+        elif isinstance(module, QuantizedMatrix | PackedMatrix):
             yield _matrix_part(name, place, module)
         elif isinstance(module, MPQLayerNorm | PackedLayerNorm):
             yield _norm_part(name, place, module)
@@ -155,7 +161,7 @@ def _inside_quantized(model: nn.Module, full: str) -> bool:
 def _place(model: nn.Module, name: str) -> str:
     family = family_of(model)
     prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
-    if prefixes and name.startswith(prefixes):
+    if name.startswith(prefixes) if prefixes else re.search(r"\.\d+\.", name):
         return "encoder"
     return "embeddings" if name.startswith("embeddings.") else "head"
 

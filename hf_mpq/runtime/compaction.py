@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..core import Link, RowBlock
+from ..core import Link, RowBlock, applies
 from ..nn import PackedLinear, family_of, relative_name
 
 
@@ -17,6 +17,8 @@ class CompactLinear(PackedLinear):
     Attributes:
         kept_rows, kept_columns: positions in the full matrix, ascending.
     """
+
+    compacted = True
 
     @classmethod
     def of(cls, layer: PackedLinear, rows: Tensor, columns: Tensor) -> "CompactLinear":
@@ -57,7 +59,8 @@ def compact(model: nn.Module) -> nn.Module:
     if family is None:
         raise ValueError(f"models of type {model.config.model_type!r} cannot be compacted: their links are not known")
     keep = {name: _Kept(layer) for name, layer in layers.items()}
-    links = [link for link in family.links(model) if _present(link, layers)]
+    layouts = {name: layer.stored.layout for name, layer in layers.items()}
+    links = [link for link in family.links(model) if applies(link, layouts)]
     for link in links:
         if link.kind in ("pointwise", "gated"):
             _drop_rows(link, keep, layers[link.consumer])
@@ -81,10 +84,6 @@ class _Kept:
     @property
     def whole(self) -> bool:
         return bool(self.rows.all() and self.columns.all())
-
-
-def _present(link: Link, layers: Mapping[str, PackedLinear]) -> bool:
-    return {block.name for block in link.blocks} | ({link.consumer} - {None}) <= set(layers)
 
 
 def _drop_rows(link: Link, keep: dict[str, _Kept], consumer: PackedLinear) -> None:

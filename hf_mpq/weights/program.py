@@ -61,6 +61,7 @@ class WeightProgram(nn.Module):
     def refresh(self) -> None:
         """Look again at the buffers, after they were loaded or changed."""
         self._all_live = bool(self.live_columns.all())
+        self.quantizer.live = self.keep()
 
     def keep(self) -> Tensor | None:
         """Weights that are not held at zero, broadcastable to `(out, in)` bool; None when all are free."""
@@ -96,6 +97,7 @@ class WeightProgram(nn.Module):
         self.gate.initialise(self.spec.bits)
         if self.mask is not None:
             self.mask.initialise(self.source(weight))
+        self.refresh()
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:

@@ -41,7 +41,7 @@ REFUSED = {
 }
 REFUSED_FOR_A_MODEL = {
     "groups": ({"groups": "rows"}, "unknown groups 'rows'; use a count, 'channel', 'head', 'matrix' or 'columns:"),
-    "groups-zero": ({"groups": 0}, "at least one sub-group, got 0"),
+    "groups-zero": ({"groups": 0}, "groups must be a count"),
     "head": ({"groups": "head"}, "groups='head' needs a weight with attention heads"),
     "quantizer": ({"quantizer": "lqs"}, "unknown weight quantizer 'lqs'; the known ones are: .*lsq"),
     "gate": ({"gate": "open"}, "unknown gate 'open'; the known ones are: .*softmax"),

@@ -10,7 +10,13 @@ from .matrix import PackedMatrix
 
 
 class PackedLinear(PackedMatrix):
-    """Twin of `MPQLinear`: decodes its weight in each forward pass."""
+    """Twin of `MPQLinear`: decodes its weight in each forward pass.
+
+    Attributes:
+        compacted: whether the products are smaller than the stored matrix.
+    """
+
+    compacted = False
 
     def __init__(
         self,

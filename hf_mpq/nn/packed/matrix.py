@@ -138,6 +138,15 @@ class PackedMatrix(PackedModule):
             start += size
         return flags
 
+    def kept_weights(self) -> Tensor:
+        """Weights that a mask keeps, `(out, in)` bool; those of pruned sub-groups count as kept."""
+        live = self.column_flags()
+        kept = live.expand(self.stored.layout.shape[self.stored.layout.axis], -1).clone()
+        for bits, flags in self._kept_flags().items():
+            chosen = self.lines_by_precision()[bits]
+            kept[chosen.unsqueeze(1), live.nonzero().flatten()] = flags
+        return self.stored.layout.lines(kept)
+
     def _masked_values(self, planes: Tensor, floats: Tensor, keep: Tensor) -> Tensor:
         codes = unpack_planes(planes, int(keep.sum())).flatten()
         spread = torch.zeros(keep.shape, dtype=torch.uint8, device=keep.device).masked_scatter(keep, codes)

@@ -25,6 +25,7 @@ class ActivationQuantizer(nn.Module, ABC):
 
     Attributes:
         name: the registered name.
+        stored_bytes: what its frozen form stores.
 
     Args:
         bits: 2 to 8.
@@ -33,6 +34,7 @@ class ActivationQuantizer(nn.Module, ABC):
     """
 
     name: str
+    stored_bytes = 0
 
     def __init__(self, bits: int = 8, symmetric: bool = False):
         super().__init__()

@@ -12,6 +12,7 @@ class FixedGridQuantizer(ActivationQuantizer):
     """One step and zero point per tensor, kept as bytes so that no cast changes them."""
 
     name = "fixed"
+    stored_bytes = 8
 
     def __init__(self, bits: int = 8, symmetric: bool = False):
         super().__init__(bits, symmetric)

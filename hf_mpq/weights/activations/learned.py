@@ -21,6 +21,7 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
     """
 
     name = "learned"
+    stored_bytes = 8
 
     def __init__(self, bits: int = 8):
         super().__init__(bits, symmetric=False)

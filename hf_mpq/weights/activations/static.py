@@ -18,6 +18,7 @@ class StaticQuantizer(ActivationQuantizer):
     """
 
     name = "static"
+    stored_bytes = 8
 
     def __init__(self, bits: int = 8, symmetric: bool = False, decay: float = 0.9999):
         super().__init__(bits, symmetric)

@@ -24,6 +24,8 @@ class WeightQuantizer(nn.Module, ABC):
     """
 
     encoding: str
+    live: Tensor | None = None
+    """Weights that are not held at zero, broadcastable to `(out, in)`; None for all. Set by the weight's program."""
 
     def __init__(self, layout: SubgroupLayout, candidates: tuple[int, ...], scale_dtype: torch.dtype = torch.float16):
         super().__init__()

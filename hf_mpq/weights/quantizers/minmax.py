@@ -19,13 +19,19 @@ class MinMaxQuantizer(GridQuantizer):
 
     encoding = "affine"
 
+    def _extreme(self, weight: Tensor, how: str) -> Tensor:
+        """Smallest or largest live weight of each sub-group, `(groups, 1)`; 0 where none is live."""
+        if self.live is None:
+            return self.layout.reduce(weight, how).unsqueeze(1)
+        outside = torch.inf if how == "amin" else -torch.inf
+        found = self.layout.reduce(weight.masked_fill(~self.live.to(weight.device), outside), how)
+        return found.masked_fill(found.isinf(), 0.0).unsqueeze(1)
+
     def grid(self, bits: int) -> Grid:
         return Grid.unsigned(bits)
 
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        detached = weight.detach()
-        low = self.layout.reduce(detached, "amin").unsqueeze(1)
-        high = self.layout.reduce(detached, "amax").unsqueeze(1)
+        low, high = (self._extreme(weight.detach(), how) for how in ("amin", "amax"))
         levels = torch.tensor([2.0**bits - 1 for bits in self.precisions], dtype=weight.dtype, device=weight.device)
         step = to_stored_type((high - low) / levels, self.scale_dtype)
         return step, to_stored_type(low, self.scale_dtype).expand_as(step)
