@@ -1,0 +1,39 @@
+"""The README's code does what it says, on a tiny model in place of the reader's."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+import hf_mpq
+from tests.tiny import tiny_model
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch) -> dict:
+    """What the blocks take as given: a fine-tuned model in a folder, a float model, rows, scores."""
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model("bert")
+    model.save_pretrained("my-fine-tuned-bert")
+    space = hf_mpq.MPQConfig(bits=(2, 3, 4, 8)).resolve(model)
+    scores = {name: torch.rand(spec.layout.count, len(spec.candidates)) for name, spec in space.weights.items()}
+    rows = Dataset.from_dict({"input_ids": [[3, 4, 5], [6, 7, 8, 9]]})
+    return {"hf_mpq": hf_mpq, "model": model, "scores": scores, "tokenized_rows": rows}
+
+
+@pytest.mark.parametrize("number", [n for n, block in enumerate(BLOCKS) if "pipeline" not in block])
+def test_block(number, names):
+    block = BLOCKS[number].replace('"12MB"', '"45kB"').replace('"0.2x"', '"0.3x"')
+    exec(compile(block, f"README block {number}", "exec"), names)
+    if "save_pretrained" in block:
+        assert (Path("packed") / "model.safetensors").exists()
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) >= 5
+    assert sum("pipeline" in block for block in BLOCKS) == 1, "pipelines are tested with a tokenizer elsewhere"
