@@ -28,7 +28,7 @@ def names(tmp_path, monkeypatch) -> dict:
 
 @pytest.mark.parametrize("number", [n for n, block in enumerate(BLOCKS) if "pipeline" not in block])
 def test_block(number, names):
-    block = BLOCKS[number].replace('"12MB"', '"45kB"').replace('"0.2x"', '"0.3x"')
+    block = BLOCKS[number].replace('"60MB"', '"45kB"').replace('"0.2x"', '"0.3x"')
     exec(compile(block, f"README block {number}", "exec"), names)
     if "save_pretrained" in block:
         assert (Path("packed") / "model.safetensors").exists()
