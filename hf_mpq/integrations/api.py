@@ -100,7 +100,7 @@ def pack(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: when the model is not quantized by hf_mpq, is packed already, or has activation ranges that were
-            never observed; the layers are then as they were.
+            never observed; the layers are then as they were, but for open gates, which are decided by then.
     """
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":

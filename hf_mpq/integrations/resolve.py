@@ -148,7 +148,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     )  # fmt: skip
     candidates, bits = _candidates(name, chosen, given, layout)
     nested = candidates if chosen["quantizer"] == "nested" else ()
-    encoding = _encoding(chosen, layout, candidates)
+    encoding = _encoding(chosen, candidates)
     activation = chosen["activation_bits"]
     if assignment is not None and activation is not None:
         activation = assignment.activation_bits.get(name, activation)
@@ -190,7 +190,7 @@ def _candidates(
     return tuple(sorted(set(chosen["bits"]))), None
 
 
-def _encoding(chosen: dict, layout: SubgroupLayout, candidates: tuple[int, ...]) -> str:
+def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
     """The encoding that the chosen quantizer writes."""
     small = SubgroupLayout((1, 1))
     return QUANTIZERS[chosen["quantizer"]](small, candidates, **chosen["quantizer_options"]).encoding

@@ -25,7 +25,7 @@ def convert(model: nn.Module, space: PrecisionSpace) -> nn.Module:
     before the first is replaced, so that an error leaves the model as it was.
     """
     if space.attention is not None:
-        _attention_family(model)
+        _check_operands(model, set(space.weights))
     for full, layer in list(_trainable_layers(model, space)):
         model.set_submodule(full, layer)
     _convert_tied(model)
@@ -85,6 +85,18 @@ def _attention_family(model: nn.Module) -> Family:
     return family
 
 
+def _check_operands(model: nn.Module, quantized: set[str]) -> None:
+    """Raise ValueError when some layer's operands cannot be quantized; asked before anything is replaced."""
+    family = _attention_family(model)
+    operands = (family.names.query, family.names.key, family.names.value)
+    needed = {f"{prefix}.{name}" for prefix in family.layer_prefixes(model) for name in operands}
+    if not family.interface and not needed <= quantized:
+        raise ValueError(
+            "attention_bits needs quantized query, key and value projections in this family: give them bits, or leave "
+            "attention_bits unset"
+        )
+
+
 def _quantize_attention(module: nn.Module, spec: AttentionSpec, family: Family) -> None:
     quantizers = AttentionQuantizers(spec)
     if family.interface:
@@ -92,14 +104,8 @@ def _quantize_attention(module: nn.Module, spec: AttentionSpec, family: Family) 
         return
     prefix = f"{family.names.attention}."
     operands = {"query": family.names.query, "key": family.names.key, "value": family.names.value}
-    projections = {role: module.get_submodule(name.removeprefix(prefix)) for role, name in operands.items()}
-    if not all(isinstance(projection, MPQLinear | PackedLinear) for projection in projections.values()):
-        raise ValueError(
-            "attention_bits needs quantized query, key and value projections in this family: give them bits, or leave "
-            "attention_bits unset"
-        )
-    for role, projection in projections.items():
-        projection.output_quantizer = getattr(quantizers, role)
+    for role, name in operands.items():
+        module.get_submodule(name.removeprefix(prefix)).output_quantizer = getattr(quantizers, role)
     module.dropout = QuantizedDropout.from_dropout(module.dropout, quantizers.probabilities)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..core import Link, Liveness, applies, kept_rows, liveness
+from ..core import Link, Liveness, RowBlock, applies, kept_rows, liveness
 from .families import family_of
 from .matrix import QuantizedMatrix
 from .naming import relative_name
@@ -32,10 +32,11 @@ def fold(model: nn.Module) -> None:
     bits = {name: layer.program.gate.derive().tolist() for name, layer in layers.items()}
     alive = liveness(links, layouts, bits)
     _refuse_revival(layers, alive)
-    for link in links:
-        dead = [~alive[block.name].rows[block.start : block.start + block.count] for block in link.blocks]
-        if link.consumer is not None:
-            _move_constant(link, [layers[block.name] for block in link.blocks], dead, layers[link.consumer])
+    reading = [link for link in links if link.consumer is not None]
+    moves = [(layers[link.consumer], _moved_constant(link, layers, ~alive[link.consumer].columns)) for link in reading]
+    for consumer, moved in moves:
+        if consumer.bias is not None:
+            consumer.bias += moved.to(consumer.bias.dtype)
     for name, layer in layers.items():
         _drop(layer, alive[name].rows.to(layer.weight.device), alive[name].columns.to(layer.weight.device))
 
@@ -52,28 +53,26 @@ def _refuse_revival(layers: dict[str, QuantizedMatrix], alive: dict[str, Livenes
             )
 
 
-def _move_constant(
-    link: Link, producers: list[QuantizedMatrix], dead: list[Tensor], consumer: QuantizedMatrix
-) -> None:
-    """Add what the dead rows of `producers` give to the bias of `consumer`."""
-    outputs = [_constant_rows(layer, block, rows) for layer, block, rows in zip(producers, link.blocks, dead)]
+def _moved_constant(link: Link, layers: dict[str, QuantizedMatrix], dead: Tensor) -> Tensor:
+    """What the rows behind the `dead` `(in,)` columns of the consumer add to its bias, `(out,)`."""
+    consumer = layers[link.consumer]
+    outputs = [_constant_rows(layers[block.name], block) for block in link.blocks]
     if link.activation is not None:
         outputs[0] = ACT2FN[link.activation](outputs[0])
     constant = outputs[0] * outputs[1] if link.kind == "gated" else outputs[0]
-    columns = (dead[0].to(consumer.weight.device) & consumer.program.live_columns).nonzero().flatten()
+    columns = (dead.to(consumer.weight.device) & consumer.program.live_columns).nonzero().flatten()
     kept = kept_rows(consumer.spec.layout, consumer.program.gate.derive().tolist()).to(columns.device)
     moved = (consumer.float_weight()[:, columns] @ constant[columns]) * kept  # a pruned consumer row reads nothing
-    if consumer.bias is not None:
-        consumer.bias += moved.to(consumer.bias.dtype)
-    elif moved.any():
+    if consumer.bias is None and moved.any():
         raise ValueError(f"cannot fold pruned rows into {link.consumer!r}, which has no bias for their constant output")
+    return moved
 
 
-def _constant_rows(layer: QuantizedMatrix, block, rows: Tensor) -> Tensor:
+def _constant_rows(layer: QuantizedMatrix, block: RowBlock) -> Tensor:
     """What each row of the block gives when its weights are zero, `(count,)` float32."""
     bias = layer.stored_bias()
     if bias is None:
-        return torch.zeros(len(rows), device=layer.weight.device)
+        return torch.zeros(block.count, device=layer.weight.device)
     return bias[block.start : block.start + block.count].float()
 
 

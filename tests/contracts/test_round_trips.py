@@ -177,8 +177,10 @@ def test_compacted_models_are_not_taken_apart():
 
 
 def test_attention_must_run_through_its_quantizers():
+    plain = tiny_model("mpnet")
     with pytest.raises(ValueError, match="query, key and value"):
-        hf_mpq.quantize(tiny_model("mpnet"), MPQConfig(attention_bits=8, rules={r"attn\.[qkv]$": {"bits": None}}))
+        hf_mpq.quantize(plain, MPQConfig(attention_bits=8, rules={r"attn\.[qkv]$": {"bits": None}}))
+    assert not list(matrices(plain)), "nothing was replaced"
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(attention_bits=8))
     model.set_attn_implementation("sdpa")
     with pytest.raises(ValueError, match="set_attn_implementation"):
