@@ -5,6 +5,7 @@ from .budget import Budget, BudgetError
 from .float_bytes import from_bytes, to_bytes
 from .layout import SubgroupLayout, spread
 from .liveness import Liveness, applies, kept_rows, liveness
+from .method import METHODS, MethodSpec
 from .registry import Registry
 from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
 from .storage import MatrixStorage
@@ -12,6 +13,7 @@ from .straight_through import replace_forward, scale_gradient, to_stored_type
 from .usage import Usage
 
 __all__ = [
+    "METHODS",
     "ActivationSpec",
     "Assignment",
     "AttentionSpec",
@@ -21,6 +23,7 @@ __all__ = [
     "Liveness",
     "MatrixAssignment",
     "MatrixStorage",
+    "MethodSpec",
     "PrecisionSpace",
     "Registry",
     "RowBlock",

@@ -29,6 +29,12 @@ class Registry(Generic[T]):
 
         return add
 
+    def add(self, name: str, item: T) -> T:
+        """Add plain data under `name`; raises ValueError when the name is taken by something else."""
+        if self._items.setdefault(name, item) != item:
+            raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
+        return item
+
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
             raise ValueError(f"unknown {self.kind} {name!r}; the known ones are: {', '.join(sorted(self._items))}")

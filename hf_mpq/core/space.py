@@ -75,6 +75,8 @@ class WeightSpec:
         bias: whether the module has one.
         floats: stored floats per sub-group at each precision.
         scale_dtype, float_dtype: storage types of scales, and of biases and norms.
+        affine: what is stored for each input channel: `"scale"`, `"shift"`, both or nothing; of linear layers.
+        rank: of the low-rank correction that is added to the weight; 0 for none.
     """
 
     layout: SubgroupLayout
@@ -98,6 +100,8 @@ class WeightSpec:
     scale_dtype: str = "float16"
     float_dtype: str = "float16"
     tie: str | None = None
+    affine: tuple[str, ...] = ()
+    rank: int = 0
 
     def __post_init__(self):
         if list(self.candidates) != sorted(set(self.candidates)):

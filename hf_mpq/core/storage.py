@@ -29,7 +29,9 @@ class MatrixStorage:
         kept: precision to number of stored codes, where a mask drops some; empty without a mask.
         bias: number of stored bias entries; None without a bias.
         nested: precisions that the codes serve; empty for a plain matrix.
-        scale_dtype, float_dtype: types of scales and of the bias.
+        scale_dtype, float_dtype: types of scales, and of the bias and of what is stored for input channels.
+        affine: what is stored for each live input channel: `"scale"`, `"shift"`, both or nothing.
+        rank: of the low-rank factors, which have the kept rows and the live input channels; 0 without.
     """
 
     layout: SubgroupLayout
@@ -43,6 +45,8 @@ class MatrixStorage:
     nested: tuple[int, ...] = ()
     scale_dtype: str = "float16"
     float_dtype: str = "float16"
+    affine: tuple[str, ...] = ()
+    rank: int = 0
 
     @classmethod
     def of(cls, layout: SubgroupLayout, bits: Sequence[int], floats: Mapping[int, int], **others) -> "MatrixStorage":
@@ -75,6 +79,16 @@ class MatrixStorage:
         """Stored floats of all sub-groups."""
         return sum(count * self.floats[bits] for bits, count in self.groups.items())
 
+    @property
+    def channels(self) -> int:
+        """Input channels that are stored."""
+        return self.length if self.layout.axis == 0 else self.layout.shape[1]
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows that are not pruned."""
+        return sum(self.lines.values()) if self.layout.axis == 0 else self.layout.shape[0]
+
     def buffers(self) -> dict[str, int]:
         """Name to bytes of each stored tensor; empty ones are left out."""
         rows = self.layout.shape[0]
@@ -88,6 +102,9 @@ class MatrixStorage:
             "bias_values": 0 if self.bias is None else self.bias * ITEM_BYTES[self.float_dtype],
             "live_rows": ceil(rows / 8) if self.bias is not None and self.bias < rows else 0,
         }
+        item = self.rank * ITEM_BYTES[self.float_dtype]
+        sizes |= {"low_rank_rows": self.kept_rows * item, "low_rank_columns": self.channels * item}
+        sizes |= {f"input_{name}_values": self.channels * ITEM_BYTES[self.float_dtype] for name in self.affine}
         return {name: size for name, size in sizes.items() if size}
 
     @property
@@ -107,8 +124,9 @@ class MatrixStorage:
             str(bits): [self.groups[bits], self.lines[bits], self.floats[bits], *self._kept(bits)]
             for bits in self.groups
         }
-        optional = {"nested": list(self.nested), "scale_dtype": self.scale_dtype, "float_dtype": self.float_dtype}
-        return content | {key: value for key, value in optional.items() if value not in ([], "float16")}
+        optional = {"nested": list(self.nested), "scale_dtype": self.scale_dtype, "float_dtype": self.float_dtype,
+                    "affine": list(self.affine), "rank": self.rank}  # fmt: skip
+        return content | {key: value for key, value in optional.items() if value not in ([], "float16", 0)}
 
     def _kept(self, bits: int) -> list[int]:
         return [self.kept[bits]] if self.kept else []
@@ -122,6 +140,7 @@ class MatrixStorage:
         columns = [{bits: numbers[i] for bits, numbers in table.items()} for i in range(3)]
         kept = {bits: numbers[3] for bits, numbers in table.items() if len(numbers) > 3}
         rest = {key: content[key] for key in ("scale_dtype", "float_dtype") if key in content}
+        rest |= {"affine": tuple(content.get("affine", ())), "rank": content.get("rank", 0)}
         return cls(SubgroupLayout(**layout), *columns, content["encoding"], content["length"], kept, content["bias"],
                    tuple(content.get("nested", ())), **rest)  # fmt: skip
 

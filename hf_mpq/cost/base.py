@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core import Assignment, PrecisionSpace, Registry, Usage
+from .exact import ExactMatrix, exact_matrices
 
 COSTS: Registry[type["CostModel"]] = Registry("cost model")
 
@@ -23,9 +24,13 @@ class CostModel(ABC):
     def __init__(self, space: PrecisionSpace):
         self.space = space
 
-    @abstractmethod
     def of(self, assignment: Assignment) -> float:
         """The exact cost, in `unit`; raises ValueError when the assignment does not fit the space."""
+        return self.of_matrices(exact_matrices(self.space, assignment))
+
+    @abstractmethod
+    def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
+        """The exact cost of an assignment that is known matrix by matrix."""
 
     @abstractmethod
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:

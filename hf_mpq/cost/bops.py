@@ -6,9 +6,9 @@ from math import log2
 import torch
 from torch import Tensor
 
-from ..core import Assignment, Link, PrecisionSpace, RowBlock, Usage, WeightSpec
+from ..core import Link, PrecisionSpace, RowBlock, Usage, WeightSpec
 from .base import COSTS, CostModel
-from .exact import ExactMatrix, exact_matrices, kept_share
+from .exact import ExactMatrix, kept_share
 from .expectation import ExpectedMatrix, expected_matrices, line_column
 
 FLOAT_BITS = 32
@@ -39,9 +39,9 @@ class BitOperations(CostModel):
         self.sequence_length = sequence_length
         self.form = form
 
-    def of(self, assignment: Assignment) -> float:
-        matrices = exact_matrices(self.space, assignment)
-        bits = {name: assignment.activation_bits.get(name, _input_bits(m.spec)) for name, m in matrices.items()}
+    def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
+        given = {name: matrix.activation_bits for name, matrix in matrices.items()}
+        bits = {name: _input_bits(m.spec) if given[name] is None else given[name] for name, m in matrices.items()}
         return float(self._products(matrices, bits))
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:

@@ -1,9 +1,13 @@
 """One assignment seen matrix by matrix, with dead rows and columns known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from math import ceil
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import (
@@ -19,7 +23,7 @@ from ..core import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExactMatrix:
     """What one matrix of an assignment needs.
 
@@ -30,29 +34,45 @@ class ExactMatrix:
         alive: which rows are not folded away, and which input columns are still read.
         kept: share of the weights that its mask keeps; None without a mask.
         nested: precisions that the stored codes serve; empty for a plain matrix.
+        activation_bits: of the input, where the assignment gives them; else those of the spec hold.
     """
 
     spec: WeightSpec
     layout: SubgroupLayout
-    bits: tuple[int, ...]
+    bits: NDArray[np.integer]
     alive: Liveness
     kept: float | None
     nested: tuple[int, ...]
+    activation_bits: int | None = None
 
     @property
     def rows(self) -> Tensor:
         """1 for each row whose output is not folded away, else 0: `(out,)` float64."""
         return self.alive.rows.double()
 
-    @property
+    @cached_property
     def live_columns(self) -> int:
         """Number of input columns that are still read."""
         return int(self.alive.columns.sum())
 
+    @cached_property
+    def groups(self) -> dict[int, int]:
+        """Precision to number of sub-groups, ascending, 0 included; only precisions in use."""
+        return {bits: count for bits, count in enumerate(np.bincount(self.bits).tolist()) if count}
+
+    @cached_property
+    def lines(self) -> dict[int, int]:
+        """Precision to number of rows (columns for axis 1), as `groups`."""
+        sizes = _sizes(self.layout)
+        if len(sizes) == 1:
+            return {bits: count * int(sizes[0]) for bits, count in self.groups.items()}
+        counts = np.bincount(self.bits, weights=sizes)
+        return {bits: int(counts[bits]) for bits in self.groups}
+
     @property
-    def stored_bits(self) -> tuple[int, ...]:
-        """Bits of the stored codes: nested codes are stored once, at their highest precision."""
-        return tuple(stored(bits, self.nested) for bits in self.bits) if self.nested else self.bits
+    def stored_lines(self) -> dict[int, int]:
+        """`lines` at the bits of the stored codes: nested codes are stored once, at their highest precision."""
+        return _stored_counts(self.lines, self.nested)
 
     @property
     def length(self) -> int:
@@ -62,31 +82,48 @@ class ExactMatrix:
     @property
     def code_bits(self) -> float:
         """Bits of all stored codes, without padding."""
-        lines = sum(bits * size for bits, size in zip(self.stored_bits, self.layout.sizes))
+        lines = sum(bits * count for bits, count in self.stored_lines.items())
         return lines * self.length * (1.0 if self.kept is None else self.kept)
 
     @property
     def used_bits(self) -> float:
         """Bits of all weights that take part in the product, without a mask."""
-        return self.length * sum(bits * size for bits, size in zip(self.bits, self.layout.sizes))
+        return self.length * sum(bits * count for bits, count in self.lines.items())
 
     @property
     def used_lines(self) -> float:
         """Rows (columns for axis 1) that are not pruned."""
-        return sum(size for bits, size in zip(self.bits, self.layout.sizes) if bits)
+        return sum(count for bits, count in self.lines.items() if bits)
 
     def storage(self) -> MatrixStorage:
         """The packed form; with a mask, the number of kept codes is its share of the stored lines, rounded up."""
         spec = self.spec
-        bias = int(self.alive.rows.sum()) if spec.bias else None
-        types = {"scale_dtype": spec.scale_dtype, "float_dtype": spec.float_dtype}
-        packed = MatrixStorage.of(self.layout, self.stored_bits, spec.floats, encoding=spec.quantizer,
-                                  length=self.length, bias=bias, nested=self.nested, **types)  # fmt: skip
-        if self.kept is None:
-            return packed
-        return packed.with_changes(
-            kept={bits: ceil(lines * self.length * self.kept) for bits, lines in packed.lines.items()}
-        )
+        groups, lines = _stored_counts(self.groups, self.nested), self.stored_lines
+        used = [bits for bits in lines if bits]
+        kept = {} if self.kept is None else {bits: ceil(lines[bits] * self.length * self.kept) for bits in used}
+        return MatrixStorage(
+            self.layout, {bits: groups[bits] for bits in used}, {bits: lines[bits] for bits in used},
+            {bits: spec.floats[bits] for bits in used}, encoding=spec.quantizer, length=self.length, kept=kept,
+            bias=int(self.alive.rows.sum()) if spec.bias else None, nested=self.nested, scale_dtype=spec.scale_dtype,
+            float_dtype=spec.float_dtype, affine=spec.affine, rank=spec.rank,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _sizes(layout: SubgroupLayout) -> NDArray[np.float64]:
+    """Lines of each sub-group `(groups,)`, or of any `(1,)` where all are equal."""
+    sizes = np.array(layout.sizes, dtype=float)
+    return sizes[:1] if (sizes == sizes[:1]).all() else sizes
+
+
+def _stored_counts(counts: Mapping[int, int], nested: tuple[int, ...]) -> dict[int, int]:
+    """Counts by precision, those of nested precisions together."""
+    if not nested:
+        return dict(counts)
+    together: dict[int, int] = {}
+    for bits, count in counts.items():
+        together[stored(bits, nested)] = together.get(stored(bits, nested), 0) + count
+    return together
 
 
 def stored(bits: int, nested: tuple[int, ...]) -> int:
@@ -123,14 +160,43 @@ def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, E
     chosen = {name: matrix for name, matrix in chosen.items() if matrix is not None}
     layouts = {name: _layout(name, space.weights[name], matrix) for name, matrix in chosen.items()}
     links = [link for link in space.links if _unchanged(link, layouts, space.weights)]
-    alive = liveness(links, layouts, {name: matrix.bits for name, matrix in chosen.items()})
+    bits = {name: np.frombuffer(bytes(matrix.bits), np.uint8) for name, matrix in chosen.items()}
+    alive = _alive(links, layouts, bits)
     return {
         name: ExactMatrix(
-            space.weights[name], layouts[name], matrix.bits, alive[name],
+            space.weights[name], layouts[name], bits[name], alive[name],
             kept_share(space.weights[name], matrix.keep_of), matrix.nested or space.weights[name].nested,
+            assignment.activation_bits.get(name),
         )
         for name, matrix in chosen.items()
     }  # fmt: skip
+
+
+def matrices_with(space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]]) -> dict[str, ExactMatrix]:
+    """Every matrix of `space` at `bits`, `(groups,)` each, and otherwise as its spec says.
+
+    Equal to `exact_matrices` of that assignment, without the time that it takes to make one.
+    """
+    alive = _alive(space.links, {name: spec.layout for name, spec in space.weights.items()}, bits)
+    return {name: ExactMatrix(spec, spec.layout, bits[name], alive[name], kept_share(spec), spec.nested)
+            for name, spec in space.weights.items()}  # fmt: skip
+
+
+def _alive(
+    links: Sequence[Link], layouts: Mapping[str, SubgroupLayout], bits: Mapping[str, NDArray[np.integer]]
+) -> dict[str, Liveness]:
+    """`liveness` of every matrix; those that no link with pruned rows names are alive as a whole."""
+    pruned = {name for name, each in bits.items() if not each.all()}
+    links = [link for link in links if link.blocks[-1].name in pruned]  # of every kind, only these can fold anything
+    named = {name for link in links for name in (*(block.name for block in link.blocks), link.consumer)}
+    linked = {name: layout for name, layout in layouts.items() if name in named}
+    alive = liveness(links, linked, {name: bits[name] for name in linked})
+    return {name: alive[name] if name in linked else _all_alive(layout.shape) for name, layout in layouts.items()}
+
+
+@lru_cache(maxsize=4096)
+def _all_alive(shape: tuple[int, int]) -> Liveness:
+    return Liveness(*(torch.ones(count, dtype=torch.bool) for count in shape))
 
 
 def _chosen(name: str, spec: WeightSpec, assignment: Assignment) -> MatrixAssignment | None:

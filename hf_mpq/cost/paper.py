@@ -6,9 +6,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..core import Assignment, PrecisionSpace, Usage, WeightSpec
+from ..core import PrecisionSpace, Usage, WeightSpec
 from .base import COSTS, CostModel
-from .exact import ExactMatrix, exact_matrices, kept_share, layer_share, stored
+from .exact import ExactMatrix, kept_share, layer_share, stored
 from .expectation import ExpectedMatrix, expected_matrices, line_column
 from .size import float_bytes
 
@@ -24,10 +24,9 @@ class PaperSize(CostModel):
 
     unit = "MiB"
 
-    def of(self, assignment: Assignment) -> float:
-        matrices = exact_matrices(self.space, assignment)
+    def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
         encoder = _encoder(matrices)
-        bits = sum(b * n for matrix in encoder for b, n in zip(matrix.stored_bits, matrix.layout.numel))
+        bits = sum(b * n * m.layout.line_length for m in encoder for b, n in m.stored_lines.items())
         biases = sum(matrix.layout.shape[0] for matrix in encoder if matrix.spec.bias)
         norms = self.space.encoder_norm_parameters * layer_share(self.space, matrices)
         return (bits / 8 + biases + norms) / 2**20
@@ -58,8 +57,8 @@ class AverageBits(CostModel):
         super().__init__(space)
         self.weights = max(1, sum(sum(spec.layout.numel) for spec in space.weights.values() if spec.role == "encoder"))
 
-    def of(self, assignment: Assignment) -> float:
-        return sum(matrix.code_bits for matrix in _encoder(exact_matrices(self.space, assignment))) / self.weights
+    def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
+        return sum(matrix.code_bits for matrix in _encoder(matrices)) / self.weights
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
         bits = sum(matrix.code_bits for matrix in _encoder(expected_matrices(self.space, usages)))

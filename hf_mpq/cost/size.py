@@ -6,10 +6,10 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from ..core import Assignment, BudgetError, PrecisionSpace, Usage
+from ..core import BudgetError, PrecisionSpace, Usage
 from ..core.storage import ITEM_BYTES
 from .base import COSTS, CostModel
-from .exact import exact_matrices, kept_share, layer_share, stored
+from .exact import ExactMatrix, kept_share, layer_share, stored
 from .expectation import ExpectedMatrix, expected_matrices, line_column
 
 SCOPES = ("model", "encoder", "embedding")
@@ -35,8 +35,7 @@ class StoredSize(CostModel):
             raise BudgetError(f"unknown scope {scope!r}; the known ones are: {', '.join(SCOPES)}")
         self.scope = scope
 
-    def of(self, assignment: Assignment) -> float:
-        matrices = exact_matrices(self.space, assignment)
+    def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
         packed = sum(matrix.storage().total_bytes for name, matrix in matrices.items() if self._counts(name))
         return float(packed + self._others(layer_share(self.space, matrices)))
 
@@ -53,7 +52,9 @@ class StoredSize(CostModel):
             return torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
         length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
         bits = [stored(candidate, spec.nested) for candidate in spec.candidates]
-        line = torch.tensor([_line_bytes(b, length, kept_share(spec)) for b in bits], dtype=torch.float64)
+        factor = spec.rank * ITEM_BYTES[spec.float_dtype] if spec.layout.axis == 0 else 0
+        line = torch.tensor([_line_bytes(b, length, kept_share(spec)) + factor * (b > 0) for b in bits],
+                            dtype=torch.float64)  # fmt: skip
         floats = torch.tensor([spec.floats[b] if b else 0 for b in bits], dtype=torch.float64)
         return line_column(spec.layout) * line + floats * ITEM_BYTES[spec.scale_dtype]
 
@@ -101,7 +102,15 @@ def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
     if matrix.kept is not None:
         total = total + (matrix.keep * matrix.lines).sum() * matrix.length / 8
     total = total + (1 - matrix.live_columns.detach().prod()) * ceil(columns / 8)
+    rows = matrix.used_lines if spec.layout.axis == 0 else spec.layout.shape[0] * matrix.usage.width
+    channels = _live_channels(matrix)
+    total = total + (channels * len(spec.affine) + (rows + channels) * spec.rank) * ITEM_BYTES[spec.float_dtype]
     return total + _expected_bias_bytes(matrix) if spec.bias else total
+
+
+def _live_channels(matrix: ExpectedMatrix) -> Tensor | int:
+    """Expected input channels that are stored."""
+    return matrix.live_columns.sum() if matrix.spec.layout.axis == 0 else len(matrix.live_columns)
 
 
 def _expected_bias_bytes(matrix: ExpectedMatrix) -> Tensor:

@@ -172,6 +172,8 @@ def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
     layer.program.live_columns.copy_(packed.column_flags())
     if layer.spec.bias:
         layer.live_rows.copy_(packed.row_flags())
+    if packed.stored.affine or packed.stored.rank:
+        layer.take_back(packed)
     if layer.program.mask is not None:
         layer.program.mask.keep.copy_(packed.kept_weights())
 

@@ -1,7 +1,8 @@
 """What a user says: the config that goes into `from_pretrained` and into `config.json`."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ..core import Assignment, Budget, PrecisionSpace
+from ..core import METHODS, Assignment, Budget, PrecisionSpace
 from ..format import FORMAT_VERSION, PackedFormatError, check_version
 
 logger = logging.get_logger(__name__)
 
 RULE_KEYS = ("bits", "groups", "activation_bits", "quantizer", "quantizer_options", "gate", "gate_options", "source",
-             "source_options", "mask", "mask_options", "tie")  # fmt: skip
+             "source_options", "mask", "mask_options", "tie", "low_rank")  # fmt: skip
+DEFAULT_TABLE_BITS = 8
 _STORAGES = ("trainable", "packed")
 
 
@@ -26,10 +28,12 @@ class MPQConfig(QuantizationConfigMixin):
     """Mixed-precision quantization of an encoder.
 
     Args:
+        method: a published system; it fills every field that is left at its default.
         bits: one fixed precision for every encoder weight (1 to 8; 0 prunes), or the candidates of a search.
         groups: sub-groups per matrix: a count, `"channel"` (one row each), `"head"`, `"matrix"` or `"columns:<count>"`.
         activation_bits: of the inputs of quantized linear layers; None leaves them float.
-        embedding_bits: of embedding tables, one scale per row; None leaves them float.
+        embedding_bits: of embedding tables, one scale per row: one precision, candidates of a search, or None for
+            float. `"auto"` is 8, except that `compress` opens the word table to 2 to 8 bits where the budget counts it.
         projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.
         attention_bits: of query, key, value and probabilities in the attention products; None leaves them float.
         assignment: bits per sub-group from an `Assignment`, a file that it wrote, or its dictionary; wins over `bits`.
@@ -46,11 +50,17 @@ class MPQConfig(QuantizationConfigMixin):
         activation_options: its keyword arguments.
         modules_to_not_convert: names, or parts of names between dots, that stay float.
         rules: pattern (a regular expression searched in the relative name) to options that win over the fields above;
-            `{"bits": None}` leaves a matrix float. Later rules win over earlier ones.
+            `{"bits": None}` leaves a matrix float. `{"tie": r"\\1"}` gives matrices with the same word (a template of
+            the match) the same bits. Later rules win over earlier ones.
         scale_dtype: stored type of scales, `"float16"` or `"float32"`.
         float_dtype: stored type of biases and norms.
         storage: `"trainable"` or `"packed"`; set by `pack`, not by hand.
         resolved: the resolved table in words; written when a model is quantized, for people to read.
+        low_rank: rank of a correction that is added to each encoder weight, 0 for none; it is zero until
+            `hf_mpq.nn.correct_low_rank` fits it, and counts in every budget.
+        input_affine: pattern of whole relative names to what is stored for each input channel of those linear layers:
+            `["scale"]` or `["scale", "shift"]` (a layer without a bias only scales). Set by `suppress_outliers`; given
+            before, it makes room for them in a budget.
         shapes: weights whose shape differs from what the model's config gives; set when saving.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
         format_version: of the packed layout.
@@ -59,10 +69,11 @@ class MPQConfig(QuantizationConfigMixin):
         ValueError: for a field that is out of range, naming what is allowed.
     """
 
+    method: str | None = None
     bits: int | tuple[int, ...] = 4
     groups: int | str = 128
     activation_bits: int | None = 8
-    embedding_bits: int | None = 8
+    embedding_bits: int | tuple[int, ...] | str | None = "auto"
     projection_bits: int | None = 8
     attention_bits: int | None = None
     assignment: Any = None
@@ -85,6 +96,8 @@ class MPQConfig(QuantizationConfigMixin):
     float_dtype: str = "float16"
     storage: str = "trainable"
     resolved: list[str] = field(default_factory=list)
+    low_rank: int = 0
+    input_affine: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -92,7 +105,10 @@ class MPQConfig(QuantizationConfigMixin):
 
     def __post_init__(self):
         check_version(self.format_version)
+        if self.method is not None:
+            self._take_from_method()
         self.bits = _checked_bits(self.bits)
+        self.embedding_bits = _checked_table_bits(self.embedding_bits)
         self.assignment = _assignment_dict(self.assignment)
         if self.storage not in _STORAGES:
             raise ValueError(f"storage must be one of {_STORAGES}, got {self.storage!r}")
@@ -103,8 +119,7 @@ class MPQConfig(QuantizationConfigMixin):
                 raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")
         for name in ("activation_bits", "attention_bits"):
             _check_range(name, getattr(self, name), 2)
-        for name in ("embedding_bits", "projection_bits"):
-            _check_range(name, getattr(self, name), 1)
+        _check_range("projection_bits", self.projection_bits, 1)
         for pattern, options in self.rules.items():
             unknown = sorted(set(options) - set(RULE_KEYS))
             if unknown:
@@ -115,6 +130,12 @@ class MPQConfig(QuantizationConfigMixin):
                 _check_groups(options["groups"])
             _check_range("activation_bits", options.get("activation_bits"), 2)
         _check_groups(self.groups)
+        for rank in (self.low_rank, *(options.get("low_rank", 0) for options in self.rules.values())):
+            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+                raise ValueError(f"low_rank must be a whole number from 0, got {rank!r}")
+        for pattern, parts in self.input_affine.items():
+            if isinstance(parts, str) or not set(parts) <= {"scale", "shift"}:
+                raise ValueError(f"input_affine of {pattern!r} must list 'scale', 'shift' or both, got {parts!r}")
         if isinstance(self.modules_to_not_convert, str):
             raise ValueError(f"modules_to_not_convert must be a list of names, got {self.modules_to_not_convert!r}")
         if self.budget is not None:
@@ -129,6 +150,18 @@ class MPQConfig(QuantizationConfigMixin):
             raise ValueError("switchable_norms needs nested=True: it gives each nested precision its own parameters")
         if self.gate == "fixed" and not isinstance(self.bits, int) and self.assignment is None:
             raise ValueError("gate='fixed' needs one precision, bits=4 for example, or an assignment")
+
+    def _take_from_method(self) -> None:
+        """Give every field that is still at its default the value of the method."""
+        defaults = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(self)}
+        for name, value in METHODS[self.method].config.items():
+            if getattr(self, name) == defaults[name]:
+                setattr(self, name, copy.deepcopy(value))
+
+    @property
+    def table_bits(self) -> int | tuple[int, ...] | None:
+        """Bits, or candidates, of embedding tables; None leaves them float."""
+        return DEFAULT_TABLE_BITS if self.embedding_bits == "auto" else self.embedding_bits
 
     @property
     def weight_quantizer(self) -> str:
@@ -155,8 +188,9 @@ class MPQConfig(QuantizationConfigMixin):
         content, default = asdict(self), asdict(type(self)())
         always = ("quant_method", "storage", "format_version")
         kept = {key: value for key, value in content.items() if value != default[key] or key in always}
-        if isinstance(self.bits, tuple):
-            kept["bits"] = list(self.bits)
+        for name in ("bits", "embedding_bits"):
+            if isinstance(kept.get(name), tuple):
+                kept[name] = list(kept[name])
         if self.storage == "packed":
             kept["note"] = "run `import hf_mpq` before loading this model, or its weights will be random"
         return kept
@@ -186,6 +220,16 @@ def _checked_bits(bits: Any) -> int | tuple[int, ...]:
     values = (bits,) if isinstance(bits, int) or bits is None else tuple(bits)
     if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 0 <= b <= 8 for b in values):
         raise ValueError(f"bits must be whole numbers from 0 (pruned) to 8, got {bits!r}")
+    return bits if isinstance(bits, int) else tuple(sorted(set(values)))
+
+
+def _checked_table_bits(bits: Any) -> int | tuple[int, ...] | str | None:
+    if bits is None or bits == "auto":
+        return bits
+    values = (bits,) if isinstance(bits, int) else () if isinstance(bits, str) else tuple(bits)
+    if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 1 <= b <= 8 for b in values):
+        raise ValueError(f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates "
+                         "of a search")  # fmt: skip
     return bits if isinstance(bits, int) else tuple(sorted(set(values)))
 
 

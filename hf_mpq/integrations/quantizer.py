@@ -27,7 +27,8 @@ from .skeleton import build_packed
 
 _FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
 _NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
-              r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$")  # fmt: skip
+              r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$", r"\.input_(scale|shift)_values$",
+              r"\.low_rank_(rows|columns)$")  # fmt: skip
 
 
 class MPQHfQuantizer(HfQuantizer):

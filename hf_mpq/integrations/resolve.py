@@ -109,17 +109,23 @@ def _options(config: MPQConfig, name: str, role: str) -> dict:
         "quantizer_options": config.quantizer_options, "gate": config.gate_name, "gate_options": config.gate_options,
         "source": config.source, "source_options": config.source_options, "mask": config.mask,
         "mask_options": config.mask_options, "bits": config.bits, "tie": None,
+        "low_rank": config.low_rank,
     }  # fmt: skip
     if role != "encoder":
-        chosen |= {"bits": config.embedding_bits if role == "embedding" else config.projection_bits, "gate": "fixed",
-                   "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None}  # fmt: skip
+        bits = config.table_bits if role == "embedding" else config.projection_bits
+        chosen |= {"bits": bits, "gate": "softmax" if isinstance(bits, tuple) else "fixed",
+                   "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None,
+                   "low_rank": 0}  # fmt: skip
         if config.nested:
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":
         chosen |= {"groups": "channel", "activation_bits": None}
     for pattern, options in config.rules.items():
-        if re.search(pattern, name):
+        match = re.search(pattern, name)
+        if match:
             chosen |= {**_consequences(options, chosen), **options}
+            if "tie" in options:
+                chosen["tie"] = match.expand(options["tie"])
     return chosen
 
 
@@ -165,7 +171,17 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         bias=getattr(module, "bias", None) is not None,
         floats={b: ENCODINGS[encoding].floats(b, nested) for b in range(1, 9)},
         scale_dtype=config.scale_dtype, float_dtype=config.float_dtype, tie=chosen["tie"],
+        affine=_affine(config, name, role, module),
+        rank=0 if role == "embedding" else min(chosen["low_rank"], *layout.shape),
     )  # fmt: skip
+
+
+def _affine(config: MPQConfig, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
+    """What is stored for each input channel of a linear layer; without a bias nothing can make up for a shift."""
+    named = {part for pattern, parts in config.input_affine.items() if re.fullmatch(pattern, name) for part in parts}
+    if role == "embedding":
+        return ()
+    return tuple(sorted(named if module.bias is not None else named - {"shift"}))
 
 
 def _word(groups: int | str) -> int | str:

@@ -1,11 +1,13 @@
 """Drop-in layers, their packed twins, and the ways between them."""
 
 from .attention import AttentionQuantizers
+from .blocks import BlockRecord, are_chained, encoder_blocks, record_blocks
 from .calibration import calibrate_activations
 from .convert import convert, dequantize_modules, initialise, pack_modules
 from .embedding import MPQEmbedding, MPQTiedLinear
 from .families import Family, family_of
 from .linear import MPQLinear
+from .low_rank import correct_low_rank
 from .naming import absolute_name, relative_name
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedTiedLinear
@@ -13,6 +15,7 @@ from .walk import derive, fix, set_precision, update_quantizers, usages
 
 __all__ = [
     "AttentionQuantizers",
+    "BlockRecord",
     "Family",
     "MPQEmbedding",
     "MPQLayerNorm",
@@ -23,14 +26,18 @@ __all__ = [
     "PackedLinear",
     "PackedTiedLinear",
     "absolute_name",
+    "are_chained",
     "calibrate_activations",
     "convert",
+    "correct_low_rank",
     "dequantize_modules",
     "derive",
+    "encoder_blocks",
     "family_of",
     "fix",
     "initialise",
     "pack_modules",
+    "record_blocks",
     "relative_name",
     "set_precision",
     "update_quantizers",

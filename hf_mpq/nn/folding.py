@@ -59,7 +59,7 @@ def _moved_constant(link: Link, layers: dict[str, QuantizedMatrix], dead: Tensor
     outputs = [_constant_rows(layers[block.name], block) for block in link.blocks]
     if link.activation is not None:
         outputs[0] = ACT2FN[link.activation](outputs[0])
-    constant = outputs[0] * outputs[1] if link.kind == "gated" else outputs[0]
+    constant = consumer.normalised(outputs[0] * outputs[1] if link.kind == "gated" else outputs[0])
     columns = (dead.to(consumer.weight.device) & consumer.program.live_columns).nonzero().flatten()
     kept = kept_rows(consumer.spec.layout, consumer.program.gate.derive().tolist()).to(columns.device)
     moved = (consumer.float_weight()[:, columns] @ constant[columns]) * kept  # a pruned consumer row reads nothing
@@ -82,3 +82,4 @@ def _drop(layer: QuantizedMatrix, rows: Tensor, columns: Tensor) -> None:
         layer.bias *= layer.live_rows
     layer.program.live_columns &= columns
     layer.program.refresh()
+    layer.forget_dead_channels()

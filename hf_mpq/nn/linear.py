@@ -1,18 +1,23 @@
 """The trainable linear layer."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import WeightSpec
 from ..weights import ActivationQuantizer
+from .affine import IDENTITY
+from .channels import TrainableAffine
+from .correction import TrainableLowRank
 from .matrix import QuantizedMatrix
+from .packed import PackedLinear
 
 
-class MPQLinear(QuantizedMatrix, nn.Linear):
-    """An `nn.Linear` whose weight goes through a `WeightProgram` and whose input may be quantized.
+class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
+    """An `nn.Linear` whose weight goes through a `WeightProgram` and whose input may be shifted, scaled and quantized.
 
     Attributes:
-        input_quantizer: of the input; None leaves it float.
+        input_quantizer: of the shifted and scaled input; None leaves it float.
         output_quantizer: of the output, for attention operands of families without an attention interface; None: float.
     """
 
@@ -24,11 +29,14 @@ class MPQLinear(QuantizedMatrix, nn.Linear):
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
         layer._attach(spec, transforms)
+        layer._open_affine()
+        layer._open_low_rank()
         layer.input_quantizer = ActivationQuantizer.from_spec(spec.activation) if spec.activation else None
         layer.output_quantizer = None
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.normalised(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         y = F.linear(x, self.quantized_weight(), self.stored_bias())
@@ -37,3 +45,51 @@ class MPQLinear(QuantizedMatrix, nn.Linear):
     def activation_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Those of the input and the output, where there are any."""
         return tuple(q for q in (self.input_quantizer, self.output_quantizer) if q is not None)
+
+    def initialise(self) -> None:
+        """Also forget the shift and scale of the input and the low-rank factors: a float checkpoint has none."""
+        for name in self.spec.affine:
+            self._store_channels(name, torch.full((self.in_features,), IDENTITY[name]))
+        self.forget_low_rank()
+        super().initialise()
+
+    @torch.no_grad()
+    def take_back(self, packed: PackedLinear) -> None:
+        """Take codes, channels and low-rank factors of a packed twin as they are, after its plain form was loaded."""
+        for name in self.spec.affine:
+            self._store_channels(name, packed.channel_values(name))
+        if self.spec.rank:
+            self.set_low_rank(*packed.factors())
+        self.weight.copy_(packed.decode())
+        if self.bias is not None:
+            self.bias.copy_(packed.bias)
+
+    def coded_weight(self) -> Tensor:
+        """The weight that the codes stand for, without the low-rank correction, `(out, in)` float32."""
+        return self.program(self.weight.float())
+
+    def quantized_weight(self) -> Tensor:
+        return self.corrected(self.coded_weight()).to(self.weight.dtype)
+
+    def kept_weight(self) -> Tensor:
+        """The float weight with masked weights, and sub-groups at 0 bits, at zero: `(out, in)` float32."""
+        return self.float_weight() * self._kept_lines(0).unsqueeze(1) * self._kept_lines(1)
+
+    def kept_rows(self) -> Tensor:
+        """Rows that are not pruned, `(out,)` bool."""
+        return self._kept_lines(0)
+
+    def live_inputs(self) -> Tensor:
+        """Columns that are neither pruned nor folded away, `(in,)` bool."""
+        return self._kept_lines(1) & self.program.live_columns
+
+    def _kept_lines(self, axis: int) -> Tensor:
+        """Rows (axis 0) or columns (axis 1) with more than 0 bits; all, where the sub-groups are cut the other way."""
+        layout = self.spec.layout
+        if layout.axis != axis:
+            return torch.ones(layout.shape[axis], dtype=torch.bool, device=self.weight.device)
+        return layout.expand(self.program.gate.derive() > 0)
+
+    @property
+    def _float_type(self) -> torch.dtype:
+        return getattr(torch, self.spec.float_dtype)

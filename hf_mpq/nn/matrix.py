@@ -68,7 +68,7 @@ class QuantizedMatrix(nn.Module):
             spec.layout, bits, floats, encoding=encoding, nested=spec.nested, kept=self._kept(bits),
             length=live if spec.layout.axis == 0 else spec.layout.line_length,
             bias=int(self.live_rows.sum()) if spec.bias else None,
-            scale_dtype=spec.scale_dtype, float_dtype=spec.float_dtype,
+            scale_dtype=spec.scale_dtype, float_dtype=spec.float_dtype, affine=spec.affine, rank=spec.rank,
         )  # fmt: skip
 
     def _kept(self, bits: list[int]) -> dict[int, int]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..core import MatrixStorage, to_bytes
 from ..format import pack_flags, pack_planes
 from ..weights import PrecisionCodes
+from .affine import ChannelAffine
 from .embedding import MPQEmbedding
 from .matrix import QuantizedMatrix
 from .norm import MPQLayerNorm
@@ -41,7 +42,20 @@ def _contents(layer: QuantizedMatrix, stored: MatrixStorage) -> dict[str, Tensor
         kept = layer.bias.detach()[layer.live_rows]
         parts["bias_values"] = [to_bytes(kept, getattr(torch, stored.float_dtype))]
         parts["live_rows"] = [pack_flags(layer.live_rows)]
+    for name in stored.affine:
+        live = layer.channel_values(name)[_stored_channels(layer)]
+        parts[f"input_{name}_values"] = [to_bytes(live, getattr(torch, stored.float_dtype))]
+    if stored.rank:
+        rows, columns = layer.factors()
+        kept = {"low_rank_rows": rows[layer.kept_rows()], "low_rank_columns": columns[:, _stored_channels(layer)]}
+        parts |= {name: [to_bytes(values, getattr(torch, stored.float_dtype))] for name, values in kept.items()}
     return {name: torch.cat(parts[name]) for name in stored.buffers()}
+
+
+def _stored_channels(layer: QuantizedMatrix) -> Tensor:
+    """Input channels that are stored, `(in,)` bool: column blocks store dead ones too."""
+    live = layer.program.live_columns
+    return live if layer.spec.layout.axis == 0 else torch.ones_like(live)
 
 
 def _code_bytes(content: PrecisionCodes, bits: int) -> Tensor:
@@ -72,7 +86,8 @@ def pack_norm(norm: MPQLayerNorm) -> PackedLayerNorm:
 
 @torch.no_grad()
 def plain_layer(layer: nn.Module) -> nn.Module:
-    """A plain `nn.Linear`, `nn.Embedding` or `nn.LayerNorm` with the values that `layer` uses in forward."""
+    """A plain `nn.Linear`, `nn.Embedding` or `nn.LayerNorm` with the values that `layer` uses in forward; what is done
+    to each channel of its input goes back into weight and bias."""
     if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
         weight, bias = layer.affine(layer.position) if isinstance(layer, MPQLayerNorm) else (layer.weight, layer.bias)
         plain = nn.LayerNorm(layer.normalized_shape, layer.eps, True, bias is not None, device="meta")
@@ -80,6 +95,8 @@ def plain_layer(layer: nn.Module) -> nn.Module:
         packed = isinstance(layer, PackedMatrix)
         weight = layer.weight if packed else layer.quantized_weight()
         bias = layer.bias if packed else layer.stored_bias()
+        if isinstance(layer, ChannelAffine):
+            weight, bias = layer.without_affine(weight, bias)
         rows, columns = weight.shape
         if isinstance(layer, MPQEmbedding | PackedEmbedding):
             plain = nn.Embedding(rows, columns, layer.padding_idx, device="meta")

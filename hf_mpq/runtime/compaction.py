@@ -30,10 +30,14 @@ class CompactLinear(PackedLinear):
         compact.out_features, compact.in_features = len(compact.kept_rows), len(compact.kept_columns)
         return compact.train(layer.training)
 
+    def channel_values(self, name: str) -> Tensor | None:
+        full = super().channel_values(name)
+        return None if full is None else full[self.kept_columns]
+
     @property
     def weight(self) -> Tensor:
         """The decoded weight, `(kept rows, kept columns)`."""
-        return self.decode()[self.kept_rows][:, self.kept_columns].to(self.compute_dtype)
+        return self.full_weight()[self.kept_rows][:, self.kept_columns].to(self.compute_dtype)
 
     @property
     def bias(self) -> Tensor | None:

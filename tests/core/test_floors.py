@@ -10,7 +10,7 @@ FLOORS = (
     {"core"},
     {"weights", "cost", "format"},
     {"nn"},
-    {"search", "runtime"},
+    {"search", "rounding", "outliers", "runtime"},
     {"training"},
     {"methods", "integrations", "tasks"},
     {"report"},

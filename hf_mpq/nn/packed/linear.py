@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core import MatrixStorage
+from ...core import MatrixStorage, from_bytes
 from ...weights import ActivationQuantizer
+from ..affine import IDENTITY, ChannelAffine
+from ..correction import LowRank
 from .matrix import PackedMatrix
 
 
-class PackedLinear(PackedMatrix):
+class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
     """Twin of `MPQLinear`: decodes its weight in each forward pass.
 
     Attributes:
@@ -30,7 +32,55 @@ class PackedLinear(PackedMatrix):
         self.input_quantizer = input_quantizer
         self.output_quantizer: ActivationQuantizer | None = None
 
+    def channel_values(self, name: str) -> Tensor | None:
+        if name not in self.stored.affine:
+            return None
+        values = self._floats(f"input_{name}_values")
+        full = values.new_full((self._width,), IDENTITY[name])
+        full[self._stored_channels()] = values
+        return full
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        rank = self.stored.rank
+        if not rank:
+            return None
+        values = self._floats("low_rank_rows"), self._floats("low_rank_columns")
+        rows, columns = values[0].new_zeros(self.stored.layout.shape[0], rank), values[1].new_zeros(rank, self._width)
+        rows[self._kept_rows()] = values[0].view(-1, rank)
+        columns[:, self._stored_channels()] = values[1].view(rank, -1)
+        return rows, columns
+
+    def full_weight(self) -> Tensor:
+        """The weight that is multiplied with, `(out, in)` float32."""
+        return self.corrected(self.decode())
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded and corrected weight, `(out, in)`."""
+        return self.full_weight().to(self.compute_dtype)
+
+    @property
+    def _width(self) -> int:
+        return self.stored.layout.shape[1]
+
+    def _floats(self, name: str) -> Tensor:
+        return from_bytes(self._octets(name), getattr(torch, self.stored.float_dtype))
+
+    def _stored_channels(self) -> Tensor:
+        """Input channels that are stored, `(in,)` bool: column blocks store dead ones too."""
+        if self.stored.layout.axis == 0:
+            return self.column_flags()
+        return torch.ones(self._width, dtype=torch.bool, device=self.anchor.device)
+
+    def _kept_rows(self) -> Tensor:
+        """Rows that are not pruned, `(out,)` bool."""
+        layout = self.stored.layout
+        if layout.axis == 0:
+            return layout.expand(self.group_bits()) > 0
+        return torch.ones(layout.shape[0], dtype=torch.bool, device=self.anchor.device)
+
     def forward(self, x: Tensor) -> Tensor:
+        x = self.normalised(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         y = F.linear(x, self.weight, self.bias)

@@ -24,6 +24,9 @@ class WeightQuantizer(nn.Module, ABC):
     """
 
     encoding: str
+    keeps_scales = False
+    """Whether every precision has one fixed grid per sub-group until `calibrate`, `restore` or training change it: a
+    weight that was put on its grid then stays where it is, and `restore` sets another scale."""
     live: Tensor | None = None
     """Weights that are not held at zero, broadcastable to `(out, in)`; None for all. Set by the weight's program."""
 

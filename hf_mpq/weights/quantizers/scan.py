@@ -23,8 +23,7 @@ def scan_scale(
     """
     lines = layout.lines(weight)
     weights = None if live is None else layout.lines(live.expand_as(weight)).to(weight.dtype)
-    top = layout.reduce(weight.abs() if live is None else weight.abs() * live, "amax")
-    widest = top / (grid.high + grid.half)
+    widest = _widest(layout, weight, grid, live)
     factors = torch.logspace(0, -1.4, 22, dtype=weight.dtype, device=weight.device).expand(layout.count, -1)
     spacing = 10 ** (-1.4 / 21)
     for _ in range(3):
@@ -33,6 +32,18 @@ def scan_scale(
         factors = (best.unsqueeze(1) * spacing**spread).clamp(max=1.0)
         spacing = spacing**0.25
     return _stored(best * widest, dtype)
+
+
+def widest_scale(
+    layout: SubgroupLayout, weight: Tensor, grid: Grid, dtype: torch.dtype, live: Tensor | None = None
+) -> Tensor:
+    """Step at which the largest live |w| of each sub-group is the last level, `(groups,)`."""
+    return _stored(_widest(layout, weight, grid, live), dtype)
+
+
+def _widest(layout: SubgroupLayout, weight: Tensor, grid: Grid, live: Tensor | None) -> Tensor:
+    top = layout.reduce(weight.abs() if live is None else weight.abs() * live, "amax")
+    return top / (grid.high + grid.half)
 
 
 def _stored(step: Tensor, dtype: torch.dtype) -> Tensor:

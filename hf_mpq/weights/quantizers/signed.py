@@ -17,6 +17,7 @@ class SignedGridQuantizer(GridQuantizer):
         two_bits: grid at 2 bits: `"half-step"` (±1/2, ±3/2), `"ternary"` (−1, 0, 1) or `"integer"` (−2, −1, 0, 1).
     """
 
+    keeps_scales = True
     narrow = True
 
     def __init__(
