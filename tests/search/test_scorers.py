@@ -7,7 +7,9 @@ from scipy.stats import spearmanr
 from hf_mpq import MPQConfig
 from hf_mpq.nn import absolute_name
 from hf_mpq.search import SCORERS
+from hf_mpq.search.scorers import divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
+from hf_mpq.search.scorers.moments import MomentRecorder
 from tests.tiny import FAMILIES, HEADS, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=4)
@@ -22,86 +24,192 @@ def batches(count: int = 8) -> list[dict]:
     return found
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+SMALL = MPQConfig(bits=(0, 2, 4), groups=2, quantizer="minmax")
+QUICK = {"hessian": {"draws": 2}, "kl": {"per": "matrix"}}
+
+
+def score(scorer: str, model, config: MPQConfig, given, **options) -> dict[str, torch.Tensor]:
+    return SCORERS[scorer](**QUICK.get(scorer, {}), **options).score(model, config.resolve(model), given)
+
+
+def snapshot(model) -> dict:
+    """Everything about a model that scoring must not change."""
+    return {
+        "training": [module.training for module in model.modules()],
+        "forward": [module.__dict__.get("forward") for module in model.modules()],
+        "hooks": [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()],
+        "gradients": [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
+        "attention": model.config._attn_implementation,
+    }
+
+
+@pytest.mark.parametrize("scorer", list(SCORERS))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_contract(family, scorer):
-    model = tiny_model(family)
+    model = tiny_model(family).train()
+    list(model.modules())[-1].eval()
+    next(model.parameters()).requires_grad_(False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    space = CONFIG.resolve(model)
-    first = SCORERS[scorer]().score(model, space, batches(2))
-    again = SCORERS[scorer]().score(model, space, batches(2))
-    expected = {name for name, spec in space.weights.items() if spec.role == "encoder"}
-    assert set(first) == expected
+    before, space = snapshot(model), SMALL.resolve(model)
+    first = score(scorer, model, SMALL, batches(2))
+    assert set(first) == {name for name, spec in space.weights.items() if spec.role == "encoder"}
     for name, scores in first.items():
-        assert scores.shape == (space.weights[name].layout.count, 5) and scores.dtype == torch.float64
-        assert torch.equal(scores, again[name]), "the same seed gives the same scores"
-        assert (scores >= 0).all() and (scores.diff(dim=1) <= 0).all(), "more bits never hurt more"
+        assert scores.shape == (space.weights[name].layout.count, 3) and scores.dtype == torch.float64
+        assert torch.isfinite(scores).all() and (scores >= 0).all()
+        assert (scores.diff(dim=1) <= 0).all(), "more bits never hurt more"
+    assert sum(float(scores.sum()) for scores in first.values()) > 0
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert snapshot(model) == before
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_every_head_can_be_scored(head):
-    model = tiny_model("bert", head)
-    scores = SCORERS["fisher"]().score(model, CONFIG.resolve(model), batches(2))
+@pytest.mark.parametrize("scorer", list(SCORERS))
+def test_the_same_seed_gives_the_same_scores(scorer):
+    model = tiny_model("deberta-v2", num_hidden_layers=1)
+    first, again = (score(scorer, model, SMALL, batches(2)) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("scorer", list(SCORERS))
+@pytest.mark.parametrize("head", [*HEADS, "regression"])
+def test_every_head_can_be_scored(head, scorer):
+    changes = {"num_labels": 1} if head == "regression" else {}
+    model = tiny_model("bert", "sequence" if head == "regression" else head, num_hidden_layers=1, **changes)
+    scores = score(scorer, model, SMALL, batches(2))
     assert all(torch.isfinite(values).all() for values in scores.values())
     assert sum(float(values.sum()) for values in scores.values()) > 0
 
 
-def test_regression_can_be_scored():
-    model = tiny_model("bert", num_labels=1)
-    scores = SCORERS["fisher"]().score(model, CONFIG.resolve(model), batches(2))
-    assert sum(float(values.sum()) for values in scores.values()) > 0
+LABELS = {
+    "sequence": {"labels": torch.tensor([1, 0, 1])},
+    "token": {"labels": torch.tensor([[-100, 1, 0, 1, 1, 0, 0, 1, -100, -100, -100]] * 3)},
+    "question": {"start_positions": torch.tensor([1, 5, 400]), "end_positions": torch.tensor([3, 7, 400])},
+    "regression": {"labels": torch.tensor([0.0, 4.5, 4.4])},
+}
 
 
-def test_padding_does_not_matter():
-    model = tiny_model("bert")
-    space = CONFIG.resolve(model)
+@pytest.mark.parametrize("scorer", ["class-importance", "hessian"])
+@pytest.mark.parametrize("head", LABELS)
+def test_labels_are_used_where_there_are_some(head, scorer):
+    changes = {"num_labels": 1} if head == "regression" else {}
+    model = tiny_model("bert", "sequence" if head == "regression" else head, num_hidden_layers=1, **changes)
+    without = score(scorer, model, SMALL, batches(1))
+    given = score(scorer, model, SMALL, [{**batches(1)[0], **LABELS[head]}])
+    assert all(torch.isfinite(values).all() for values in given.values())
+    assert any(not torch.equal(given[name], without[name]) for name in given)
+
+
+@pytest.mark.parametrize("scorer", list(SCORERS))
+@pytest.mark.parametrize("groups", [2, "columns:2"])
+def test_tables_and_columns(groups, scorer):
+    config = MPQConfig(bits=(0, 4), groups=groups, quantizer="minmax", rules={"embeddings": {"bits": (2, 4, 8)}})
+    model = tiny_model("bert", num_hidden_layers=1)
+    scores = score(scorer, model, config, [{**batch, "labels": torch.tensor([0, 1, 1])} for batch in batches(2)])
+    for name in ("word", "position"):
+        table = scores[f"embeddings.{name}_embeddings"]
+        assert table.shape[1] == 3 and torch.isfinite(table).all()
+        assert scorer == "hessian" or (table[:, 0] > 0).any(), "only a trace can be below zero, and count as zero"
+    assert scores["encoder.layer.0.output.dense"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("scorer", list(SCORERS))
+def test_data_is_asked_for_where_it_is_needed(scorer):
+    model = tiny_model("bert", num_hidden_layers=1)
+    if not SCORERS[scorer].needs_data:
+        assert score(scorer, model, SMALL, [])
+        return
+    with pytest.raises(ValueError, match="no calibration examples were given; a few hundred"):
+        score(scorer, model, SMALL, [])
+
+
+@pytest.mark.parametrize("scorer", list(SCORERS))
+def test_time_can_be_estimated(scorer):
+    made, space = SCORERS[scorer](progress=False), SMALL.resolve(tiny_model("bert", num_hidden_layers=1))
+    passes = made.forward_passes(space, 8)
+    assert passes > 0 if made.needs_data else passes == 0
+    assert made.forward_passes(space, 16) == 2 * passes
+
+
+@pytest.mark.parametrize(("scorer", "options", "message"), [
+    ("hessian", {"measure": "norm"}, "unknown measure 'norm'; use one of 'trace', 'eigenvalue'"),
+    ("hessian", {"per": "row"}, "use one of 'matrix', 'layer'"),
+    ("hessian", {"draws": 0}, "draws must be a whole number of at least 1"),
+    ("hessian", {"splits": 1.5}, "splits must be a whole number"),
+    ("hessian", {"spread": -1}, "spread=0"),
+    ("hessian", {"tolerance": -1}, "tolerance=0"),
+    ("class-importance", {"criterion": "best"}, "use one of 'relative', 'absolute'"),
+    ("class-importance", {"kappa": 1}, "use 0.01"),
+    ("class-importance", {"tokens": "sum"}, "use one of 'max', 'mean'"),
+    ("class-importance", {"bins": 0}, "bins must be a whole number"),
+    ("gradient", {"measure": "second"}, "use one of 'absolute', 'first-order'"),
+    ("kl", {"per": "row"}, "use one of 'group', 'matrix'"),
+    ("fisher", {"draws": 0}, "draws must be a whole number"),
+])  # fmt: skip
+def test_wrong_options_name_the_right_ones(scorer, options, message):
+    with pytest.raises(ValueError, match=message):
+        SCORERS[scorer](**options)
+
+
+@pytest.mark.parametrize("scorer", [name for name in SCORERS if SCORERS[name].needs_data])
+def test_padding_does_not_matter(scorer):
+    model = tiny_model("bert", num_hidden_layers=1)
     short = batches(1)
     padded = [{name: torch.cat([value, torch.full((3, 6), 1 if name == "input_ids" else 0)], 1)
                for name, value in batch.items()} for batch in short]  # fmt: skip
-    first, second = (SCORERS["fisher"]().score(model, space, given) for given in (short, padded))
+    first, second = (score(scorer, model, SMALL, given) for given in (short, padded))
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-9)
-
-
-@torch.no_grad()
-def measured(model, name: str, rows: slice, error: torch.Tensor, given: list[dict]) -> float:
-    """KL divergence per example that moving some rows by `error` causes."""
-    weight = model.get_submodule(absolute_name(model, name)).weight
-    before = [model(**batch).logits.double().log_softmax(-1) for batch in given]
-    saved = weight[rows].clone()
-    weight[rows] += error[rows]
-    after = [model(**batch).logits.double().log_softmax(-1) for batch in given]
-    weight[rows] = saved
-    return sum(float((p.exp() * (p - q)).sum()) for p, q in zip(before, after)) / sum(len(p) for p in before)
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-7)
 
 
 def test_fisher_estimates_the_divergence():
     """Ranks sub-groups as measuring each of them does, better than the size of the change alone, and on its scale."""
     model = tiny_model("bert")
-    given = batches(12)
+    given = batches(8)
     space = CONFIG.resolve(model)
     fisher = SCORERS["fisher"]().score(model, space, given)
     distance = SCORERS["distance"]().score(model, space, given)
-    column = CONFIG.bits.index(3)
+    reference, column = reference_of(model, given[:3]), CONFIG.bits.index(3)
     truth, estimates, plain = [], [], []
-    for name, spec in space.weights.items():
-        if spec.role != "encoder":
-            continue
-        error = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, spec)[column]
-        start = 0
-        for group, size in enumerate(spec.layout.sizes):
-            truth.append(measured(model, name, slice(start, start + size), error, given))
+    for name in fisher:
+        layout = space.weights[name].layout
+        error = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, space.weights[name])[column]
+        for group in range(layout.count):
+            change = only_groups(error, layout, [group])
+            truth.append(float(divergence(model, {name: change}, reference).mean()))
             estimates.append(float(fisher[name][group, column]))
             plain.append(float(distance[name][group, column]))
-            start += size
     good = spearmanr(truth, estimates).statistic
     assert good > 0.7 and good > spearmanr(truth, plain).statistic
     assert 0.2 < sum(estimates) / sum(truth) < 5
 
 
-def test_no_examples():
-    model = tiny_model("bert")
-    with pytest.raises(ValueError, match="no calibration examples"):
-        SCORERS["fisher"]().score(model, CONFIG.resolve(model), [])
+def test_layers_with_one_input_share_its_moment():
+    model = tiny_model("deberta-v2", num_hidden_layers=1)
+    attention, inputs = model.deberta.encoder.layer[0].attention, []
+    layers = {"query": attention.self.query_proj, "key": attention.self.key_proj, "value": attention.self.value_proj,
+              "output": attention.output.dense}  # fmt: skip
+    hook = layers["query"].register_forward_hook(lambda module, given, output: inputs.append(given[0].detach()))
+    batch = batches(1)[0]
+    with MomentRecorder(layers) as moments:
+        moments.mask = batch["attention_mask"].bool()
+        model(**batch)
+    hook.remove()
+    hidden, positions = inputs[0][moments.mask], inputs[1].flatten(0, -2)
+    torch.testing.assert_close(moments.inputs("value").total, hidden.T @ hidden)
+    torch.testing.assert_close(moments.inputs("key").total, hidden.T @ hidden + positions.T @ positions)
+    assert moments.inputs("key").tokens == moments.inputs("query").tokens == len(hidden) + len(positions)
+    assert len(moments._moments) == 3
+
+    bert = tiny_model("bert", num_hidden_layers=1)
+    attention = bert.bert.encoder.layer[0].attention.self
+    with MomentRecorder({"query": attention.query, "key": attention.key}) as moments:
+        bert(**batch)
+    assert moments.inputs("query") is moments.inputs("key")
+
+
+def test_more_drawn_labels_lower_the_noise():
+    model = tiny_model("bert", num_hidden_layers=1)
+    name, given = "encoder.layer.0.output.dense", batches(2)
+    few, many = ([score("fisher", model, SMALL, given, draws=draws, seed=seed)[name].sum() for seed in range(4)]
+                 for draws in (1, 8))  # fmt: skip
+    assert torch.stack(many).std() < torch.stack(few).std()
+    assert 0.5 < sum(many) / sum(few) < 2

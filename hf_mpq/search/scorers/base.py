@@ -14,19 +14,32 @@ SCORERS: Registry[type["Scorer"]] = Registry("scorer")
 
 
 class Scorer(ABC):
-    """Says how much each choice hurts; 0 bits (pruned) is on the same scale as every precision."""
+    """Says how much each choice hurts; 0 bits (pruned) is on the same scale as every precision.
+
+    Attributes:
+        needs_data: whether `score` needs batches.
+    """
+
+    needs_data: bool = True
 
     @abstractmethod
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
-        """Score every matrix of `space` that has a choice.
+        """Score every matrix of `space` that has a choice. The model is left as it was.
 
         Args:
             model: the float model that `space` was resolved for.
-            batches: keyword arguments of the model's forward; labels in them are not used.
+            batches: keyword arguments of the model's forward; labels are used where the class says so.
 
         Returns:
-            Name to `(groups, candidates)` float64, lower is better, never rising with the bits.
+            Name to `(groups, candidates)` float64 on the CPU, lower is better, never rising with the bits.
+
+        Raises:
+            ValueError: when there are no examples and the scorer needs some.
         """
+
+    def forward_passes(self, space: PrecisionSpace, batches: int) -> float:
+        """About how many forward passes of one batch scoring costs, for an estimate of the time."""
+        return 0.0
 
 
 def open_matrices(model: nn.Module, space: PrecisionSpace) -> dict[str, tuple[nn.Module, WeightSpec]]:
@@ -48,9 +61,29 @@ def rounding_errors(weight: Tensor, spec: WeightSpec) -> list[Tensor]:
     return [quantizer.candidate(weight, bits) - weight if bits else -weight for bits in spec.candidates]
 
 
+def squared_errors(weight: Tensor, spec: WeightSpec) -> Tensor:
+    """Squared change of each sub-group at each candidate: `(groups, candidates)` float64."""
+    columns = [spec.layout.reduce(error.square(), "sum").double() for error in rounding_errors(weight, spec)]
+    return torch.stack(columns, dim=1)
+
+
 def never_rising(scores: Tensor) -> Tensor:
     """Raise a score that is below one at more bits to that one: more bits cannot truly hurt more.
 
-    `(groups, candidates)`, candidates ascending.
+    `(groups, candidates)`, candidates ascending; the result is on the CPU, as scores are wherever the model is.
     """
-    return scores.flip(1).cummax(dim=1).values.flip(1)
+    return scores.cpu().flip(1).cummax(dim=1).values.flip(1)
+
+
+def check_choice(option: str, value: str, known: tuple[str, ...]) -> str:
+    """The value; raises ValueError with the known ones when it is none of them."""
+    if value not in known:
+        raise ValueError(f"unknown {option} {value!r}; use one of {', '.join(map(repr, known))}")
+    return value
+
+
+def check_count(option: str, value: int) -> int:
+    """The value; raises ValueError when it is not a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{option} must be a whole number of at least 1, got {value!r}; use {option}=1 for the fewest")
+    return value

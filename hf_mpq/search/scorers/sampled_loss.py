@@ -5,6 +5,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.utils import ModelOutput
 
+from .passes import real_tokens, without_padding
+
 
 def sampled_loss(output: ModelOutput, attention_mask: Tensor | None, generator: torch.Generator) -> Tensor:
     """Sum over the examples of minus the log-likelihood of labels drawn from the model.
@@ -15,13 +17,13 @@ def sampled_loss(output: ModelOutput, attention_mask: Tensor | None, generator: 
     """
     if "start_logits" in output:
         spans = (output["start_logits"], output["end_logits"])
-        return sum(_class_loss(_without_padding(logits, attention_mask), generator) for logits in spans)
+        return sum(_class_loss(without_padding(logits, attention_mask), generator) for logits in spans)
     if "logits" not in output:
-        return _gaussian_loss(_real_tokens(output[0], attention_mask), generator)
+        return _gaussian_loss(real_tokens(output[0], attention_mask), generator)
     logits = output["logits"]
     if logits.shape[-1] == 1:
         return _gaussian_loss(logits, generator)
-    return _class_loss(logits if logits.dim() == 2 else _real_tokens(logits, attention_mask), generator)
+    return _class_loss(logits if logits.dim() == 2 else real_tokens(logits, attention_mask), generator)
 
 
 def _class_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -33,13 +35,3 @@ def _class_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
 def _gaussian_loss(means: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(means.shape, generator=generator, device=means.device, dtype=means.dtype)
     return (means * noise).sum()
-
-
-def _real_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
-    """`(batch, tokens, n)` to `(real tokens, n)`."""
-    return values.flatten(0, 1) if mask is None else values[mask.bool()]
-
-
-def _without_padding(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Position logits `(batch, tokens)` with padding impossible."""
-    return logits if mask is None else logits.masked_fill(mask == 0, torch.finfo(logits.dtype).min)

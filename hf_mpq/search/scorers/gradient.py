@@ -1,0 +1,77 @@
+"""First-order scores: gradient times change of the weight."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from ...core import PrecisionSpace, WeightSpec
+from .base import SCORERS, Scorer, check_choice, never_rising, open_matrices, rounding_errors
+from .passes import Batch, batches_on, differentiating
+from .sampled_loss import sampled_loss
+
+_Layers = dict[str, tuple[nn.Module, WeightSpec]]
+
+
+@SCORERS.register("gradient")
+class GradientScorer(Scorer):
+    """`S(b) = sum |g * dW_b|` over a sub-group, as in AutoRound's AutoScheme; or `|<g, dW_b>|`, as in LLM-MQ.
+
+    The gradient of a trained model's loss is near zero, and so is the mean gradient with labels drawn from the model.
+    What is used is its size: `|g|` of each batch with drawn labels, averaged over the batches. Drawn gradients of
+    examples are independent with mean zero, so that of a batch is divided by the root of its examples: the score is
+    that of one example, whatever the batch size.
+
+    Args:
+        measure: `"absolute"`, the sum of absolute products; or `"first-order"`, the absolute inner product, averaged
+            over the batches, which keeps the changes of all candidates in memory.
+        seed: of the drawn labels.
+        progress: show a progress bar.
+    """
+
+    def __init__(self, measure: str = "absolute", seed: int = 0, progress: bool = False):
+        self.measure = check_choice("measure", measure, ("absolute", "first-order"))
+        self.seed, self.progress = seed, progress
+
+    def forward_passes(self, space: PrecisionSpace, batches: int) -> float:
+        return 3.0 * batches
+
+    def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
+        layers, given = open_matrices(model, space), batches_on(model, batches)
+        scores = self._absolute if self.measure == "absolute" else self._inner
+        return {name: never_rising(table) for name, table in scores(model, layers, given).items()}
+
+    def _gradients(self, model: nn.Module, layers: _Layers, batches: list[Batch]):
+        """Of each batch, the gradient of every open weight at the size of one example's."""
+        weights = [module.weight for module, _ in layers.values()]
+        generator = torch.Generator(weights[0].device).manual_seed(self.seed)
+        with differentiating(model, weights):
+            for batch in track(batches, "gradients", disable=not self.progress):
+                loss = sampled_loss(model(**batch.inputs), batch.mask, generator) / len(batch) ** 0.5
+                found = torch.autograd.grad(loss, weights, materialize_grads=True)
+                yield dict(zip(layers, (gradient.float() for gradient in found)))
+
+    def _absolute(self, model: nn.Module, layers: _Layers, batches: list[Batch]) -> dict[str, Tensor]:
+        sizes: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
+        for gradients in self._gradients(model, layers, batches):
+            sizes = {name: sizes[name] + gradients[name].abs() / len(batches) for name in layers}
+        shown = track(layers.items(), "scoring", disable=not self.progress)
+        return {
+            name: _table(spec, [error.abs() * sizes[name] for error in rounding_errors(module.weight, spec)])
+            for name, (module, spec) in shown
+        }
+
+    def _inner(self, model: nn.Module, layers: _Layers, batches: list[Batch]) -> dict[str, Tensor]:
+        errors = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
+        scores: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
+        for gradients in self._gradients(model, layers, batches):
+            for name, (_, spec) in layers.items():
+                products = _table(spec, [error * gradients[name] for error in errors[name]])
+                scores[name] = scores[name] + products.abs() / len(batches)
+        return scores
+
+
+def _table(spec: WeightSpec, products: list[Tensor]) -> Tensor:
+    """Sums over sub-groups, one column each: `(groups, candidates)` float64."""
+    return torch.stack([spec.layout.reduce(product, "sum").double() for product in products], dim=1)
