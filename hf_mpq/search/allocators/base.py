@@ -24,6 +24,7 @@ class Allocator(Protocol):
         budget: Budget | str | float,
         scores: Scores | None = None,
         evaluate: Callable[[Assignment], float] | None = None,
+        progress: bool = False,
     ) -> Assignment:
         """The best assignment found that is not above the budget.
 
@@ -33,7 +34,11 @@ class Allocator(Protocol):
             budget: a `Budget`, its text, or a number in the unit of `cost`.
             scores: matrix name to `(groups, candidates)`, how much each choice hurts, lower is better; columns in the
                 order of the spec's candidates; infinite means not allowed.
-            evaluate: how much a whole assignment hurts; only allocators that measure assignments call it.
+            evaluate: how much a whole assignment hurts, lower is better; only allocators that measure assignments call
+                it.
+            progress: show progress, and print how close the result is where that is known.
+
+        Allocators may have further keyword arguments.
 
         Raises:
             BudgetError: when nothing in the space can meet the budget; it names the smallest possible.

@@ -35,9 +35,10 @@ def _rows(space: PrecisionSpace, link: Link) -> NDArray[np.int64]:
 def _column_price(cost: CostModel, name: str, matrices: Mapping[str, ExactMatrix]) -> float:
     """What one input column of the matrix `name` costs at its present bits, as the mean over the last eight."""
     matrix = matrices[name]
-    chosen = [matrix.spec.candidates.index(bits) for bits in matrix.bits if bits in matrix.spec.candidates]
-    if len(chosen) < len(matrix.bits) or matrix.live_columns < 8 or matrix.layout.axis == 1:
+    candidates = np.array(matrix.spec.candidates)
+    if not np.isin(list(matrix.lines), candidates).all() or matrix.live_columns < 8 or matrix.layout.axis == 1:
         return 0.0
+    chosen = candidates.searchsorted(matrix.bits)
     every = np.arange(len(chosen))
     more, fewer = (cost.table(name, matrix.live_columns - less).numpy()[every, chosen].sum() for less in (0, 8))
     return float(more - fewer) / 8

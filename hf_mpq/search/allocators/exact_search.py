@@ -6,9 +6,9 @@ import numpy as np
 
 from ...core import BudgetError
 from ...cost import CostModel
-from ...cost.exact import ExactMatrix, exact_matrices
+from ...cost.exact import ExactMatrix
 from .column_prices import reader_prices
-from .knapsack import Choice, Knapsack, fitting_moves
+from .knapsack import Array, Choice, Knapsack, fitting_moves
 from .units import Units
 
 
@@ -37,7 +37,7 @@ class ExactSearch:
 
     def spent(self, choice: Choice) -> float:
         """The exact cost."""
-        return self.cost.of(self.units.assignment(choice))
+        return self.cost.of_matrices(self.units.matrices(choice))
 
     def _project(self, rounds: int = 12) -> tuple[Choice, float]:
         """The best knapsack solution whose exact cost keeps the limit, and that cost.
@@ -46,7 +46,7 @@ class ExactSearch:
         the knapsack's limit of the next, inside the bracket of limits known to be kept and exceeded.
         """
         best = self.knapsack.cheapest
-        best_spent = spent = self._smallest()
+        best_spent = spent = self.smallest()
         low, high, inside = self.knapsack.total_cost(best), np.inf, self.knapsack.total_cost(best)
         for _ in range(rounds):
             target = inside + self.limit - spent
@@ -66,7 +66,8 @@ class ExactSearch:
                 break
         return best, best_spent
 
-    def _smallest(self) -> float:
+    def smallest(self) -> float:
+        """The least exact cost there is; raises BudgetError when it is above the limit."""
         spent = self.spent(self.knapsack.cheapest)
         if spent > self.limit:
             raise BudgetError(f"the budget of {self.budget:,.6g} {self.cost.unit} cannot be met; "
@@ -104,35 +105,40 @@ class ExactSearch:
 
         Columns that are dead in `choice` cost nothing, and a row also costs the column that reads it.
         """
-        matrices = exact_matrices(self.units.space, self.units.assignment(choice))
+        matrices = self.units.matrices(choice)
         readers = reader_prices(self.units.space, self.cost, matrices)
         live = Knapsack(self.units.prices(self.cost, _columns(matrices), readers), self.units.score)
         return live, live.total_cost(choice) + self.limit - spent
+
+    def fill(self, choice: Choice) -> Choice:
+        """What the limit leaves over, used by moves until not one fits."""
+        return self._fill(choice, self.spent(choice))[0]
 
     def _fill(self, choice: Choice, spent: float) -> tuple[Choice, float]:
         """Apply moves, dead columns now known, until not one fits by its exact cost.
 
         Moves of one kind of unit between the same choices are taken to cost the same: when one does not fit, none does.
         """
-        refused: set[int] = set()
+        moves = self._moves(choice)
         while True:
-            units, targets = self._moves(choice, spent, refused)
+            units, targets = fitting_moves(*moves, self.limit - spent)
             if not len(units):
                 return choice, spent
-            accepted = self._accept(choice, units, targets, refused)
+            accepted = self._accept(choice, units, targets)
             if accepted is not None:
                 choice, spent = accepted
-                refused = set()
+                moves = self._moves(choice)
+            else:
+                kinds = self._move_kinds(choice)
+                moves[1][kinds == kinds[units[0], targets[0]]] = 0
 
-    def _moves(self, choice: Choice, spent: float, refused: set[int]) -> tuple[Choice, Choice]:
-        matrices = exact_matrices(self.units.space, self.units.assignment(choice))
-        price, gain = Knapsack(self.units.prices(self.cost, _columns(matrices)), self.units.score).moves(choice)
-        if refused:
-            gain[np.isin(self._move_kinds(choice), list(refused))] = 0
-        return fitting_moves(price, gain, self.limit - spent)
+    def _moves(self, choice: Choice) -> tuple[Array, Array]:
+        """Price and gain of every move, `(units, choices)`, at the columns that are live now."""
+        columns = _columns(self.units.matrices(choice))
+        return Knapsack(self.units.prices(self.cost, columns), self.units.score).moves(choice)
 
-    def _accept(self, choice: Choice, units: Choice, targets: Choice, refused: set[int]) -> tuple[Choice, float] | None:
-        """The longest halving of the moves that fits, or None after noting that the first alone does not."""
+    def _accept(self, choice: Choice, units: Choice, targets: Choice) -> tuple[Choice, float] | None:
+        """The longest halving of the moves that fits, with its cost; None when not even the first does."""
         count = len(units)
         while count:
             attempt = choice.copy()
@@ -141,7 +147,6 @@ class ExactSearch:
             if spent <= self.limit:
                 return attempt, spent
             count //= 2
-        refused.add(int(self._move_kinds(choice)[units[0], targets[0]]))
         return None
 
     def _move_kinds(self, choice: Choice) -> Choice:

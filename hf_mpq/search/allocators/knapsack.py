@@ -63,11 +63,12 @@ class Knapsack:
         """Unit, reached choice, price and gain of every hull step, steepest first; a unit's steps stay in order."""
         steps, current, units = [], self.cheapest.copy(), self.every
         while len(units):
-            price, gain = self.moves(current)
-            price, gain = price[units], gain[units]
+            here = current[units]
+            cost, score, every = self.cost[units], self.score[units], np.arange(len(units))
+            price, gain = cost - cost[every, here][:, None], score[every, here][:, None] - score
             slope = np.divide(gain, price, out=np.zeros_like(gain), where=(gain > 0) & (price > 0) & np.isfinite(price))
             best = slope.shape[1] - 1 - slope[:, ::-1].argmax(axis=1)  # of equal slopes the furthest
-            rows = np.flatnonzero(slope.max(axis=1) > 0)
+            rows = np.flatnonzero(slope[every, best] > 0)
             units, best = units[rows], best[rows]
             steps.append((units, best, price[rows, best], gain[rows, best]))
             current[units] = best

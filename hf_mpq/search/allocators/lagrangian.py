@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Scores
@@ -38,6 +40,11 @@ class LagrangianResult:
         """Share of the score by which it may be above the optimum."""
         return max(0.0, self.score - self.bound) / abs(self.score) if self.score else 0.0
 
+    @property
+    def summary(self) -> str:
+        """Cost and gap in a line."""
+        return f"{self.cost:,.6g} of {self.limit:,.6g} {self.unit}, at most {self.gap:.2%} above the lowest score"
+
 
 @ALLOCATORS.register("lagrangian")
 def allocate(
@@ -46,9 +53,13 @@ def allocate(
     budget: Budget | str | float,
     scores: Scores | None = None,
     evaluate: Callable[[Assignment], float] | None = None,
+    progress: bool = False,
 ) -> Assignment:
     """The assignment of `solve`; see `Allocator` for the arguments. `evaluate` is not called."""
-    return solve(space, cost, budget, scores).assignment
+    result = solve(space, cost, budget, scores)
+    if progress:
+        Console(stderr=True).print(f"lagrangian: {result.summary}")
+    return result.assignment
 
 
 def solve(

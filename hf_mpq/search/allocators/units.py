@@ -1,6 +1,7 @@
 """The open choices of a precision space as arrays: one unit for each sub-group, or for each set of tied sub-groups."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ...core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
 from ...cost import CostModel
+from ...cost.exact import ExactMatrix, matrices_with
 from .base import Scores
 
 
@@ -15,6 +17,7 @@ class Units:
     """Every unit of `space` that is still open, with its score; units of one matrix (or tie) lie together.
 
     Attributes:
+        members: names of the matrices of each block of units: several where they are tied.
         score: `(units, choices)`; infinite where a unit has fewer candidates.
         kinds: number of the kind of each unit, `(units,)`; units of one kind are equally large parts of one matrix.
 
@@ -29,6 +32,26 @@ class Units:
         self._width = max((len(spec.candidates) for spec in self._first.values()), default=1)
         self.score = self._join({name: _checked(name, spec, scores) for name, spec in _open(space.weights).items()})
         self.kinds = self._kinds()
+
+    @cached_property
+    def candidates(self) -> NDArray[np.float64]:
+        """Precision of each choice, `(units, choices)`; infinite where a unit has fewer candidates."""
+        tables = {name: np.tile(np.array(spec.candidates, float), (spec.layout.count, 1))
+                  for name, spec in _open(self.space.weights).items()}  # fmt: skip
+        return self._join({name: table / self._tied(name) for name, table in tables.items()})
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of units of each matrix, or set of tied ones."""
+        return [spec.layout.count for spec in self._first.values()]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """First matrix of each unit, `units` names."""
+        return [names[0] for names, size in zip(self.members.values(), self.sizes) for _ in range(size)]
+
+    def _tied(self, name: str) -> int:
+        return next(len(names) for names in self.members.values() if name in names)
 
     def prices(
         self,
@@ -49,18 +72,34 @@ class Units:
             tables[name] = tables[name] + np.outer(extra, np.array(self.space.weights[name].candidates) > 0)
         return self._join(tables)
 
+    @cached_property
+    def blocks(self) -> list[tuple[list[str], slice]]:
+        """Names of the matrices of each block, with where its units lie."""
+        counts = [spec.layout.count for spec in self._first.values()]
+        ends = np.cumsum(counts, dtype=int).tolist()
+        return [(names, slice(end - count, end)) for names, count, end in zip(self.members.values(), counts, ends)]
+
+    def bits(self, choice: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+        """Bits of the sub-groups of every matrix, `(groups,)` each; `choice` `(units,)` where they are open."""
+        bits = dict(self._fixed_bits)
+        for (names, units), spec in zip(self.blocks, self._first.values()):
+            bits |= dict.fromkeys(names, np.array(spec.candidates, np.uint8)[choice[units]])
+        return bits
+
+    def matrices(self, choice: NDArray[np.int64]) -> dict[str, ExactMatrix]:
+        """The assignment that has `choice`, matrix by matrix."""
+        return matrices_with(self.space, self.bits(choice))
+
     def assignment(self, choice: NDArray[np.int64]) -> Assignment:
         """The whole assignment that has `choice` `(units,)` and the fixed bits of all other matrices."""
-        bits = {name: spec.bits for name, spec in self.space.weights.items()}
-        start = 0
-        for key, names in self.members.items():
-            spec = self._first[key]
-            chosen = np.array(spec.candidates)[choice[start : start + spec.layout.count]]
-            bits |= dict.fromkeys(names, tuple(chosen.tolist()))
-            start += spec.layout.count
-        matrices = {name: _matrix(spec, bits[name]) for name, spec in self.space.weights.items()}
+        bits = self.bits(choice)
+        matrices = {name: _matrix(spec, tuple(bits[name].tolist())) for name, spec in self.space.weights.items()}
         inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
         return Assignment(matrices, inputs)
+
+    @cached_property
+    def _fixed_bits(self) -> dict[str, NDArray[np.uint8]]:
+        return {name: np.array(spec.bits or (), np.uint8) for name, spec in self.space.weights.items()}
 
     def _join(self, tables: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Tables `(groups, candidates)`, added over tied matrices, below each other; padded with infinity."""

@@ -1,0 +1,83 @@
+"""One step after the other: the cheapest harm, or the best gain, for each unit of cost."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...core import Assignment, Budget, PrecisionSpace
+from ...cost import CostModel
+from .base import ALLOCATORS, Scores
+from .exact_search import ExactSearch
+from .knapsack import Array, Choice
+from .start import begin, largest_within, needed
+
+
+@ALLOCATORS.register("greedy")
+def allocate_greedy(
+    space: PrecisionSpace,
+    cost: CostModel,
+    budget: Budget | str | float,
+    scores: Scores | None = None,
+    evaluate: Callable[[Assignment], float] | None = None,
+    direction: str = "down",
+    progress: bool = False,
+) -> Assignment:
+    """Move one sub-group by one candidate at a time; what is left over is filled with moves that fit.
+
+    Args:
+        direction: `"down"` begins with the highest precisions and gives up what hurts least per cost saved; `"up"`
+            begins with the cheapest and takes what gains most per cost. `evaluate` is not called.
+
+    Raises:
+        BudgetError, ValueError: as `Allocator` says; and for another direction.
+    """
+    if direction not in ("down", "up"):
+        raise ValueError(f"direction must be 'down' or 'up', got {direction!r}")
+    search = begin(space, cost, budget, needed(scores, "greedy"))
+    search.smallest()
+    start, units, targets = _steps(search, direction == "up")
+    steps = len(units)
+    if direction == "up":
+        _, choice = largest_within(search, steps, lambda count: _after(start, units[:count], targets[:count]))
+    else:
+        _, choice = largest_within(search, steps, lambda rest: _after(start, units[: steps - rest], targets))
+    return search.units.assignment(search.fill(choice))
+
+
+def _after(start: Choice, units: Choice, targets: Choice) -> Choice:
+    choice = start.copy()
+    choice[units] = targets[: len(units)]  # of a unit named twice the later step stays
+    return choice
+
+
+def _steps(search: ExactSearch, upwards: bool) -> tuple[Choice, Choice, Choice]:
+    """Where to begin, and unit and reached choice of every step in the order in which they are taken.
+
+    A unit's steps come in order: none can come before the one that leads to it, so each has the worst ratio so far.
+    """
+    ladder, cost, score = _ladders(search)
+    if not upwards:
+        ladder, cost, score = (np.flip(part, axis=1) for part in (ladder, cost, score))
+        ladder, cost, score = _to_front(ladder, cost, score)
+    price, change = (np.abs(np.diff(np.where(np.isfinite(part), part, np.nan), axis=1)) for part in (cost, score))
+    there = np.isfinite(price) & np.isfinite(change)
+    ratio = np.divide(change, np.maximum(price, 1e-300), out=np.full_like(price, np.nan), where=there)
+    key = np.minimum.accumulate(np.where(there, ratio, 0), axis=1) if upwards else \
+        np.maximum.accumulate(np.where(there, ratio, 0), axis=1)  # fmt: skip
+    units, positions = np.nonzero(there)
+    order = np.lexsort((positions, -key[there] if upwards else key[there]))
+    units, positions = units[order], positions[order]
+    return ladder[:, 0].copy(), units, ladder[units, positions + 1]
+
+
+def _ladders(search: ExactSearch) -> tuple[Choice, Array, Array]:
+    """Choices of each unit from cheap to dear, their cost and score, each `(units, choices)`; infinite padding last."""
+    knapsack = search.knapsack
+    ladder = np.argsort(knapsack.cost, axis=1, kind="stable")
+    return ladder, np.take_along_axis(knapsack.cost, ladder, 1), np.take_along_axis(knapsack.score, ladder, 1)
+
+
+def _to_front(ladder: Choice, cost: Array, score: Array) -> tuple[Choice, Array, Array]:
+    """Move the padding of reversed ladders behind their choices again."""
+    order = np.argsort(~np.isfinite(cost), axis=1, kind="stable")
+    return tuple(np.take_along_axis(part, order, 1) for part in (ladder, cost, score))

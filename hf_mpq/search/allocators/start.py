@@ -1,0 +1,43 @@
+"""How every allocator begins: units, the exact cost, and the limit."""
+
+import numpy as np
+
+from ...core import Budget, PrecisionSpace
+from ...cost import CostModel, measure
+from .base import Scores
+from .exact_search import ExactSearch
+from .knapsack import Choice
+from .units import Units
+
+
+def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores | None) -> ExactSearch:
+    """The search over all assignments of `space` within a budget."""
+    measured, limit = measure(cost, budget)
+    return ExactSearch(Units(space, scores), measured, limit)
+
+
+def needed(scores: Scores | None, allocator: str) -> Scores:
+    """The scores; raises ValueError when there are none."""
+    if scores is None:
+        raise ValueError(f"the {allocator} allocator needs scores; compute them with a scorer first")
+    return scores
+
+
+def no_scores(space: PrecisionSpace) -> Scores:
+    """Zeros for every open matrix, for allocators that do not look at scores."""
+    return {name: np.zeros((spec.layout.count, len(spec.candidates)))
+            for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
+
+
+def largest_within(search: ExactSearch, count: int, choice_of) -> tuple[int, Choice | None]:
+    """The largest number in 0 to `count` whose `choice_of(number)` keeps the limit, if the cost rises with the number;
+    -1 and None when not even 0 does."""
+    low, high, best = -1, count, None
+    while low < high:
+        middle = (low + high + 1) // 2
+        choice = choice_of(middle)
+        if search.spent(choice) <= search.limit:
+            low, best = middle, choice
+        else:
+            high = middle - 1
+    return low, best

@@ -1,0 +1,119 @@
+"""Class-based quantization's search: thresholds on one axis of importance, raised while the model still does well."""
+
+from collections.abc import Callable
+from math import ceil
+
+import numpy as np
+from rich.progress import Progress
+
+from ...core import Assignment, Budget, BudgetError, PrecisionSpace
+from ...cost import CostModel
+from .base import ALLOCATORS, Scores
+from .exact_search import ExactSearch
+from .knapsack import Array, Choice
+from .start import begin, needed
+
+
+@ALLOCATORS.register("threshold")
+def allocate_by_thresholds(
+    space: PrecisionSpace,
+    cost: CostModel,
+    budget: Budget | str | float,
+    scores: Scores | None = None,
+    evaluate: Callable[[Assignment], float] | None = None,
+    first_drop: float = 0.01,
+    ratio: float = 2.0,
+    step: float = 0.1,
+    progress: bool = False,
+) -> Assignment:
+    """A sub-group gets as many candidates above its lowest as there are thresholds below its importance.
+
+    Reconstructed after Sun et al., DATE 2023, whose search is not public. Importance is the score of the lowest
+    candidate (of `class-importance`, gamma), measured in ranks from 0 to 1 so that a step always moves some sub-groups.
+    All thresholds begin at 0, everything at its highest candidate. The highest threshold is raised by steps while
+    `evaluate` stays within its allowance, then the next one with a larger allowance; it ends as soon as the budget is
+    met. If it is not met by then, the threshold whose step hurts least is raised, again and again.
+
+    Args:
+        evaluate: damage of an assignment, lower is better, 0 for the float model; needed.
+        first_drop: damage that raising the highest threshold may do.
+        ratio: by how much the allowance grows from threshold to threshold.
+        step: of a threshold, as a share of all sub-groups.
+        progress: show a progress bar.
+
+    Raises:
+        BudgetError, ValueError: as `Allocator` says; also without `evaluate`, or for a step outside 0 to 1.
+    """
+    if evaluate is None:
+        raise ValueError("the threshold allocator measures assignments: give evaluate, a function from an assignment "
+                         "to its damage")  # fmt: skip
+    if not 0 < step <= 1:
+        raise ValueError(f"step must be above 0 and at most 1, got {step}")
+    search = begin(space, cost, budget, needed(scores, "threshold"))
+    search.smallest()
+    thresholds = _Thresholds(search, step, evaluate)
+    with Progress(disable=not progress) as bars:
+        bar = bars.add_task("thresholds", total=thresholds.most)
+        thresholds.seen = lambda: bars.advance(bar)
+        for number in reversed(range(thresholds.count)):
+            thresholds.raise_while(number, first_drop * ratio ** (thresholds.count - 1 - number))
+        thresholds.raise_until_met()
+    return search.units.assignment(thresholds.choice())
+
+
+class _Thresholds:
+    """Positions of the thresholds, in steps; `count` thresholds from the lowest to the highest."""
+
+    def __init__(self, search: ExactSearch, step: float, evaluate: Callable[[Assignment], float]):
+        self.search, self.step, self.evaluate = search, step, evaluate
+        self.count = search.units.score.shape[1] - 1
+        self.steps = ceil(1 / step)
+        self.positions = np.zeros(self.count, dtype=int)
+        self.most = self.count * self.steps
+        self.rank = _ranks(search.units.score[:, 0])
+        self.spare = np.isfinite(search.units.score).sum(axis=1) - 1  # thresholds that a unit has
+        self.seen: Callable[[], None] = lambda: None
+
+    def choice(self, positions: Choice | None = None) -> Choice:
+        """Thresholds below each unit's rank; units with fewer candidates pass over the lowest thresholds."""
+        above = self.rank[:, None] > (self.positions if positions is None else positions)[None] * self.step
+        return np.maximum(above.sum(axis=1) - (self.count - self.spare), 0)
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget is met."""
+        return self.search.spent(self.choice()) <= self.search.limit
+
+    def damage(self, positions: Choice) -> float:
+        """Of the assignment at other positions."""
+        self.seen()
+        return self.evaluate(self.search.units.assignment(self.choice(positions)))
+
+    def raised(self, number: int) -> Choice | None:
+        """Positions after a step of one threshold; None at the end of the axis or of the next threshold."""
+        positions = self.positions.copy()
+        positions[number] += 1
+        above = positions[number + 1] if number + 1 < self.count else self.steps
+        return positions if positions[number] <= above else None
+
+    def raise_while(self, number: int, allowed: float) -> None:
+        """Raise one threshold while the damage is allowed and the budget not met."""
+        while not self.met:
+            positions = self.raised(number)
+            if positions is None or self.damage(positions) > allowed:
+                return
+            self.positions = positions
+
+    def raise_until_met(self) -> None:
+        """Raise the threshold that hurts least until the budget is met."""
+        while not self.met:
+            options = [positions for number in range(self.count) if (positions := self.raised(number)) is not None]
+            if not options:
+                raise BudgetError(f"the budget of {self.search.budget:,.6g} {self.search.cost.unit} cannot be met; the "
+                                  f"smallest possible is {self.search.smallest():,.6g}")  # fmt: skip
+            self.positions = min(options, key=self.damage)
+
+
+def _ranks(importance: Array) -> Array:
+    """Share of units that are at most as important, in (0, 1]."""
+    return np.searchsorted(np.sort(importance), importance, side="right") / max(len(importance), 1)

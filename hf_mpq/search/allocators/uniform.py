@@ -1,0 +1,78 @@
+"""The plain baseline: one precision for everything, or two neighbouring ones at random."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...core import Assignment, Budget, PrecisionSpace
+from ...cost import CostModel
+from .base import ALLOCATORS, Scores
+from .exact_search import ExactSearch
+from .knapsack import Choice
+from .start import begin, largest_within, no_scores
+from .units import Units
+
+
+@ALLOCATORS.register("uniform")
+def allocate_uniform(
+    space: PrecisionSpace,
+    cost: CostModel,
+    budget: Budget | str | float,
+    scores: Scores | None = None,
+    evaluate: Callable[[Assignment], float] | None = None,
+    fraction: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> Assignment:
+    """The highest precision that all open sub-groups can have within the budget.
+
+    A sub-group that lacks this candidate takes its next lower one, or its lowest above 0. Nothing is pruned unless even
+    the lowest precision is too much. `scores` and `evaluate` are not used.
+
+    Args:
+        fraction: give random whole sub-groups the next precision, as many as fit: the fair baseline of a mixed
+            assignment at the same bytes.
+        seed: of the random order.
+
+    Raises:
+        BudgetError: as `Allocator` says.
+    """
+    search = begin(space, cost, budget, no_scores(space))
+    search.smallest()
+    levels = _levels(search.units)
+    position, choice = largest_within(search, len(levels) - 1, lambda number: levels[number])
+    if fraction and position + 1 < len(levels):
+        choice = _raise_some(search, choice, levels[position + 1], np.random.default_rng(seed))
+    return search.units.assignment(choice)
+
+
+def _levels(units: Units) -> list[Choice]:
+    """The choice at every precision, ascending; first the cheapest one where some unit may be pruned."""
+    candidates = units.candidates  # (units, choices), infinite padding
+    precisions = sorted({bits for bits in candidates[np.isfinite(candidates)].tolist() if bits > 0})
+    allowed = np.where(candidates > 0, candidates, np.inf)
+    levels = []
+    for bits in precisions:
+        below = np.where(allowed <= bits, allowed, -np.inf)
+        lowest = np.where(np.isfinite(allowed).any(axis=1), allowed.argmin(axis=1), 0)
+        levels.append(np.where(np.isfinite(below).any(axis=1), below.argmax(axis=1), lowest))
+    pruned = [np.zeros(len(candidates), int)] if (candidates[:, :1] == 0).any() or not levels else []
+    return pruned + levels
+
+
+def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.random.Generator) -> Choice:
+    """Units in a random order, as many as fit; then, of what did not fit, the smaller ones."""
+    order = random.permutation(np.flatnonzero(choice != higher))
+    while len(order):
+
+        def raised(count: int, start: Choice = choice, order: Choice = order) -> Choice:
+            attempt = start.copy()
+            attempt[order[:count]] = higher[order[:count]]
+            return attempt
+
+        count, choice = largest_within(search, len(order), raised)
+        if count == len(order):
+            break
+        order = order[count:]
+        order = order[search.units.kinds[order] != search.units.kinds[order[0]]]  # its kind does not fit any more
+    return choice
