@@ -1,0 +1,117 @@
+"""AutoRound: signed gradient descent on how each weight is rounded, block by block."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..nn import MPQLinear
+from ..nn.blocks import evaluating
+from .base import ROUNDERS, Rounder
+from .block_error import block_error, draw_calls, split_batches
+from .checks import check_decided, check_examples, check_fixed_grids
+from .grids import can_round
+from .held import held_weights, using_weights
+from .sign_rounding import SignRounding
+from .walk import BlockStep, walk_blocks
+
+CHECKS = 10
+"""How often the error on the held sample is looked at in each block."""
+
+
+@ROUNDERS.register("autoround")
+class AutoRounder(Rounder):
+    """Learns a shift of each weight before rounding and a factor of each scale, so that each encoder block gives what
+    the float block gives, behind the blocks done before (Cheng et al., "SignRound", EMNLP 2024 Findings).
+
+    Differences from the paper: factors multiply the scanned scales and lie in 0.5 to 1.5 (the paper's multiply the
+    largest weight and lie in 0 to 1); the iterate that is kept is the best on a fixed sample of the examples, looked at
+    ten times (the paper's: the best loss of a training batch). A block whose error over all examples is no smaller than
+    at its start keeps what it had. Matrices outside blocks and tables stay at nearest rounding.
+
+    Args:
+        iterations: steps in each block; at 200 the paper's default.
+        batch_size: sequences in a step.
+        lr: first step size, falling to 0 linearly; None is the paper's `1 / iterations`.
+        learn_scales: also learn the factors of scales.
+        sample: sequences in the fixed sample.
+        seed: of the batches.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 200,
+        batch_size: int = 8,
+        lr: float | None = None,
+        learn_scales: bool = True,
+        sample: int = 64,
+        seed: int = 0,
+        progress: bool = False,
+    ):
+        if iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {iterations}")
+        self.iterations, self.batch_size, self.sample, self.seed = iterations, batch_size, sample, seed
+        self.lr = 1 / iterations if lr is None else lr
+        self.learn_scales, self.progress = learn_scales, progress
+
+    def round(self, model: nn.Module, reference: nn.Module, batches: Sequence[Mapping]) -> None:
+        check_examples(batches)
+        check_decided(model)
+        check_fixed_grids(model)
+        generator = torch.Generator().manual_seed(self.seed)
+        parts = split_batches(batches, self.batch_size, generator)
+        with evaluating(model, reference):
+            for step in walk_blocks(model, reference, parts, "rounding", self.progress):
+                self._round_block(step, generator)
+
+    def _round_block(self, step: BlockStep, generator: torch.Generator) -> None:
+        layers = [m for m in step.block.modules() if isinstance(m, MPQLinear) and can_round(m)]
+        everything = range(len(step.calls))
+        if not layers or not len(everything):
+            return
+        with held_weights(step.block):
+            before = self._error(step, everything)
+        learned = [SignRounding(layer) for layer in layers]
+        with using_weights(dict(zip(layers, learned))):
+            self._learn(step, learned, generator)
+        if self._error_of(step, learned, everything) < before:
+            for one in learned:
+                one.write()
+
+    def _learn(self, step: BlockStep, learned: list[SignRounding], generator: torch.Generator) -> None:
+        sample = draw_calls(step.calls, self.sample, generator)
+        best, states = self._error_of(step, learned, sample), [one.state() for one in learned]
+        count = 2 if self.learn_scales else 1
+        parameters = [parameter for one in learned for parameter in one.parameters[:count]]
+        interval = max(1, self.iterations // CHECKS)
+        for iteration in range(self.iterations):
+            calls = draw_calls(step.calls, self.batch_size, generator)
+            with torch.enable_grad():
+                error = block_error(step, calls, step.calls.hidden)
+                gradients = torch.autograd.grad(error, parameters, allow_unused=True)
+            rate = self.lr * (1 - iteration / self.iterations)
+            for position, one in enumerate(learned):
+                one.move(gradients[position * count : (position + 1) * count], rate)
+            if (iteration + 1) % interval == 0 or iteration + 1 == self.iterations:
+                error = self._error_of(step, learned, sample)
+                if error < best:
+                    best, states = error, [one.state() for one in learned]
+        for one, state in zip(learned, states):
+            one.load(state)
+
+    @torch.no_grad()
+    def _error_of(self, step: BlockStep, learned: list[SignRounding], calls: Sequence[int]) -> float:
+        """With the weights as they are learned by now, each computed once."""
+        weights = [one() for one in learned]
+        held = {one.layer: lambda weight=weight: weight for one, weight in zip(learned, weights)}
+        with using_weights(held):
+            return self._error(step, calls)
+
+    @torch.no_grad()
+    def _error(self, step: BlockStep, calls: Sequence[int]) -> float:
+        return float(block_error(step, calls, step.calls.hidden))
+
+    def forward_passes(self, model: nn.Module, batches: int) -> float:
+        """A step counts as three passes, and one more for the weights themselves."""
+        return 8.0 * batches + 4.0 * self.iterations

@@ -1,0 +1,48 @@
+"""How far a block is from its float twin on the examples, and small batches of them to train it on."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..nn import BlockRecord
+from .walk import BlockStep
+
+
+def split_batches(batches: Sequence[Mapping], size: int, generator: torch.Generator) -> list[dict]:
+    """Batches of at most `size` sequences, drawn from within each of the given ones, whose padding they keep."""
+    parts = []
+    for batch in batches:
+        tensors = {key: value for key, value in batch.items() if "label" not in key}
+        count = len(next(iter(tensors.values())))
+        for chosen in torch.randperm(count, generator=generator).split(size):
+            parts.append({key: value[chosen.to(value.device)] for key, value in tensors.items()})
+    return parts
+
+
+def draw_calls(record: BlockRecord, size: int, generator: torch.Generator) -> list[int]:
+    """Random different calls that have `size` sequences together, or all of them."""
+    drawn, sequences = [], 0
+    for call in torch.randperm(len(record), generator=generator).tolist():
+        drawn.append(call)
+        sequences += len(record.hidden[call])
+        if sequences >= size:
+            break
+    return drawn
+
+
+def block_error(step: BlockStep, calls: Sequence[int], inputs: Sequence[Tensor]) -> Tensor:
+    """Mean squared error of the block's output over the real tokens of some calls; differentiable.
+
+    Args:
+        inputs: hidden states of every call.
+    """
+    total, tokens = 0.0, 0
+    for call in calls:
+        wanted, mask = step.wanted.outputs[call], step.calls.masks[call]
+        output = step.calls.run(step.block, call, inputs[call])
+        error = (output.float() - wanted.float()).square().mean(dim=-1)
+        if mask is not None and mask.shape == error.shape:
+            error = error[mask]
+        total, tokens = total + error.sum(), tokens + error.numel()
+    return total / max(tokens, 1)
