@@ -7,7 +7,7 @@
     Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
 """
 
-from hf_mpq.tasks.evaluation import evaluate_model
+from hf_mpq.tasks.evaluation import evaluate_model, predict
 from hf_mpq.tasks.question_answering import QuestionAnswering
 from hf_mpq.tasks.registry import TASKS, get_task
 from hf_mpq.tasks.sequence_classification import SequenceClassification
@@ -26,5 +26,6 @@ __all__ = [
     "evaluate_model",
     "get_task",
     "postprocess",
+    "predict",
     "subset",
 ]

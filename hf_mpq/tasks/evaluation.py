@@ -16,16 +16,26 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PADDING = -100
 
 
-@torch.no_grad()
 def evaluate_model(
     model: nn.Module, task: Task, examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int = 128,
     batch_size: int = 64,
 ) -> dict[str, float]:  # fmt: skip
-    """Metrics of `model` on raw `examples` of `task`, any storage, on the model's device.
-
-    Rows of similar length share a batch; the metrics are those of the original order.
-    """
+    """Metrics of `model` on raw `examples` of `task`, any storage, on the model's device."""
     rows = task.prepare_evaluation(examples, tokenizer, max_length)
+    predictions = predict(model, rows, tokenizer, batch_size)
+    labels = _stack([np.array([label]) for label in rows["labels"]]) if "labels" in rows.column_names else None
+    prediction = EvalPrediction(predictions if len(predictions) > 1 else predictions[0], labels)
+    return dict(task.metric_function(examples, rows)(prediction))
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, rows: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64
+) -> tuple[np.ndarray, ...]:
+    """Logits of `model` for tokenized rows, `(rows, ...)`; two arrays for spans.
+
+    Rows of similar length share a batch; the results are in the original order.
+    """
     order = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
     inputs = rows.select_columns([name for name in INPUTS if name in rows.column_names]).select(order)
     model.eval()
@@ -33,10 +43,7 @@ def evaluate_model(
     batches = DataLoader(inputs, batch_size=batch_size, collate_fn=pad)
     found = [_outputs(model(**batch.to(model.device))) for batch in batches]
     back = np.argsort(order)
-    predictions = tuple(_stack(parts)[back] for parts in zip(*found))
-    labels = _stack([np.array([label]) for label in rows["labels"]]) if "labels" in rows.column_names else None
-    prediction = EvalPrediction(predictions if len(predictions) > 1 else predictions[0], labels)
-    return dict(task.metric_function(examples, rows)(prediction))
+    return tuple(_stack(parts)[back] for parts in zip(*found))
 
 
 def _outputs(output: ModelOutput) -> list[np.ndarray]:

@@ -11,7 +11,9 @@ from transformers import Trainer, TrainingArguments
 
 def cpu_multiplies_bf16() -> bool:
     """Whether a CPU is all there is, and it multiplies bfloat16 in hardware."""
-    return not torch.cuda.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return not torch.cuda.is_available() and bool(
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str | Path, **arguments) -> nn.Module:
@@ -27,7 +29,7 @@ def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str |
     chosen = {
         "per_device_train_batch_size": 32, "learning_rate": 1e-4, "warmup_steps": 0.1, "save_strategy": "no",
         "report_to": "none", "logging_steps": 50, "bf16": cpu_multiplies_bf16(),
-        "use_cpu": not torch.cuda.is_available(), **arguments,
+        "use_cpu": not torch.cuda.is_available(), "train_sampling_strategy": "group_by_length", **arguments,
     }  # fmt: skip
     Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows).train()
     return model.eval()
