@@ -7,7 +7,7 @@ from ._compat import check_transformers
 
 check_transformers()
 
-from . import nn, runtime  # noqa: E402, F401
+from . import methods, nn, runtime  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
 from .integrations import MPQConfig, assignment_of, compress, fix, pack, quantize, set_precision, unpack  # noqa: E402
 from .report import size_report  # noqa: E402

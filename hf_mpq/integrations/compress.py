@@ -1,18 +1,28 @@
-"""Training-free compression: score, allocate, quantize."""
+"""Training-free compression in one call."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core import Assignment, Budget
-from ..cost import COSTS
-from ..search import ALLOCATORS, SCORERS
-from .api import quantize
+from ..core import METHODS, Budget, BudgetError, MethodSpec
+from ..nn import family_of
+from .calibration_batches import batches_of
 from .config import MPQConfig
+from .training_free import TrainingFree
 
 DEFAULT_CANDIDATES = (0, 2, 3, 4, 8)
+DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
+DEFAULT = MethodSpec(
+    name="training-free",
+    paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
+    scorer="fisher",
+    allocator="lagrangian",
+    rounding="nearest",
+)
 SEARCH_ROUNDS = 6
 
 
@@ -21,91 +31,160 @@ def compress(
     budget: str | Budget | Sequence[str | Budget] | None = None,
     calibration: Iterable | None = None,
     config: MPQConfig | None = None,
-    scorer: str = "fisher",
-    allocator: str = "lagrangian",
+    *,
+    method: str | None = None,
+    scorer: str | Mapping[str, Any] | None = None,
+    allocator: str | Mapping[str, Any] | None = None,
+    rounding: str | Mapping[str, Any] | None = None,
+    outliers: str | None = None,
+    bias_correction: bool | None = None,
     max_drop: float | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     batch_size: int = 16,
     max_examples: int = 512,
+    progress: bool = True,
 ) -> nn.Module | list[nn.Module]:
     """The best assignment under a budget without training, from a few hundred examples; `model` is left as it was.
 
     Args:
         model: a float model.
         budget: such as `"0.25x"`, `"12MB"` or `"2.5bits"`; a list gives one model per budget from one scoring pass.
+            Not needed where the config fixes all bits.
         calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), or an iterable of
-            batches; labels are not used. Not needed by scorers that look at weights only.
-        config: everything but the assignment; `bits` are the candidates. By default 0 to 8 bits for the encoder.
-        scorer, allocator: registered names.
+            batches; labels are not needed. Scorers and rounding that look at weights only do without.
+        config: everything but the assignment; `bits` are the candidates. By default 0, 2, 3, 4 or 8 bits for the
+            encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where the budget counts it.
+        method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
+        scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`.
+        outliers: rule against outliers of activations, `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
+            activations go below 8 bits, else none.
+        bias_correction: shift biases so that the mean outputs of each layer are those of the float model.
         max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
-        evaluate: a model's score, higher is better; for `max_drop`.
+        evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
         batch_size: of the batches made from a data set.
         max_examples: of the data set that are used, from its start.
+        progress: print how long it will take, and show progress.
 
     Returns:
         A quantized model with fixed bits that can be trained on or packed; for a list of budgets, a list.
 
     Raises:
         BudgetError: when nothing can meet a budget; it names the smallest possible.
-        ValueError: when neither a budget nor `max_drop` with `evaluate` is given, or no examples for a scorer of data.
+        ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose, or
+            there are no examples where some are needed.
     """
-    if (budget is None) == (max_drop is None):
-        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate")
+    _check_target(budget, max_drop, evaluate)
+    budgets = _budgets(budget)
+    config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
+    choice = _choice(config.method, scorer, allocator, rounding, outliers, bias_correction)
+    batches = batches_of(calibration, model, batch_size, max_examples)
+    engine = TrainingFree(model, config, choice, batches, evaluate, progress)
+    _check_needs(engine, budget, max_drop)
+    engine.announce(max(len(budgets), 1))
+    if max_drop is not None:
+        result = _smallest_within(engine, max_drop)
+    elif not engine.open:
+        result = engine.build()
+    else:
+        models = [engine.build(engine.assignment(one)) for one in budgets]
+        result = models if isinstance(budget, Sequence) and not isinstance(budget, str) else models[0]
+    engine.summarise()
+    return result
+
+
+def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None) -> None:
+    if budget is not None and max_drop is not None:
+        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate, not both")
     if max_drop is not None and evaluate is None:
         raise ValueError("max_drop needs evaluate, a function from a model to a score")
-    config = copy.deepcopy(config) if config is not None else MPQConfig(bits=DEFAULT_CANDIDATES)
-    space = config.resolve(model)
-    batches = batches_of(calibration, model, batch_size, max_examples)
-    scores = SCORERS[scorer]().score(model, space, batches)
-    cost = COSTS["size"](space)
-    build = lambda target: _build(model, config, ALLOCATORS[allocator](space, cost, target, scores))  # noqa: E731
-    if max_drop is not None:
-        return _smallest_within(build, max_drop, evaluate, evaluate(model))
-    if isinstance(budget, str | Budget):
-        return build(Budget.parse(budget))
-    return [build(Budget.parse(one)) for one in budget]
 
 
-def _build(model: nn.Module, config: MPQConfig, assignment: Assignment) -> nn.Module:
-    chosen = copy.deepcopy(config)
-    chosen.assignment = assignment.to_dict()
-    return quantize(copy.deepcopy(model), chosen)
+def _budgets(budget: Any) -> list[Budget]:
+    if budget is None:
+        return []
+    return [Budget.parse(one) for one in ([budget] if isinstance(budget, str | Budget) else budget)]
 
 
-def _smallest_within(build: Callable, max_drop: float, evaluate: Callable, reference: float) -> nn.Module:
-    """Bisect the mean bits of the encoder; drops need not rise evenly, so the best model that was seen is returned."""
-    low, high, best = 0.0, 8.0, build(Budget(8.0, "bits", "encoder"))
-    if reference - evaluate(best) > max_drop:
-        raise ValueError(f"even 8 bits drop by {reference - evaluate(best):.4f}, more than max_drop={max_drop}; "
-                         "allow more, or leave activations float with MPQConfig(activation_bits=None)")  # fmt: skip
+def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget], model: nn.Module) -> MPQConfig:
+    """The config to work with: the method's or the default candidates, tables opened where a budget counts them."""
+    if config is None:
+        config = MPQConfig(method=method) if method is not None else MPQConfig(bits=DEFAULT_CANDIDATES)
+    elif method is not None and config.method != method:
+        raise ValueError(f"method={method!r} and a config of method {config.method!r}; give only "
+                         f"MPQConfig(method={method!r}, ...)")  # fmt: skip
+    if config.embedding_bits != "auto" or not isinstance(config.bits, tuple) or config.nested:
+        return config
+    counted = any(one.scope in ("model", "embedding") for one in budgets)
+    return _with_open_table(config, model) if counted else config
+
+
+def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
+    """The config with candidates for the word table, by far the largest one; the others stay at their fixed bits."""
+    family = family_of(model)
+    if family is None:
+        return config
+    opened = copy.deepcopy(config)
+    opened.rules = {f"^{re.escape(family.embeddings[0])}$": {"bits": DEFAULT_TABLE_CANDIDATES}, **config.rules}
+    return opened
+
+
+def _choice(method: str | None, scorer, allocator, rounding, outliers, bias_correction) -> MethodSpec:
+    """The method's choices, or the default ones, with what was asked for on top."""
+    choice = METHODS[method] if method is not None else DEFAULT
+    for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
+        if given is not None:
+            name, options = (given, {}) if isinstance(given, str) else _name_and_options(slot, given)
+            choice = replace(choice, **{slot: name, f"{slot}_options": options})
+        elif getattr(choice, slot) is None:
+            choice = replace(choice, **{slot: getattr(DEFAULT, slot), f"{slot}_options": {}})
+    changes = {"outliers": outliers, "bias_correction": bias_correction}
+    return replace(choice, **{key: value for key, value in changes.items() if value is not None})
+
+
+def _name_and_options(slot: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if "name" not in given:
+        raise ValueError(f"{slot} must be a name, or a mapping with 'name' and options; got {dict(given)}")
+    return given["name"], {key: value for key, value in given.items() if key != "name"}
+
+
+def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> None:
+    if engine.open and budget is None and max_drop is None:
+        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
+                         "example MPQConfig(bits=4)")  # fmt: skip
+    if not engine.open and (budget is not None or max_drop is not None):
+        raise ValueError("the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
+                         f"example MPQConfig(bits={DEFAULT_CANDIDATES})")  # fmt: skip
+    needs = [name for name, part, used in (
+        (engine.choice.scorer, engine.scorer, engine.open), (engine.choice.rounding, engine.rounder, True),
+    ) if used and part.needs_data]  # fmt: skip
+    needs += ["bias_correction"] if engine.choice.bias_correction else []
+    needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []
+    if needs and not engine.batches:
+        raise ValueError(f"no calibration examples were given, and {', '.join(map(repr, needs))} need them; a few "
+                         "hundred of the task's inputs are enough")  # fmt: skip
+
+
+def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
+    """Bisect the bytes; drops need not rise evenly, so the smallest good model that was seen is returned."""
+    low, high = 0.0, engine.cost.of(engine.everywhere())
+    best = engine.build(engine.everywhere())
+    drop = engine.reference() - engine.evaluate(best)
+    if drop > max_drop:
+        raise ValueError(f"even the highest precisions drop by {drop:.4f}, more than max_drop={max_drop}; allow more, "
+                         "or leave activations float with MPQConfig(activation_bits=None)")  # fmt: skip
     for _ in range(SEARCH_ROUNDS):
         middle = (low + high) / 2
-        candidate = build(Budget(middle, "bits", "encoder"))
-        if reference - evaluate(candidate) <= max_drop:
+        candidate = _built_or_none(engine, Budget(middle, "bytes"))
+        if candidate is not None and engine.reference() - engine.evaluate(candidate) <= max_drop:
             best, high = candidate, middle
         else:
             low = middle
     return best
 
 
-def batches_of(calibration: Iterable | None, model: nn.Module, batch_size: int, max_examples: int) -> list[Mapping]:
-    """Padded batches of tensors from a data set of tokenized rows; batches that are given as such are passed on."""
-    if calibration is None:
-        return []
-    rows = [row for row, _ in zip(calibration, range(max_examples))]
-    if not rows or isinstance(rows[0]["input_ids"], Tensor):
-        return rows
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in rows[0]]
-    padding = {"input_ids": model.config.pad_token_id or 0}
-    starts = range(0, len(rows), batch_size)
-    return [_padded(rows[start : start + batch_size], names, padding) for start in starts]
-
-
-def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int]) -> dict[str, Tensor]:
-    width = max(len(row["input_ids"]) for row in rows)
-    fill = lambda row, name: [*row[name], *[padding.get(name, 0)] * (width - len(row[name]))]  # noqa: E731
-    batch = {name: torch.tensor([fill(row, name) for row in rows]) for name in names}
-    if "attention_mask" not in batch:
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        batch["attention_mask"] = (torch.arange(width) < lengths.unsqueeze(1)).long()
-    return batch
+def _built_or_none(engine: TrainingFree, budget: Budget) -> nn.Module | None:
+    """None where nothing can meet the budget."""
+    try:
+        return engine.build(engine.assignment(budget))
+    except BudgetError:
+        return None

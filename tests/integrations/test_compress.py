@@ -1,14 +1,19 @@
 """Training-free compression in one call."""
 
+from functools import partial
+
 import pytest
 import torch
 from datasets import Dataset
 
 import hf_mpq
 from hf_mpq import MPQConfig, compress
+from hf_mpq.rounding import ROUNDERS
+from hf_mpq.search.scorers import mean_divergence as divergence
 from tests.tiny import outputs, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
+quiet = partial(compress, progress=False)
 
 
 def rows() -> Dataset:
@@ -20,7 +25,7 @@ def rows() -> Dataset:
 def test_a_list_of_budgets_gives_smaller_and_smaller_models():
     model = tiny_model("bert")
     before = outputs(model)
-    models = compress(model, ["6bits", "4bits", "2.5bits"], rows(), config=CONFIG)
+    models = quiet(model, ["6bits", "4bits", "2.5bits"], rows(), config=CONFIG)
     found = [hf_mpq.size_report(one).average_bits for one in models]
     assert all(0.9 * limit < bits <= limit for bits, limit in zip(found, (6, 4, 2.5)))
     assert torch.equal(outputs(model)[0], before[0]), "the float model is left as it was"
@@ -29,7 +34,7 @@ def test_a_list_of_budgets_gives_smaller_and_smaller_models():
 
 
 def test_the_result_trains_on_and_packs(tmp_path):
-    model = compress(tiny_model("bert"), "0.3x", [tiny_batch()], config=CONFIG)
+    model = quiet(tiny_model("bert"), "0.3x", [tiny_batch()], config=CONFIG)
     model.train()(**tiny_batch(), labels=torch.tensor([0, 1, 0])).loss.backward()
     assert hf_mpq.size_report(model).ratio <= 0.3
     expected = outputs(model)
@@ -43,24 +48,104 @@ def test_largest_drop_instead_of_a_budget():
     before = outputs(model)[0]
     closeness = lambda one: -float((outputs(one)[0] - before).abs().max())  # noqa: E731
     loose, tight = (
-        compress(model, calibration=[tiny_batch()], config=CONFIG, max_drop=drop, evaluate=closeness)
+        quiet(model, calibration=[tiny_batch()], config=CONFIG, max_drop=drop, evaluate=closeness)
         for drop in (0.5, 0.1)
     )
     assert closeness(loose) >= -0.5 and closeness(tight) >= -0.1
-    assert hf_mpq.size_report(loose).average_bits < hf_mpq.size_report(tight).average_bits
-    with pytest.raises(ValueError, match="even 8 bits drop"):
-        compress(model, calibration=[tiny_batch()], config=CONFIG, max_drop=1e-9, evaluate=closeness)
+    assert hf_mpq.size_report(loose).total_bytes < hf_mpq.size_report(tight).total_bytes
+    with pytest.raises(ValueError, match="even the highest precisions drop"):
+        quiet(model, calibration=[tiny_batch()], config=CONFIG, max_drop=1e-9, evaluate=closeness)
+
+
+def test_a_ratio_budget_opens_the_word_table_and_a_budget_in_bits_does_not():
+    model = tiny_model("bert")
+    config = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
+    bits = lambda one: hf_mpq.assignment_of(one).matrices["embeddings.word_embeddings"].bits  # noqa: E731
+    assert len(set(bits(quiet(model, "0.2x", [tiny_batch()], config=config)))) > 1
+    assert set(bits(quiet(model, "3bits", [tiny_batch()], config=config))) == {8}
+    held = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8, embedding_bits=8)
+    assert set(bits(quiet(model, "0.2x", [tiny_batch()], config=held))) == {8}
+    table = hf_mpq.assignment_of(quiet(model, "0.2x", [tiny_batch()])).matrices
+    assert set(table["embeddings.position_embeddings"].bits) == {8}, "the small tables keep their bits"
+
+
+def test_words_that_are_read_often_get_more_bits():
+    model, batch = tiny_model("bert"), tiny_batch(rows=8)
+    batch["input_ids"] = batch["input_ids"] % 40 + 3  # words above 43 never occur
+    config = MPQConfig(bits=4, embedding_bits=(2, 4, 8))
+    small = quiet(model, "embedding:3kB", [batch], config=config)
+    bits = torch.tensor(hf_mpq.assignment_of(small).matrices["embeddings.word_embeddings"].bits).float()
+    assert bits[3:43].mean() > bits[43:].mean() + 1
+
+
+def test_fixed_bits_need_no_budget():
+    model = tiny_model("bert")
+    plain = quiet(model, config=MPQConfig(bits=3, groups=8))
+    assert torch.equal(outputs(plain)[0], outputs(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=3, groups=8)))[0])
+    with pytest.raises(ValueError, match="nothing to choose for a budget"):
+        quiet(model, "2bits", [tiny_batch()], config=MPQConfig(bits=3))
+
+
+@pytest.mark.parametrize("rounding", sorted(set(ROUNDERS) - {"nearest"}))
+def test_rounding_with_data_comes_closer_to_the_float_model(rounding):
+    model, batches = tiny_model("bert"), [tiny_batch(rows=6, tokens=20)]
+    options = {"autoround": {"iterations": 60}, "lkd": {"lr": 1e-3, "steps": 60}}.get(rounding, {})
+    config = MPQConfig(bits=3, groups=8, activation_bits=None, embedding_bits=8)
+    error = lambda name, **more: divergence(  # noqa: E731
+        model, quiet(model, calibration=batches, config=config, rounding={"name": name, **more}), batches)
+    assert error(rounding, **options) < 0.9 * error("nearest")
+
+
+def test_the_estimate_and_the_parts_are_printed(capsys):
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "above the lowest score" in printed and "compress: about" in printed and "fisher" in printed and printed.rindex("scoring") > printed.index("about")
 
 
 def test_errors_say_what_to_do():
     model = tiny_model("bert")
     with pytest.raises(ValueError, match="either a budget"):
-        compress(model, calibration=[tiny_batch()])
+        quiet(model, calibration=[tiny_batch()])
     with pytest.raises(ValueError, match="needs evaluate"):
-        compress(model, calibration=[tiny_batch()], max_drop=0.1)
-    with pytest.raises(ValueError, match="no calibration examples"):
-        compress(model, "4bits")
+        quiet(model, calibration=[tiny_batch()], max_drop=0.1)
+    with pytest.raises(ValueError, match="no calibration examples were given, and 'fisher' need"):
+        quiet(model, "4bits")
+    with pytest.raises(ValueError, match="'gptq' need"):
+        quiet(model, config=MPQConfig(bits=4), rounding="gptq")
+    with pytest.raises(ValueError, match=r"need input_ids, these have .*'text'.*tokenize"):
+        quiet(model, "4bits", [{"text": "hello"}])
+    with pytest.raises(ValueError, match="not both"):
+        quiet(model, "4bits", [tiny_batch()], max_drop=0.1, evaluate=len)
+    with pytest.raises(ValueError, match=r"a mapping with 'name' and options"):
+        quiet(model, "4bits", [tiny_batch()], scorer={"draws": 2})
+    with pytest.raises(ValueError, match="unknown rounding"):
+        quiet(model, "4bits", [tiny_batch()], rounding="guess")
     with pytest.raises(hf_mpq.core.BudgetError, match="smallest"):
-        compress(model, "1kB", [tiny_batch()])
+        quiet(model, "1kB", [tiny_batch()])
     with pytest.raises(ValueError, match="unknown scorer"):
-        compress(model, "4bits", [tiny_batch()], scorer="guess")
+        quiet(model, "4bits", [tiny_batch()], scorer="guess")
+
+
+def with_outliers():
+    """A bare model in which two channels of a normalisation are far from the others."""
+    model = tiny_model("bert", "bare")
+    with torch.no_grad():
+        model.encoder.layer[0].attention.output.LayerNorm.weight[3] = 20.0
+        model.encoder.layer[0].attention.output.LayerNorm.bias[5] = 40.0
+    return model
+
+
+def test_low_activations_get_shift_and_scale_by_default():
+    model, batches = with_outliers(), [tiny_batch(rows=6, tokens=20)]
+    config = MPQConfig(bits=8, groups=8, activation_bits=4)
+    chosen = {rule: quiet(model, calibration=batches, config=config, outliers=rule) for rule in ("none", "os+", None)}
+    errors = {rule: divergence(model, one, batches) for rule, one in chosen.items()}
+    assert errors[None] == errors["os+"] < 0.8 * errors["none"]
+
+
+@pytest.mark.parametrize("rule", ["none", "gamma", "os+"])
+def test_what_outliers_cost_is_inside_the_budget(rule):
+    model, batches = with_outliers(), [tiny_batch(rows=6, tokens=20)]
+    config = MPQConfig(bits=(2, 3, 4, 8), groups=8, activation_bits=4)
+    small = quiet(model, "0.3x", batches, config=config, outliers=rule)
+    assert 0.25 < hf_mpq.size_report(small).ratio <= 0.3

@@ -1,0 +1,200 @@
+"""The steps of training-free compression, each of which can be called alone."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
+from ..cost import COSTS
+from ..nn import calibrate_activations, correct_low_rank
+from ..outliers import OUTLIERS, suppress_outliers
+from ..rounding import ROUNDERS, correct_biases
+from ..search import ALLOCATORS, SCORERS
+from ..search.scorers import mean_divergence
+from .api import fix, quantize
+from .config import MPQConfig
+
+OUTLIER_BITS = 8
+"""Activations below this many bits get the default rule against outliers."""
+
+
+SCAN_SECONDS = 5e-8
+"""Scanning the scales of one weight at one precision, about, on a CPU core or two."""
+
+
+class TrainingFree:
+    """Scores once; allocates, quantizes and rounds for as many budgets as wanted. The float model is left as it is.
+
+    Args:
+        model: float, in the type it will have.
+        config: everything but the assignment.
+        choice: scorer, allocator, rounding and their options; all three named.
+        batches: keyword arguments of forward, as tensors.
+        evaluate: a model's score, higher is better; allocators that measure use it. None: minus the divergence from
+            the float model's outputs on `batches`.
+        progress: print an estimate, and show progress bars.
+
+    Attributes:
+        space: what may be chosen.
+        seconds: wall time spent in each step so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: MPQConfig,
+        choice: MethodSpec,
+        batches: Sequence[Mapping],
+        evaluate: Callable[[nn.Module], float] | None = None,
+        progress: bool = False,
+    ):
+        self.model, self.config = model, copy.deepcopy(config)
+        self.batches, self.evaluate, self.progress = batches, evaluate, progress
+        self.choose(choice)
+        if self.outlier_rule is not None and not self.config.input_affine:
+            self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule].parts)}  # budgets have room for it
+        self.space = self.config.resolve(model)
+        self.cost = COSTS["size"](self.space)
+        self.seconds: dict[str, float] = {}
+        self._reference: float | None = None
+        self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
+
+    def choose(self, choice: MethodSpec) -> None:
+        """Take other parts; scores are forgotten."""
+        self.choice, self._scores = choice, None
+        self.scorer = SCORERS[choice.scorer](**choice.scorer_options, progress=self.progress)
+        self.rounder = ROUNDERS[choice.rounding](**choice.rounding_options, progress=self.progress)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to choose."""
+        return any(spec.bits is None and len(spec.candidates) > 1 for spec in self.space.weights.values())
+
+    def scores(self) -> dict[str, Tensor]:
+        """How much each choice hurts; computed at the first call."""
+        if self._scores is None:
+            with self._timed("scoring"):
+                self._scores = self.scorer.score(self.model, self.space, self.batches)
+        return self._scores
+
+    def keep_scores(self, scores: dict[str, Tensor] | None) -> None:
+        """Use scores that were computed before; None computes them when they are needed."""
+        self._scores = scores
+
+    def assignment(self, budget: Budget | str) -> Assignment:
+        """The allocator's assignment for a budget."""
+        scores = self.scores()
+        with self._timed("allocation"):
+            allocate = ALLOCATORS[self.choice.allocator]
+            options = self.choice.allocator_options
+            return allocate(self.space, self.cost, budget, scores, self.damage, progress=self.progress, **options)
+
+    def everywhere(self, bits: int | None = None) -> Assignment:
+        """Every open sub-group at `bits`, or at its highest precision."""
+        chosen = {name: spec.candidates[-1] if bits is None else bits for name, spec in self.space.weights.items()}
+        matrices = {name: MatrixAssignment(spec.bits or (chosen[name],) * spec.layout.count, nested=spec.nested)
+                    for name, spec in self.space.weights.items()}  # fmt: skip
+        inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
+        return Assignment(matrices, inputs)
+
+    def damage(self, assignment: Assignment) -> float:
+        """How much worse than the float model an assignment is with nearest rounding, lower is better."""
+        model = self.quantized(assignment)
+        if self.evaluate is None:
+            return mean_divergence(self.model, model, self.batches)
+        return self.reference() - self.evaluate(model)
+
+    def reference(self) -> float:
+        """The float model's own score."""
+        if self._reference is None:
+            self._reference = self.evaluate(self.model)
+        return self._reference
+
+    def quantized(self, assignment: Assignment | None = None) -> nn.Module:
+        """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""
+        if self._prototype is None:
+            self._prototype = quantize(copy.deepcopy(self.model), self.config)
+        model = copy.deepcopy(self._prototype)
+        return model if assignment is None else fix(model, assignment)
+
+    def build(self, assignment: Assignment | None = None) -> nn.Module:
+        """A quantized copy of the model, rounded as chosen."""
+        with self._timed("quantization"):
+            model = self.quantized(assignment)
+            if self.batches:
+                calibrate_activations(model, self.batches)
+        rule = self.outlier_rule
+        if rule is not None:
+            with self._timed("outliers"):
+                suppress_outliers(model, self.batches, rule)
+        with self._timed("rounding"):
+            self.rounder.round(model, self.model, self.batches)
+            if any(spec.rank for spec in self.space.weights.values()):
+                correct_low_rank(model, self.model, self.batches)
+            if self.choice.bias_correction:
+                correct_biases(model, self.model, self.batches, progress=self.progress)
+        return model
+
+    @property
+    def outlier_rule(self) -> str | None:
+        """The rule against outliers: the chosen one; else shift and scale where activations go below 8 bits."""
+        bits = [self.config.activation_bits, *(rule.get("activation_bits") for rule in self.config.rules.values())]
+        lowest = min((b for b in bits if b is not None), default=OUTLIER_BITS)
+        if self.choice.outliers is None and self.batches and lowest < OUTLIER_BITS:
+            return "os+"
+        return None if self.choice.outliers == "none" else self.choice.outliers
+
+    def estimate(self, models: int = 1) -> float:
+        """About how many seconds scoring and building `models` models will take, from one timed forward pass."""
+        weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
+        seconds = SCAN_SECONDS * weights * (models + self.open)
+        if not self.batches:
+            return seconds
+        count = len(self.batches)
+        passes = self.scorer.forward_passes(self.space, count) if self.open else 0.0
+        passes += models * self.rounder.forward_passes(self.model, count)
+        return seconds + passes * self._forward_seconds()
+
+    @torch.no_grad()
+    def _forward_seconds(self) -> float:
+        inputs = {key: value for key, value in self.batches[len(self.batches) // 2].items() if "label" not in key}
+        device = next(self.model.parameters()).device
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        self.model(**inputs)  # the first pass is slower
+        start = perf_counter()
+        self.model(**inputs)
+        return perf_counter() - start
+
+    @contextmanager
+    def _timed(self, part: str):
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - start
+
+    def announce(self, models: int) -> None:
+        """Print how long it will take."""
+        if self.progress:
+            examples = sum(len(batch["input_ids"]) for batch in self.batches)
+            Console(stderr=True).print(
+                f"compress: about {readable(self.estimate(models))} for {models} model(s) from {examples} examples "
+                f"(scores: {self.choice.scorer}, allocation: {self.choice.allocator}, rounding: {self.choice.rounding})"
+            )
+
+    def summarise(self) -> None:
+        """Print how long each part took."""
+        if self.progress:
+            parts = ", ".join(f"{part} {readable(seconds)}" for part, seconds in self.seconds.items())
+            Console(stderr=True).print(f"compress: {parts}")
+
+
+def readable(seconds: float) -> str:
+    """`"8 s"`, `"3 min"`."""
+    return f"{max(seconds, 0.1):.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else \
+        f"{seconds / 60:.0f} min"  # fmt: skip

@@ -1,0 +1,19 @@
+"""Class-based quantization (Sun et al., DATE 2023): neurons that matter to more classes get more bits."""
+
+from ..core import METHODS, MethodSpec
+
+CLASS_BASED = METHODS.add("class-based", MethodSpec(
+    name="class-based",
+    paper="Sun et al., Class-based Quantization for Neural Networks, DATE 2023",
+    config={"bits": (0, 1, 2, 3, 4), "groups": "channel"},
+    scorer="class-importance",
+    allocator="threshold",
+    rounding="nearest",
+    deviations=(
+        "GELU gives almost no exact zeros, so a neuron is on a class's path when its Taylor score is above a share of "
+        "the layer's largest, not above 1e-50 (criterion='absolute' is the literal rule)",
+        "the threshold search is reconstructed: only the score is public, in code of the same group",
+        "one range for each row, not one for each layer",
+        "the refinement by distillation is a matter of training and not part of this",
+    ),
+))  # fmt: skip

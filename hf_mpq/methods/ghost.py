@@ -1,0 +1,19 @@
+"""GHOST's hybrid bits (Zhang et al., TGRS 2023): each matrix gets the fewest bits whose k-means distortion is small."""
+
+from ..core import METHODS, MethodSpec
+
+GHOST = METHODS.add("ghost", MethodSpec(
+    name="ghost",
+    paper="Zhang et al., Guided Hybrid Quantization for Object Detection in Remote Sensing, TGRS 2023",
+    config={"bits": (2, 3, 4, 5, 6, 7, 8), "groups": "matrix"},
+    scorer="distribution",
+    allocator="distortion",
+    rounding="nearest",
+    deviations=(
+        "distortion is divided by the variance of the weights and its threshold set by the budget; the paper's own "
+        "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', 'tau': 0.1}) gives an "
+        "encoder 7 or 8 bits nearly everywhere",
+        "weights are rounded by this library's quantizers, not DoReFa's, which relies on batch normalisation",
+        "its one-to-one self-teaching is a matter of training and not part of this",
+    ),
+))  # fmt: skip

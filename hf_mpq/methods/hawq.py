@@ -1,0 +1,22 @@
+"""HAWQ-v3's allocation (Yao et al., ICML 2021): Hessian trace times squared error, an integer program over matrices."""
+
+from ..core import METHODS, MethodSpec
+
+_QUERY_AND_KEY = r"(.*\.)(query|key|q_lin|k_lin|query_proj|key_proj|attn\.q|attn\.k)$"
+
+HAWQ_V3 = METHODS.add("hawq-v3", MethodSpec(
+    name="hawq-v3",
+    paper="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, ICML 2021 (trace: Dong et al., HAWQ-V2, 2020)",
+    config={"bits": (4, 8), "groups": "channel", "rules": {_QUERY_AND_KEY: {"tie": r"\1"}}},
+    scorer="hessian",
+    scorer_options={"measure": "trace"},
+    allocator="milp",
+    allocator_options={"formats": 1},
+    rounding="nearest",
+    deviations=(
+        "a weight matrix is a layer of the paper: one precision each, one scale for each row",
+        "query and key of a layer are tied, as the paper ties the tensors that meet in one addition",
+        "further limits (bit operations) go into allocator={'name': 'milp', 'formats': 1, 'limits': [...]}",
+        "scales are float16, not dyadic numbers; activations at 8 bits, one range per token",
+    ),
+))  # fmt: skip
