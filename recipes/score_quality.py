@@ -30,8 +30,9 @@ from hf_mpq.search.scorers import divergence, only_groups, output_divergence, re
 from hf_mpq.search.scorers.base import rounding_errors
 
 COMPARED = {
-    "distance (squared change)": ("distance", {}), "fisher": ("fisher", {}),
-    "fisher, diagonal": ("fisher", {"diagonal": True}), "hessian trace": ("hessian", {"draws": 4}),
+    "distance (squared change)": ("distance", {}), "fisher, projected": ("fisher", {}),
+    "fisher, Kronecker": ("fisher", {"form": "kronecker"}), "fisher, diagonal": ("fisher", {"form": "diagonal"}),
+    "hessian trace": ("hessian", {"draws": 4}),
     "hessian eigenvalue": ("hessian", {"measure": "eigenvalue", "per": "layer", "splits": 2, "iterations": 5}),
     "class importance": ("class-importance", {}), "distribution": ("distribution", {}), "gradient": ("gradient", {}),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Fisher information of row groups, in Kronecker form: one backward pass over a few hundred examples."""
+"""Fisher information of sub-groups: one backward pass over a few hundred examples."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,71 +7,110 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec
-from .base import SCORERS, Scorer, check_count, never_rising, open_matrices, rounding_errors
+from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, rounding_errors
 from .moments import Moment, MomentRecorder
 from .passes import batches_on, differentiating, tables
+from .projections import ProjectionRecorder
 from .sampled_loss import sampled_loss
+
+FORMS = ("projected", "kronecker", "diagonal")
+_Layers = Mapping[str, tuple[nn.Module, WeightSpec]]
 
 
 @SCORERS.register("fisher")
 class FisherScorer(Scorer):
-    """`S(b) = 1/2 sum_rows d_i dw_i A dw_i^T`: the second-order estimate of the KL divergence per example that rounding
-    a sub-group to b bits causes, with `A = E[x x^T]` over tokens and `d_i` the squared gradient of output i, summed
-    over the tokens of an example.
+    """The second-order estimate of the KL divergence per example that rounding a sub-group to b bits causes.
 
-    Labels are drawn from the model (the true Fisher, not the empirical one, which vanishes at convergence). Padding is
-    left out of A. Tables use how often a row is read (with half a count for each row) in place of A.
-    Our own composition after K-FAC (Martens and Grosse, 2015).
+    `"projected"` is the Gauss-Newton form of the sub-group itself, `S(b) = 1/2 E_n[<grad_n, dW_b>^2]`, with the
+    gradient of example n summed over its tokens. It keeps what the tokens and the rows of a sub-group do together.
 
-    Memory: one A for each distinct input (query, key and value share theirs), 540 MB for BERT-base.
+    `"kronecker"` is `1/2 sum_rows d_i dw_i A dw_i^T` with `A = E[x x^T]` over tokens and `d_i` the squared gradient of
+    output i summed over the tokens of an example (after K-FAC, Martens and Grosse, 2015). It takes inputs to be
+    independent of gradients and tokens of each other, which they are not in BERT; see recipes/RESULTS.md. `"diagonal"`
+    keeps only the diagonal of A: the cheapest, and blind to correlated inputs.
+
+    Gradients are those of outputs drawn from the model (see `sampled_loss`): the true Fisher information, not the
+    empirical one, which vanishes at convergence. Padding counts for nothing. Rows of a table count as read half a time
+    more than they were seen. Our own composition.
+
+    Memory: projected, four bytes for each weight and candidate (1.7 GB for the encoder of BERT-base and five);
+    kronecker, one A for each distinct input (540 MB).
 
     Args:
-        diagonal: use only the diagonal of A: less memory and time, and blind to correlated inputs.
-        draws: labels drawn for each example; each further one costs a backward pass and lowers the noise.
-        seed: of the drawn labels.
+        form: `"projected"`, `"kronecker"` or `"diagonal"`.
+        draws: of outputs for each example; each further one costs a backward pass and lowers the noise.
+        seed: of the draws.
         progress: show a progress bar.
     """
 
-    def __init__(self, diagonal: bool = False, draws: int = 1, seed: int = 0, progress: bool = False):
-        self.diagonal, self.draws = diagonal, check_count("draws", draws)
+    def __init__(self, form: str = "projected", draws: int = 1, seed: int = 0, progress: bool = False):
+        self.form, self.draws = check_choice("form", form, FORMS), check_count("draws", draws)
         self.seed, self.progress = seed, progress
 
     def forward_passes(self, space: PrecisionSpace, batches: int) -> float:
-        return batches * (1.5 + 2.0 * self.draws)
+        widest = max((len(spec.candidates) for spec in space.weights.values()), default=0)
+        each = 2.0 + (widest if self.form == "projected" else 0.0)
+        return batches * (1.5 + each * self.draws)
 
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         layers = open_matrices(model, space)
-        moments, examples = self._collect(model, {name: module for name, (module, _) in layers.items()}, batches)
+        scores = self._projected if self.form == "projected" else self._kronecker
+        return {name: never_rising(table) for name, table in scores(model, layers, batches).items()}
+
+    def _projected(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
+        given = batches_on(model, batches)
+        with ProjectionRecorder(layers) as recorder:
+            for batch, backward in self._passes(model, given):
+                recorder.begin(len(batch))
+                backward()
+                recorder.finish()
+        drawn = sum(map(len, given)) * self.draws
+        return {
+            name: 0.5 * (total + recorder.unseen(name) if isinstance(layers[name][0], nn.Embedding) else total) / drawn
+            for name, total in recorder.totals.items()
+        }
+
+    def _kronecker(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
+        given = batches_on(model, batches)
+        modules = {name: module for name, (module, _) in layers.items()}
+        with MomentRecorder(modules, self.form == "diagonal") as moments:
+            for _, backward in self._passes(model, given, moments):
+                backward()
+        drawn = sum(map(len, given)) * self.draws
         shown = track(layers.items(), "scoring", disable=not self.progress)
         return {
-            name: self._scores(module, spec, moments.inputs(name), moments.gradients[name], examples)
+            name: _kronecker_table(module, spec, moments.inputs(name), moments.gradients[name], drawn)
             for name, (module, spec) in shown
         }
 
-    def _collect(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Mapping]
-    ) -> tuple[MomentRecorder, int]:
-        """Moments, and how many times an example was drawn a label."""
-        given, reached = batches_on(model, batches), tables(model)
+    def _passes(self, model: nn.Module, given: list, moments: MomentRecorder | None = None):
+        """Run forward; yield each batch with its backward pass, once for each draw."""
+        reached = tables(model)
         generator = torch.Generator(reached[0].device).manual_seed(self.seed)
-        with MomentRecorder(layers, self.diagonal) as moments, differentiating(model, reached):
+        with differentiating(model, reached):
             for batch in track(given, "gradients", disable=not self.progress):
-                moments.mask = batch.mask
+                if moments is not None:
+                    moments.mask = batch.mask
                 output = model(**batch.inputs)
-                moments.flush()
+                if moments is not None:
+                    moments.flush()
                 for draw in range(self.draws):
                     loss = sampled_loss(output, batch.mask, generator)
-                    torch.autograd.grad(loss, reached, retain_graph=draw + 1 < self.draws, allow_unused=True)
-        return moments, sum(map(len, given)) * self.draws
+                    last = draw + 1 == self.draws
+                    yield batch, lambda loss=loss, last=last: torch.autograd.grad(
+                        loss, reached, retain_graph=not last, allow_unused=True
+                    )
 
-    @torch.no_grad()
-    def _scores(self, module: nn.Module, spec: WeightSpec, inputs: Moment, gradients, examples: int) -> Tensor:
-        gradients = torch.as_tensor(gradients, device=module.weight.device) / examples
-        columns = []
-        for error in rounding_errors(module.weight, spec):
-            weighted = _weighted_squares(error, inputs, gradients, isinstance(module, nn.Embedding))
-            columns.append(0.5 * spec.layout.reduce(weighted, "sum").double())
-        return never_rising(torch.stack(columns, dim=1))
+
+@torch.no_grad()
+def _kronecker_table(module: nn.Module, spec: WeightSpec, inputs: Moment, gradients, drawn: int) -> Tensor:
+    """`(groups, candidates)`."""
+    gradients = torch.as_tensor(gradients, device=module.weight.device) / drawn
+    columns = []
+    for error in rounding_errors(module.weight, spec):
+        weighted = _weighted_squares(error, inputs, gradients, isinstance(module, nn.Embedding))
+        columns.append(0.5 * spec.layout.reduce(weighted, "sum").double())
+    return torch.stack(columns, dim=1)
 
 
 def _weighted_squares(error: Tensor, inputs: Moment, gradients: Tensor, table: bool) -> Tensor:

@@ -1,19 +1,20 @@
-"""A loss whose gradients have the Fisher information as their second moment: labels are drawn from the model itself."""
+"""A loss whose gradients have the Fisher information as their second moment: its outputs are drawn from the model."""
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers.utils import ModelOutput
 
 from .passes import real_tokens, without_padding
 
 
 def sampled_loss(output: ModelOutput, attention_mask: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Sum over the examples of minus the log-likelihood of labels drawn from the model.
+    """A sum over the examples whose gradient in the outputs has mean zero and their Fisher information as covariance.
 
-    Classes, of examples or of tokens that are not padding, and start and end positions are drawn from their softmax.
-    A regression output and a bare model's hidden states are taken as means of unit Gaussians, whose log-likelihood has
-    the drawn noise as its gradient.
+    For classes (of examples, of tokens that are not padding, or of start and end positions) that is
+    `diag(p) - p p^T`, as of the log-likelihood of a label drawn from the model. Random signs are drawn instead of
+    labels: the covariance is the same, but a confident model's labels hardly ever differ from its prediction, so that a
+    few examples would decide everything. A regression output and a bare model's hidden states are taken as means of
+    unit Gaussians.
     """
     if "start_logits" in output:
         spans = (output["start_logits"], output["end_logits"])
@@ -27,9 +28,11 @@ def sampled_loss(output: ModelOutput, attention_mask: Tensor | None, generator: 
 
 
 def _class_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """`(n, classes)`"""
-    labels = torch.multinomial(logits.detach().float().softmax(-1), 1, generator=generator).squeeze(1)
-    return cross_entropy(logits.float(), labels, reduction="sum")
+    """With signs e, the gradient is `sqrt(p) * e - p <sqrt(p), e>`; `(n, classes)`."""
+    chances = logits.detach().float().softmax(-1)
+    signs = 2.0 * torch.randint(0, 2, chances.shape, generator=generator, device=logits.device) - 1
+    drawn = chances.sqrt() * signs
+    return (logits.float() * (drawn - chances * drawn.sum(-1, keepdim=True))).sum()
 
 
 def _gaussian_loss(means: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,93 @@
+"""Inner products of each example's gradient with the changes that candidates make, sub-group by sub-group."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ...core import WeightSpec
+from .base import rounding_errors
+
+UNSEEN = 0.5
+"""How often a row of a table counts as read beyond what was seen."""
+
+
+class ProjectionRecorder:
+    """Hooks that collect `E_n[<grad_n, dW_b>^2]` while batches run forward and backward; used as a context manager.
+
+    The inner product of a linear layer is that of its output gradient with `x dW^T`, summed over the tokens and rows of
+    a sub-group before it is squared. What does not have the batch in front (positions) is summed over the examples too:
+    their gradients are independent with mean zero, so products between them vanish on average.
+
+    Args:
+        layers: name to linear layer or table, with its spec.
+
+    Attributes:
+        totals: name to summed squares, `(groups, candidates)` float64.
+    """
+
+    def __init__(self, layers: Mapping[str, tuple[nn.Module, WeightSpec]]):
+        self.layers = layers
+        self.changes = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
+        self.totals = {name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
+                       for name, (_, spec) in layers.items()}  # fmt: skip
+        self._squares = {name: 0.0 for name in layers}  # of gradients behind a table, summed over tokens: (in,)
+        self._tokens = dict.fromkeys(layers, 0)
+        self._examples, self._found = 0, {}
+
+    def __enter__(self) -> "ProjectionRecorder":
+        self._hooks = [module.register_forward_hook(self._forward(name)) for name, (module, _) in self.layers.items()]
+        return self
+
+    def __exit__(self, *error) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def begin(self, examples: int) -> None:
+        """Before each backward pass."""
+        self._examples, self._found = examples, {}
+
+    def finish(self) -> None:
+        """After each backward pass."""
+        for name, products in self._found.items():  # (examples or 1, groups, candidates)
+            self.totals[name] += products.double().square().sum(0).cpu()
+
+    def unseen(self, name: str) -> Tensor:
+        """For a table: what every row would add if it had been read `UNSEEN` times more, `(groups, candidates)`."""
+        spec, mean = self.layers[name][1], self._squares[name] / max(self._tokens[name], 1)
+        columns = [spec.layout.reduce(change.square() * mean, "sum") for change in self.changes[name]]
+        return UNSEEN * torch.stack(columns, dim=1).double().cpu()
+
+    def _forward(self, name: str):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            x = inputs[0].detach()
+            output.register_hook(lambda gradient: self._backward(name, x, gradient.detach().float()))
+
+        return hook
+
+    @torch.no_grad()
+    def _backward(self, name: str, x: Tensor, gradient: Tensor) -> None:
+        module, spec = self.layers[name]
+        table = isinstance(module, nn.Embedding)
+        if table:
+            self._squares[name] = self._squares[name] + gradient.flatten(0, -2).square().sum(0)
+            self._tokens[name] += int((gradient.abs().amax(-1) > 0).sum())  # padding has no gradient
+        count = len(gradient) if len(gradient) == self._examples else 1
+        parts = [self._products(spec, x, gradient.reshape(count, -1, gradient.shape[-1]), change, table)
+                 for change in self.changes[name]]  # fmt: skip
+        self._found[name] = self._found.get(name, 0) + torch.stack(parts, dim=2)
+
+    @staticmethod
+    def _products(spec: WeightSpec, x: Tensor, gradient: Tensor, change: Tensor, table: bool) -> Tensor:
+        """`(count, groups)`; `gradient` `(count, tokens, out)`."""
+        count, layout = len(gradient), spec.layout
+        if table:
+            ids = x.reshape(count, -1)
+            products = change[ids] * gradient
+            if layout.axis == 1:
+                return layout.reduce_lines(products.sum(1).T, "sum").T
+            groups = layout.index(ids.device)[ids]
+            return gradient.new_zeros(count, layout.count).scatter_add_(1, groups, products.sum(-1))
+        rows = x.float().reshape(count, -1, x.shape[-1])
+        moved = rows @ change.T * gradient if layout.axis == 0 else gradient @ change * rows
+        return layout.reduce_lines(moved.sum(1).T.contiguous(), "sum").T
