@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import (
     CONFIG_MAPPING,
@@ -30,6 +31,9 @@ _DISTILBERT = {"vocab_size": VOCABULARY, "dim": 32, "hidden_dim": 56, "n_layers"
                "max_position_embeddings": 40}  # fmt: skip
 
 FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta-v2", "mpnet", "modernbert"]
+_DISTINCT = ("bert", "albert", "deberta-v2", "modernbert")
+MOST = [name if name in _DISTINCT else pytest.param(name, marks=pytest.mark.full) for name in FAMILIES]
+"""Families whose code differs most run always, the others in the full run."""
 HEADS = {
     "bare": AutoModel,
     "sequence": AutoModelForSequenceClassification,

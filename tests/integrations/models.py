@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -11,13 +10,9 @@ from safetensors.torch import load_file, save_file
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixAssignment
-from tests.tiny import FAMILIES, HEADS, tiny_model
+from tests.tiny import HEADS, tiny_model
 
 MIXED = (8, 2, 3, 4, 0)
-_DISTINCT = ("bert", "albert", "deberta-v2", "modernbert")
-MOST = [name if name in _DISTINCT else pytest.param(name, marks=pytest.mark.full) for name in FAMILIES]
-"""Families whose code differs most run always, the others in the full run."""
-
 
 def mixed_assignment(model, config: MPQConfig, cycle: tuple[int, ...] = MIXED) -> Assignment:
     """Precisions in turn in every encoder matrix, 8 bits elsewhere."""

@@ -12,9 +12,9 @@ from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixAssignment
 from hf_mpq.nn import MPQEmbedding, MPQLayerNorm, MPQTiedLinear, PackedTiedLinear
 from hf_mpq.nn.walk import matrices
-from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+from tests.tiny import FAMILIES, MOST, outputs, tiny_batch, tiny_model
 
-from .models import MOST, close, differ, mixed_model, read_tensors, reload, stored_model
+from .models import close, differ, mixed_model, read_tensors, reload, stored_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

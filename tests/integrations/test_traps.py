@@ -20,10 +20,9 @@ from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedMatrix, PackedTiedLinear
 from hf_mpq.nn.walk import matrices
 from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS
-from tests.tiny import FAMILIES, HEADS, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
+from tests.tiny import FAMILIES, HEADS, MOST, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
 
 from .models import (
-    MOST,
     close,
     differ,
     mixed_model,

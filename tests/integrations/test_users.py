@@ -18,9 +18,9 @@ from hf_mpq import MPQConfig
 from hf_mpq.nn import MPQLinear, PackedLinear
 from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedModule
-from tests.tiny import outputs, tiny_batch, tiny_model
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 
-from .models import MOST, close, differ, read_config, read_metadata, read_tensors, reload, stored_model
+from .models import close, differ, read_config, read_metadata, read_tensors, reload, stored_model
 
 STORAGES = ("trainable", "packed")
 TEXTS = ["the cat sat", "on the mat mat mat", "sat"]

@@ -20,7 +20,7 @@ from tests.contracts.test_sizes import bytes_on_disk
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.nn.test_packed_layers import assert_twins, with_dead
 from tests.outliers.cases import batches, spiky_model
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, outputs, tiny_batch, tiny_model
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -67,7 +67,7 @@ def test_the_error_is_at_most_that_of_a_plain_decomposition(rank):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_there_and_back(family, tmp_path):
     plain = tiny_model(family)
     config = MPQConfig(groups="channel", low_rank=6, rules={r"query|q_lin|\.q$": {"low_rank": 2}}, activation_bits=None)

@@ -18,9 +18,9 @@ from tests.contracts.test_folding import pruned_assignment
 from tests.contracts.test_round_trips import same_state, state_of
 from tests.contracts.test_sizes import bytes_on_disk
 from tests.outliers.cases import EXACT, batches, make_float, spiky_model, spiky_quantized
-from tests.tiny import FAMILIES, HEADS, outputs
+from tests.tiny import HEADS, MOST, outputs
 
-every_family = pytest.mark.parametrize("family", FAMILIES)
+every_family = pytest.mark.parametrize("family", MOST)
 FEW = {"gamma": {}, "os+": {"points": 10}}
 every_rule = pytest.mark.parametrize("rule", list(OUTLIERS))
 

@@ -12,7 +12,7 @@ from hf_mpq.nn import MPQLinear, PackedLinear
 from hf_mpq.nn.walk import matrices
 from hf_mpq.rounding import ROUNDERS, correct_biases
 from tests.rounding.models import QUICK, batches, mixed, output_error, quantized, same, state_of, weights_of
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_model
+from tests.tiny import HEADS, MOST, outputs, tiny_model
 
 
 def rounder(name: str, **options):
@@ -26,7 +26,7 @@ def untouched(model) -> bool:
 
 
 @pytest.mark.parametrize("name", list(ROUNDERS))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_what_was_chosen_is_what_is_packed(family, name):
     reference = tiny_model(family)
     before = state_of(reference)

@@ -9,7 +9,7 @@ from hf_mpq.nn import absolute_name
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import divergence, mean_divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
-from tests.tiny import FAMILIES, HEADS, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 4), groups=2, quantizer="minmax")
 LAST = {"modernbert": "layers.1.mlp.Wo", "distilbert": "transformer.layer.1.ffn.lin2",
@@ -69,7 +69,7 @@ def test_divergence_of_every_head(head):
     torch.testing.assert_close(found, torch.cat(values), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_beginning_at_the_changed_layer_is_exact(family):
     model = tiny_model(family)
     state = {key: value.clone() for key, value in model.state_dict().items()}

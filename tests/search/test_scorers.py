@@ -10,7 +10,7 @@ from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
 from hf_mpq.search.scorers.moments import MomentRecorder
-from tests.tiny import FAMILIES, HEADS, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=4)
 
@@ -44,7 +44,7 @@ def snapshot(model) -> dict:
 
 
 @pytest.mark.parametrize("scorer", list(SCORERS))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_contract(family, scorer):
     model = tiny_model(family).train()
     list(model.modules())[-1].eval()

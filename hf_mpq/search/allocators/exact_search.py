@@ -8,7 +8,8 @@ from ...core import BudgetError
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix
 from .column_prices import reader_prices
-from .knapsack import Array, Choice, Knapsack, fitting_moves
+from .filling import fill
+from .knapsack import Array, Choice, Knapsack
 from .units import Units
 
 
@@ -25,6 +26,8 @@ class ExactSearch:
         self.units, self.cost, self.budget = units, cost, limit
         self.limit = limit * (1 + 1e-12)  # room for the rounding of sums
         self.knapsack = Knapsack(units.prices(cost), units.score)
+        self._seen: tuple[Choice, dict[str, ExactMatrix]] | None = None
+        self._around: tuple[Choice, tuple[Knapsack, float]] | None = None
 
     def run(self) -> tuple[Choice, float]:
         """The best choice found within the limit, `(units,)`, and its exact cost; raises BudgetError when none is."""
@@ -37,7 +40,13 @@ class ExactSearch:
 
     def spent(self, choice: Choice) -> float:
         """The exact cost."""
-        return self.cost.of_matrices(self.units.matrices(choice))
+        return self.cost.of_matrices(self._matrices(choice))
+
+    def _matrices(self, choice: Choice) -> dict[str, ExactMatrix]:
+        """The assignment matrix by matrix; the last one is kept."""
+        if self._seen is None or not np.array_equal(self._seen[0], choice):
+            self._seen = choice.copy(), self.units.matrices(choice)
+        return self._seen[1]
 
     def _project(self, rounds: int = 12) -> tuple[Choice, float]:
         """The best knapsack solution whose exact cost keeps the limit, and that cost.
@@ -105,55 +114,31 @@ class ExactSearch:
 
         Columns that are dead in `choice` cost nothing, and a row also costs the column that reads it.
         """
-        matrices = self.units.matrices(choice)
+        if self._around is not None and np.array_equal(self._around[0], choice):
+            return self._around[1]
+        matrices = self._matrices(choice)
         readers = reader_prices(self.units.space, self.cost, matrices)
-        live = Knapsack(self.units.prices(self.cost, _columns(matrices), readers), self.units.score)
-        return live, live.total_cost(choice) + self.limit - spent
+        live = Knapsack(self.units.prices(self.cost, live_columns(matrices), readers), self.units.score)
+        self._around = choice.copy(), (live, live.total_cost(choice) + self.limit - spent)
+        return self._around[1]
 
     def fill(self, choice: Choice) -> Choice:
         """What the limit leaves over, used by moves until not one fits."""
         return self._fill(choice, self.spent(choice))[0]
 
     def _fill(self, choice: Choice, spent: float) -> tuple[Choice, float]:
-        """Apply moves, dead columns now known, until not one fits by its exact cost.
+        return fill(choice, spent, self._moves, self.units.move_kinds, self._within)
 
-        Moves of one kind of unit between the same choices are taken to cost the same: when one does not fit, none does.
-        """
-        moves = self._moves(choice)
-        while True:
-            units, targets = fitting_moves(*moves, self.limit - spent)
-            if not len(units):
-                return choice, spent
-            accepted = self._accept(choice, units, targets)
-            if accepted is not None:
-                choice, spent = accepted
-                moves = self._moves(choice)
-            else:
-                kinds = self._move_kinds(choice)
-                moves[1][kinds == kinds[units[0], targets[0]]] = 0
+    def _moves(self, choice: Choice, spent: float) -> tuple[Array, Array, float]:
+        """Price and gain of every move, `(units, choices)`, at the columns that are live now; and the room."""
+        columns = live_columns(self._matrices(choice))
+        return *Knapsack(self.units.prices(self.cost, columns), self.units.score).moves(choice), self.limit - spent
 
-    def _moves(self, choice: Choice) -> tuple[Array, Array]:
-        """Price and gain of every move, `(units, choices)`, at the columns that are live now."""
-        columns = _columns(self.units.matrices(choice))
-        return Knapsack(self.units.prices(self.cost, columns), self.units.score).moves(choice)
-
-    def _accept(self, choice: Choice, units: Choice, targets: Choice) -> tuple[Choice, float] | None:
-        """The longest halving of the moves that fits, with its cost; None when not even the first does."""
-        count = len(units)
-        while count:
-            attempt = choice.copy()
-            attempt[units[:count]] = targets[:count]
-            spent = self.spent(attempt)
-            if spent <= self.limit:
-                return attempt, spent
-            count //= 2
-        return None
-
-    def _move_kinds(self, choice: Choice) -> Choice:
-        """A number for each kind of move, `(units, choices)`."""
-        width = self.units.score.shape[1]
-        return (self.units.kinds * width + choice)[:, None] * width + np.arange(width)
+    def _within(self, choice: Choice) -> float | None:
+        spent = self.spent(choice)
+        return spent if spent <= self.limit else None
 
 
-def _columns(matrices: Mapping[str, ExactMatrix]) -> dict[str, int]:
+def live_columns(matrices: Mapping[str, ExactMatrix]) -> dict[str, int]:
+    """Input columns of each matrix that are still read."""
     return {name: matrix.live_columns for name, matrix in matrices.items()}

@@ -75,7 +75,7 @@ class Knapsack:
         if not steps:
             return self.every, self.every, np.zeros(0), np.zeros(0)
         unit, choice, price, gain = (np.concatenate(column) for column in zip(*steps))
-        order = np.argsort(-gain / price, kind="stable")
+        order = falling_order(gain / price)
         return unit[order], choice[order], price[order], gain[order]
 
     def _steps_within(self, limit: float) -> tuple[int, float]:
@@ -107,13 +107,20 @@ class Knapsack:
         return choice
 
 
+def falling_order(keys: Array) -> Choice:
+    """The stable order of falling `keys`; a stable sort is slow, and only needed where some are equal."""
+    order = np.argsort(-keys)
+    found = keys[order]
+    return order if (found[1:] != found[:-1]).all() else np.argsort(-keys, kind="stable")
+
+
 def fitting_moves(price: Array, gain: Array, room: float) -> tuple[Choice, Choice]:
     """Units and choices of moves that fit into `room` together: the largest gain per cost first, one for each unit."""
     fits = (gain > 0) & (price <= room)
     ratio = np.divide(gain, np.maximum(price, 1e-300), out=np.zeros_like(gain), where=fits)
     best = ratio.argmax(axis=1)
     units = np.flatnonzero(fits.any(axis=1))
-    units = units[np.argsort(-ratio[units, best[units]], kind="stable")]
+    units = units[falling_order(ratio[units, best[units]])]
     spent = np.maximum(price[units, best[units]], 0).cumsum()
     units = units[: np.searchsorted(spent, room, side="right")]
     return units, best[units]

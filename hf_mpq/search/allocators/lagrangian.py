@@ -9,6 +9,7 @@ from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Scores
 from .exact_search import ExactSearch
+from .start import spending
 from .units import Units
 
 
@@ -25,6 +26,7 @@ class LagrangianResult:
         limit: what the cost must not exceed, in the same unit.
         unit: of cost and limit.
         multiplier: score that one more unit of cost would save.
+        count: sub-groups chosen; tied ones count once.
     """
 
     assignment: Assignment
@@ -34,6 +36,7 @@ class LagrangianResult:
     limit: float
     unit: str
     multiplier: float
+    count: int
 
     @property
     def gap(self) -> float:
@@ -42,8 +45,11 @@ class LagrangianResult:
 
     @property
     def summary(self) -> str:
-        """Cost and gap in a line."""
-        return f"{self.cost:,.6g} of {self.limit:,.6g} {self.unit}, at most {self.gap:.2%} above the lowest score"
+        """Count, cost and gap in a line."""
+        return f"{self.count:,} sub-groups, {spending(self.cost, self.limit, self.unit)}, gap {self.gap:.2%}"
+
+    def __str__(self) -> str:
+        return self.summary
 
 
 @ALLOCATORS.register("lagrangian")
@@ -81,4 +87,4 @@ def solve(
     choice, spent = search.run()
     bound, multiplier = search.bound(choice, spent)
     return LagrangianResult(search.units.assignment(choice), search.knapsack.total_score(choice), bound, spent, limit,
-                            measured.unit, multiplier)  # fmt: skip
+                            measured.unit, multiplier, len(choice))  # fmt: skip

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable
-from itertools import islice, product
+from itertools import product
+from math import prod
 
 import numpy as np
+from rich.progress import track
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
 from .base import ALLOCATORS, Scores
 from .exact_search import ExactSearch
-from .knapsack import Choice
+from .knapsack import Array, Choice
 from .start import begin, no_scores
 
 
@@ -27,7 +29,7 @@ def allocate_ranked(
     progress: bool = False,
 ) -> Assignment:
     """The best of `ranked_candidates`."""
-    return ranked_candidates(space, cost, budget, scores, evaluate, 1, evaluations, combinations, seed)[0][0]
+    return ranked_candidates(space, cost, budget, scores, evaluate, 1, evaluations, combinations, seed, progress)[0][0]
 
 
 def ranked_candidates(
@@ -40,6 +42,7 @@ def ranked_candidates(
     evaluations: int = 32,
     combinations: int = 20_000,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[tuple[Assignment, float]]:
     """Assignments in which all layers are alike, best first, each with its damage (or its score without `evaluate`).
 
@@ -51,6 +54,7 @@ def ranked_candidates(
         evaluations: at most so many are measured: those of the lowest scores, or without scores the dearest ones.
         combinations: above so many, a random sample of as many is taken.
         seed: of that sample.
+        progress: show a progress bar while measuring.
 
     Raises:
         BudgetError, ValueError: as `Allocator` says; ValueError also when there are neither scores nor `evaluate`.
@@ -59,32 +63,62 @@ def ranked_candidates(
         raise ValueError("ranking needs scores or evaluate, a function from an assignment to its damage")
     search = begin(space, cost, budget, no_scores(space) if scores is None else scores)
     search.smallest()
-    fitting = _fitting(search, combinations, np.random.default_rng(seed))
-    sums = search.knapsack.total_score if scores is not None else lambda choice: -search.knapsack.total_cost(choice)
-    found = sorted(((sums(choice), number) for number, choice in enumerate(fitting)))
-    best = [fitting[number] for _, number in found]
+    wanted = keep if evaluate is None else evaluations
+    found = _fitting(search, scores is not None, wanted, combinations, np.random.default_rng(seed))
+    assignments = [(search.units.assignment(choice), value) for choice, value in found]
     if evaluate is None:
-        return [(search.units.assignment(choice), value) for choice, (value, _) in zip(best[:keep], found)]
-    assignments = [search.units.assignment(choice) for choice in best[:evaluations]]
-    return sorted(((a, evaluate(a)) for a in assignments), key=lambda pair: pair[1])[:keep]
+        return assignments
+    measured = track(assignments, "ranking", disable=not progress)
+    return sorted(((one, evaluate(one)) for one, _ in measured), key=lambda pair: pair[1])[:keep]
 
 
-def _fitting(search: ExactSearch, combinations: int, random: np.random.Generator) -> list[Choice]:
-    """Every combination (or a sample) that keeps the limit by its exact cost."""
+def _fitting(
+    search: ExactSearch, by_score: bool, wanted: int, combinations: int, random: np.random.Generator
+) -> list[tuple[Choice, float]]:
+    """The first `wanted` combinations within the limit, with the value that they are ordered by: score, or minus cost.
+
+    Whole matrices of one precision have no map, so without pruning the exact cost is the linear one plus a constant;
+    pruning may only save more.
+    """
     kinds = _kinds(search)
-    widths = [int(np.isfinite(search.units.score[kinds == kind]).sum(axis=1).min()) for kind in range(kinds.max() + 1)]
-    total = int(np.prod([float(width) for width in widths]))
-    every = product(*(range(width) for width in widths))
-    if total > combinations:
-        every = ([int(random.integers(width)) for width in widths] for _ in range(combinations))
-    choices = (np.array(one)[kinds] for one in islice(every, min(total, combinations)))
-    linear = search.knapsack.total_cost(search.knapsack.cheapest) - search.spent(search.knapsack.cheapest)
-    near = (choice for choice in choices if search.knapsack.total_cost(choice) - linear <= 1.1 * search.limit)
-    fitting = [choice for choice in near if search.spent(choice) <= search.limit]
+    every = _combinations(search, kinds, combinations, random)  # (combinations, kinds)
+    costs, scores = (_sums(table, kinds, every) for table in (search.knapsack.cost, search.knapsack.score))
+    values, dearest = scores if by_score else -costs, every[costs.argmax()][kinds]
+    linear = costs + search.spent(dearest) - search.knapsack.total_cost(dearest)
+    prunes = np.array([(search.units.candidates[kinds == kind, 0] == 0).any() for kind in range(every.shape[1])])
+    plain = ~((every == 0) & prunes).any(axis=1)
+    possible = (linear <= search.limit * (1 + 1e-9)) | ~plain
+    order = np.argsort(values, kind="stable")
+    fitting: list[tuple[Choice, float]] = []
+    for number in order[possible[order]]:
+        choice = every[number][kinds]
+        if search.spent(choice) <= search.limit:
+            fitting.append((choice, float(values[number])))
+        if len(fitting) == wanted:
+            break
     if not fitting:
-        raise BudgetError(f"no combination was found within the budget of {search.budget:,.6g} {search.cost.unit}; the "
-                          f"smallest possible is {search.smallest():,.6g}; try more combinations")  # fmt: skip
+        least = f"{search.smallest():,.6g} {search.cost.unit}"
+        raise BudgetError(f"no combination was found within the budget of {search.budget:,.6g} {search.cost.unit}; try "
+                          f"more combinations; the smallest possible is {least}")  # fmt: skip
     return fitting
+
+
+def _combinations(search: ExactSearch, kinds: Choice, most: int, random: np.random.Generator) -> Choice:
+    """Position of the choice of each kind, `(combinations, kinds)`: all, or a sample with the lowest of all."""
+    counts = np.isfinite(search.units.score).sum(axis=1)
+    widths = [int(counts[kinds == kind].min()) for kind in range(kinds.max(initial=-1) + 1)]
+    if prod(widths) <= most:
+        return np.array(list(product(*map(range, widths)))).reshape(prod(widths), len(widths))
+    drawn = random.integers(0, widths, size=(most, len(widths)))
+    return np.unique(np.concatenate([np.zeros((1, len(widths)), int), drawn]), axis=0)
+
+
+def _sums(table: Array, kinds: Choice, every: Choice) -> Array:
+    """Sum of `table` `(units, choices)` for each combination: `(combinations,)`."""
+    found = np.zeros(len(every))
+    for kind, positions in enumerate(every.T):
+        found += table[kinds == kind].sum(axis=0)[positions]
+    return found
 
 
 def _kinds(search: ExactSearch) -> Choice:

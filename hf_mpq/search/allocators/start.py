@@ -41,3 +41,10 @@ def largest_within(search: ExactSearch, count: int, choice_of) -> tuple[int, Cho
         else:
             high = middle - 1
     return low, best
+
+
+def spending(cost: float, limit: float, unit: str) -> str:
+    """What is spent of what may be, such as "12.00 of 12.00 MB"."""
+    if unit == "bytes" and limit >= 1e5:
+        cost, limit, unit = cost / 1e6, limit / 1e6, "MB"
+    return f"{cost:,.2f} of {limit:,.2f} {unit}" if limit < 1e4 else f"{cost:,.6g} of {limit:,.6g} {unit}"

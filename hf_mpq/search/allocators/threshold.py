@@ -11,7 +11,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
-from .start import begin, needed
+from .start import begin, largest_within, needed
 
 
 @ALLOCATORS.register("threshold")
@@ -32,7 +32,8 @@ def allocate_by_thresholds(
     candidate (of `class-importance`, gamma), measured in ranks from 0 to 1 so that a step always moves some sub-groups.
     All thresholds begin at 0, everything at its highest candidate. The highest threshold is raised by steps while
     `evaluate` stays within its allowance, then the next one with a larger allowance; it ends as soon as the budget is
-    met. If it is not met by then, the threshold whose step hurts least is raised, again and again.
+    met. If it is not met by then, the threshold whose step hurts least is raised, again and again. Of the last step as
+    much is taken back as the budget allows. There are at most `thresholds / step` evaluations.
 
     Args:
         evaluate: damage of an assignment, lower is better, 0 for the float model; needed.
@@ -58,6 +59,7 @@ def allocate_by_thresholds(
         for number in reversed(range(thresholds.count)):
             thresholds.raise_while(number, first_drop * ratio ** (thresholds.count - 1 - number))
         thresholds.raise_until_met()
+    thresholds.settle()
     return search.units.assignment(thresholds.choice())
 
 
@@ -68,7 +70,9 @@ class _Thresholds:
         self.search, self.step, self.evaluate = search, step, evaluate
         self.count = search.units.score.shape[1] - 1
         self.steps = ceil(1 / step)
-        self.positions = np.zeros(self.count, dtype=int)
+        self.positions = np.zeros(self.count)
+        self.last = 0  # threshold that was raised last
+        self.used = 0  # evaluations so far
         self.most = self.count * self.steps
         self.rank = _ranks(search.units.score[:, 0])
         self.spare = np.isfinite(search.units.score).sum(axis=1) - 1  # thresholds that a unit has
@@ -87,6 +91,7 @@ class _Thresholds:
     def damage(self, positions: Choice) -> float:
         """Of the assignment at other positions."""
         self.seen()
+        self.used += 1
         return self.evaluate(self.search.units.assignment(self.choice(positions)))
 
     def raised(self, number: int) -> Choice | None:
@@ -98,20 +103,46 @@ class _Thresholds:
 
     def raise_while(self, number: int, allowed: float) -> None:
         """Raise one threshold while the damage is allowed and the budget not met."""
-        while not self.met:
+        while not self.met and self.used < self.most:
             positions = self.raised(number)
             if positions is None or self.damage(positions) > allowed:
                 return
-            self.positions = positions
+            self.positions, self.last = positions, number
 
     def raise_until_met(self) -> None:
-        """Raise the threshold that hurts least until the budget is met."""
+        """Raise the threshold that hurts least until the budget is met.
+
+        A damage that was measured before other thresholds rose is taken as a lower bound, so that only the lowest one
+        is measured again.
+        """
+        known = dict.fromkeys(range(self.count), -np.inf)
         while not self.met:
-            options = [positions for number in range(self.count) if (positions := self.raised(number)) is not None]
+            options = {number: positions for number in known if (positions := self.raised(number)) is not None}
             if not options:
                 raise BudgetError(f"the budget of {self.search.budget:,.6g} {self.search.cost.unit} cannot be met; the "
                                   f"smallest possible is {self.search.smallest():,.6g}")  # fmt: skip
-            self.positions = min(options, key=self.damage)
+            self.last = self._least(options, known)
+            self.positions = options[self.last]
+
+    def _least(self, options: dict[int, Choice], known: dict[int, float]) -> int:
+        fresh: set[int] = set()
+        while True:
+            number = min(options, key=known.__getitem__)
+            if number in fresh or self.used >= self.most:
+                return number
+            known[number] = self.damage(options[number])
+            fresh.add(number)
+
+    def settle(self) -> None:
+        """Take back as much of the last step as the budget allows."""
+        end = self.positions[self.last] * self.step
+        within = np.unique(self.rank[(self.rank > end - self.step) & (self.rank <= end)])[::-1]
+        if not self.met or not len(within):
+            return
+        positions = np.tile(self.positions, (len(within) + 1, 1))
+        positions[1:, self.last] = (np.append(within[1:], end - self.step) + 1e-12) / self.step
+        number, _ = largest_within(self.search, len(within), lambda number: self.choice(positions[number]))
+        self.positions = positions[max(number, 0)]
 
 
 def _ranks(importance: Array) -> Array:

@@ -62,7 +62,8 @@ def _levels(units: Units) -> list[Choice]:
 
 def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.random.Generator) -> Choice:
     """Units in a random order, as many as fit; then, of what did not fit, the smaller ones."""
-    order = random.permutation(np.flatnonzero(choice != higher))
+    order, every = random.permutation(np.flatnonzero(choice != higher)), np.arange(len(choice))
+    step = search.knapsack.cost[every, higher] - search.knapsack.cost[every, choice]
     while len(order):
 
         def raised(count: int, start: Choice = choice, order: Choice = order) -> Choice:
@@ -73,6 +74,6 @@ def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.
         count, choice = largest_within(search, len(order), raised)
         if count == len(order):
             break
-        order = order[count:]
-        order = order[search.units.kinds[order] != search.units.kinds[order[0]]]  # its kind does not fit any more
+        kind, order = search.units.kinds[order[count]], order[count:]  # this kind does not fit any more
+        order = order[(search.units.kinds[order] != kind) & (step[order] <= search.limit - search.spent(choice))]
     return choice

@@ -75,9 +75,8 @@ class Units:
     @cached_property
     def blocks(self) -> list[tuple[list[str], slice]]:
         """Names of the matrices of each block, with where its units lie."""
-        counts = [spec.layout.count for spec in self._first.values()]
-        ends = np.cumsum(counts, dtype=int).tolist()
-        return [(names, slice(end - count, end)) for names, count, end in zip(self.members.values(), counts, ends)]
+        ends = np.cumsum(self.sizes, dtype=int).tolist()
+        return [(names, slice(end - size, end)) for names, size, end in zip(self.members.values(), self.sizes, ends)]
 
     def bits(self, choice: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
         """Bits of the sub-groups of every matrix, `(groups,)` each; `choice` `(units,)` where they are open."""
@@ -101,11 +100,18 @@ class Units:
     def _fixed_bits(self) -> dict[str, NDArray[np.uint8]]:
         return {name: np.array(spec.bits or (), np.uint8) for name, spec in self.space.weights.items()}
 
+    def move_kinds(self, choice: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each kind of move from `choice`, `(units, choices)`."""
+        width = self.score.shape[1]
+        return (self.kinds * width + choice)[:, None] * width + np.arange(width)
+
     def _join(self, tables: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Tables `(groups, candidates)`, added over tied matrices, below each other; padded with infinity."""
-        blocks = [sum(tables[name] for name in names) for names in self.members.values()]
-        padded = [np.pad(b, ((0, 0), (0, self._width - b.shape[1])), constant_values=np.inf) for b in blocks]
-        return np.concatenate(padded) if padded else np.zeros((0, self._width))
+        joined = np.full((sum(self.sizes), self._width), np.inf)
+        for names, units in self.blocks:
+            tied = [tables[name] for name in names]
+            joined[units, : tied[0].shape[1]] = tied[0] if len(tied) == 1 else sum(tied)
+        return joined
 
     def _kinds(self) -> NDArray[np.int64]:
         sizes = [np.array(spec.layout.sizes) for spec in self._first.values()]

@@ -1,0 +1,120 @@
+"""From linear integer programs to an assignment whose exact costs keep every limit."""
+
+import numpy as np
+
+from ...core import BudgetError
+from ...cost import CostModel
+from .column_prices import reader_prices
+from .exact_search import ExactSearch, live_columns
+from .filling import fill
+from .knapsack import Array, Choice, Knapsack
+from .program import Program
+from .units import Units
+
+
+class ProgramSearch:
+    """Solves the program again and again with the prices that hold around the last solution.
+
+    Args:
+        units: the open choices.
+        limits: cost models with the most that each may be, in its unit; the first is the main one.
+        formats: at most so many precisions above 0 in each matrix; None for no such limit.
+    """
+
+    def __init__(self, units: Units, limits: list[tuple[CostModel, float]], formats: int | None):
+        self.units, self.program = units, Program(units, formats)
+        self.costs = [cost for cost, _ in limits]
+        self.limits = np.array([limit for _, limit in limits], dtype=float)
+        self.ceilings = self.limits * (1 + 1e-12)  # room for the rounding of sums
+        self.plain = formats is None and len(limits) == 1
+
+    def run(self, gap: float, time_limit: float, rounds: int = 6) -> tuple[Choice, Array, float]:
+        """The best choice found within the limits, its exact costs, and the bound; raises BudgetError without one."""
+        around, best, bound = self._start(gap, time_limit)
+        if best is not None and self.score(best) - bound <= gap * abs(self.score(best)):
+            return best, self.spent(best), bound
+        margin = np.zeros(len(self.limits))
+        for _ in range(rounds):
+            prices, targets = self._around(around)
+            solved = self.program.solve(prices, targets - margin, gap, time_limit)
+            if solved is None:
+                break
+            around, bound = solved
+            spent = self.spent(around)
+            if (spent > self.ceilings).any():
+                margin += 0.2 * np.maximum(spent - self.limits, 0)
+                continue
+            around, spent = fill(around, spent, self._moves, self.units.move_kinds, self._within)
+            gain = np.inf if best is None else self.score(best) - self.score(around)
+            best = around if gain > 0 else best
+            if gain <= 0.1 * gap * abs(self.score(best)):
+                break
+        if best is None:
+            raise self._impossible(gap, time_limit)
+        return best, self.spent(best), bound if np.isfinite(bound) else 0.0
+
+    def score(self, choice: Choice) -> float:
+        """Total score."""
+        return float(self.units.score[np.arange(len(choice)), choice].sum())
+
+    def spent(self, choice: Choice) -> Array:
+        """Exact cost in every limit, `(limits,)`."""
+        matrices = self.units.matrices(choice)
+        return np.array([cost.of_matrices(matrices) for cost in self.costs])
+
+    def _start(self, gap: float, time_limit: float) -> tuple[Choice, Choice | None, float]:
+        """Where the first prices hold, the best choice so far, if any keeps the limits, and the bound."""
+        for number, (cost, limit) in enumerate(zip(self.costs, self.limits)):
+            least = Knapsack(self.units.prices(cost), self.units.score).cheapest
+            if self.spent(least)[number] > self.ceilings[number]:
+                raise _impossible(limit, self.spent(least)[number], cost.unit)
+        search = ExactSearch(self.units, self.costs[0], self.limits[0])
+        choice, spent = search.run()
+        if self.plain:
+            return choice, choice, search.bound(choice, spent)[0]
+        least = self._least(gap, time_limit)
+        kept = least is not None and (self.spent(least) <= self.ceilings).all()
+        return choice, least if kept else None, -np.inf
+
+    def _least(self, gap: float, time_limit: float) -> Choice | None:
+        """The cheapest choice in the main limit that keeps the others, by the prices of unpruned matrices."""
+        prices = [np.where(np.isfinite(self.units.score), self.units.prices(cost), np.inf) for cost in self.costs]
+        cheapest = np.argmin(prices[0], axis=1)
+        every = np.arange(len(cheapest))
+        offsets = self.spent(cheapest) - [price[every, cheapest].sum() for price in prices]
+        limits = np.concatenate([[np.inf], (self.limits - offsets)[1:]])
+        solved = self.program.solve([np.where(np.isfinite(price), price, 0) for price in prices], limits, gap,
+                                    time_limit, objective=prices[0])  # fmt: skip
+        return None if solved is None else solved[0]
+
+    def _impossible(self, gap: float, time_limit: float) -> BudgetError:
+        least = self._least(gap, time_limit)
+        if least is None:
+            return BudgetError("no assignment was found that keeps all limits together; allow more of one of them, "
+                               "more formats, or more time")  # fmt: skip
+        return _impossible(self.limits[0], self.spent(least)[0], self.costs[0].unit, " together with the others")
+
+    def _around(self, choice: Choice) -> tuple[list[Array], Array]:
+        """Prices that hold around `choice`, and what their sums must not exceed."""
+        matrices, spent = self.units.matrices(choice), self.spent(choice)
+        columns, every = live_columns(matrices), np.arange(len(choice))
+        prices = [self.units.prices(cost, columns, reader_prices(self.units.space, cost, matrices))
+                  for cost in self.costs]  # fmt: skip
+        return prices, np.array([price[every, choice].sum() for price in prices]) + self.limits - spent
+
+    def _moves(self, choice: Choice, spent: Array) -> tuple[Array, Array, float]:
+        """Single moves; the price of one is the largest share that it takes of what is left of any limit."""
+        columns, allowed = live_columns(self.units.matrices(choice)), self.program.allowed(choice)
+        found = [Knapsack(self.units.prices(cost, columns), self.units.score).moves(choice) for cost in self.costs]
+        left = np.maximum(self.ceilings - spent, 1e-9 * self.limits)
+        price = np.max([price / room for (price, _), room in zip(found, left)], axis=0)
+        return price, np.where(allowed, found[0][1], 0), 1.0
+
+    def _within(self, choice: Choice) -> Array | None:
+        spent = self.spent(choice)
+        return spent if (spent <= self.ceilings).all() else None
+
+
+def _impossible(limit: float, least: float, unit: str, among: str = "") -> BudgetError:
+    return BudgetError(f"the budget of {limit:,.6g} {unit} cannot be met{among}; "
+                       f"the smallest possible is {least:,.6g} {unit}")  # fmt: skip
