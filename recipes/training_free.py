@@ -18,12 +18,12 @@ from hf_mpq.core import MethodSpec
 from hf_mpq.integrations.calibration_batches import batches_of
 from hf_mpq.integrations.training_free import TrainingFree
 
-CANDIDATES = (0, 2, 3, 4, 8)
+CANDIDATES = (2, 3, 4, 8)
 PLAIN = MethodSpec("cell", "", scorer="distance", allocator="lagrangian", rounding="nearest")
 SCORERS = {
     "distance": ("distance", {}), "fisher": ("fisher", {}), "fisher-kronecker": ("fisher", {"form": "kronecker"}),
-    "fisher-diagonal": ("fisher", {"form": "diagonal"}), "hessian": ("hessian", {"draws": 4}), "class-importance": ("class-importance", {}),
-    "distribution": ("distribution", {}), "gradient": ("gradient", {}),
+    "fisher-diagonal": ("fisher", {"form": "diagonal"}), "hessian": ("hessian", {"draws": 4}),
+    "class-importance": ("class-importance", {}), "distribution": ("distribution", {}), "gradient": ("gradient", {}),
 }  # fmt: skip
 
 

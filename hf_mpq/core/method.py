@@ -19,9 +19,7 @@ class MethodSpec:
         scorer_options, allocator_options, rounding_options: keyword arguments of each.
         outliers: registered rule against outliers of activations; None for none.
         bias_correction: whether biases are corrected after rounding.
-        outliers: str | None = None
-    bias_correction: bool = False
-    deviations: what is reconstructed or done in another way than in the paper, in words.
+        deviations: what is reconstructed or done in another way than in the paper, in words.
     """
 
     name: str

@@ -10,18 +10,21 @@ from torch import nn
 
 from ..core import METHODS, Budget, BudgetError, MethodSpec
 from ..nn import family_of
+from ..weights import QUANTIZERS
 from .calibration_batches import batches_of
 from .config import MPQConfig
 from .training_free import TrainingFree
 
-DEFAULT_CANDIDATES = (0, 2, 3, 4, 8)
+DEFAULT_CANDIDATES = (2, 3, 4, 8)
+"""Without 0: what many pruned sub-groups do together is far more than their scores say; see recipes/RESULTS.md."""
 DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
 DEFAULT = MethodSpec(
     name="training-free",
     paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
     scorer="fisher",
     allocator="lagrangian",
-    rounding="nearest",
+    rounding="gptq",
+    bias_correction=True,
 )
 SEARCH_ROUNDS = 6
 
@@ -52,13 +55,16 @@ def compress(
             Not needed where the config fixes all bits.
         calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), or an iterable of
             batches; labels are not needed. Scorers and rounding that look at weights only do without.
-        config: everything but the assignment; `bits` are the candidates. By default 0, 2, 3, 4 or 8 bits for the
-            encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where the budget counts it.
+        config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
+            bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where the budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
-        scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`.
+        scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`. By default `"fisher"`,
+            `"lagrangian"` and `"gptq"`; `"nearest"` without calibration examples, or where the quantizer reads its
+            scales off the weights.
         outliers: rule against outliers of activations, `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
             activations go below 8 bits, else none.
-        bias_correction: shift biases so that the mean outputs of each layer are those of the float model.
+        bias_correction: shift biases so that the mean outputs of each layer are those of the float model; by default
+            where there are examples, but not for a published method.
         max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
         evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
         batch_size: of the batches made from a data set.
@@ -76,8 +82,11 @@ def compress(
     _check_target(budget, max_drop, evaluate)
     budgets = _budgets(budget)
     config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
-    choice = _choice(config.method, scorer, allocator, rounding, outliers, bias_correction)
     batches = batches_of(calibration, model, batch_size, max_examples)
+    default = DEFAULT if batches else replace(DEFAULT, rounding="nearest", bias_correction=False)
+    if not QUANTIZERS[config.weight_quantizer].keeps_scales:
+        default = replace(default, rounding="nearest")
+    choice = _choice(default, config.method, scorer, allocator, rounding, outliers, bias_correction)
     engine = TrainingFree(model, config, choice, batches, evaluate, progress)
     _check_needs(engine, budget, max_drop)
     engine.announce(max(len(budgets), 1))
@@ -128,15 +137,17 @@ def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
     return opened
 
 
-def _choice(method: str | None, scorer, allocator, rounding, outliers, bias_correction) -> MethodSpec:
+def _choice(
+    default: MethodSpec, method: str | None, scorer, allocator, rounding, outliers, bias_correction
+) -> MethodSpec:
     """The method's choices, or the default ones, with what was asked for on top."""
-    choice = METHODS[method] if method is not None else DEFAULT
+    choice = METHODS[method] if method is not None else default
     for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
         if given is not None:
             name, options = (given, {}) if isinstance(given, str) else _name_and_options(slot, given)
             choice = replace(choice, **{slot: name, f"{slot}_options": options})
         elif getattr(choice, slot) is None:
-            choice = replace(choice, **{slot: getattr(DEFAULT, slot), f"{slot}_options": {}})
+            choice = replace(choice, **{slot: getattr(default, slot), f"{slot}_options": {}})
     changes = {"outliers": outliers, "bias_correction": bias_correction}
     return replace(choice, **{key: value for key, value in changes.items() if value is not None})
 

@@ -75,7 +75,7 @@ def test_words_that_are_read_often_get_more_bits():
     config = MPQConfig(bits=4, embedding_bits=(2, 4, 8))
     small = quiet(model, "embedding:3kB", [batch], config=config)
     bits = torch.tensor(hf_mpq.assignment_of(small).matrices["embeddings.word_embeddings"].bits).float()
-    assert bits[3:43].mean() > bits[43:].mean() + 1
+    assert bits[3:43].mean() > bits[43:].mean() + 0.5
 
 
 def test_fixed_bits_need_no_budget():
@@ -88,18 +88,19 @@ def test_fixed_bits_need_no_budget():
 
 @pytest.mark.parametrize("rounding", sorted(set(ROUNDERS) - {"nearest"}))
 def test_rounding_with_data_comes_closer_to_the_float_model(rounding):
-    model, batches = tiny_model("bert"), [tiny_batch(rows=6, tokens=20)]
+    model, batches = tiny_model("bert", "bare"), [tiny_batch(rows=16, tokens=20)]
     options = {"autoround": {"iterations": 60}, "lkd": {"lr": 1e-3, "steps": 60}}.get(rounding, {})
     config = MPQConfig(bits=3, groups=8, activation_bits=None, embedding_bits=8)
     error = lambda name, **more: divergence(  # noqa: E731
-        model, quiet(model, calibration=batches, config=config, rounding={"name": name, **more}), batches)
+        model, quiet(model, calibration=batches, config=config, rounding={"name": name, **more},
+                     bias_correction=False), batches)  # fmt: skip
     assert error(rounding, **options) < 0.9 * error("nearest")
 
 
 def test_the_estimate_and_the_parts_are_printed(capsys):
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG)
     printed = " ".join(capsys.readouterr().err.split())
-    assert printed.index("compress: about") < printed.index("above the lowest score") < printed.rindex("scoring")
+    assert printed.index("compress: about") < printed.index(", gap ") < printed.rindex("scoring")
     assert "fisher" in printed
 
 
