@@ -56,7 +56,7 @@ def compress(
         calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), or an iterable of
             batches; labels are not needed. Scorers and rounding that look at weights only do without.
         config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
-            bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where the budget counts it.
+            bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
         scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`. By default `"fisher"`,
             `"lagrangian"` and `"gptq"`; `"nearest"` without calibration examples, or where the quantizer reads its

@@ -151,3 +151,16 @@ def test_what_outliers_cost_is_inside_the_budget(rule):
     config = MPQConfig(bits=(2, 3, 4, 8), groups=8, activation_bits=4)
     small = quiet(model, "0.3x", batches, config=config, outliers=rule)
     assert 0.25 < hf_mpq.size_report(small).ratio <= 0.3
+
+
+def test_a_low_rank_correction_is_inside_the_budget():
+    model, batches = tiny_model("bert", "bare"), [tiny_batch(rows=16, tokens=20)]
+    plain, corrected = (
+        quiet(model, "encoder:9kB", batches, config=MPQConfig(bits=(2, 3, 4, 8), groups=8, low_rank=rank))
+        for rank in (0, 2)
+    )
+    sizes = [hf_mpq.size_report(one) for one in (plain, corrected)]
+    assert all(8500 < report.encoder_bytes <= 9000 for report in sizes)
+    assert sizes[1].average_bits < sizes[0].average_bits
+    factors = corrected.encoder.layer[0].intermediate.dense.factors()
+    assert all(part.abs().max() > 0 for part in factors)

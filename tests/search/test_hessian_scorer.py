@@ -91,7 +91,7 @@ def explicit_hessian(model, given: list[dict]) -> torch.Tensor:
         outputs = [functional_call(model, {name: flat.view(8, 8)}, (), batch.inputs) for batch in batches]
         return sum(task_loss(output, batch) for output, batch in zip(outputs, batches)) / sum(map(len, batches))
 
-    with eager_attention(model):
+    with eager_attention():
         weight = model.get_parameter(name).detach().flatten()
         return torch.autograd.functional.hessian(loss, weight).double()
 

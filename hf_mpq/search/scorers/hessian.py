@@ -122,5 +122,5 @@ class HessianScorer(Scorer):
     def _curvature(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> Iterator[Curvature]:
         weights = {name: module.weight for name, (module, _) in open_matrices(model, space).items()}
         given = batches_on(model, batches)
-        with eager_attention(model), differentiating(model, list(weights.values())):
+        with eager_attention(), differentiating(model, list(weights.values())):
             yield Curvature(model, weights, given, self.tolerance, self.seed, self.progress)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _POSITIONS = ("start_positions", "end_positions")
 
@@ -85,17 +86,10 @@ def differentiating(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[Non
 
 
 @contextmanager
-def eager_attention(model: nn.Module) -> Iterator[None]:
+def eager_attention() -> Iterator[None]:
     """Attention written out, which can be differentiated twice; the fused kernels cannot."""
-    before = model.config._attn_implementation
-    if before in (None, "eager"):
+    with sdpa_kernel(SDPBackend.MATH):
         yield
-        return
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def real_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
