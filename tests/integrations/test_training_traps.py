@@ -152,6 +152,7 @@ def test_hessian_vector_products_while_searching():
     gates = [p for _, layer in matrices(model) for p in layer.program.gate.parameters()]
     loss = model(**tiny_batch(), labels=LABELS).loss
     gradients = torch.autograd.grad(loss, gates, create_graph=True)
-    products = torch.autograd.grad(gradients, gates, [torch.ones_like(g) for g in gradients])
-    assert len(gates) == 12 and all(p.isfinite().all() and p.abs().sum() > 0 for p in products)
+    torch.manual_seed(5)  # not ones: gates do not feel what all their candidates share
+    products = torch.autograd.grad(gradients, gates, [torch.randn_like(g) for g in gradients])
+    assert len(gates) == 12 and all(p.isfinite().all() and p.abs().sum() > 1e-7 for p in products)
 
