@@ -41,7 +41,8 @@ def main() -> None:
     for _ in range(args.rounds):
         for scorer in args.scorers:
             for rounding in args.roundings:
-                choice = replace(DEFAULT, scorer=scorer, rounding=rounding, rounding_options={})
+                corrected = rounding != "nearest"
+                choice = replace(DEFAULT, scorer=scorer, rounding=rounding, bias_correction=corrected)
                 start = perf_counter()
                 engine = TrainingFree(model, MPQConfig(bits=DEFAULT_CANDIDATES), choice, batches)
                 expected = engine.estimate()
