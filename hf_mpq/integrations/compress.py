@@ -76,9 +76,11 @@ def compress(
 
     Raises:
         BudgetError: when nothing can meet a budget; it names the smallest possible.
-        ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose, or
-            there are no examples where some are needed.
+        ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose,
+            there are no examples where some are needed, or the model is quantized already.
     """
+    if getattr(model, "is_quantized", False):
+        raise ValueError("this model is quantized already; compress starts from the float model")
     _check_target(budget, max_drop, evaluate)
     budgets = _budgets(budget)
     config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)

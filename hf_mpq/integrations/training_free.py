@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
 from ..cost import COSTS
 from ..nn import calibrate_activations, correct_low_rank
+from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
 from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS
@@ -23,8 +24,10 @@ OUTLIER_BITS = 8
 """Activations below this many bits get the default rule against outliers."""
 
 
-SCAN_SECONDS = 5e-8
+SCAN_SECONDS = 1e-7
 """Scanning the scales of one weight at one precision, about, on a CPU core or two."""
+BIAS_PASSES = 16
+"""Forward passes of every batch that correcting the biases takes, about."""
 
 
 class TrainingFree:
@@ -152,23 +155,23 @@ class TrainingFree:
     def estimate(self, models: int = 1) -> float:
         """About how many seconds scoring and building `models` models will take, from one timed forward pass."""
         weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
-        seconds = SCAN_SECONDS * weights * (models + self.open)
+        seconds = SCAN_SECONDS * weights * (1 + self.open)
         if not self.batches:
             return seconds
         count = len(self.batches)
         passes = self.scorer.forward_passes(self.space, count) if self.open else 0.0
-        passes += models * self.rounder.forward_passes(self.model, count)
+        each = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
+        passes += models * each
         return seconds + passes * self._forward_seconds()
 
     @torch.no_grad()
     def _forward_seconds(self) -> float:
-        inputs = {key: value for key, value in self.batches[len(self.batches) // 2].items() if "label" not in key}
-        device = next(self.model.parameters()).device
-        inputs = {key: value.to(device) for key, value in inputs.items()}
-        self.model(**inputs)  # the first pass is slower
-        start = perf_counter()
-        self.model(**inputs)
-        return perf_counter() - start
+        inputs = forward_inputs(self.model, self.batches[len(self.batches) // 2])
+        with evaluating(self.model):
+            self.model(**inputs)  # the first pass is slower
+            start = perf_counter()
+            self.model(**inputs)
+            return perf_counter() - start
 
     @contextmanager
     def _timed(self, part: str):

@@ -1,21 +1,23 @@
 """What a linear layer may do to its input first: a shift and a scale per channel, which weight and bias make up for."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 IDENTITY = {"scale": 1.0, "shift": 0.0}
 
 
-class ChannelAffine:
+class ChannelAffine(ABC):
     """Mixin of the trainable and the packed linear layer: both read `(x - input_shift) / input_scale`.
 
     With `W_tilde = W * scale` and `b_tilde = b + W shift` the function is that of the plain layer, but channels of very
     different ranges become alike before they are quantized together (Wei et al., 2023).
     """
 
+    @abstractmethod
     def channel_values(self, name: str) -> Tensor | None:
         """`"scale"` or `"shift"` of each input, rounded to its stored type, `(in,)` float32; None without one."""
-        raise NotImplementedError
 
     @property
     def input_scale(self) -> Tensor | None:

@@ -1,8 +1,7 @@
 """The encoder layers of a model as blocks that can be run alone, one after the other."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from .families import family_of
 from .naming import absolute_name, relative_name
+from .running import evaluating, forward_inputs, real_tokens
 
 
 @dataclass
@@ -47,31 +47,6 @@ def encoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     found = (re.match(r".*?\.\d+(?=\.)", name) for name in linear)
     names = dict.fromkeys(match.group() for match in found if match)
     return {name: model.get_submodule(absolute_name(model, name)) for name in names}
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards in the mode that it was in."""
-    before = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-
-
-def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
-    """What forward is called with: a batch without its labels, where the model is."""
-    device = next(model.parameters()).device
-    return {key: value.to(device) for key, value in batch.items() if "label" not in key}
-
-
-def real_tokens(batch: Mapping) -> Tensor | None:
-    """Which tokens of a batch are no padding, `(batch, tokens)` bool; None when it does not say."""
-    mask = batch.get("attention_mask")
-    return mask.bool() if mask is not None and mask.dim() == 2 else None
 
 
 @torch.no_grad()

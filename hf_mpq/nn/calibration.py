@@ -6,22 +6,33 @@ import torch
 from torch import nn
 
 from ..weights import ActivationQuantizer
+from .running import evaluating, forward_inputs
 
 
 @torch.no_grad()
 def calibrate_activations(model: nn.Module, batches: Iterable[Mapping]) -> None:
-    """Run `batches` through the model and set the range of every activation quantizer that keeps one.
+    """Run `batches` through the model in eval mode and set the range of every activation quantizer that keeps one.
+
+    Where none does (dynamic ranges), nothing is run.
 
     Args:
-        batches: keyword arguments of the model's forward, as a data loader yields them.
+        batches: keyword arguments of the model's forward, as a data loader yields them; labels are left out.
     """
     quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
-    for quantizer in quantizers:
+    observe_ranges(model, quantizers, batches)
+
+
+@torch.no_grad()
+def observe_ranges(model: nn.Module, quantizers: Iterable[ActivationQuantizer], batches: Iterable[Mapping]) -> None:
+    """`calibrate_activations` for some of a model's quantizers; the others stay as they are."""
+    kept = [one for one in quantizers if type(one).calibrate is not ActivationQuantizer.calibrate]
+    for quantizer in kept:
         quantizer.reset()
-    hooks = [quantizer.register_forward_pre_hook(_widen) for quantizer in quantizers]
+    hooks = [quantizer.register_forward_pre_hook(_widen) for quantizer in kept]
     try:
-        for batch in batches:
-            model(**batch)
+        with evaluating(model):
+            for batch in batches if kept else ():
+                model(**forward_inputs(model, batch))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,21 +1,23 @@
 """Two thin factors whose product is added to the weight that the codes stand for."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from ..core import from_bytes, to_bytes
 
 
-class LowRank:
+class LowRank(ABC):
     """Mixin of the trainable and the packed linear layer: both multiply with `W_hat + B A`.
 
     Adding the product to the weight costs `out * in * rank` once a pass, whatever the tokens, and leaves one weight to
     read for everything that asks for it.
     """
 
+    @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """`B (out, rank)` and `A (rank, in)`, rounded to their stored type, float32; None without a correction."""
-        raise NotImplementedError
 
     def corrected(self, weight: Tensor) -> Tensor:
         """`weight` `(out, in)` with the correction added."""

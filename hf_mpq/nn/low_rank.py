@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .linear import MPQLinear
 from .naming import absolute_name, relative_name
+from .running import evaluating, forward_inputs, real_rows, real_tokens
 
 DAMPING = 1e-6
 """Directions of the input below this share of the strongest one's variance count as that strong."""
@@ -83,22 +84,19 @@ def input_moments(model: nn.Module, layers: Mapping[str, MPQLinear], batches: It
         def hook(layer: MPQLinear, args: tuple) -> None:
             x = layer.normalised(args[0])
             x = x if layer.input_quantizer is None else layer.input_quantizer(x)
-            rows = x.flatten(0, -2).float()
-            rows = rows[mask.flatten()] if mask is not None and x.shape[:-1] == mask.shape else rows
+            rows = real_rows(x, mask).float()
             moments[name] = moments.get(name, 0) + rows.T @ rows
 
         return hook
 
     hooks = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
     try:
-        for batch in batches:
-            inputs = {key: value.to(device) for key, value in batch.items() if "label" not in key}
-            mask = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
-            model(**inputs)
+        with evaluating(model):
+            for batch in batches:
+                inputs = forward_inputs(model, batch)
+                mask = real_tokens(inputs)
+                model(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
     return moments

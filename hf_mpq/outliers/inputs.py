@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear
+from ..nn.running import evaluating, forward_inputs, real_rows, real_tokens
 
 
 @dataclass
@@ -72,7 +73,7 @@ class _Recorder:
             if self.first:
                 observed.source = observed.source or self._place(args[0])
                 observed.norm = observed.norm or self._writer(args[0])
-            observed.add(self._real(args[0]).float(), self.quota)
+            observed.add(real_rows(args[0], self.mask).float(), self.quota)
 
         return hook
 
@@ -84,16 +85,11 @@ class _Recorder:
         """The normalisation that gave `x`, or gave it but for padding (which some families set to zero)."""
         last = (entry for entry in reversed(self.written.values()) if entry[1].shape == x.shape)
         norm, output = self.written.get(self._place(x)) or next(last, (None, x))
-        return norm if torch.equal(self._real(output), self._real(x)) else None
+        return norm if torch.equal(real_rows(output, self.mask), real_rows(x, self.mask)) else None
 
     def _place(self, x: Tensor) -> tuple:
         self.alive.append(x)  # so that no other tensor takes its memory
         return x.data_ptr(), tuple(x.shape)
-
-    def _real(self, x: Tensor) -> Tensor:
-        """Rows of real tokens; inputs of another shape (pooled, positions) are kept whole."""
-        rows = x.detach().flatten(0, -2)
-        return rows[self.mask.flatten()] if self.mask is not None and x.shape[:-1] == self.mask.shape else rows
 
 
 @torch.no_grad()
@@ -115,22 +111,20 @@ def record_inputs(
     hooks = [layer.register_forward_pre_hook(recorder.reads(name)) for name, layer in layers.items()]
     hooks += [m.register_forward_hook(recorder.writes) for m in model.modules() if isinstance(m, nn.LayerNorm)]
     quantizers = {name: layer.input_quantizer for name, layer in layers.items()}
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
     try:
         for layer in layers.values():
             layer.input_quantizer = None
-        for batch in batches:
-            inputs = {key: value.to(device) for key, value in batch.items() if "label" not in key}
-            recorder.mask = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
-            model(**inputs)
-            recorder.first = False
+        with evaluating(model):
+            for batch in batches:
+                inputs = forward_inputs(model, batch)
+                recorder.mask = real_tokens(inputs)
+                model(**inputs)
+                recorder.first = False
     finally:
         for hook in hooks:
             hook.remove()
         for name, layer in layers.items():
             layer.input_quantizer = quantizers[name]
-        model.train(training)
     return _grouped(layers, recorder)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..nn import MPQLinear, relative_name
+from ..nn.calibration import observe_ranges
 from .base import OUTLIERS
 from .inputs import record_inputs
 
@@ -52,7 +53,7 @@ def suppress_outliers(
                 changed.append(layer)
     for layer in changed:
         layer.calibrate()
-    _observe_again(model, changed, batches)
+    observe_ranges(model, [layer.input_quantizer for layer in changed], batches)
     _tell_config(model)
     return model
 
@@ -71,23 +72,6 @@ def _layers(model: nn.Module) -> dict[str, MPQLinear]:
         if layer.program.source.owns_weight or len(layer.program.transforms):
             raise ValueError(f"{name}: its float weight is not its own parameter, so its input cannot be scaled")
     return layers
-
-
-def _observe_again(model: nn.Module, layers: Sequence[MPQLinear], batches: Sequence[Mapping]) -> None:
-    """Set the remembered ranges of the layers' inputs; the others stay as they are."""
-    quantizers = [layer.input_quantizer for layer in layers if layer.input_quantizer.stored_bytes]
-    for quantizer in quantizers:
-        quantizer.reset()
-    hooks = [q.register_forward_pre_hook(lambda q, inputs: q.calibrate(inputs[0])) for q in quantizers]
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        for batch in batches if quantizers else ():
-            model(**{key: value.to(device) for key, value in batch.items() if "label" not in key})
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
 
 
 def _tell_config(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..nn import MPQLinear
-from ..nn.blocks import evaluating
+from ..nn.running import evaluating
 from .base import ROUNDERS, Rounder
 from .block_error import block_error, draw_calls, split_batches
 from .checks import check_decided, check_examples, check_fixed_grids

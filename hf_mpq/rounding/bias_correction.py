@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear
-from ..nn.blocks import evaluating
+from ..nn.running import evaluating
 from .checks import check_decided, check_examples
 from .waves import Observation, all_waves
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear
-from ..nn.blocks import evaluating
+from ..nn.running import evaluating
 from .base import ROUNDERS, Rounder
 from .checks import check_decided, check_examples, check_fixed_grids
 from .column_solver import damped, solve_columns

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear, absolute_name, encoder_blocks, family_of
-from ..nn.blocks import forward_inputs, real_tokens
+from ..nn.running import forward_inputs, real_rows, real_tokens
 from ..nn.walk import matrices
 from .held import held_weights
 from .walk import BlockStep, walk_blocks
@@ -140,7 +140,7 @@ def _watch(
     def watcher(name: str):
         def hook(layer: nn.Module, args: tuple, output: Tensor) -> None:
             x = _read_by_product(layer, args[0])
-            seen.setdefault(name, []).append((_real(x, mask), _real(output, mask)))
+            seen.setdefault(name, []).append((real_rows(x, mask), real_rows(output, mask)))
 
         return hook
 
@@ -164,9 +164,3 @@ def _read_by_product(layer: nn.Module, x: Tensor) -> Tensor:
         return x
     x = layer.normalised(x)
     return x if layer.input_quantizer is None else layer.input_quantizer(x)
-
-
-def _real(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Rows of real tokens, `(tokens, features)`; tensors of another shape (pooled, positions) are kept whole."""
-    rows = x.detach().flatten(0, -2)
-    return rows[mask.flatten()] if mask is not None and x.shape[:-1] == mask.shape else rows

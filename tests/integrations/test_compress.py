@@ -137,6 +137,12 @@ def with_outliers():
     return model
 
 
+def test_a_quantized_model_is_refused_before_any_work():
+    quantized = quiet(tiny_model("bert"), config=MPQConfig(bits=4), rounding="nearest", bias_correction=False)
+    with pytest.raises(ValueError, match="quantized already; compress starts from the float model"):
+        quiet(quantized, "0.25x", rows())
+
+
 def test_low_activations_get_shift_and_scale_by_default():
     model, batches = with_outliers(), [tiny_batch(rows=6, tokens=20)]
     config = MPQConfig(bits=8, groups=8, activation_bits=4)

@@ -9,47 +9,30 @@ from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Scores
 from .exact_search import ExactSearch
-from .start import spending
+from .start import BoundedResult, needed, spending
 from .units import Units
 
 
 @dataclass(frozen=True)
-class LagrangianResult:
-    """An assignment with what is known about how good it is.
+class LagrangianResult(BoundedResult):
+    """What the relaxation found. The bound is certain where nothing is linked: elsewhere maps are taken to cost what
+    they do here, and dead columns to save in proportion.
 
     Attributes:
-        assignment: the best found.
-        score: its total score.
-        bound: no assignment within the limit has a lower score, if maps cost what they do here and dead columns save in
-            proportion. Certain where nothing is linked.
         cost: its exact cost.
         limit: what the cost must not exceed, in the same unit.
         unit: of cost and limit.
         multiplier: score that one more unit of cost would save.
-        count: sub-groups chosen; tied ones count once.
     """
 
-    assignment: Assignment
-    score: float
-    bound: float
     cost: float
     limit: float
     unit: str
     multiplier: float
-    count: int
 
     @property
-    def gap(self) -> float:
-        """Share of the score by which it may be above the optimum."""
-        return max(0.0, self.score - self.bound) / abs(self.score) if self.score else 0.0
-
-    @property
-    def summary(self) -> str:
-        """Count, cost and gap in a line."""
-        return f"{self.count:,} sub-groups, {spending(self.cost, self.limit, self.unit)}, gap {self.gap:.2%}"
-
-    def __str__(self) -> str:
-        return self.summary
+    def spent(self) -> str:
+        return spending(self.cost, self.limit, self.unit)
 
 
 @ALLOCATORS.register("lagrangian")
@@ -80,11 +63,11 @@ def solve(
     Raises:
         BudgetError, ValueError: as `Allocator` says.
     """
-    if scores is None:
-        raise ValueError("the lagrangian allocator needs scores; compute them with a scorer first")
+    scores = needed(scores, "lagrangian")
     measured, limit = measure(cost, budget)
     search = ExactSearch(Units(space, scores), measured, limit)
     choice, spent = search.run()
     bound, multiplier = search.bound(choice, spent)
-    return LagrangianResult(search.units.assignment(choice), search.knapsack.total_score(choice), bound, spent, limit,
-                            measured.unit, multiplier, len(choice))  # fmt: skip
+    score = search.knapsack.total_score(choice)
+    return LagrangianResult(search.units.assignment(choice), score, bound, len(choice), spent, limit, measured.unit,
+                            multiplier)  # fmt: skip

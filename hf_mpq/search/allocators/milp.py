@@ -9,47 +9,29 @@ from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Scores
 from .program_search import ProgramSearch
-from .start import needed, spending
+from .start import BoundedResult, needed, spending
 from .units import Units
 
 Limit = tuple[CostModel, Budget | str | float]
 
 
 @dataclass(frozen=True)
-class ProgramResult:
-    """An assignment with what the solver knows about it.
+class ProgramResult(BoundedResult):
+    """What the solver found.
 
     Attributes:
-        assignment: the best found.
-        score: its total score.
-        bound: no assignment has a lower score, at the prices that hold around this one.
         costs: exact cost in each limit.
         limits: what the costs must not exceed.
         units: of costs and limits.
-        count: sub-groups chosen; tied ones count once.
     """
 
-    assignment: Assignment
-    score: float
-    bound: float
     costs: tuple[float, ...]
     limits: tuple[float, ...]
     units: tuple[str, ...]
-    count: int
 
     @property
-    def gap(self) -> float:
-        """Share of the score by which it may be above the optimum."""
-        return max(0.0, self.score - self.bound) / abs(self.score) if self.score else 0.0
-
-    @property
-    def summary(self) -> str:
-        """Costs and gap in a line."""
-        spent = " and ".join(map(spending, self.costs, self.limits, self.units))
-        return f"{self.count:,} sub-groups, {spent}, gap {self.gap:.2%}"
-
-    def __str__(self) -> str:
-        return self.summary
+    def spent(self) -> str:
+        return " and ".join(map(spending, self.costs, self.limits, self.units))
 
 
 @ALLOCATORS.register("milp")
@@ -103,5 +85,5 @@ def solve_program(
     search = ProgramSearch(Units(space, scores), [measure(*limit) for limit in ((cost, budget), *limits)], formats)
     choice, spent, bound = search.run(gap, time_limit)
     names = tuple(cost.unit for cost in search.costs)
-    return ProgramResult(search.units.assignment(choice), search.score(choice), bound, tuple(spent.tolist()),
-                         tuple(search.limits.tolist()), names, len(choice))  # fmt: skip
+    return ProgramResult(search.units.assignment(choice), search.score(choice), bound, len(choice),
+                         tuple(spent.tolist()), tuple(search.limits.tolist()), names)  # fmt: skip

@@ -1,13 +1,50 @@
 """How every allocator begins: units, the exact cost, and the limit."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ...core import Budget, PrecisionSpace
+from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .units import Units
+
+
+@dataclass(frozen=True)
+class BoundedResult:
+    """An assignment with what is known about how good it is.
+
+    Attributes:
+        assignment: the best found.
+        score: its total score.
+        bound: no assignment within the limits has a lower score, at the prices that hold around this one.
+        count: sub-groups chosen; tied ones count once.
+    """
+
+    assignment: Assignment
+    score: float
+    bound: float
+    count: int
+
+    @property
+    def gap(self) -> float:
+        """Share of the score by which it may be above the optimum."""
+        return max(0.0, self.score - self.bound) / abs(self.score) if self.score else 0.0
+
+    @property
+    def spent(self) -> str:
+        """What is spent of what may be."""
+        return ""
+
+    @property
+    def summary(self) -> str:
+        """Count, costs and gap in a line."""
+        return f"{self.count:,} sub-groups, {self.spent}, gap {self.gap:.2%}"
+
+    def __str__(self) -> str:
+        return self.summary
 
 
 def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores | None) -> ExactSearch:

@@ -48,9 +48,7 @@ class FisherScorer(Scorer):
         self.seed, self.progress = seed, progress
 
     def forward_passes(self, space: PrecisionSpace, batches: int) -> float:
-        widest = max((len(spec.candidates) for spec in space.weights.values()), default=0)
-        each = 2.0 + (widest if self.form == "projected" else 0.0)
-        return batches * (1.5 + each * self.draws)
+        return batches * (1.5 + (4.0 if self.form == "projected" else 2.0) * self.draws)
 
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         layers = open_matrices(model, space)

@@ -18,15 +18,15 @@ _Layers = dict[str, tuple[nn.Module, WeightSpec]]
 class GradientScorer(Scorer):
     """`S(b) = sum |g * dW_b|` over a sub-group, as in AutoRound's AutoScheme; or `|<g, dW_b>|`, as in LLM-MQ.
 
-    The gradient of a trained model's loss is near zero, and so is the mean gradient with labels drawn from the model.
-    What is used is its size: `|g|` of each batch with drawn labels, averaged over the batches. Drawn gradients of
-    examples are independent with mean zero, so that of a batch is divided by the root of its examples: the score is
-    that of one example, whatever the batch size.
+    The gradient of a trained model's loss is near zero, and so is the mean gradient of outputs drawn from the model.
+    What is used is its size: `|g|` of each batch with drawn outputs (see `sampled_loss`), averaged over the batches.
+    Drawn gradients of examples are independent with mean zero, so that of a batch is divided by the root of its
+    examples: the score is that of one example, whatever the batch size.
 
     Args:
         measure: `"absolute"`, the sum of absolute products; or `"first-order"`, the absolute inner product, averaged
             over the batches, which keeps the changes of all candidates in memory.
-        seed: of the drawn labels.
+        seed: of the draws.
         progress: show a progress bar.
     """
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...nn.running import evaluating
+
 _POSITIONS = ("start_positions", "end_positions")
 
 
@@ -56,18 +58,6 @@ def batches_on(model: nn.Module, batches: Iterable[Mapping]) -> list[Batch]:
 def tables(model: nn.Module) -> list[Tensor]:
     """Weights of every embedding table: what all activations depend on, so that a backward pass to them meets all."""
     return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module is put back into its own mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

@@ -10,14 +10,16 @@ from .base import rounding_errors
 
 UNSEEN = 0.5
 """How often a row of a table counts as read beyond what was seen."""
+CHUNK = 1 << 21
+"""Entries of examples' gradients at a time, so that they stay in cache."""
 
 
 class ProjectionRecorder:
     """Hooks that collect `E_n[<grad_n, dW_b>^2]` while batches run forward and backward; used as a context manager.
 
-    The inner product of a linear layer is that of its output gradient with `x dW^T`, summed over the tokens and rows of
-    a sub-group before it is squared. What does not have the batch in front (positions) is summed over the examples too:
-    their gradients are independent with mean zero, so products between them vanish on average.
+    The gradient of a linear layer's weight is made for each example, summed over its tokens, and multiplied with every
+    change; so further candidates cost little. What does not have the batch in front (positions) is summed over the
+    examples too: their gradients are independent with mean zero, so products between them vanish on average.
 
     Args:
         layers: name to linear layer or table, with its spec.
@@ -73,21 +75,33 @@ class ProjectionRecorder:
             self._squares[name] = self._squares[name] + gradient.flatten(0, -2).square().sum(0)
             self._tokens[name] += int((gradient.abs().amax(-1) > 0).sum())  # padding has no gradient
         count = len(gradient) if len(gradient) == self._examples else 1
-        parts = [self._products(spec, x, gradient.reshape(count, -1, gradient.shape[-1]), change, table)
-                 for change in self.changes[name]]  # fmt: skip
-        self._found[name] = self._found.get(name, 0) + torch.stack(parts, dim=2)
-
-    @staticmethod
-    def _products(spec: WeightSpec, x: Tensor, gradient: Tensor, change: Tensor, table: bool) -> Tensor:
-        """`(count, groups)`; `gradient` `(count, tokens, out)`."""
-        count, layout = len(gradient), spec.layout
+        gradient = gradient.reshape(count, -1, gradient.shape[-1])
+        changes = self.changes[name]
         if table:
-            ids = x.reshape(count, -1)
-            products = change[ids] * gradient
-            if layout.axis == 1:
-                return layout.reduce_lines(products.sum(1).T, "sum").T
-            groups = layout.index(ids.device)[ids]
-            return gradient.new_zeros(count, layout.count).scatter_add_(1, groups, products.sum(-1))
-        rows = x.float().reshape(count, -1, x.shape[-1])
-        moved = rows @ change.T * gradient if layout.axis == 0 else gradient @ change * rows
-        return layout.reduce_lines(moved.sum(1).T.contiguous(), "sum").T
+            found = torch.stack([_table_products(spec, x, gradient, change) for change in changes], dim=2)
+        else:
+            found = _linear_products(spec, x.float().reshape(count, -1, x.shape[-1]), gradient, changes)
+        self._found[name] = self._found.get(name, 0) + found
+
+
+def _linear_products(spec: WeightSpec, x: Tensor, gradient: Tensor, changes: list[Tensor]) -> Tensor:
+    """`(count, groups, candidates)`; `x` `(count, tokens, in)`, `gradient` `(count, tokens, out)`."""
+    rows = spec.layout.axis == 0
+    lines, others = (gradient, x) if rows else (x, gradient)
+    stacked = torch.stack([change if rows else change.T for change in changes], dim=2)  # (lines, others, candidates)
+    size = max(1, CHUNK // stacked[:, :, 0].numel())
+    parts = []
+    for some_lines, some_others in zip(lines.split(size), others.split(size)):
+        own = torch.bmm(some_lines.transpose(1, 2), some_others)  # each example's gradient
+        parts.append(torch.bmm(own.transpose(0, 1), stacked))
+    return spec.layout.reduce_lines(torch.cat(parts, dim=1), "sum").transpose(0, 1)
+
+
+def _table_products(spec: WeightSpec, ids: Tensor, gradient: Tensor, change: Tensor) -> Tensor:
+    """`(count, groups)`; `ids` `(count, tokens)`, `gradient` `(count, tokens, width)`."""
+    count, layout, ids = len(gradient), spec.layout, ids.reshape(len(gradient), -1)
+    products = change[ids] * gradient
+    if layout.axis == 1:
+        return layout.reduce_lines(products.sum(1).T, "sum").T
+    groups = layout.index(ids.device)[ids]
+    return gradient.new_zeros(count, layout.count).scatter_add_(1, groups, products.sum(-1))

@@ -6,7 +6,7 @@ from torch import Tensor
 from ...core import SubgroupLayout
 from .grid import Grid
 
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 """Weights handled at a time, so that the passes of a scan stay in cache."""
 
 
@@ -66,8 +66,7 @@ def _line_errors(lines: Tensor, weights: Tensor | None, grid: Grid, step: Tensor
     parts = []
     for start in range(0, len(lines), size):
         part, scale = lines[start : start + size], step[start : start + size]
-        safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-        level = torch.clamp(torch.round(part / safe - grid.half), grid.low, grid.high)
-        error = ((level + grid.half) * scale - part).square()
-        parts.append((error if weights is None else error * weights[start : start + size]).sum(1))
+        error = part / torch.where(scale == 0, torch.ones_like(scale), scale)
+        error.sub_(grid.half).round_().clamp_(grid.low, grid.high).add_(grid.half).mul_(scale).sub_(part).square_()
+        parts.append((error if weights is None else error.mul_(weights[start : start + size])).sum(1))
     return torch.cat(parts)
