@@ -5,7 +5,7 @@ from .budget import Budget, BudgetError
 from .float_bytes import from_bytes, to_bytes
 from .layout import SubgroupLayout, spread
 from .liveness import Liveness, applies, kept_rows, liveness
-from .method import METHODS, MethodSpec
+from .method import METHODS, MethodSpec, StageSpec
 from .registry import Registry
 from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
 from .storage import MatrixStorage
@@ -27,6 +27,7 @@ __all__ = [
     "PrecisionSpace",
     "Registry",
     "RowBlock",
+    "StageSpec",
     "SubgroupLayout",
     "Usage",
     "WeightSpec",

@@ -6,6 +6,38 @@ from typing import Any
 
 from .registry import Registry
 
+STARTS = ("previous", "loaded", "pretrained", "random")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One named phase of training.
+
+    Attributes:
+        name: of its folder.
+        share: of the run's epochs or steps, relative to the other stages' shares.
+        objectives: registered name to options; the loss is their weighted sum.
+        strategy: registered search strategy; None where every precision is decided.
+        strategy_options: its keyword arguments.
+        start: where the float weights come from: `"previous"` (the stage before), `"loaded"` (as the user gave them),
+            `"pretrained"` (the checkpoint that `MPQTrainingArguments.pretrained` names), or `"random"`.
+        arguments: fields of `TrainingArguments` that this stage sets for itself.
+    """
+
+    name: str
+    share: float = 1.0
+    objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"task": {}})
+    strategy: str | None = None
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    start: str = "previous"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise ValueError(f"a stage starts from one of {', '.join(STARTS)}; got {self.start!r}")
+        if self.share <= 0:
+            raise ValueError(f"the share of stage {self.name!r} must be above zero, got {self.share}")
+
 
 @dataclass(frozen=True)
 class MethodSpec:
@@ -19,6 +51,9 @@ class MethodSpec:
         scorer_options, allocator_options, rounding_options: keyword arguments of each.
         outliers: registered rule against outliers of activations; None for none.
         bias_correction: whether biases are corrected after rounding.
+        stages: of training, in order. A method with an allocator whose stages do not search is given its bits by scorer
+            and allocator first.
+        selects: whether what the search found is compared with the training-free assignment, and the better goes on.
         deviations: what is reconstructed or done in another way than in the paper, in words.
     """
 
@@ -33,6 +68,8 @@ class MethodSpec:
     rounding_options: Mapping[str, Any] = field(default_factory=dict)
     outliers: str | None = None
     bias_correction: bool = False
+    stages: tuple[StageSpec, ...] = ()
+    selects: bool = False
     deviations: tuple[str, ...] = ()
 
 

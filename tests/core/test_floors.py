@@ -11,8 +11,8 @@ FLOORS = (
     {"weights", "cost", "format"},
     {"nn"},
     {"search", "rounding", "outliers", "runtime"},
-    {"training"},
-    {"methods", "integrations", "tasks"},
+    {"integrations"},
+    {"training", "methods", "tasks"},
     {"report"},
     {"cli"},
 )

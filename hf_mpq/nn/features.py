@@ -1,0 +1,100 @@
+"""Features of every layer by hooks, alike in every family."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from .blocks import encoder_blocks
+from .families import Family, family_of
+
+FEATURES = ("hidden", "query", "key", "value", "attention_output")
+
+
+class FeatureRecorder:
+    """Keeps features of one model while `recording`; its hooks stay in place, so that compiled layers stay compiled.
+
+    Features, each a list in the order in which layers are called (shared layers are called several times):
+
+    - `hidden`: what the first layer reads, then what each layer gives, `(batch, tokens, hidden)`;
+    - `query`, `key`, `value`: projections of each layer before any rotation, `(batch, tokens, heads * width)`;
+    - `attention_output`: of the projection after attention, before it is added, `(batch, tokens, hidden)`.
+
+    Args:
+        model: of a known family.
+        names: which features.
+
+    Raises:
+        ValueError: for an unknown feature, or a model whose layers are not known.
+    """
+
+    def __init__(self, model: nn.Module, names: Collection[str]):
+        unknown = sorted(set(names) - set(FEATURES))
+        if unknown:
+            raise ValueError(f"unknown features {unknown}; the known ones are: {', '.join(FEATURES)}")
+        self._kept: dict[str, list[Tensor]] | None = None
+        self._waiting: set[str] = set()
+        self._handles = []
+        names, blocks = set(names), encoder_blocks(model)
+        if names and not blocks:
+            raise ValueError(f"the layers of {model.config.model_type!r} models are not known, so their features "
+                             "cannot be read; distil from logits only")  # fmt: skip
+        inner = sorted(names - {"hidden"})
+        family = family_of(model)
+        if inner and family is None:
+            raise ValueError(f"{', '.join(inner)} of {model.config.model_type!r} models cannot be read; distil from "
+                             "hidden states or logits")  # fmt: skip
+        for block in blocks.values() if names else ():
+            self._hook_block(block, "hidden" in names, inner, family)
+
+    @contextmanager
+    def recording(self) -> Iterator[dict[str, list[Tensor]]]:
+        """The features of what runs inside."""
+        self._kept = {}
+        try:
+            yield self._kept
+        finally:
+            self._kept = None
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook_block(self, block: nn.Module, hidden: bool, inner: list[str], family: Family | None) -> None:
+        def before(module, args, kwargs):
+            self._waiting = set(inner)
+            if hidden and self._kept is not None and "hidden" not in self._kept:
+                self._kept["hidden"] = [args[0] if args else kwargs["hidden_states"]]
+
+        def after(module, args, output):
+            if hidden and self._kept is not None:
+                self._kept["hidden"].append(output if isinstance(output, Tensor) else output[0])
+
+        self._handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
+        self._handles.append(block.register_forward_hook(after))
+        for path, features in _places(family, inner).items():
+            self._handles.append(block.get_submodule(path).register_forward_hook(self._keep(features, family)))
+
+    def _keep(self, features: list[str], family: Family):
+        """Keep the first output of each call of the layer: projections also run over relative positions."""
+
+        def hook(module, args, output):
+            if self._kept is None or not self._waiting.issuperset(features):
+                return
+            self._waiting.difference_update(features)
+            fused = family.names.fused and features[0] in ("query", "key", "value")
+            parts = dict(zip(("query", "key", "value"), output.chunk(3, dim=-1))) if fused else {features[0]: output}
+            for name in features:
+                self._kept.setdefault(name, []).append(parts[name])
+
+        return hook
+
+
+def _places(family: Family | None, inner: list[str]) -> dict[str, list[str]]:
+    """Name of a matrix in the layer to the features that its output holds."""
+    places: dict[str, list[str]] = {}
+    for feature in inner:
+        name = "output" if feature == "attention_output" else feature
+        places.setdefault(getattr(family.names, name), []).append(feature)
+    return places

@@ -1,0 +1,125 @@
+"""The contract of every search strategy."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ...core import Assignment, PrecisionSpace, Registry, Usage
+from ...cost import CostModel
+from ..allocators.base import Scores
+
+STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
+
+WEIGHTS, GATES = "weights", "gates"
+"""The parameter groups: gates are the parameters of every `program.gate`, weights are all others."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, the same in every process and after a resume.
+
+    Attributes:
+        step: optimizer steps done, from 0.
+        steps: of the whole stage.
+        steps_per_epoch: of one epoch.
+        search_steps: the last so many steps of each epoch go through the search slice; 0 unless the strategy splits
+            epochs.
+    """
+
+    step: int
+    steps: int
+    steps_per_epoch: int
+    search_steps: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is done, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, from 0."""
+        return self.step // max(self.steps_per_epoch, 1)
+
+    @property
+    def in_search_slice(self) -> bool:
+        """Whether this step's batch comes from the search slice."""
+        return self.step % max(self.steps_per_epoch, 1) >= self.steps_per_epoch - self.search_steps
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward inside a training step.
+
+    Attributes:
+        name: in logs.
+        updates: parameter groups (`"weights"`, `"gates"`) that its gradients are for; those of others are dropped.
+        data: `"step"`, the batch of the step, or `"search"`, one of the search slice.
+        penalised: whether the strategy's penalty is added to the loss.
+    """
+
+    name: str = "train"
+    updates: frozenset[str] = frozenset({WEIGHTS})
+    data: str = "step"
+    penalised: bool = False
+
+
+class SearchStrategy(ABC):
+    """How precisions are searched while weights are trained.
+
+    It has no state but what is in the model (gates and their temperatures) and what `state_dict` gives: everything
+    else is a function of `Progress`, so that a resumed search is the uninterrupted one.
+
+    Args:
+        space: what may be chosen.
+        cost: the cost model that measures the budget.
+        limit: what the cost must not exceed, in its unit; None without a budget.
+
+    Attributes:
+        split: what the search slice of the training set is for: None (there is none), `"steps"` (passes ask for
+            batches of it) or `"epochs"` (each epoch goes through the rest, then through the slice).
+    """
+
+    split: ClassVar[str | None] = None
+    needs_scores: ClassVar[bool] = False
+    """Whether `prepare` wants training-free scores."""
+
+    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None):
+        self.space, self.cost, self.limit = space, cost, limit
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
+        """Set the start of the gates, once, before the first step."""
+
+    @abstractmethod
+    def passes(self, progress: Progress) -> tuple[Pass, ...]:
+        """The passes of one step; the same for every micro-batch of it."""
+
+    @abstractmethod
+    def gate_optimizer(self) -> tuple[str, dict[str, Any]]:
+        """Optimizer of the gates: `"sgd"` or `"adam"`, with its keyword arguments."""
+
+    def schedule(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
+        """Set what depends on time (temperatures), before each step."""
+
+    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
+        """What is added to the loss of penalised passes, a differentiable scalar."""
+        raise NotImplementedError(f"{type(self).__name__} has no penalty, so its passes must not be penalised")
+
+    @abstractmethod
+    def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
+        """The decision, and the model that it is for: the same one, unless the search built another."""
+
+    def metrics(self, model: nn.Module) -> dict[str, float]:
+        """What logs show of the search now."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is saved beside the model."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Take back what `state_dict` gave."""
