@@ -1,4 +1,4 @@
-"""Parsed targets: how small, or how fast."""
+"""Parsed targets: how small, how fast, or with how much energy."""
 
 import re
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ _UNITS = {
     "bits": ("bits", 1.0),
     "x": ("ratio", 1.0),
     "ms": ("latency", 1.0),
+    "uj": ("energy", 1.0),
 }
 _PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+)")
 _SCOPES = ("model", "encoder", "embedding")
@@ -30,7 +31,7 @@ class Budget:
     Attributes:
         amount: how much, in the unit of its kind.
         kind: `"bytes"` (everything stored in the scope), `"bits"` (mean code bits over compressible encoder weights),
-            `"ratio"` (share of the float32 file) or `"latency"` (milliseconds).
+            `"ratio"` (share of the float32 file), `"latency"` (milliseconds) or `"energy"` (microjoules).
         scope: `"model"`, `"encoder"` or `"embedding"`.
     """
 
@@ -40,7 +41,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: "str | Budget") -> "Budget":
-        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"` or `"8ms"`.
+        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"8ms"` or `"120uJ"`.
 
         Raises:
             BudgetError: when the text is none of these, or is not above zero.
@@ -51,7 +52,7 @@ class Budget:
         unit = match and _UNITS.get(match["unit"].lower())
         if not unit:
             raise BudgetError(f"cannot read the budget {text!r}; write for example '12MB', '11MiB', "
-                              "'encoder:25MiB', '2.5bits', '0.25x' or '8ms'")  # fmt: skip
+                              "'encoder:25MiB', '2.5bits', '0.25x', '8ms' or '120uJ'")  # fmt: skip
         kind, factor = unit
         amount = float(match["number"]) * factor
         if amount <= 0:

@@ -1,7 +1,8 @@
-"""What an assignment costs: bytes, bits and bit operations, exactly and in expectation."""
+"""What an assignment costs: bytes, bits, bit operations and energy, exactly and in expectation."""
 
 from .base import COSTS, CostModel
 from .bops import BitOperations
+from .energy import Energy
 from .limit import measure
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
@@ -11,6 +12,7 @@ __all__ = [
     "AverageBits",
     "BitOperations",
     "CostModel",
+    "Energy",
     "PaperSize",
     "StoredSize",
     "float_bytes",

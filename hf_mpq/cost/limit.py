@@ -18,16 +18,20 @@ def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, f
     if isinstance(budget, (int, float)):
         return cost, float(budget)
     budget = Budget.parse(budget)
-    if budget.kind == "latency":
-        return _latency(cost, budget)
+    if budget.kind in ("latency", "energy"):
+        return _in_unit(cost, budget)
     if budget.kind == "bits":
         return AverageBits(cost.space), budget.amount
     return _size(cost, budget)
 
 
-def _latency(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
-    if cost.unit != "ms":
+def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
+    """Budgets that only a cost model of their own unit can measure."""
+    if budget.kind == "latency" and cost.unit != "ms":
         raise BudgetError("a budget in ms needs a latency table of the target machine; give a latency cost model")
+    if budget.kind == "energy" and cost.unit != "uJ":
+        raise BudgetError(f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost "
+                          "model 'energy'")  # fmt: skip
     return cost, budget.amount
 
 

@@ -17,6 +17,7 @@ from hf_mpq.core import Budget, BudgetError
     ("0.25x", Budget(0.25, "ratio")),
     ("encoder:.1x", Budget(0.1, "ratio", "encoder")),
     ("8ms", Budget(8, "latency")),
+    ("120uJ", Budget(120, "energy")),
 ])  # fmt: skip
 def test_good_budgets(text, budget):
     assert Budget.parse(text) == budget

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hf_mpq.core import BudgetError, PrecisionSpace
+from hf_mpq.core import ActivationSpec, BudgetError, PrecisionSpace
 from hf_mpq.cost import COSTS, AverageBits, BitOperations, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
@@ -46,6 +46,7 @@ def test_the_costs_inside_are_those_of_the_assignment(name, make_space, make_sco
     weights["beside"] = replace(weights["beside"], tie="one", nested=(2, 3, 8))
     weights["twin"] = replace(weights["beside"], bias=False)
     weights["fixed"] = replace(space.weights["beside"], bits=(0, 0, 2, 4, 8), role="embedding", candidates=(0, 2, 4, 8))
+    weights = {name: replace(spec, activation=ActivationSpec()) for name, spec in weights.items()}
     space = replace(space, weights=weights)
     cost, units, random = COSTS[name](space), Units(space, make_scores(space)), np.random.default_rng(0)
     for _ in range(20):
