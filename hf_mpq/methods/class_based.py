@@ -1,6 +1,6 @@
 """Class-based quantization (Sun et al., DATE 2023): neurons that matter to more classes get more bits."""
 
-from ..core import METHODS, MethodSpec
+from ..core import METHODS, MethodSpec, StageSpec
 
 CLASS_BASED = METHODS.add("class-based", MethodSpec(
     name="class-based",
@@ -9,11 +9,13 @@ CLASS_BASED = METHODS.add("class-based", MethodSpec(
     scorer="class-importance",
     allocator="threshold",
     rounding="nearest",
+    stages=(StageSpec("qat", objectives={"task": {"weight": 0.5}, "soft-labels": {"weight": 0.5}}),),
     deviations=(
         "GELU gives almost no exact zeros, so a neuron is on a class's path when its Taylor score is above a share of "
         "the layer's largest, not above 1e-50 (criterion='absolute' is the literal rule)",
         "the threshold search is reconstructed: only the score is public, in code of the same group",
         "one range for each row, not one for each layer",
-        "the refinement by distillation is a matter of training and not part of this",
+        "refinement is (1 - a) times the label loss plus a times the divergence from the float model; a is not public, "
+        "0.5 here",
     ),
 ))  # fmt: skip

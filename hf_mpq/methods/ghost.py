@@ -1,6 +1,6 @@
 """GHOST's hybrid bits (Zhang et al., TGRS 2023): each matrix gets the fewest bits whose k-means distortion is small."""
 
-from ..core import METHODS, MethodSpec
+from ..core import METHODS, MethodSpec, StageSpec
 
 GHOST = METHODS.add("ghost", MethodSpec(
     name="ghost",
@@ -9,11 +9,13 @@ GHOST = METHODS.add("ghost", MethodSpec(
     scorer="distribution",
     allocator="distortion",
     rounding="nearest",
+    stages=(StageSpec("qat", objectives={"task": {"weight": 2.0}, "self-teaching": {"weight": 400.0}}),),
     deviations=(
         "distortion is divided by the variance of the weights and its threshold set by the budget; the paper's own "
         "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', 'tau': 0.1}) gives an "
         "encoder 7 or 8 bits nearly everywhere",
         "weights are rounded by this library's quantizers, not DoReFa's, which relies on batch normalisation",
-        "its one-to-one self-teaching is a matter of training and not part of this",
+        "its one-to-one self-teaching runs over encoder layers; weights 2 and 400 of the two losses are those of the "
+        "detector, and the optimizer is the trainer's, not SGD with Nesterov momentum",
     ),
 ))  # fmt: skip

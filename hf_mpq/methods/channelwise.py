@@ -1,0 +1,28 @@
+"""Channel-wise mixed precision (Risso et al., IGSC 2022) with joint pruning (Motetti et al., 2024)."""
+
+from ..core import METHODS, MethodSpec, StageSpec
+
+_SYMMETRIC = {"scale": "max", "two_bits": "integer"}
+
+CHANNELWISE = METHODS.add("channelwise", MethodSpec(
+    name="channelwise",
+    paper="Risso et al., Channel-wise Mixed-precision Assignment for DNN Inference on Constrained Edge Nodes, "
+          "IGSC 2022; 0 bits: Motetti et al., Joint Pruning and Channel-wise Mixed-Precision Quantization, 2024",
+    config={"bits": (0, 2, 4, 8), "groups": "channel", "quantizer": "symmetric", "quantizer_options": _SYMMETRIC,
+            "gate": "softmax", "activation_bits": 8},
+    stages=(
+        StageSpec("search", strategy="alternating", strategy_options={"warmup": 0.2, "compensate_pruned": True}),
+        StageSpec("finetune", start="previous"),
+    ),
+    deviations=(
+        "activations stay at 8 bits; the paper also searches 2, 4 and 8 bits for each layer's",
+        "the warm-up is the first fifth of the search stage, with quantized weights at the start's mixture and gates "
+        "that stand still; the papers warm up in float or at 8 bits",
+        "with a budget the penalty is DUCCIO's hinge and the result is projected into it; without one, lambda times "
+        "the cost as in the papers: strategy_options={'penalty_options': {'strength': ...}} traces the front",
+        "scales are set once from the largest |w| of each channel; the papers read them off the weights in every pass",
+        "activations have one dynamic range per token, not PACT's learned clip",
+        "the search slice is the last part of an epoch, not the first; no early stopping",
+        "channels are not permuted when stored: a map says the bits of each, and pruned rows are folded away",
+    ),
+))  # fmt: skip

@@ -1,0 +1,53 @@
+"""AQ-BERT's search: weights and gates learn from different data, in turn."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from .base import GATES, STRATEGIES, Pass, Progress
+from .gate_search import GateSearch
+from .temperature import Temperature, epochs
+
+WEIGHT_PASS = Pass("weights")
+GATE_PASS = Pass("gates", frozenset({GATES}), penalised=True)
+
+
+@STRATEGIES.register("bilevel")
+class Bilevel(GateSearch):
+    """Algorithm 1 of AQ-BERT (Zhao et al., IJCAI 2021).
+
+    Each epoch trains the weights on its first part; then, in epochs after the first N1, the gates on the search slice,
+    with the size penalty, by plain SGD at 0.1. Each sub-group ends with its likeliest precision.
+
+    First order: the gates' gradient is taken at the present weights (xi = 0), not through a step of them (DARTS). The
+    paper prints the second order and says that both agree near the inner optimum, but not which one was run.
+
+    The paper gives no temperature, N0 or N1. Here the temperature falls from 5 to 0.3, which it has in the last epoch.
+
+    Args:
+        warmup_epochs: N1, at most half of the stage's epochs; also N0, where `temperature` does not say `wait`.
+        options: of `GateSearch`.
+    """
+
+    split: ClassVar[str | None] = "epochs"
+    defaults = {  # noqa: RUF012
+        "start": "zeros", "temperature": Temperature(5.0, 0.3, by_epoch=True), "optimizer": "sgd",
+        "learning_rate": 0.1, "penalty": "log-band", "decision": "argmax",
+    }  # fmt: skip
+
+    def __init__(self, space, cost, limit, warmup_epochs: int = 1, **options):
+        super().__init__(space, cost, limit, **options)
+        self.warmup_epochs = warmup_epochs
+
+    def passes(self, progress: Progress) -> tuple[Pass, ...]:
+        """A weight pass, or in the search slice a gate pass; nothing there during the warm-up."""
+        if not progress.in_search_slice:
+            return (WEIGHT_PASS,)
+        return () if progress.epoch < self._warmup(progress) else (GATE_PASS,)
+
+    def temperature_at(self, progress: Progress) -> float:
+        wait = self._warmup(progress) if self.temperature.wait is None else self.temperature.wait
+        return replace(self.temperature, wait=wait).at(progress)
+
+    def _warmup(self, progress: Progress) -> int:
+        """Epochs before the gates move."""
+        return min(self.warmup_epochs, epochs(progress) // 2)

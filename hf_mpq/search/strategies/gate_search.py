@@ -1,0 +1,132 @@
+"""What every search through softmax-like gates shares."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage
+from ...cost import CostModel
+from ...nn.walk import usages
+from ..allocators.base import Scores
+from .base import Progress, SearchStrategy
+from .compensation import compensate_pruned_share
+from .gate_metrics import gate_metrics
+from .open_gates import open_gates
+from .penalties import PENALTIES, Target
+from .projection import likeliest
+from .sampling import drawn
+from .start import FROM_SCORES, STARTS, start_logits
+from .temperature import Temperature
+
+DECISIONS = ("argmax", "projection")
+
+
+class GateSearch(SearchStrategy):
+    """A search whose gates are softmax or Gumbel-softmax mixtures of the candidates.
+
+    Args:
+        space, cost, limit: as of `SearchStrategy`.
+        start: `"zeros"`, `"bits"` (precision over the highest one) or `"scores"` (the training-free assignment).
+        temperature: a number, `(start, end)` over the steps of the stage, or the fields of `Temperature`.
+        optimizer: of the gates, `"sgd"` or `"adam"`, with `learning_rate` and other `optimizer_options`.
+        penalty: registered name with `penalty_options`; None is the strategy's own with a budget, `"linear"` without.
+        decision: `"argmax"`, the likeliest precision of each sub-group whatever it costs; `"projection"`, the likeliest
+            assignment that meets the budget; None is the strategy's own.
+        compensate_pruned: scale the weights once for what 0 bits take away at the start.
+
+    Raises:
+        ValueError: for an unknown word, or a combination that cannot work.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """The strategy's own choices for what is not given."""
+
+    def __init__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        limit: float | None,
+        start: str | None = None,
+        temperature: Any = None,
+        optimizer: str | None = None,
+        learning_rate: float | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
+        penalty: str | None = None,
+        penalty_options: Mapping[str, Any] | None = None,
+        decision: str | None = None,
+        compensate_pruned: bool = False,
+    ):
+        super().__init__(space, cost, limit)
+        own = self.defaults
+        self.start = _one_of("start", (*STARTS, FROM_SCORES), start or own["start"])
+        self.temperature = Temperature.of(own["temperature"] if temperature is None else temperature)
+        self.optimizer = _one_of("optimizer", ("sgd", "adam"), optimizer or own["optimizer"])
+        self.learning_rate = own["learning_rate"] if learning_rate is None else learning_rate
+        same = own.get("optimizer_options", {}) if self.optimizer == own["optimizer"] else {}
+        self.optimizer_options = {**same, **(optimizer_options or {})}
+        self.decision = _one_of("decision", DECISIONS, decision or own["decision"])
+        self.needs_scores, self.compensate_pruned = self.start == FROM_SCORES, compensate_pruned
+        if self.needs_scores and compensate_pruned:
+            raise ValueError("compensate_pruned is for a start that mixes evenly: use start='zeros' or 'bits'")
+        name = penalty or ("linear" if limit is None else own["penalty"])
+        self._penalty = PENALTIES[name](self._target(), **(penalty_options or {}))
+
+    def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
+        """Set logits and temperature; raises ValueError without open gates, or without scores or budget where the start
+        is made of them."""
+        gates = open_gates(self.space, model)
+        logits = start_logits(self.start, self.space, self.cost, self.limit, scores)
+        for name, gate in gates.items():
+            gate.set_temperature(self.temperature.start)
+            with torch.no_grad():
+                gate.logits.copy_(logits[name])
+        if self.compensate_pruned:
+            compensate_pruned_share(model)
+
+    def gate_optimizer(self) -> tuple[str, dict[str, Any]]:
+        return self.optimizer, {"lr": self.learning_rate, **self.optimizer_options}
+
+    def schedule(self, model: nn.Module, progress: Progress) -> None:
+        temperature = self.temperature_at(progress)
+        for gate in open_gates(self.space, model).values():
+            gate.set_temperature(temperature)
+
+    def temperature_at(self, progress: Progress) -> float:
+        """The temperature of a step."""
+        return self.temperature.at(progress)
+
+    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
+        """The penalty of the expected cost. Where it looks at the actual cost, that is one of a discrete choice drawn
+        with the gates' probabilities, the same in every process."""
+        expected = self.cost.expected(usages)
+        return self._penalty(expected, lambda: self._drawn_cost(usages, progress.step), progress)
+
+    def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
+        limit = self.limit if self.decision == "projection" else None
+        return model, likeliest(self.space, usages(model), self.cost, limit)
+
+    def metrics(self, model: nn.Module) -> dict[str, float]:
+        """`temperature` and what `gate_metrics` says of the argmax."""
+        with torch.no_grad():
+            used = usages(model)
+        state = gate_metrics(self.space, self.cost, used, likeliest(self.space, used))
+        return {"temperature": float(next(iter(open_gates(self.space, model).values())).temperature), **state}
+
+    def _target(self) -> Target:
+        specs = self.space.weights
+        highest = {name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
+                   for name, spec in specs.items()}  # fmt: skip
+        groups = sum(spec.layout.count for spec in specs.values() if spec.bits is None)
+        return Target(self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate)
+
+    def _drawn_cost(self, usages: Mapping[str, Usage], seed: int) -> float:
+        with torch.no_grad():
+            return float(self.cost.expected(drawn(self.space, usages, seed)))
+
+
+def _one_of(field: str, known: tuple[str, ...], value: str) -> str:
+    if value not in known:
+        raise ValueError(f"{field} must be one of {', '.join(known)}; got {value!r}")
+    return value

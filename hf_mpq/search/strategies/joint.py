@@ -1,0 +1,37 @@
+"""The joint search: one pass trains weights and gates."""
+
+from .alternating import checked_warmup
+from .base import GATES, STRATEGIES, WEIGHTS, Pass, Progress
+from .bilevel import WEIGHT_PASS
+from .gate_search import GateSearch
+
+JOINT_PASS = Pass("joint", frozenset({WEIGHTS, GATES}), penalised=True)
+
+
+@STRATEGIES.register("joint")
+class Joint(GateSearch):
+    """Weights and gates learn together from every batch, as in the follow-up of Risso et al. (Motetti et al., 2024).
+
+    Ours besides: it starts from the training-free assignment, each sub-group as sure as its margin is large; the gates
+    take Adam's normalised steps, because a single logit's gradient is tiny, with a short memory (betas 0.5 and 0.99),
+    so that a penalty that is over is forgotten; and the result is projected into the budget, which takes the likeliest
+    assignment that meets it.
+
+    Args:
+        warmup: share of the stage, 0 to 1, in which the gates stand still.
+        options: of `GateSearch`.
+    """
+
+    needs_scores = True
+    defaults = {  # noqa: RUF012
+        "start": "scores", "temperature": (1.0, 0.2), "optimizer": "adam", "learning_rate": 0.02,
+        "optimizer_options": {"betas": (0.5, 0.99)}, "penalty": "relative", "decision": "projection",
+    }  # fmt: skip
+
+    def __init__(self, space, cost, limit, warmup: float = 0.0, **options):
+        super().__init__(space, cost, limit, **options)
+        self.warmup = checked_warmup(warmup)
+
+    def passes(self, progress: Progress) -> tuple[Pass, ...]:
+        """One pass for everything; for the weights alone during the warm-up."""
+        return (WEIGHT_PASS,) if progress.fraction < self.warmup else (JOINT_PASS,)

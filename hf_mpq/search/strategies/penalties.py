@@ -1,0 +1,146 @@
+"""Size penalties: what pulls the gates towards the budget."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...core import Registry
+from .base import Progress
+
+PENALTIES: Registry[type["Penalty"]] = Registry("penalty")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a penalty is measured by.
+
+    Attributes:
+        limit: what the cost must not exceed, in its unit; None without a budget.
+        largest: the cost with every open sub-group at its highest precision, in the same unit.
+        groups: number of open sub-groups.
+        learning_rate: of the gates.
+    """
+
+    limit: float | None
+    largest: float
+    groups: int
+    learning_rate: float
+
+
+class Penalty(ABC):
+    """A function of the expected cost that is added to the loss.
+
+    Args:
+        target: what it is measured by.
+        strength: lambda; what it multiplies is a pure number, so that it does not depend on the unit of the cost.
+
+    Raises:
+        ValueError: without a limit where one is needed, or for a strength that is below zero.
+    """
+
+    name: str
+    needs_limit = True
+
+    def __init__(self, target: Target, strength: float | None = None):
+        if self.needs_limit and target.limit is None:
+            raise ValueError(f"the penalty {self.name!r} needs a budget, such as MPQConfig(budget='2.5bits'); without "
+                             "one only 'linear' can be used")  # fmt: skip
+        if strength is not None and strength < 0:
+            raise ValueError(f"the strength of a penalty must not be below zero, got {strength}")
+        self.target, self.strength = target, strength
+
+    @abstractmethod
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        """A differentiable scalar.
+
+        Args:
+            expected: expected cost, a differentiable scalar.
+            actual: gives the cost of the choice that is made now, without gradient; called only where it is needed.
+            progress: where training is.
+        """
+
+
+@PENALTIES.register("log-band")
+class LogBand(Penalty):
+    """AQ-BERT's piecewise logarithm: `+ log E[C]` while the actual cost is above `(1 + tolerance) V`, nothing inside
+    the band, `- log E[C]` below `(1 - tolerance) V` (Zhao et al., IJCAI 2021).
+
+    Here `log(E[C] / V)`, which has the same gradient and no unit. The pull does not weaken near V, so expect the cost
+    to swing around the band.
+
+    The paper gives no lambda. A sub-group's logit gets a gradient of about `lambda / (3 groups)`, far below that of the
+    loss, so by default lambda is what moves the mean logit by `REACH` over the whole search under plain SGD:
+    `3 REACH groups / (learning_rate search_steps)`.
+
+    Args:
+        strength: lambda; None for the default above.
+        tolerance: half the width of the band, as a share of V.
+    """
+
+    name = "log-band"
+    REACH = 3.0
+
+    def __init__(self, target: Target, strength: float | None = None, tolerance: float = 0.02):
+        super().__init__(target, strength)
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"the tolerance must be at least 0 and below 1, got {tolerance}")
+        self.tolerance = tolerance
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        spent, limit = actual(), self.target.limit
+        if (1 - self.tolerance) * limit <= spent <= (1 + self.tolerance) * limit:
+            return 0.0 * expected
+        size = (expected / limit).log() * self._strength(progress)
+        return size if spent > limit else -size
+
+    def _strength(self, progress: Progress) -> float:
+        if self.strength is not None:
+            return self.strength
+        share = progress.search_steps / max(progress.steps_per_epoch, 1) if progress.search_steps else 1.0
+        return 3 * self.REACH * self.target.groups / (self.target.learning_rate * max(progress.steps * share, 1))
+
+
+@PENALTIES.register("relative")
+class RelativeExcess(Penalty):
+    """`strength * max(0, E[C] / V - 1)^2`: no pull below the budget, a gentle one just above it. Ours.
+
+    Args:
+        strength: 100 by default: ten percent too much cost as much as a loss of one.
+    """
+
+    name = "relative"
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        strength = 100.0 if self.strength is None else self.strength
+        return strength * (expected / self.target.limit - 1).relu().square()
+
+
+@PENALTIES.register("hinge")
+class Hinge(Penalty):
+    """DUCCIO's constraint: `lambda(e) max(0, E[C] - V) / V` with `lambda(e)` rising from a hundredth of `strength` to
+    all of it over the first half of the search (as in PLiNIO).
+
+    PLiNIO sets lambda from the first loss and the first excess; here the excess is relative to V and the strength is 1
+    by default, a typical loss.
+    """
+
+    name = "hinge"
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        strength = 1.0 if self.strength is None else self.strength
+        ramp = min(0.01 + 0.99 * 2 * progress.fraction, 1.0)
+        return strength * ramp * (expected / self.target.limit - 1).relu()
+
+
+@PENALTIES.register("linear")
+class Linear(Penalty):
+    """`strength * E[C]`, as a share of the largest possible cost; no target: several strengths trace a Pareto front
+    (Risso et al., IGSC 2022). The strength is 1 by default."""
+
+    name = "linear"
+    needs_limit = False
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        return (1.0 if self.strength is None else self.strength) * expected / self.target.largest

@@ -1,0 +1,96 @@
+"""Where the logits of the gates start."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...core import PrecisionSpace, Registry, WeightSpec
+from ...cost import CostModel
+from ..allocators.base import Scores
+from ..allocators.column_prices import reader_prices
+from ..allocators.exact_search import ExactSearch, live_columns
+from ..allocators.units import Units
+
+LARGEST = 4.0
+"""Logits start within plus and minus this."""
+
+STARTS: Registry[Callable[[WeightSpec], Tensor]] = Registry("start of the gates")
+
+
+@STARTS.register("zeros")
+def even(spec: WeightSpec) -> Tensor:
+    """All candidates alike: `(groups, candidates)` zeros."""
+    return torch.zeros(spec.layout.count, len(spec.candidates))
+
+
+@STARTS.register("bits")
+def by_bits(spec: WeightSpec) -> Tensor:
+    """Each precision over the highest one (PLiNIO): `(groups, candidates)`, 0 to 1."""
+    bits = torch.tensor(spec.candidates, dtype=torch.float32)
+    return (bits / bits.max().clamp(min=1)).repeat(spec.layout.count, 1)
+
+
+FROM_SCORES = "scores"
+
+
+def start_logits(
+    start: str, space: PrecisionSpace, cost: CostModel, limit: float | None, scores: Scores | None
+) -> dict[str, Tensor]:
+    """First logits of every open matrix, by name: `(groups, candidates)` each.
+
+    Raises:
+        ValueError: when they are made of scores, and scores or limit are missing.
+    """
+    if start != FROM_SCORES:
+        return {name: STARTS[start](spec) for name, spec in space.weights.items() if spec.bits is None}
+    if scores is None or limit is None:
+        lacking = "scores: name a scorer" if scores is None else "a budget, such as MPQConfig(budget='2.5bits')"
+        raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros' or 'bits'")
+    return logits_of_scores(space, cost, limit, scores)
+
+
+def logits_of_scores(
+    space: PrecisionSpace, cost: CostModel, limit: float, scores: Scores, sharpness: float = 1.0
+) -> dict[str, Tensor]:
+    """Logits whose argmax is the Lagrangian's assignment, surer where its margin is larger. Ours.
+
+    `logit = -sharpness (S + lambda c) / m`, with the score S and the price c of each choice around the assignment, its
+    multiplier lambda, and the median m over sub-groups of what the second best choice is worse. The best choice of each
+    sub-group is moved to 4 and nothing is below -4. Tied sub-groups start alike.
+
+    Returns:
+        Matrix name to `(groups, candidates)`, for open matrices.
+
+    Raises:
+        BudgetError: when nothing meets the limit.
+        ValueError: when scores are missing or do not fit.
+    """
+    search = ExactSearch(Units(space, scores), cost, limit)
+    worse = _worse_than_best(search)
+    logits = np.maximum(LARGEST - sharpness * worse / _median_margin(worse), -LARGEST)
+    tables = {}
+    for names, rows in search.units.blocks:
+        for name in names:
+            tables[name] = torch.from_numpy(logits[rows, : len(space.weights[name].candidates)]).float()
+    return tables
+
+
+def _worse_than_best(search: ExactSearch) -> NDArray[np.float64]:
+    """What each choice is worse than the best of its unit in score plus multiplier times price, `(units, choices)`."""
+    units, cost = search.units, search.cost
+    choice, spent = search.run()
+    _, multiplier = search.bound(choice, spent)
+    matrices = units.matrices(choice)
+    prices = units.prices(cost, live_columns(matrices), reader_prices(units.space, cost, matrices))
+    total = np.where(np.isfinite(units.score), units.score + multiplier * np.nan_to_num(prices), np.inf)
+    return total - total.min(axis=1, keepdims=True)
+
+
+def _median_margin(worse: NDArray[np.float64]) -> float:
+    """Median over the units that have a choice of how much worse the second best is; above zero."""
+    margins = np.sort(worse, axis=1)[:, 1:2]
+    margins = margins[np.isfinite(margins) & (margins > 0)]
+    return float(np.median(margins)) if len(margins) else 1.0

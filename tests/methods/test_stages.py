@@ -1,0 +1,89 @@
+"""The stages of the methods that train: their parts exist, take their options, and fit together."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+from transformers import TrainingArguments
+
+import hf_mpq
+from hf_mpq import MPQConfig, assignment_of, compress, quantize, size_report
+from hf_mpq.core import METHODS
+from hf_mpq.cost import COSTS, measure
+from hf_mpq.nn import usages
+from hf_mpq.search.strategies import STRATEGIES, Progress
+from hf_mpq.training.objectives import OBJECTIVES
+from tests.tiny import tiny_batch, tiny_model
+
+TRAINED = [name for name in METHODS if METHODS[name].stages]
+SEARCHING = [name for name in TRAINED if any(stage.strategy for stage in METHODS[name].stages)]
+
+
+def test_these_methods_train():
+    assert TRAINED == ["aq-bert", "aq-bert+kd", "channelwise", "class-based", "ghost", "mpq", "q-bert", "q8", "uniform"]
+    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "mpq"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_stages_name_parts_that_exist_and_take_their_options(name):
+    known = {field.name for field in fields(TrainingArguments)}
+    stages = METHODS[name].stages
+    assert len({stage.name for stage in stages}) == len(stages)
+    assert stages[-1].strategy is None, "what was searched must be trained at last"
+    for stage in stages:
+        assert stage.strategy is None or stage.strategy in STRATEGIES
+        assert set(stage.arguments) <= known
+        for objective, options in stage.objectives.items():
+            inspect.signature(OBJECTIVES[objective]).bind("student", "teacher", **options)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_method_that_does_not_search_can_be_given_its_bits(name):
+    spec = METHODS[name]
+    searches, open_bits = name in SEARCHING, isinstance(spec.config["bits"], tuple)
+    assert searches or spec.allocator is not None or not open_bits
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_the_search_of_a_method_starts_on_its_config(name):
+    model = quantize(tiny_model("bert"), MPQConfig(method=name, groups=4, budget="2.5bits"))
+    space = model.config.quantization_config.resolve(model)
+    cost, limit = measure(COSTS["size"](space), "2.5bits")
+    stage = METHODS[name].stages[0]
+    strategy = STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
+    scores = None
+    if strategy.needs_scores:
+        scores = {key: 4.0 ** -usage.bits.new_tensor(space.weights[key].candidates).expand(usage.probabilities.shape)
+                  for key, usage in usages(model).items() if space.weights[key].bits is None}  # fmt: skip
+    strategy.prepare(model, scores)
+    assert strategy.penalty(usages(model), Progress(0, 10, 5, 1)).isfinite()
+    hf_mpq.fix(model, strategy.derive(model)[1])
+
+
+def test_aq_bert_starts_anew_after_its_search():
+    for name in ("aq-bert", "aq-bert+kd"):
+        search, retrain = METHODS[name].stages
+        assert (search.strategy, search.start, retrain.start) == ("bilevel", "previous", "loaded")
+        assert search.objectives == retrain.objectives
+    assert METHODS["aq-bert"].stages[0].objectives == {"task": {}}
+
+
+def test_only_our_method_selects():
+    assert [name for name in METHODS if METHODS[name].selects] == ["mpq"]
+
+
+@pytest.mark.parametrize("bits, budget", [((2, 3, 4, 8), "2.5bits"), ((2, 3, 4, 8), "3.7bits")])
+def test_uniform_at_a_fraction_mixes_two_neighbours(bits, budget):
+    model = compress(tiny_model("bert"), budget, [tiny_batch()], MPQConfig(method="uniform", bits=bits, groups=8),
+                     progress=False)  # fmt: skip
+    low = int(float(budget.removesuffix("bits")))
+    encoder = [matrix.bits for name, matrix in assignment_of(model).matrices.items() if "layer" in name]
+    assert {bit for bits in encoder for bit in bits} == {low, low + 1}
+    wanted = float(budget.removesuffix("bits"))
+    assert wanted - 0.05 < size_report(model).average_bits <= wanted
+
+
+def test_q8_is_8_bits_everywhere():
+    found = assignment_of(quantize(tiny_model("bert"), MPQConfig(method="q8"))).matrices
+    assert {bit for matrix in found.values() for bit in matrix.bits} == {8}
+    assert len(found["encoder.layer.0.output.dense"].bits) == 1
