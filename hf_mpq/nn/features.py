@@ -3,21 +3,27 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from .blocks import encoder_blocks
 from .families import Family, family_of
 
-FEATURES = ("hidden", "query", "key", "value", "attention_output")
+_PROJECTIONS = ("query", "key", "value")
+FEATURES = ("hidden", *_PROJECTIONS, "attention_output")
 
 
 class FeatureRecorder:
     """Keeps features of one model while `recording`; its hooks stay in place, so that compiled layers stay compiled.
 
+    Only what runs inside the model's own forward is kept: not what a backward pass computes again where activation
+    checkpointing is on, and nothing of a copy of the model, which has the same hooks.
+
     Features, each a list in the order in which layers are called (shared layers are called several times):
 
     - `hidden`: what the first layer reads, then what each layer gives, `(batch, tokens, hidden)`;
-    - `query`, `key`, `value`: projections of each layer before any rotation, `(batch, tokens, heads * width)`;
+    - `query`, `key`, `value`: projections of each layer before any rotation, `(batch, tokens, heads * width)`, also
+      where one fused matrix holds them;
     - `attention_output`: of the projection after attention, before it is added, `(batch, tokens, hidden)`.
 
     Args:
@@ -25,7 +31,8 @@ class FeatureRecorder:
         names: which features.
 
     Raises:
-        ValueError: for an unknown feature, or a model whose layers are not known.
+        ValueError: for an unknown feature, or a model whose layers are not known; while recording, for activation
+            checkpointing with `use_reentrant=True`, which cuts features off from their gradients.
     """
 
     def __init__(self, model: nn.Module, names: Collection[str]):
@@ -34,6 +41,7 @@ class FeatureRecorder:
             raise ValueError(f"unknown features {unknown}; the known ones are: {', '.join(FEATURES)}")
         self._kept: dict[str, list[Tensor]] | None = None
         self._waiting: set[str] = set()
+        self._running = self._with_gradients = False
         self._handles = []
         names, blocks = set(names), encoder_blocks(model)
         if names and not blocks:
@@ -44,32 +52,45 @@ class FeatureRecorder:
         if inner and family is None:
             raise ValueError(f"{', '.join(inner)} of {model.config.model_type!r} models cannot be read; distil from "
                              "hidden states or logits")  # fmt: skip
+        if names:
+            self._hook_model(model)
         for block in blocks.values() if names else ():
             self._hook_block(block, "hidden" in names, inner, family)
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, list[Tensor]]]:
-        """The features of what runs inside."""
+        """The features of the forward pass that runs inside, as a dict that is filled by it."""
         self._kept = {}
         try:
             yield self._kept
         finally:
-            self._kept = None
+            self._kept, self._running = None, False
 
     def remove(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
 
+    def _hook_model(self, model: nn.Module) -> None:
+        def before(module, args):
+            self._running = module is model and self._kept is not None
+            self._with_gradients = torch.is_grad_enabled()
+
+        def after(module, args, output):
+            self._running = False
+
+        self._handles.append(model.register_forward_pre_hook(before))
+        self._handles.append(model.register_forward_hook(after))
+
     def _hook_block(self, block: nn.Module, hidden: bool, inner: list[str], family: Family | None) -> None:
         def before(module, args, kwargs):
             self._waiting = set(inner)
-            if hidden and self._kept is not None and "hidden" not in self._kept:
-                self._kept["hidden"] = [args[0] if args else kwargs["hidden_states"]]
+            if hidden and self._running and "hidden" not in self._kept:
+                self._add("hidden", args[0] if args else kwargs["hidden_states"])
 
         def after(module, args, output):
-            if hidden and self._kept is not None:
-                self._kept["hidden"].append(output if isinstance(output, Tensor) else output[0])
+            if hidden and self._running:
+                self._add("hidden", output if isinstance(output, Tensor) else output[0])
 
         self._handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(block.register_forward_hook(after))
@@ -80,15 +101,21 @@ class FeatureRecorder:
         """Keep the first output of each call of the layer: projections also run over relative positions."""
 
         def hook(module, args, output):
-            if self._kept is None or not self._waiting.issuperset(features):
+            if not self._running or not self._waiting.issuperset(features):
                 return
             self._waiting.difference_update(features)
-            fused = family.names.fused and features[0] in ("query", "key", "value")
-            parts = dict(zip(("query", "key", "value"), output.chunk(3, dim=-1))) if fused else {features[0]: output}
+            fused = family.names.fused and features[0] in _PROJECTIONS
+            parts = dict(zip(_PROJECTIONS, output.chunk(3, dim=-1))) if fused else {features[0]: output}
             for name in features:
-                self._kept.setdefault(name, []).append(parts[name])
+                self._add(name, parts[name])
 
         return hook
+
+    def _add(self, name: str, feature: Tensor) -> None:
+        if self._with_gradients and not torch.is_grad_enabled():
+            raise ValueError("activation checkpointing with use_reentrant=True cuts features off from their gradients; "
+                             'use gradient_checkpointing_kwargs={"use_reentrant": False}')  # fmt: skip
+        self._kept.setdefault(name, []).append(feature)
 
 
 def _places(family: Family | None, inner: list[str]) -> dict[str, list[str]]:

@@ -35,6 +35,9 @@ class Objective(nn.Module, ABC):
         student, teacher: the models, for their shapes; they must not be kept as submodules.
         weight: factor of this term in the loss.
 
+    Raises:
+        ValueError: without a teacher where one is needed.
+
     Attributes:
         features: names of the features that it reads.
     """
@@ -45,6 +48,8 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None = None, weight: float = 1.0):
         super().__init__()
+        if self.needs_teacher and teacher is None:
+            raise ValueError(f"{type(self).__name__} needs a teacher: give the trainer one, or leave it out")
         self.weight = weight
 
     @abstractmethod

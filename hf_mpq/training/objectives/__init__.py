@@ -1,0 +1,21 @@
+"""Loss terms by name: the loss of a stage is their weighted sum."""
+
+from .attention_scores import AttentionScores
+from .base import OBJECTIVES, Objective, Signals
+from .hidden_states import HiddenStates
+from .self_teaching import SelfTeaching
+from .soft_labels import SoftLabels
+from .task import Task
+from .value_relations import ValueRelations
+
+__all__ = [
+    "OBJECTIVES",
+    "AttentionScores",
+    "HiddenStates",
+    "Objective",
+    "SelfTeaching",
+    "Signals",
+    "SoftLabels",
+    "Task",
+    "ValueRelations",
+]

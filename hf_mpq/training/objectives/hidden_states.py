@@ -1,0 +1,51 @@
+"""Hidden states of the teacher as targets."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .base import OBJECTIVES, Objective, Signals
+from .layers import layer_pairs
+from .padding import mean_of_tokens
+from .precision import in_float32
+from .reduction import check_reduction, reduce_layers
+
+
+@OBJECTIVES.register("hidden-states")
+class HiddenStates(Objective):
+    """Squared error of what the first layer reads and of what every layer gives: mean over features and the real
+    tokens of each example, put together over layers (TinyBERT, Jiao et al. 2020, equations 8 and 9; TernaryBERT,
+    Zhang et al. 2020).
+
+    A student of another width learns one linear projection to the teacher's, shared by all layers. A student of
+    another depth maps its layers uniformly.
+
+    Args:
+        layers: the student's layer to the teacher's, numbered from 1, 0 for the embeddings' output; None for all.
+        reduction: over layers: `"sum"` as in both papers, or `"mean"`.
+
+    Raises:
+        ValueError: for an impossible mapping or an unknown reduction.
+    """
+
+    needs_teacher = True
+    features = ("hidden",)
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        weight: float = 1.0,
+        layers: Mapping[int, int] | None = None,
+        reduction: str = "sum",
+    ):
+        super().__init__(student, teacher, weight)
+        self.pairs, self.reduction = layer_pairs(student, teacher, 0, layers), check_reduction(reduction)
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
+
+    @in_float32
+    def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
+        ours, theirs = student.features["hidden"], teacher.features["hidden"]
+        errors = ((self.projection(ours[i].float()) - theirs[j].detach().float()).square() for i, j in self.pairs)
+        return reduce_layers([mean_of_tokens(error.mean(-1), student.mask) for error in errors], self.reduction)
