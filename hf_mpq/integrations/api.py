@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from ..core import Assignment, Budget, PrecisionSpace
+from ..core import Assignment, PrecisionSpace
 from ..cost import COSTS
 from ..nn import (
     MPQLayerNorm,
@@ -22,7 +22,7 @@ from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
 from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices
-from ..search import allocate
+from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
 from .quantizer import MPQHfQuantizer
 from .shapes import changed_shapes
@@ -181,12 +181,8 @@ def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
 def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
     it, the one of highest probability."""
-    if config.budget is None:
-        return derive(model)
     space = config.resolve(model)
-    chances = {name: usage.probabilities.detach().cpu() for name, usage in usages(model).items()}
-    scores = {name: -values.double().clamp(min=1e-12).log() for name, values in chances.items()}
-    return allocate(space, COSTS["size"](space), Budget.parse(config.budget), scores)
+    return most_probable(space, usages(model), COSTS["size"](space), config.budget)
 
 
 def assignment_of(model: nn.Module) -> Assignment:

@@ -85,24 +85,38 @@ def pack_norm(norm: MPQLayerNorm) -> PackedLayerNorm:
 
 
 @torch.no_grad()
-def plain_layer(layer: nn.Module) -> nn.Module:
+def plain_layer(layer: nn.Module, masters: bool = False) -> nn.Module:
     """A plain `nn.Linear`, `nn.Embedding` or `nn.LayerNorm` with the values that `layer` uses in forward; what is done
-    to each channel of its input goes back into weight and bias."""
+    to each channel of its input goes back into weight and bias.
+
+    Args:
+        masters: of a trainable layer, take the float parameters behind the quantized values.
+    """
+    weight, bias = _masters(layer) if masters else _used(layer)
+    if isinstance(layer, ChannelAffine):
+        weight, bias = layer.without_affine(weight, bias)
     if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
-        weight, bias = layer.affine(layer.position) if isinstance(layer, MPQLayerNorm) else (layer.weight, layer.bias)
         plain = nn.LayerNorm(layer.normalized_shape, layer.eps, True, bias is not None, device="meta")
+    elif isinstance(layer, MPQEmbedding | PackedEmbedding):
+        plain = nn.Embedding(*weight.shape, layer.padding_idx, device="meta")
     else:
-        packed = isinstance(layer, PackedMatrix)
-        weight = layer.weight if packed else layer.quantized_weight()
-        bias = layer.bias if packed else layer.stored_bias()
-        if isinstance(layer, ChannelAffine):
-            weight, bias = layer.without_affine(weight, bias)
-        rows, columns = weight.shape
-        if isinstance(layer, MPQEmbedding | PackedEmbedding):
-            plain = nn.Embedding(rows, columns, layer.padding_idx, device="meta")
-        else:
-            plain = nn.Linear(columns, rows, bias is not None, device="meta")
+        plain = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     plain.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach().clone())
     return plain.train(layer.training)
+
+
+def _used(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias as forward uses them."""
+    if isinstance(layer, MPQLayerNorm):
+        return layer.affine(layer.position)
+    if isinstance(layer, QuantizedMatrix):
+        return layer.quantized_weight(), layer.stored_bias()
+    return layer.weight, layer.bias
+
+
+def _masters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias before any rounding."""
+    weight = layer.float_weight() if isinstance(layer, QuantizedMatrix) else layer.weight
+    return weight, layer.bias

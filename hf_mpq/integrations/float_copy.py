@@ -1,0 +1,30 @@
+"""The float model behind a trainable quantized one."""
+
+import copy
+
+from torch import nn
+
+from ..nn import dequantize_modules, derive
+
+
+def float_copy(model: nn.Module) -> nn.Module:
+    """A plain float copy of a trainable model with its float masters, in eval mode; a float model is just copied.
+
+    Raises:
+        ValueError: when the float weights are not there any more: the model is packed, or rows were folded away.
+    """
+    twin = copy.deepcopy(model)
+    config = getattr(twin.config, "quantization_config", None)
+    if config is None:
+        return twin.eval()
+    if config.storage == "packed":
+        raise ValueError("a packed model has no float weights: give the float model itself")
+    if config.assignment is not None and any(0 in one.bits for one in derive(model).matrices.values()):
+        raise ValueError("pruned rows of this model were folded away, so its weights are not those of the float model: "
+                         "give the float model itself")  # fmt: skip
+    dequantize_modules(twin, masters=True)
+    del twin.hf_quantizer, twin.config.quantization_config
+    for name in ("_is_quantized", "_pre_quantization_dtype"):
+        twin.config.__dict__.pop(name, None)
+    twin.is_quantized, twin.quantization_method = False, None
+    return twin.eval()
