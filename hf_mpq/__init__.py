@@ -11,6 +11,7 @@ from . import methods, nn, runtime  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
 from .integrations import MPQConfig, assignment_of, compress, fix, pack, quantize, set_precision, unpack  # noqa: E402
 from .report import size_report  # noqa: E402
+from .training import MPQTrainer, MPQTrainingArguments  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,8 @@ __all__ = [
     "Assignment",
     "Budget",
     "MPQConfig",
+    "MPQTrainer",
+    "MPQTrainingArguments",
     "assignment_of",
     "compress",
     "fix",

@@ -3,7 +3,7 @@
 from .base import COSTS, CostModel
 from .bops import BitOperations
 from .energy import Energy
-from .limit import measure
+from .limit import budget_cost, measure
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
 
@@ -15,6 +15,7 @@ __all__ = [
     "Energy",
     "PaperSize",
     "StoredSize",
+    "budget_cost",
     "float_bytes",
     "measure",
 ]

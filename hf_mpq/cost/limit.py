@@ -1,7 +1,7 @@
 """What a budget means: the cost model that measures it, and the number that it must not exceed."""
 
-from ..core import Budget, BudgetError
-from .base import CostModel
+from ..core import Budget, BudgetError, PrecisionSpace
+from .base import COSTS, CostModel
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
 
@@ -23,6 +23,18 @@ def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, f
     if budget.kind == "bits":
         return AverageBits(cost.space), budget.amount
     return _size(cost, budget)
+
+
+def budget_cost(space: PrecisionSpace, budget: Budget | str | None) -> tuple[CostModel, float | None]:
+    """The cost model that a budget is measured by where none is named, and the number that it must not exceed.
+
+    Raises:
+        BudgetError: for a budget in ms, which needs a measured table.
+    """
+    if budget is None:
+        return COSTS["size"](space), None
+    kind = Budget.parse(budget).kind
+    return measure(COSTS["energy" if kind == "energy" else "size"](space), budget)
 
 
 def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core import Assignment, PrecisionSpace
-from ..cost import COSTS
+from ..cost import budget_cost
 from ..nn import (
     MPQLayerNorm,
     PackedLayerNorm,
@@ -182,7 +182,7 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
     it, the one of highest probability."""
     space = config.resolve(model)
-    return most_probable(space, usages(model), COSTS["size"](space), config.budget)
+    return most_probable(space, usages(model), *budget_cost(space, config.budget))
 
 
 def assignment_of(model: nn.Module) -> Assignment:

@@ -168,7 +168,7 @@ def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> N
         raise ValueError("the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
                          f"example MPQConfig(bits={DEFAULT_CANDIDATES})")  # fmt: skip
     needs = [name for name, part, used in (
-        (engine.choice.scorer, engine.scorer, engine.open), (engine.choice.rounding, engine.rounder, True),
+        (engine.choice.scorer, engine.scorer, engine.uses_scores), (engine.choice.rounding, engine.rounder, True),
     ) if used and part.needs_data]  # fmt: skip
     needs += ["bias_correction"] if engine.choice.bias_correction else []
     needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []

@@ -10,12 +10,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
-from ..cost import COSTS
+from ..cost import COSTS, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
 from ..rounding import ROUNDERS, correct_biases
-from ..search import ALLOCATORS, SCORERS
+from ..search import ALLOCATORS, SCORELESS, SCORERS
 from ..search.scorers import mean_divergence
 from .api import fix, quantize
 from .config import MPQConfig
@@ -78,6 +78,11 @@ class TrainingFree:
         """Whether there is anything to choose."""
         return any(spec.bits is None and len(spec.candidates) > 1 for spec in self.space.weights.values())
 
+    @property
+    def uses_scores(self) -> bool:
+        """Whether the allocator looks at scores."""
+        return self.open and self.choice.allocator not in SCORELESS
+
     def scores(self) -> dict[str, Tensor]:
         """How much each choice hurts; computed at the first call."""
         if self._scores is None:
@@ -91,11 +96,12 @@ class TrainingFree:
 
     def assignment(self, budget: Budget | str) -> Assignment:
         """The allocator's assignment for a budget."""
-        scores = self.scores()
+        scores = self.scores() if self.uses_scores else None
         with self._timed("allocation"):
             allocate = ALLOCATORS[self.choice.allocator]
             options = self.choice.allocator_options
-            return allocate(self.space, self.cost, budget, scores, self.damage, progress=self.progress, **options)
+            cost, limit = budget_cost(self.space, budget)
+            return allocate(self.space, cost, limit, scores, self.damage, progress=self.progress, **options)
 
     def everywhere(self, bits: int | None = None) -> Assignment:
         """Every open sub-group at `bits`, or at its highest precision."""
@@ -159,7 +165,7 @@ class TrainingFree:
         if not self.batches:
             return seconds
         count = len(self.batches)
-        passes = self.scorer.forward_passes(self.space, count) if self.open else 0.0
+        passes = self.scorer.forward_passes(self.space, count) if self.uses_scores else 0.0
         each = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
         passes += models * each
         return seconds + passes * self._forward_seconds()

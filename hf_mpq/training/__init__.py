@@ -1,6 +1,8 @@
-"""Training: for now, the plain fine-tuning that everything else starts from."""
+"""Training: runs in stages, their objectives, and the plain fine-tuning that they start from."""
 
+from .arguments import MPQTrainingArguments
 from .callbacks import UpdateQuantizers
 from .fine_tuning import fine_tune
+from .trainer import MPQTrainer
 
-__all__ = ["UpdateQuantizers", "fine_tune"]
+__all__ = ["MPQTrainer", "MPQTrainingArguments", "UpdateQuantizers", "fine_tune"]

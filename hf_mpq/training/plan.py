@@ -1,7 +1,10 @@
 """The stages of a run: the method's, with the user's changes."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -59,3 +62,22 @@ def shares(plan: list[StageSpec], args: MPQTrainingArguments) -> list[dict[str, 
         ends = [round(args.max_steps * sum(one.share for one in plan[: k + 1]) / total) for k in range(len(plan))]
         return [{"max_steps": max(end - start, 1)} for start, end in zip([0, *ends], ends)]
     return [{"num_train_epochs": args.num_train_epochs * stage.share / total} for stage in plan]
+
+
+def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int,
+                    label_names: list[str]) -> MPQTrainingArguments:  # fmt: skip
+    """The run's arguments with a stage's own; nothing is pushed from inside a stage.
+
+    Args:
+        changes: fields of `TrainingArguments`.
+        folder: of the stage.
+        seed: of the stage.
+        label_names: columns that are labels to the student, where the run does not name them.
+    """
+    own = copy.copy(args)
+    fixed = {"output_dir": str(folder), "seed": seed, "push_to_hub": False,
+             "label_names": args.label_names or label_names}  # fmt: skip
+    for name, value in {**changes, **fixed}.items():
+        before = getattr(own, name)
+        setattr(own, name, type(before)(value) if isinstance(before, Enum) else value)
+    return own

@@ -13,6 +13,9 @@ ALLOCATORS: Registry["Allocator"] = Registry("allocator")
 
 Scores = Mapping[str, Tensor | np.ndarray]
 
+SCORELESS = frozenset({"uniform"})
+"""Allocators that do not look at scores."""
+
 
 class Allocator(Protocol):
     """Chooses a precision for every sub-group within a budget."""

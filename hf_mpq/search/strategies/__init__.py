@@ -1,7 +1,7 @@
 """Strategies: how precisions are searched while weights are trained."""
 
 from .alternating import Alternating
-from .base import STRATEGIES, Pass, Progress, SearchStrategy
+from .base import GATES, STRATEGIES, WEIGHTS, Pass, Progress, SearchStrategy
 from .bilevel import Bilevel
 from .gate_search import GateSearch
 from .joint import Joint
@@ -9,8 +9,10 @@ from .penalties import PENALTIES, Penalty
 from .projection import likeliest
 
 __all__ = [
+    "GATES",
     "PENALTIES",
     "STRATEGIES",
+    "WEIGHTS",
     "Alternating",
     "Bilevel",
     "GateSearch",

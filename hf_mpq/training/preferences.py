@@ -1,0 +1,54 @@
+"""What training-free compression says, for stages that start from it or are compared with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..core import Assignment, MethodSpec
+from ..integrations import MPQConfig
+from ..integrations.compress import DEFAULT
+from ..integrations.training_free import TrainingFree
+
+FILE = "scores.safetensors"
+
+
+class Preferences:
+    """Scores and assignment of the float model; computed once in a run, by one process, and kept in its folder.
+
+    Args:
+        folder: of the run.
+        model: float.
+        config: with the candidates and the budget.
+        method: its scorer and allocator, the default ones where it has none.
+        batches: calibration inputs.
+        first: runs a function in the main process before the others go on.
+    """
+
+    def __init__(self, folder: str | Path, model: nn.Module, config: MPQConfig, method: MethodSpec,
+                 batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None]):  # fmt: skip
+        filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
+        choice = replace(method, **filled, rounding="nearest", rounding_options={})
+        self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget
+        self._engine = TrainingFree(model, config, choice, batches, progress=True)
+
+    def scores(self) -> dict[str, Tensor]:
+        """How much each choice hurts, `(groups, candidates)` for each matrix."""
+        self._first(self._compute)
+        return {name: table.double() for name, table in load_file(self._file).items()}
+
+    def assignment(self) -> Assignment:
+        """The training-free assignment; raises ValueError without a budget."""
+        if self._budget is None:
+            raise ValueError("this method decides bits under a budget: give one, such as MPQConfig(budget='2.5bits')")
+        if self._engine.uses_scores:
+            self._engine.keep_scores(self.scores())
+        return self._engine.assignment(self._budget)
+
+    def _compute(self) -> None:
+        if not self._file.exists():
+            partial = self._file.with_name(FILE + ".partial")
+            save_file({name: table.cpu().contiguous() for name, table in self._engine.scores().items()}, partial)
+            partial.replace(self._file)

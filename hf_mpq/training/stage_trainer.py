@@ -1,0 +1,236 @@
+"""One stage of a run: an ordinary Trainer whose steps are the passes of a strategy."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset as TableDataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+
+from ..search.strategies import Pass, Progress, SearchStrategy
+from .arguments import MPQTrainingArguments
+from .callbacks import UpdateQuantizers
+from .checkpoints import StageCheckpoints
+from .running_means import RunningMeans
+from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
+from .stage_module import StageModule
+from .stage_optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
+
+PLAIN_PASSES = (Pass(),)
+
+
+class StageTrainer(StageCheckpoints, Trainer):
+    """Trains a stage module for one stage.
+
+    A step's gradient is that of the whole batch: terms count by what they are the mean of, over micro-batches and
+    processes alike. Gradients that a pass is not for are dropped; `requires_grad` is never changed, so that DDP and
+    compiled graphs stay as they are.
+
+    Args:
+        module: student, objectives, teacher and strategy.
+        args: of this stage.
+        strategy: the search, or None.
+        seed: of the data's order and of the search slice; the same for all stages.
+        number: of the stage in its run, from 1; logged as `stage`.
+        options: other arguments of `Trainer`.
+
+    Raises:
+        ValueError: for arguments that cannot work together.
+    """
+
+    def __init__(self, module: StageModule, args: MPQTrainingArguments, strategy: SearchStrategy | None = None,
+                 seed: int = 0, number: int = 1, **options: Any):  # fmt: skip
+        self.strategy, self.order_seed, self.number = strategy, seed, number
+        self.groups = ParameterGroups.of(module)
+        self._means, self._search_batches = RunningMeans(), None
+        callbacks = [_Schedule(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
+        super().__init__(module, args, callbacks=callbacks, **options)
+        self.data_collator = SeededCollator(self.data_collator, seed)
+        self.model_accepts_loss_kwargs = False
+        if args.n_gpu > 1:
+            raise ValueError("one process cannot train on several GPUs: start one for each, with `accelerate launch`, "
+                             "or set CUDA_VISIBLE_DEVICES=0")  # fmt: skip
+        if strategy is not None and strategy.split is not None and not hasattr(self.train_dataset, "__len__"):
+            raise ValueError("this search keeps a slice of the training set, so it needs one that has a length")
+        self._plan_epochs()
+
+    @property
+    def progress(self) -> Progress:
+        """Where training is."""
+        return Progress(self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps)
+
+    # Epochs and batches
+
+    def _plan_epochs(self) -> None:
+        """How many steps an epoch has, and where its examples come from."""
+        args, self._search_steps, self._parts, self._search_rows = self.args, 0, None, None
+        self._unit = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        if not hasattr(self.train_dataset, "__len__"):
+            self._steps_per_epoch = args.max_steps
+            return
+        count, split = len(self.train_dataset), self.strategy.split if self.strategy else None
+        if split == "epochs":
+            self._plan_split_epochs(count)
+            return
+        rest = range(count)
+        if split == "steps":
+            rest, own = slices(count, max(round(count * args.search_fraction), 1), self.order_seed)
+            per_step = args.world_size * args.gradient_accumulation_steps
+            self._search_batches = SearchBatches(own, self.order_seed, args.train_batch_size, per_step)
+        self._parts = [Part(rest, len(rest))]
+        self._steps_per_epoch = math.ceil(len(rest) / self._unit)
+
+    def _plan_split_epochs(self, count: int) -> None:
+        """Each epoch ends with the search slice: there is a whole number of them, each as much shorter as that takes."""
+        args, whole = self.args, count // self._unit
+        search = max(round(whole * args.search_fraction), 1)
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * whole)
+        epochs = max(math.ceil(steps / max(whole, 1) - 1e-9), 1)
+        self._steps_per_epoch = steps // epochs
+        if min(whole, self._steps_per_epoch) < 2:
+            raise ValueError(f"{count} training examples, in {steps} steps of {self._unit}, leave no room for a search "
+                             "slice in every epoch: use smaller batches, more data or more epochs")  # fmt: skip
+        rest, own = slices(count, search * self._unit, self.order_seed)
+        self._search_steps = max(round(self._steps_per_epoch * search / whole), 1)
+        weight_steps = self._steps_per_epoch - self._search_steps
+        self._parts = [Part(rest, weight_steps * self._unit), Part(own, self._search_steps * self._unit)]
+        args.max_steps, args.num_train_epochs = -1, epochs
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self._parts is None:
+            return None
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        self._sampler = EpochSampler(self._parts, self.order_seed, self._lengths() if grouped else None, self._unit)
+        return self._sampler
+
+    def _lengths(self) -> list[int]:
+        data, column = self.train_dataset, self.args.length_column_name
+        if isinstance(data, TableDataset) and column in data.column_names:
+            return list(data[column])
+        names = getattr(self.processing_class, "model_input_names", None) or ["input_ids"]
+        return [len(row) for row in data[names[0]]] if isinstance(data, TableDataset) else [
+            len(data[index][names[0]]) for index in range(len(data))]  # fmt: skip
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, dict[str, float]]:
+        """The micro-batches of a step, and the units of every term over all of them and all processes."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._micro, self._search_samples, self._search_units = 0, [], {}
+        if self._search_batches is not None:
+            self._search_samples = [self._search_sample(place) for place in range(len(samples))]
+            self._search_units = self._total_units(self._search_samples)
+        return samples, self._total_units(samples)
+
+    def _search_sample(self, place: int) -> dict[str, Tensor]:
+        """The search batch that goes with a micro-batch, in this process."""
+        place = place * self.args.world_size + self.args.process_index
+        indices = self._search_batches.at(self.state.global_step, place)
+        if self._search_rows is None:
+            self._search_rows, self._search_collator = self.train_dataset, self.data_collator
+            if isinstance(self.train_dataset, TableDataset):
+                self._search_rows = self._remove_unused_columns(self.train_dataset, description="search")
+            else:
+                self._search_collator = self._get_collator_with_removed_columns(self.data_collator, "search")
+        return self._search_collator([self._search_rows[index] for index in indices])
+
+    def _total_units(self, samples: list[Mapping]) -> dict[str, float]:
+        found = [self.model.units(batch) for batch in samples]
+        if not found:
+            return {}
+        sums = torch.tensor([float(sum(one[name] for one in found)) for name in found[0]], device=self.args.device)
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums, "sum")
+        return dict(zip(found[0], sums.tolist()))
+
+    # Steps
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Every pass of one micro-batch; returns its share of the step's loss."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for one in PLAIN_PASSES if self.strategy is None else self.strategy.passes(self.progress):
+            searching = one.data == "search"
+            batch = self._prepare_inputs(self._search_samples[self._micro] if searching else inputs)
+            units = self._search_units if searching else num_items_in_batch
+            total += self._run_pass(model, one, batch, units)
+        self._micro += 1
+        return total
+
+    def _run_pass(self, model: nn.Module, one: Pass, batch: Mapping[str, Any], units: Mapping[str, float]) -> Tensor:
+        with self.compute_loss_context_manager():
+            terms = model(one, self.progress, **batch)
+        loss, own = torch.zeros((), device=self.args.device), self.model.units(batch)
+        for name, term in terms.items():
+            part = term * (own[name] * self.args.world_size / max(units[name], 1.0))
+            self._means.add(name, part, starts=self._micro == 0)
+            loss = loss + self.model.weigh(name) * part
+        held = [(parameter, parameter.grad) for parameter in self.groups.held(one.updates)]
+        for parameter, _ in held:
+            parameter.grad = None
+        self.accelerator.backward(loss)
+        for parameter, gradient in held:
+            parameter.grad = gradient
+        return loss.detach()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the weights' gradients; steps of scales and gates do not depend on how large theirs are."""
+        weights = list(self.groups.weights.values())
+        return self.accelerator.clip_grad_norm_(weights, self.args.max_grad_norm)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One optimizer for weights, scales and gates; see `stage_optimizer`."""
+        if self.optimizer is None:
+            weights = self.get_optimizer_cls_and_kwargs(self.args, self.model.student)
+            rate = self.args.learning_rate * self.args.scale_learning_rate
+            decayed = set(self.get_decay_parameter_names(self.model))
+            self.optimizer = stage_optimizer(
+                self.groups, self.strategy, weights, decayed, self.args.weight_decay, rate
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of weights and scales."""
+        fresh = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if fresh:
+            hold_gate_rates(scheduler)
+        return scheduler
+
+    # Logs and columns
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the mean of every term since the last log, and what objectives and search show."""
+        if "loss" in logs:
+            logs.update({f"loss_{name}": value for name, value in self._means.take(self.accelerator).items()})
+            for name, objective in self.model.objectives.items():
+                logs.update({f"{name}_{key}": value for key, value in objective.metrics().items()})
+            if self.strategy is not None:
+                logs.update(self.strategy.metrics(self.model.student))
+        super().log({"stage": self.number, **logs}, *args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            names = inspect.signature(self.model.student.forward).parameters
+            self._signature_columns = [*names, *{"label", "label_ids", *self.label_names}]
+
+
+class _Schedule(TrainerCallback):
+    """Tells sampler and strategy where training is."""
+
+    def __init__(self, trainer: StageTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        epoch = state.global_step // self.trainer._steps_per_epoch
+        self.trainer.data_collator.epoch = epoch
+        if self.trainer._parts is not None:
+            self.trainer._sampler.set_epoch(epoch)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.trainer.strategy is not None:
+            self.trainer.strategy.schedule(self.trainer.model.student, self.trainer.progress)

@@ -1,0 +1,268 @@
+"""The trainer that users see: a run in stages, each an ordinary Trainer."""
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+from transformers import Trainer, set_seed
+from transformers.trainer_utils import TrainOutput
+from transformers.utils.generic import find_labels
+
+from ..core import Assignment, StageSpec
+from ..cost import budget_cost
+from ..integrations import MPQConfig, fix, pack
+from ..integrations.calibration_batches import batches_of
+from ..integrations.float_copy import float_copy
+from ..nn import calibrate_activations
+from ..report import size_report
+from ..search.scorers import mean_divergence
+from ..search.strategies import STRATEGIES, SearchStrategy
+from .arguments import MPQTrainingArguments
+from .checkpoints import complete_checkpoints
+from .objectives import OBJECTIVES
+from .plan import method_of, plan_of, shares, stage_arguments
+from .preferences import Preferences
+from .record import RunRecord
+from .rows import split_rows
+from .selection import select
+from .stage_module import StageModule
+from .stage_trainer import StageTrainer
+from .students import MODEL, START, Students, is_open
+
+
+class MPQTrainer(Trainer):
+    """Takes a quantized model through the stages of its config's method: distil, search, derive, train.
+
+    `train()` writes `<output_dir>/<n>-<stage>/` with each stage's checkpoints and its model, and `stages.json` with its
+    plan, metrics and decisions. `train(resume_from_checkpoint=True)` goes on after an interruption anywhere, and gives
+    what the uninterrupted run gives. Between stages `evaluate`, `predict` and `save_model` are those of a Trainer over
+    the model so far; the dev set is reported, and chooses nothing.
+
+    Args:
+        model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`. Without
+            a method in its config, open precisions are searched as by `"mpq"`, and fixed ones trained as by
+            `"uniform"`.
+        args: the usual arguments for the whole run.
+        teacher: a float model that objectives distil from; None is a frozen float copy of the weights in `model`.
+        options: other arguments of `Trainer`: `train_dataset`, `eval_dataset`, `data_collator`, `processing_class`,
+            `compute_metrics`, `callbacks`, ...
+
+    Raises:
+        ValueError: when the model is not quantized, or is packed, or its method is not trained.
+    """
+
+    def __init__(self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any):
+        if not isinstance(args, MPQTrainingArguments):
+            raise ValueError(f"MPQTrainer takes MPQTrainingArguments, got {type(args).__name__}")
+        config = getattr(getattr(model, "config", None), "quantization_config", None)
+        if not isinstance(config, MPQConfig):
+            raise ValueError("this model is not quantized: load it with from_pretrained(..., quantization_config="
+                             "MPQConfig(...)), or call hf_mpq.quantize(model, MPQConfig(...)) first")  # fmt: skip
+        if config.storage == "packed":
+            raise ValueError("a packed model cannot be trained: call hf_mpq.unpack(model) first")
+        unsupported = [name for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func", "model_init")
+                       if options.get(name) not in (None, (None, None))]  # fmt: skip
+        if unsupported:
+            raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and loss; "
+                             "use the arguments optim and stages")  # fmt: skip
+        self.method, self.teacher, self._user_callbacks = method_of(config), teacher, options.get("callbacks")
+        super().__init__(model, args, **options)
+        self._config = copy.deepcopy(config)
+        self.plan = plan_of(self.method, args, is_open(model))
+        self.students = Students(args.output_dir, type(model), args.pretrained)
+
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None, **kwargs: Any) -> TrainOutput:
+        """Run every stage that is not finished; afterwards `self.model` is the last one's.
+
+        Args:
+            resume_from_checkpoint: go on with the run in `output_dir`; a path must be that folder, or one inside.
+
+        Raises:
+            ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run.
+            BudgetError: when nothing meets the budget.
+        """
+        record = self._record(resume_from_checkpoint)
+        previous, results = None, []
+        for number, stage in enumerate(self.plan, 1):
+            if not record.finished(stage.name):
+                self._run_stage(number, stage, previous, record)
+            results.append(record.content["finished"][stage.name])
+            previous = stage_folder(number, stage)
+        self._take(self.students.start("previous", previous, record.assignment()))
+        steps = sum(result["steps"] for result in results)
+        self.state.global_step = steps
+        return TrainOutput(steps, results[-1]["train_loss"], {key: value for key, value in results[-1].items()
+                                                             if isinstance(value, int | float)})  # fmt: skip
+
+    def save_packed(self, folder: str | Path) -> None:
+        """Write the model in packed storage, with its tokenizer: the small file that users load.
+
+        The model itself stays trainable. Open gates are decided within the config's budget.
+        """
+        if not self.is_world_process_zero():
+            return
+        model = copy.deepcopy(self.accelerator.unwrap_model(self.model))
+        for name in ("forward", "_original_forward"):  # of mixed precision
+            model.__dict__.pop(name, None)
+        pack(model.cpu()).save_pretrained(folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _record(self, resume: bool | str | Path | None) -> RunRecord:
+        folder = Path(self.args.output_dir)
+        if isinstance(resume, str | Path) and folder.resolve() not in (Path(resume).resolve(), *Path(resume).resolve().parents):
+            raise ValueError(f"{resume} is not in output_dir={folder}: set output_dir to the folder of the run, and "
+                             "resume_from_checkpoint=True")  # fmt: skip
+        record = RunRecord(folder, self.args.should_save)
+        exists = record.exists
+        if exists and not resume:
+            raise ValueError(f"{folder} holds a run: train(resume_from_checkpoint=True) goes on with it; for a new one "
+                             "give another output_dir")  # fmt: skip
+        if exists:
+            record.check(self.method.name, self.plan)
+        self.accelerator.wait_for_everyone()
+        if not exists:
+            self._in_main_first(self._save_start)
+            record.begin(self.method.name, self.plan)
+        self.accelerator.wait_for_everyone()
+        return record
+
+    def _save_start(self) -> None:
+        """Write the model as it was given, with activation ranges set."""
+        calibrate_activations(self.model, self._calibration)
+        self.students.save(self.model, START)
+
+    def _in_main_first(self, function: Callable[[], None]) -> None:
+        """Run a function in the main process while the others wait."""
+        if self.args.should_save:
+            function()
+        self.accelerator.wait_for_everyone()
+
+    # One stage
+
+    def _run_stage(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> None:
+        folder = stage_folder(number, stage)
+        assignment = None if stage.strategy else self._assignment(number, stage, previous, record)
+        set_seed(self.args.seed + number)
+        student = self.students.start(stage.start, previous, assignment)
+        strategy = self._strategy(stage, student)
+        checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
+        if strategy is not None and not checkpoints:
+            strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
+        trainer = self._stage_trainer(number, stage, student, strategy, self.train_dataset, self._user_callbacks)
+        self._say(f"stage {number} of {len(self.plan)}: {stage.name}" + (" (resumed)" if checkpoints else ""))
+        output = trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.model.close()
+        self.state.log_history.extend(trainer.state.log_history)
+        if strategy is not None:
+            student, assignment = strategy.derive(student)
+            record.decide(assignment)
+        self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
+        self._take(fix(student, assignment) if is_open(student) else student)
+        metrics = self.evaluate() if self.eval_dataset is not None else {}
+        record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
+                      megabytes=size_report(self.model).megabytes, **metrics)  # fmt: skip
+
+    def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
+                       rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
+        own = {**shares(self.plan, self.args)[number - 1], **stage.arguments, **changes}
+        folder = Path(self.args.output_dir) / stage_folder(number, stage)
+        seed = self.args.seed + number
+        args = stage_arguments(self.args, own, folder, seed, find_labels(type(student)))
+        kinds = {name: OBJECTIVES[name] for name in stage.objectives}
+        teacher = self._teacher if any(kind.needs_teacher for kind in kinds.values()) else None
+        objectives = {name: kind(student, teacher, **stage.objectives[name]) for name, kind in kinds.items()}
+        module = StageModule(student, objectives, teacher, strategy)
+        order = seed if self.args.data_seed is None else self.args.data_seed + number
+        return StageTrainer(
+            module, args, strategy, order, number, data_collator=self.data_collator, train_dataset=rows,
+            eval_dataset=self.eval_dataset, processing_class=self.processing_class,
+            compute_metrics=self.compute_metrics, callbacks=callbacks,
+            preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
+        )  # fmt: skip
+
+    def _strategy(self, stage: StageSpec, student: nn.Module) -> SearchStrategy | None:
+        if stage.strategy is None:
+            return None
+        space = student.config.quantization_config.resolve(student)
+        cost, limit = budget_cost(space, self._config.budget)
+        return STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
+
+    def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
+        """The precisions that a stage without a search trains; None where the config has decided them."""
+        found = record.assignment()
+        if found is None:
+            if self._config.assignment is not None or not is_open(self.students.loaded()):
+                return None
+            found = self._preferences.assignment()
+            record.decide(found)
+        searched = number > 1 and self.plan[number - 2].strategy is not None
+        if self.method.selects and searched and (record.selection or {}).get("chosen") is None:
+            found = self._select(number, stage, previous, found, record)
+            record.decide(found)
+        return found
+
+    # The selection rule
+
+    def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
+        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher."""
+        candidates = {"search": found, "training-free": self._preferences.assignment()}
+        if candidates["search"] == candidates["training-free"] or self._config.budget is None:
+            return found
+        self._say("selection: a short training of the searched and of the training-free assignment")
+        rows, kept = split_rows(self.train_dataset, self.args.selection_examples, self.args.seed)
+        batches = batches_of(kept, self.model, self.args.per_device_train_batch_size, self.args.selection_examples)
+
+        def trial(assignment: Assignment) -> float:
+            set_seed(self.args.seed + number)
+            student = self.students.start("previous", previous, assignment)
+            trainer = self._stage_trainer(number, stage, student, None, rows, None, max_steps=self._trial_steps(number),
+                                          save_strategy="no", eval_strategy="no", report_to=[])  # fmt: skip
+            trainer.train()
+            trainer.model.close()
+            return mean_divergence(self._teacher, student, batches)
+
+        return select(candidates, trial, record)
+
+    def _trial_steps(self, number: int) -> int:
+        if self.args.selection_steps:
+            return self.args.selection_steps
+        own = shares(self.plan, self.args)[number - 1]
+        unit = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        return max(round(own.get("max_steps") or own["num_train_epochs"] * len(self.train_dataset) / unit) // 10, 1)
+
+    # What stages share
+
+    @cached_property
+    def _teacher(self) -> nn.Module:
+        teacher = float_copy(self.students.loaded()) if self.teacher is None else self.teacher
+        return teacher.to(self.args.device).eval()
+
+    @cached_property
+    def _preferences(self) -> Preferences:
+        return Preferences(self.args.output_dir, float_copy(self.students.loaded()).to(self.args.device), self._config,
+                           self.method, self._calibration, self._in_main_first)  # fmt: skip
+
+    @cached_property
+    def _calibration(self) -> list[Mapping]:
+        _, rows = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)
+        return batches_of(rows, self.model, 16, self.args.calibration_examples)
+
+    def _take(self, model: nn.Module) -> None:
+        """Make a model the one that this trainer evaluates and saves."""
+        self.accelerator.free_memory()
+        self.model = self.model_wrapped = model.to(self.args.device)
+        self.callback_handler.model = self.model
+
+    def _say(self, words: str) -> None:
+        if self.is_world_process_zero() and not self.args.disable_tqdm:
+            Console(stderr=True).print(words)
+
+
+def stage_folder(number: int, stage: StageSpec) -> str:
+    """Name of a stage's folder in its run."""
+    return f"{number}-{stage.name}"
