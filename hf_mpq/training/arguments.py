@@ -46,7 +46,7 @@ class MPQTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Model name or folder for reinit='pretrained'."}
     )
 
-    _dict_fields: ClassVar[list[str]] = [*TrainingArguments._dict_fields, "stages"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "stages"]
 
     def __post_init__(self):
         super().__post_init__()

@@ -81,7 +81,8 @@ def load_strictly(kind: type[nn.Module], folder: str | Path) -> nn.Module:
         ValueError: when the folder lacks a tensor of the model, or has one that the model does not.
     """
     model, found = kind.from_pretrained(folder, output_loading_info=True)
-    wrong = {name: sorted(found[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if found[name]}
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = {name: sorted(found[name]) for name in kinds if found[name]}
     if wrong:
         words = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys[:5]))}" for name, keys in wrong.items())
         raise ValueError(f"{folder} does not hold this model ({words}): resume with the model and the arguments that "

@@ -10,7 +10,7 @@ from .sampling import slices
 
 
 def split_rows(rows: Any, count: int, seed: int) -> tuple[Any, Any]:
-    """The rest, and `count` random rows of a data set (at most half); of one without a length, all and the first ones."""
+    """The rest, and `count` random rows (at most half) of a data set; without a length all, and the first ones."""
     if not hasattr(rows, "__len__"):
         return rows, list(islice(rows, count))
     rest, chosen = slices(len(rows), min(count, max(len(rows) // 2, 1)), seed)

@@ -85,7 +85,7 @@ class StageTrainer(StageCheckpoints, Trainer):
         self._steps_per_epoch = math.ceil(len(rest) / self._unit)
 
     def _plan_split_epochs(self, count: int) -> None:
-        """Each epoch ends with the search slice: there is a whole number of them, each as much shorter as that takes."""
+        """Each epoch ends with the search slice: there is a whole number of them, each as much shorter as needed."""
         args, whole = self.args, count // self._unit
         search = max(round(whole * args.search_fraction), 1)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * whole)

@@ -36,7 +36,7 @@ class Students:
         """The model that a stage ended with; raises FileNotFoundError when it has not."""
         folder = self.folder / stage / MODEL
         if not folder.exists():
-            raise FileNotFoundError(f"{folder} is gone, and later stages start from it: start anew in another output_dir")
+            raise FileNotFoundError(f"{folder} is gone, and a later stage needs it: start anew in another output_dir")
         return load_strictly(self.kind, folder)
 
     def start(self, start: str, previous: str | None, assignment: Assignment | None) -> nn.Module:

@@ -55,7 +55,9 @@ class MPQTrainer(Trainer):
         ValueError: when the model is not quantized, or is packed, or its method is not trained.
     """
 
-    def __init__(self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any):
+    def __init__(
+        self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any
+    ):
         if not isinstance(args, MPQTrainingArguments):
             raise ValueError(f"MPQTrainer takes MPQTrainingArguments, got {type(args).__name__}")
         config = getattr(getattr(model, "config", None), "quantization_config", None)
@@ -67,8 +69,8 @@ class MPQTrainer(Trainer):
         unsupported = [name for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func", "model_init")
                        if options.get(name) not in (None, (None, None))]  # fmt: skip
         if unsupported:
-            raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and loss; "
-                             "use the arguments optim and stages")  # fmt: skip
+            raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
+                             "loss; use the arguments optim and stages")  # fmt: skip
         self.method, self.teacher, self._user_callbacks = method_of(config), teacher, options.get("callbacks")
         super().__init__(model, args, **options)
         self._config = copy.deepcopy(config)
@@ -114,7 +116,8 @@ class MPQTrainer(Trainer):
 
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
         folder = Path(self.args.output_dir)
-        if isinstance(resume, str | Path) and folder.resolve() not in (Path(resume).resolve(), *Path(resume).resolve().parents):
+        place = Path(resume).resolve() if isinstance(resume, str | Path) else folder.resolve()
+        if folder.resolve() not in (place, *place.parents):
             raise ValueError(f"{resume} is not in output_dir={folder}: set output_dir to the folder of the run, and "
                              "resume_from_checkpoint=True")  # fmt: skip
         record = RunRecord(folder, self.args.should_save)
@@ -165,7 +168,7 @@ class MPQTrainer(Trainer):
         self._take(fix(student, assignment) if is_open(student) else student)
         metrics = self.evaluate() if self.eval_dataset is not None else {}
         record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
-                      megabytes=size_report(self.model).megabytes, **metrics)  # fmt: skip
+                      packed_megabytes=size_report(self.model).total_bytes / 1e6, **metrics)  # fmt: skip
 
     def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
                        rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
