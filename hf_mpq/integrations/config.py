@@ -1,8 +1,8 @@
 """What a user says: the config that goes into `from_pretrained` and into `config.json`."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class MPQConfig(QuantizationConfigMixin):
     """Mixed-precision quantization of an encoder.
 
     Args:
-        method: a published system; it fills every field that is left at its default.
+        method: a published system; it fills every field that is not given.
         bits: one fixed precision for every encoder weight (1 to 8; 0 prunes), or the candidates of a search.
         groups: sub-groups per matrix: a count, `"channel"` (one row each), `"head"`, `"matrix"` or `"columns:<count>"`.
         activation_bits: of the inputs of quantized linear layers; None leaves them float.
@@ -103,10 +103,17 @@ class MPQConfig(QuantizationConfigMixin):
     format_version: int = FORMAT_VERSION
     quant_method: str = "mpq"
 
+    def __new__(cls, *args, **kwargs):
+        config = super().__new__(cls)
+        if args or kwargs:  # a copy is made without
+            config._given = {*kwargs, *[f.name for f in fields(cls)[: len(args)]]}
+        return config
+
     def __post_init__(self):
         check_version(self.format_version)
+        given = self.__dict__.pop("_given", ())
         if self.method is not None:
-            self._take_from_method()
+            self._take_from_method(given)
         self.bits = _checked_bits(self.bits)
         self.embedding_bits = _checked_table_bits(self.embedding_bits)
         self.assignment = _assignment_dict(self.assignment)
@@ -151,11 +158,10 @@ class MPQConfig(QuantizationConfigMixin):
         if self.gate == "fixed" and not isinstance(self.bits, int) and self.assignment is None:
             raise ValueError("gate='fixed' needs one precision, bits=4 for example, or an assignment")
 
-    def _take_from_method(self) -> None:
-        """Give every field that is still at its default the value of the method."""
-        defaults = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(self)}
+    def _take_from_method(self, given: Collection[str]) -> None:
+        """Set every field that was not given to the method's value."""
         for name, value in METHODS[self.method].config.items():
-            if getattr(self, name) == defaults[name]:
+            if name not in given:
                 setattr(self, name, copy.deepcopy(value))
 
     @property
@@ -184,9 +190,9 @@ class MPQConfig(QuantizationConfigMixin):
         return resolve(self, model)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; fields at their defaults are left out."""
-        content, default = asdict(self), asdict(type(self)())
-        always = ("quant_method", "storage", "format_version")
+        """JSON-able form; fields at their defaults, or at their method's, are left out."""
+        content, default = asdict(self), asdict(type(self)(method=self.method))
+        always = ("quant_method", "storage", "format_version", *(["method"] if self.method is not None else []))
         kept = {key: value for key, value in content.items() if value != default[key] or key in always}
         for name in ("bits", "embedding_bits"):
             if isinstance(kept.get(name), tuple):

@@ -306,3 +306,10 @@ print(hf_mpq.MPQConfig(bits=2).to_dict()["bits"])
 def test_error_of_the_format_is_a_value_error():
     """So that one `except ValueError` catches what a user may do wrong."""
     assert issubclass(PackedFormatError, ValueError)
+
+
+def test_a_given_field_wins_over_the_method_even_at_its_usual_default():
+    config = MPQConfig(method="uniform", bits=4, groups=128)
+    assert config.bits == 4 and MPQConfig(method="uniform").bits == 2
+    again = MPQConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert vars(again) == vars(config)
