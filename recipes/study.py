@@ -16,6 +16,8 @@ from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase
 from hf_mpq.tasks import Task, get_task, predict, subset
 from hf_mpq.training import fine_tune
 
+UNSEEN_ROWS = 2000
+
 
 @dataclass
 class Study:
@@ -84,6 +86,21 @@ class Study:
         return self.task.prepare(self.data["validation"], self.tokenizer, self.max_length)
 
     @cached_property
+    def unseen(self) -> Dataset:
+        """Tokenized rows without labels that nothing was trained on: of the training set where it has some left, else
+        the dev rows."""
+        every, used = self.task.load(self.data_dir)["train"], len(self.data["train"])
+        if len(every) < used + UNSEEN_ROWS:
+            return self.dev
+        rows = every.shuffle(seed=self.seed).select(range(used, used + UNSEEN_ROWS))
+        return self.task.prepare(rows, self.tokenizer, self.max_length)
+
+    @cached_property
+    def unseen_logits(self) -> np.ndarray:
+        """The float model's logits on the unseen rows."""
+        return predict(self.model(), self.unseen, self.tokenizer)[0]
+
+    @cached_property
     def float_logits(self) -> np.ndarray:
         """The float model's logits on the dev rows, `(rows, classes)`."""
         return predict(self.model(), self.dev, self.tokenizer)[0]
@@ -98,13 +115,18 @@ class Study:
 
 
 def divergence(reference: np.ndarray, logits: np.ndarray) -> float:
-    """Mean KL divergence from the reference's to the other's class probabilities; of one output half its squared
+    """Mean of `divergences`."""
+    return float(divergences(reference, logits).mean())
+
+
+def divergences(reference: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Each row's KL divergence from the reference's to the other's class probabilities; of one output half its squared
     difference."""
     reference, logits = reference.astype(np.float64), logits.astype(np.float64)
     if reference.shape[1] == 1:
-        return float(((reference - logits) ** 2).mean() / 2)
+        return ((reference - logits) ** 2)[:, 0] / 2
     first, second = log_softmax(reference, axis=1), log_softmax(logits, axis=1)
-    return float((np.exp(first) * (first - second)).sum(1).mean())
+    return (np.exp(first) * (first - second)).sum(1)
 
 
 def agreement(reference: np.ndarray, logits: np.ndarray) -> float:

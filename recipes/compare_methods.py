@@ -1,0 +1,116 @@
+"""Methods side by side: the same teacher, data, epochs, learning rate, seeds and budgets for all of them.
+
+    python recipes/compare_methods.py --data_dir DATA --tasks sst2 --methods mpq uniform --budgets 2bits 2.5bits
+    python recipes/compare_methods.py --tasks sst2 --methods mpq uniform --budgets 2bits 2.5bits --table
+
+Every run is a row of `results.jsonl`; what is there is not run again, and an interrupted run goes on where it was. The
+tables, the paired intervals and the picture are made of what is there, and name what is not.
+"""
+
+import argparse
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from comparison import write_report
+from study import Results, Study, agreement, divergences
+
+import hf_mpq
+from hf_mpq.tasks import predict
+from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
+
+CONFIGS = {
+    "mpq": {"bits": [1, 2, 3, 4, 8]},
+    "uniform": {"bits": [2, 3, 4, 8]},
+}
+"""Candidates where they differ from the method's own."""
+KEYS = ("task", "method", "variant", "budget", "seed")
+
+
+def main() -> None:
+    """Run what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
+    parser.add_argument("--tasks", nargs="+", default=["sst2"])
+    parser.add_argument("--methods", nargs="+", default=["mpq", "uniform"])
+    parser.add_argument("--budgets", nargs="+", default=["2.5bits"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=float, default=3.0, help="of all stages together")
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--train_rows", type=int, default=6000)
+    parser.add_argument("--dev_rows", type=int, default=None)
+    parser.add_argument("--variant", default="", help="name of a run with other --config or --stages")
+    parser.add_argument("--config", type=json.loads, default={}, help='fields of MPQConfig, such as {"bits": [2, 4]}')
+    parser.add_argument("--stages", type=json.loads, default={}, help="changes to stages, as in MPQTrainingArguments")
+    parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
+    parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
+    parser.add_argument("--table", action="store_true", help="run nothing, only report")
+    args = parser.parse_args()
+    results = Results(args.out / "results.jsonl", *KEYS)
+    for task in args.tasks if not args.table else ():
+        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows)
+        _float_row(study, results, args)
+        for seed, budget, method in product(args.seeds, args.budgets, args.methods):
+            key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
+            if not results.has(**key):
+                results.add(**key, **_run(study, key, args))
+    cells = product(args.tasks, args.methods, args.budgets, args.seeds)
+    wanted = [dict(zip(KEYS, (task, method, args.variant, budget, seed))) for task, method, budget, seed in cells]
+    write_report(results.rows, wanted, args.out)
+
+
+def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None:
+    key = {"task": study.name, "method": "float", "variant": "", "budget": "", "seed": 0}
+    if not results.has(**key):
+        model = study.model()
+        results.add(**key, **study.judge(model), unseen_kl=0.0, unseen_agreement=100.0, unseen_rows=len(study.unseen),
+                    megabytes=sum(one.numel() for one in model.parameters()) * 4 / 1e6)  # fmt: skip
+
+
+def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
+    """Train one model, and judge it."""
+    method, seed = key["method"], key["seed"]
+    config = {**CONFIGS.get(method, {}), **args.config}
+    model = hf_mpq.quantize(study.model(), hf_mpq.MPQConfig(
+        method=method, budget=None if method == "q8" else key["budget"], embedding_bits=8, **config))  # fmt: skip
+    folder = args.out / "runs" / "-".join(str(part) for part in key.values() if part != "")
+    spec = hf_mpq.core.METHODS[method]
+    same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
+    changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
+    arguments = hf_mpq.MPQTrainingArguments(
+        str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
+        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=50,
+        save_total_limit=1, logging_steps=25, report_to="none", bf16=cpu_multiplies_bf16(), stages=changes,
+    )  # fmt: skip
+    rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
+    trainer = hf_mpq.MPQTrainer(
+        model, arguments, train_dataset=rows, data_collator=study.task.data_collator(study.tokenizer),
+        processing_class=study.tokenizer,
+    )  # fmt: skip
+    start, resumed = perf_counter(), (folder / "stages.json").exists()
+    trainer.train(resume_from_checkpoint=resumed)
+    seconds = perf_counter() - start
+    trainer.save_packed(folder / "packed")
+    packed = study.task.auto_class.from_pretrained(folder / "packed")
+    logits, report = predict(packed, study.unseen, study.tokenizer)[0], hf_mpq.size_report(packed)
+    distances = divergences(study.unseen_logits, logits)
+    (args.out / "kl").mkdir(exist_ok=True)
+    np.save(args.out / "kl" / f"{folder.name}.npy", distances)
+    run = json.loads((folder / "stages.json").read_text())
+    shutil.copy(folder / "stages.json", args.out / "kl" / f"{folder.name}.json")
+    shutil.rmtree(folder)
+    return {
+        **study.judge(packed), "unseen_kl": float(distances.mean()),
+        "unseen_agreement": 100 * agreement(study.unseen_logits, logits), "unseen_rows": len(study.unseen),
+        "code_bits": report.average_bits, "megabytes": report.total_bytes / 1e6, "epochs": args.epochs,
+        "learning_rate": args.learning_rate, "seconds": None if resumed else seconds,
+        "chosen": (run["selection"] or {}).get("chosen"),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Tables, paired intervals and a picture of compared methods."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+DRAWS = 10_000
+SHOWN = {"score": "score", "unseen_kl": "KL", "unseen_agreement": "agreement %", "code_bits": "encoder bits",
+         "megabytes": "MB"}  # fmt: skip
+
+
+def write_report(rows: list[dict], wanted: list[dict], folder: Path) -> None:
+    """`report.md` and `pareto.png`: what was asked for, and what of it is missing."""
+    text = "\n\n".join([_table(rows, wanted), _intervals(wanted, folder), _missing(rows, wanted)])
+    (folder / "report.md").write_text(text.strip() + "\n")
+    _picture(rows, wanted, folder / "pareto.png")
+    print(text)
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Mean, and half the 95 % bootstrap interval of the mean over seeds."""
+    values = np.array(list(values), float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    draws = np.random.default_rng(0).choice(values, (DRAWS, len(values))).mean(1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(values.mean()), float(high - low) / 2
+
+
+def paired(first: list[np.ndarray], second: list[np.ndarray]) -> tuple[float, float, float]:
+    """Mean of `first - second` and its 95 % bootstrap interval over rows and seeds.
+
+    Args:
+        first, second: one array of rows for each seed, in the same order.
+    """
+    difference, random = np.stack(first) - np.stack(second), np.random.default_rng(0)
+    seeds, rows = difference.shape
+    draws = [difference[random.integers(0, seeds, seeds)][:, random.integers(0, rows, rows)].mean()
+             for _ in range(DRAWS // 10)]  # fmt: skip
+    return float(difference.mean()), *map(float, np.quantile(draws, (0.025, 0.975)))
+
+
+def _same(row: dict, key: dict) -> bool:
+    return all(row.get(name) == value for name, value in key.items())
+
+
+def _groups(rows: list[dict], wanted: list[dict]) -> dict[tuple, list[dict]]:
+    """Rows by task, budget and method."""
+    found = defaultdict(list)
+    for key in wanted:
+        row = next((row for row in rows if _same(row, key)), None)
+        if row is not None:
+            found[key["task"], key["budget"], _name(key)].append(row)
+    return found
+
+
+def _name(key: dict) -> str:
+    return key["method"] + (f" ({key['variant']})" if key["variant"] else "")
+
+
+def _table(rows: list[dict], wanted: list[dict]) -> str:
+    lines = ["| task | budget | method | " + " | ".join(SHOWN.values()) + " | seeds | s a run |",
+             "|---" * (len(SHOWN) + 5) + "|"]  # fmt: skip
+    for task in dict.fromkeys(key["task"] for key in wanted):
+        plain = next((row for row in rows if row["task"] == task and row["method"] == "float"), None)
+        if plain is not None:
+            lines.append(f"| {task} | | float | {plain['score']:.2f} | | | 32 | {plain['megabytes']:.2f} | | |")
+    for (task, budget, method), found in _groups(rows, wanted).items():
+        cells = [_cell(name, [row[name] for row in found]) for name in SHOWN]
+        seconds = [row["seconds"] for row in found if row["seconds"]]
+        spent = f"{np.median(seconds):.0f}" if seconds else "?"
+        lines.append(f"| {task} | {budget} | {method} | {' | '.join(cells)} | {len(found)} | {spent} |")
+    return "\n".join(lines)
+
+
+def _cell(name: str, values: list[float]) -> str:
+    mean, half = interval(values)
+    digits = 4 if name == "unseen_kl" else 2
+    return f"{mean:.{digits}f}" + ("" if np.isnan(half) or not half else f" ± {half:.{digits}f}")
+
+
+def _intervals(wanted: list[dict], folder: Path) -> str:
+    """How much nearer to the float model `mpq` is than each other method, on the same rows."""
+    arrays = {_name(key) + key["task"] + key["budget"]: [] for key in wanted}
+    for key in wanted:
+        file = folder / "kl" / ("-".join(str(part) for part in key.values() if part != "") + ".npy")
+        if file.exists():
+            arrays[_name(key) + key["task"] + key["budget"]].append(np.load(file))
+    lines = []
+    for task, budget, method in dict.fromkeys((key["task"], key["budget"], _name(key)) for key in wanted):
+        ours, theirs = arrays.get("mpq" + task + budget, []), arrays[method + task + budget]
+        seeds = min(len(ours), len(theirs))
+        if method != "mpq" and seeds:
+            mean, low, high = paired(theirs[:seeds], ours[:seeds])
+            lines.append(f"- {task}, {budget}: KL of {method} minus that of mpq: {mean:.4f} ({low:.4f} to {high:.4f}), "
+                         f"{seeds} seed(s), {len(ours[0])} rows")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _missing(rows: list[dict], wanted: list[dict]) -> str:
+    absent = [key for key in wanted if not any(_same(row, key) for row in rows)]
+    return "\n".join(f"- not run: `{_command(key)}`" for key in absent)
+
+
+def _command(key: dict) -> str:
+    variant = f" --variant {key['variant']}" if key["variant"] else ""
+    return (f"python recipes/compare_methods.py --tasks {key['task']} --methods {key['method']} "
+            f"--budgets {key['budget']} --seeds {key['seed']}{variant}")  # fmt: skip
+
+
+def _picture(rows: list[dict], wanted: list[dict], file: Path) -> None:
+    """Divergence over megabytes for each task, with intervals over seeds."""
+    tasks = list(dict.fromkeys(key["task"] for key in wanted))
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False)
+    groups = _groups(rows, wanted)
+    for task, axis in zip(tasks, axes[0]):
+        for method in dict.fromkeys(_name(key) for key in wanted):
+            cells = [found for (name, _, other), found in groups.items() if (name, other) == (task, method)]
+            points = sorted((interval(row["megabytes"] for row in found)[0],
+                             *interval(row["unseen_kl"] for row in found)) for found in cells)  # fmt: skip
+            if points:
+                megabytes, divergence, half = zip(*points)
+                axis.errorbar(megabytes, divergence, np.nan_to_num(half), marker="o", capsize=3, label=method)
+        axis.set(title=task, xlabel="MB on disk", ylabel="KL divergence from the float model", yscale="log")
+        axis.grid(alpha=0.3)
+        if axis.has_data():
+            axis.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
