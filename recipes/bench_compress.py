@@ -1,6 +1,6 @@
 """Wall time of `compress` on MiniLM, part by part, on random sentences of one length.
 
-    python recipes/bench_compress.py --roundings nearest gptq
+    python recipes/bench_compress.py --roundings nearest gptq+b autoround
 """
 
 import argparse
@@ -41,8 +41,8 @@ def main() -> None:
     for _ in range(args.rounds):
         for scorer in args.scorers:
             for rounding in args.roundings:
-                corrected = rounding != "nearest"
-                choice = replace(DEFAULT, scorer=scorer, rounding=rounding, bias_correction=corrected)
+                choice = replace(DEFAULT, scorer=scorer, rounding=rounding.removesuffix("+b"),
+                                 bias_correction=rounding.endswith("+b"))  # fmt: skip
                 start = perf_counter()
                 engine = TrainingFree(model, MPQConfig(bits=DEFAULT_CANDIDATES), choice, batches)
                 expected = engine.estimate()

@@ -23,8 +23,7 @@ DEFAULT = MethodSpec(
     paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
     scorer="fisher",
     allocator="lagrangian",
-    rounding="gptq",
-    bias_correction=True,
+    rounding="autoround",
 )
 SEARCH_ROUNDS = 6
 
@@ -59,12 +58,12 @@ def compress(
             bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
         scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`. By default `"fisher"`,
-            `"lagrangian"` and `"gptq"`; `"nearest"` without calibration examples, or where the quantizer reads its
+            `"lagrangian"` and `"autoround"`; `"nearest"` without calibration examples, or where the quantizer reads its
             scales off the weights.
         outliers: rule against outliers of activations, `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
             activations go below 8 bits, else none.
-        bias_correction: shift biases so that the mean outputs of each layer are those of the float model; by default
-            where there are examples, but not for a published method.
+        bias_correction: after rounding, shift biases so that the mean outputs of each layer are those of the float
+            model; not by default, because it gains nothing after AutoRound. It goes well with `"gptq"`.
         max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
         evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
         batch_size: of the batches made from a data set.
@@ -85,7 +84,7 @@ def compress(
     budgets = _budgets(budget)
     config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
     batches = batches_of(calibration, model, batch_size, max_examples)
-    default = DEFAULT if batches else replace(DEFAULT, rounding="nearest", bias_correction=False)
+    default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
         default = replace(default, rounding="nearest")
     choice = _choice(default, config.method, scorer, allocator, rounding, outliers, bias_correction)
