@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertTokenizerFast
 from transformers.utils import logging
 
 import hf_mpq  # noqa: F401
+from hf_mpq.tasks import get_task
 from tests.tiny import SHARED
 
 torch.set_num_threads(1)
@@ -36,3 +39,17 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no evaluation data in {SHARED.parent.name}/{SHARED.name} beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def docstrings():
+    """The splits of the docstring task."""
+    return get_task("docstrings").load()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(docstrings):
+    """A small word piece tokenizer that knows every letter."""
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(docstrings["train"]["text"], vocab_size=2000, min_frequency=2, show_progress=False)
+    return BertTokenizerFast(vocab=trainer.get_vocab(), do_lower_case=True)

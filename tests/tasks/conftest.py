@@ -1,14 +1,10 @@
-"""Fixtures: a tokenizer trained on the spot, the local data, a machine without a network."""
+"""Fixtures: the local data, a machine without a network."""
 
 import socket
 from pathlib import Path
 
 import datasets
 import pytest
-from tokenizers import BertWordPieceTokenizer
-from transformers import BertTokenizerFast
-
-from hf_mpq.tasks import get_task
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,20 +13,6 @@ def no_cached_results():
     datasets.disable_caching()
     yield
     datasets.enable_caching()
-
-
-@pytest.fixture(scope="session")
-def docstrings():
-    """The splits of the docstring task."""
-    return get_task("docstrings").load()
-
-
-@pytest.fixture(scope="session")
-def tokenizer(docstrings):
-    """A small word piece tokenizer that knows every letter."""
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(docstrings["train"]["text"], vocab_size=2000, min_frequency=2, show_progress=False)
-    return BertTokenizerFast(vocab=trainer.get_vocab(), do_lower_case=True)
 
 
 @pytest.fixture(scope="session")

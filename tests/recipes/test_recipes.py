@@ -1,0 +1,163 @@
+"""The recipes' scripts over small made-up data: every YAML file runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from hf_mpq.core import METHODS
+from hf_mpq.tasks import TASKS
+
+from ..tiny import tiny_model
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+SCRIPTS = {"sequence-classification": "run_glue.py", "question-answering": "run_squad.py",
+           "token-classification": "run_ner.py"}  # fmt: skip
+ROWS = 40
+WORDS = ("the", "model", "returns", "a", "list", "of", "names", "when", "every", "value", "is", "known", "and",
+         "raises", "an", "error", "otherwise")  # fmt: skip
+SMALL = ["--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--max_length", "48", "--save_steps", "500",
+         "--calibration_examples", "8", "--selection_examples", "8", "--use_cpu", "--disable_tqdm", "true",
+         "--logging_steps", "5", "--save_total_limit", "1"]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def importable():
+    """The recipes' folder, as when a script in it is run."""
+    sys.path.insert(0, str(RECIPES))
+    yield
+    sys.path.remove(str(RECIPES))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A few rows for each task, in its columns."""
+    folder = tmp_path_factory.mktemp("data")
+    sentence = lambda k: " ".join(WORDS[(k * j) % len(WORDS)] for j in range(1, 9))  # noqa: E731
+    for task in TASKS.values():
+        if task.hub is None:
+            continue
+        rows = [_row(task, k, sentence) for k in range(ROWS)]
+        for split in ("train", task.validation_split):
+            (folder / task.name).mkdir(exist_ok=True)
+            Dataset.from_list(rows).to_json(folder / task.name / f"{split}.jsonl")
+    return folder
+
+
+def _row(task, k, sentence):
+    if task.kind == "question-answering":
+        context, answer = sentence(k), sentence(k).split()[2]
+        return {"id": str(k), "question": sentence(k + 1), "context": context,
+                "answers": {"text": [answer], "answer_start": [context.index(answer)]}}  # fmt: skip
+    if task.kind == "token-classification":
+        tokens = sentence(k).split()
+        return {task.text_columns[0]: tokens, task.label_column: [(k + j) % 3 for j in range(len(tokens))]}
+    texts = {column: sentence(k + place) for place, column in enumerate(task.text_columns)}
+    return {**texts, task.label_column: k / 8 if task.regression else k % len(task.label_names)}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, tokenizer):
+    """A tiny float model of each kind with its tokenizer."""
+    made = {}
+
+    def get(task):
+        if task.name not in made:
+            head = {"SequenceClassification": "sequence", "QuestionAnswering": "question",
+                    "TokenClassification": "token"}[type(task).__name__]  # fmt: skip
+            model = tiny_model("bert", head, vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=0,
+                               **({} if head == "question" else task.model_kwargs()))  # fmt: skip
+            made[task.name] = tmp_path_factory.mktemp(task.name)
+            model.save_pretrained(made[task.name])
+            tokenizer.save_pretrained(made[task.name])
+        return made[task.name]
+
+    return get
+
+
+def arguments(method, name, data_dir, checkpoint, out):
+    return [str(RECIPES / "methods" / f"{method}.yaml"), str(RECIPES / "tasks" / f"{name}.yaml"),
+            "--data_dir", str(data_dir), "--model_name_or_path", str(checkpoint(TASKS[name])), "--output_dir", str(out),
+            *SMALL]  # fmt: skip
+
+
+def check(results, task, out):
+    assert task.headline in results and results == json.loads((out / "results.json").read_text())
+    assert (out / "packed" / "model.safetensors").exists() and (out / "packed" / "tokenizer.json").exists()
+
+
+def files(folder, *always):
+    """Names of a folder's files; those not in `always` only in the full run."""
+    names = sorted(file.stem for file in (RECIPES / folder).glob("*.yaml"))
+    return [name if name in always else pytest.param(name, marks=pytest.mark.full) for name in names]
+
+
+def test_every_trained_method_and_every_task_has_a_file():
+    methods = {name for name in METHODS if METHODS[name].stages}
+    assert {file.stem for file in (RECIPES / "methods").glob("*.yaml")} == methods
+    assert {file.stem for file in (RECIPES / "tasks").glob("*.yaml")} == {
+        name for name, task in TASKS.items() if task.hub is not None
+    }
+
+
+@pytest.mark.parametrize("method", files("methods", "mpq", "channelwise"))
+def test_every_method_runs(method, data_dir, checkpoint, tmp_path):
+    from recipe import run
+
+    results = run("sequence-classification", arguments(method, "sst2", data_dir, checkpoint, tmp_path))
+    check(results, TASKS["sst2"], tmp_path)
+    assert yaml.safe_load((RECIPES / "methods" / f"{method}.yaml").read_text())["method"] == method
+
+
+@pytest.mark.parametrize("name", files("tasks", "stsb", "squad", "conll2003"))
+def test_every_task_runs(name, data_dir, checkpoint, tmp_path):
+    from recipe import run
+
+    results = run(TASKS[name].kind, arguments("q8", name, data_dir, checkpoint, tmp_path))
+    check(results, TASKS[name], tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "token-classification" else pytest.mark.full)
+                                  for kind in SCRIPTS])  # fmt: skip
+def test_the_scripts_start(kind):
+    done = subprocess.run([sys.executable, str(RECIPES / SCRIPTS[kind]), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--finetune_epochs" in done.stdout, done.stderr
+
+
+@pytest.mark.full
+def test_two_processes_are_launched(data_dir, checkpoint, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+               "1", "--mixed_precision", "no", "--dynamo_backend", "no", str(RECIPES / "run_glue.py"),
+               *arguments("mpq", "sst2", data_dir, checkpoint, tmp_path), "--finetune_epochs", "1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(json.loads((tmp_path / "results.json").read_text()), TASKS["sst2"], tmp_path)
+
+
+def test_a_run_is_taken_up_again_by_the_same_command(data_dir, checkpoint, tmp_path):
+    from recipe import run
+
+    command = arguments("uniform", "sst2", data_dir, checkpoint, tmp_path)
+    first = run("sequence-classification", command)
+    changed = (tmp_path / "1-qat" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert run("sequence-classification", command) == first
+    assert (tmp_path / "1-qat" / "model" / "model.safetensors").stat().st_mtime_ns == changed
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("task: sst2\nmethod: mpq\nlerning_rate: 1.0e-4\n", "unknown arguments .*lerning_rate"),
+    ("task: squad\nmethod: mpq\n", "this recipe is for sequence-classification: cola"),
+])  # fmt: skip
+def test_wrong_files_are_refused(text, words, tmp_path):
+    from recipe import read_arguments
+
+    (tmp_path / "wrong.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=words):
+        read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
+
+
