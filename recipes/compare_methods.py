@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--variant", default="", help="name of a run with other --config or --stages")
     parser.add_argument("--config", type=json.loads, default={}, help='fields of MPQConfig, such as {"bits": [2, 4]}')
     parser.add_argument("--stages", type=json.loads, default={}, help="changes to stages, as in MPQTrainingArguments")
+    parser.add_argument("--selection_examples", type=int, default=256, help="0: no selection rule")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
@@ -85,6 +86,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
         per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=50,
         save_total_limit=1, logging_steps=25, report_to="none", bf16=cpu_multiplies_bf16(), stages=changes,
+        selection_examples=args.selection_examples, disable_tqdm=True,
     )  # fmt: skip
     rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
     trainer = hf_mpq.MPQTrainer(

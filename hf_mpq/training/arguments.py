@@ -29,7 +29,8 @@ class MPQTrainingArguments(TrainingArguments):
         default=0.2, metadata={"help": "Share of the training set that a strategy with a search slice keeps for it."}
     )
     selection_examples: int = field(
-        default=256, metadata={"help": "Training examples on which candidate assignments are compared."}
+        default=256,
+        metadata={"help": "Training examples on which the selection rule compares assignments; 0: none are compared."},
     )
     selection_steps: int = field(
         default=0, metadata={"help": "Steps of each candidate's short training; 0: a tenth of the stage that follows."}

@@ -204,7 +204,8 @@ class MPQTrainer(Trainer):
             found = self._preferences.assignment()
             record.decide(found)
         searched = number > 1 and self.plan[number - 2].strategy is not None
-        if self.method.selects and searched and (record.selection or {}).get("chosen") is None:
+        chosen = (record.selection or {}).get("chosen")
+        if self.method.selects and self.args.selection_examples and searched and chosen is None:
             found = self._select(number, stage, previous, found, record)
             record.decide(found)
         return found
