@@ -161,3 +161,9 @@ def test_wrong_files_are_refused(text, words, tmp_path):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
 
 
+
+
+def test_the_readme_describes_every_method_as_it_is():
+    from describe_methods import section
+
+    assert section() in (RECIPES / "README.md").read_text()
