@@ -88,6 +88,7 @@ class StageModule(nn.Module):
         """Older name of `activation_checkpointing_enable`."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
+    @torch.compiler.disable(recursive=False)
     def _signals(self, place: int, model: nn.Module, inputs: Mapping[str, Tensor]) -> Signals:
         recording = self._recorders[place].recording() if self._recorders else nullcontext({})
         with recording as features:

@@ -14,11 +14,10 @@ from transformers.utils.generic import find_labels
 
 from ..core import Assignment, StageSpec
 from ..cost import budget_cost
-from ..integrations import MPQConfig, fix, pack
+from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.float_copy import float_copy
 from ..nn import calibrate_activations
-from ..report import size_report
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments
@@ -168,7 +167,7 @@ class MPQTrainer(Trainer):
         self._take(fix(student, assignment) if is_open(student) else student)
         metrics = self.evaluate() if self.eval_dataset is not None else {}
         record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
-                      packed_megabytes=size_report(self.model).total_bytes / 1e6, **metrics)  # fmt: skip
+                      packed_megabytes=self._packed_bytes() / 1e6, **metrics)  # fmt: skip
 
     def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
                        rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
@@ -261,6 +260,11 @@ class MPQTrainer(Trainer):
         self.accelerator.free_memory()
         self.model = self.model_wrapped = model.to(self.args.device)
         self.callback_handler.model = self.model
+
+    def _packed_bytes(self) -> float:
+        """Bytes of the model so far when it is packed."""
+        cost, _ = budget_cost(self._config.resolve(self.model), None)
+        return cost.of(assignment_of(self.model))
 
     def _say(self, words: str) -> None:
         if self.is_world_process_zero() and not self.args.disable_tqdm:
