@@ -1,5 +1,7 @@
 """What the trainable layers share: a float weight, its program, and parameters rounded to their stored type."""
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +59,14 @@ class QuantizedMatrix(nn.Module):
     def update(self) -> None:
         """Once per optimizer step, outside autograd."""
         self.program.update(self.weight.float())
+
+    def extra_repr(self) -> str:
+        """Shape, sub-groups and bits: the candidates while they are open, else how many sub-groups have each."""
+        rows, columns = self.spec.layout.shape
+        bits, decided = self.program.gate.candidates, self.program.gate.derive()
+        if not self.program.gate.searching and not decided.is_meta:
+            bits = dict(sorted(Counter(decided.tolist()).items()))
+        return f"shape=({rows}, {columns}), groups={self.spec.layout.count}, bits={bits}"
 
     def storage(self) -> MatrixStorage:
         """How this matrix would be packed now."""
