@@ -60,6 +60,10 @@ class MPQTrainingArguments(TrainingArguments):
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end would let the dev set choose the model; leave it off and compare "
                              "the stages' metrics in stages.json")  # fmt: skip
+        ignored = [name for name in ("label_smoothing_factor", "auto_find_batch_size", "neftune_noise_alpha",
+                                     "save_only_model") if getattr(self, name, None)]  # fmt: skip
+        if ignored:
+            raise ValueError(f"stages do not follow {', '.join(ignored)}: leave it off")
         if self.deepspeed or self.fsdp:
             raise ValueError("stages run in one process or with DistributedDataParallel (torchrun, accelerate launch); "
                              "leave deepspeed and fsdp off")  # fmt: skip

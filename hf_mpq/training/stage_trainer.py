@@ -182,6 +182,12 @@ class StageTrainer(StageCheckpoints, Trainer):
         weights = list(self.groups.weights.values())
         return self.accelerator.clip_grad_norm_(weights, self.args.max_grad_norm)
 
+    def _prepare_for_training(self, *args: Any) -> tuple:
+        """Callbacks see the model that is trained, not what is around it."""
+        prepared = super()._prepare_for_training(*args)
+        self.callback_handler.model = self.model.student
+        return prepared
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One optimizer for weights, scales and gates; see `stage_optimizer`."""
         if self.optimizer is None:

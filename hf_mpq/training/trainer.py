@@ -76,7 +76,7 @@ class MPQTrainer(Trainer):
         self.plan = plan_of(self.method, args, is_open(model))
         self.students = Students(args.output_dir, type(model), args.pretrained)
 
-    def train(self, resume_from_checkpoint: bool | str | Path | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """Run every stage that is not finished; afterwards `self.model` is the last one's.
 
         Args:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from transformers import TrainerCallback
 
 from hf_mpq.core import Registry, StageSpec
 from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
@@ -11,6 +10,7 @@ from hf_mpq.training import trainer as trainer_module
 from hf_mpq.training.joint_optimizer import JointOptimizer
 from hf_mpq.training.relative_adam import RelativeAdam
 from hf_mpq.training.sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
+from hf_mpq.training.stage_module import StageModule
 
 from .runs import collate, quantized, sentences, trainer
 
@@ -83,18 +83,17 @@ def test_gates_learn_from_the_slice_and_weights_from_the_rest(accumulation, tmp_
     seen = {"gates": set(), "weights": set(), "train": set()}
     place = {tuple(row["input_ids"]): k for k, row in enumerate(rows)}
 
-    class Watch(TrainerCallback):
-        def on_train_begin(self, args, state, control, model=None, **kwargs):
-            def note(module, args, kwargs):
-                if module.training and args:
-                    both = zip(kwargs["input_ids"], kwargs["attention_mask"])
-                    seen[args[0].name].update(place[tuple(row[mask.bool()].tolist())] for row, mask in both)
+    forward = StageModule.forward
 
-            model.register_forward_pre_hook(note, with_kwargs=True)
+    def noted(self, the_pass=None, progress=None, **batch):
+        both = zip(batch["input_ids"], batch["attention_mask"])
+        seen[the_pass.name].update(place[tuple(row[mask.bool()].tolist())] for row, mask in both)
+        return forward(self, the_pass, progress, **batch)
 
+    monkeypatch.setattr(StageModule, "forward", noted)
     model = quantized("aq-bert+kd", budget="3bits")
     stages = {"search": {"strategy": "two"}}
-    trainer(model, tmp_path, train_dataset=rows, stages=stages, callbacks=[Watch()], save_strategy="no",
+    trainer(model, tmp_path, train_dataset=rows, stages=stages, save_strategy="no",
             per_device_train_batch_size=8 // accumulation, gradient_accumulation_steps=accumulation,
             num_train_epochs=4).train()  # fmt: skip
     assert len(seen["gates"]) == round(0.2 * 96)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+from transformers import HfArgumentParser, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments
@@ -213,9 +213,11 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("options", [pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.full),
-                                     {"bf16": True}, {"train_sampling_strategy": "group_by_length"}])  # fmt: skip
+                                     {"bf16": True}, {"eval_strategy": "steps", "eval_steps": 5},
+                                     {"train_sampling_strategy": "group_by_length"}])  # fmt: skip
 def test_it_trains_with(options, tmp_path):
-    run = trainer(quantized("aq-bert+kd", budget="3bits"), tmp_path, save_strategy="no", num_train_epochs=2, **options)
+    run = trainer(quantized("aq-bert+kd", budget="3bits"), tmp_path, save_strategy="no", num_train_epochs=2,
+                  eval_dataset=sentences(16), **options)  # fmt: skip
     assert 0 < run.train().training_loss < 10
 
 
@@ -298,6 +300,8 @@ REFUSED = [
     ({"stages": {"search": {"epochs": 1}}}, {}, r"stage 'search' has no \['epochs'\]"),
     ({"stages": {"qat": {"arguments": {"lr": 1}}}}, {}, r"sets \['lr'\], which TrainingArguments does not have"),
     ({"search_fraction": 1.5}, {}, "search_fraction must be between 0 and 1"),
+    ({"label_smoothing_factor": 0.1}, {}, "stages do not follow label_smoothing_factor"),
+    ({"save_only_model": True}, {}, "stages do not follow save_only_model"),
     ({"reinit": "fresh"}, {}, "reinit must be one of finetuned, pretrained, random"),
     ({"reinit": "pretrained"}, {}, "needs the model"),
     ({"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3}, {}, "dev set choose the model"),
@@ -349,6 +353,7 @@ def test_gates_and_weights_move_only_in_their_own_passes(tmp_path):
 
     class Watch(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
+            assert isinstance(model, PreTrainedModel)
             self.before = {name: one.detach().clone() for name, one in model.named_parameters()}
             assert all(one.requires_grad for one in model.parameters())
 
