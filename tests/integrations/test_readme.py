@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
 
 import hf_mpq
 from tests.tiny import tiny_model
+from tests.training.runs import collate, sentences
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
@@ -24,15 +26,20 @@ def names(tmp_path, monkeypatch) -> dict:
     scores = {name: torch.rand(spec.layout.count, len(spec.candidates)) for name, spec in space.weights.items()}
     rows = Dataset.from_dict({"input_ids": [[3, 4, 5], [6, 7, 8, 9]]})
     accuracy = lambda one: 1.0  # noqa: E731
-    return {"hf_mpq": hf_mpq, "model": model, "scores": scores, "tokenized_rows": rows, "accuracy": accuracy}
+    given = {"AutoModelForSequenceClassification": AutoModelForSequenceClassification, "train": sentences(32),
+             "dev": sentences(8), "collator": collate, "tokenizer": None}  # fmt: skip
+    return {"hf_mpq": hf_mpq, "model": model, "scores": scores, "tokenized_rows": rows, "accuracy": accuracy, **given}
 
 
 @pytest.mark.parametrize("number", [n for n, block in enumerate(BLOCKS) if "pipeline" not in block])
 def test_block(number, names):
     block = BLOCKS[number].replace('"60MB"', '"45kB"').replace('"0.2x"', '"0.3x"').replace('"0.15x"', '"0.29x"')
+    block = block.replace('"2.5bits"', '"3bits"').replace("num_train_epochs=3", "num_train_epochs=1, use_cpu=True")
     exec(compile(block, f"README block {number}", "exec"), names)
     if "save_pretrained" in block:
         assert (Path("packed") / "model.safetensors").exists()
+    if "save_packed" in block:
+        assert (Path("out/packed") / "model.safetensors").exists()
 
 
 def test_there_are_blocks():
