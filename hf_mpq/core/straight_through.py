@@ -11,7 +11,7 @@ from torch import Tensor
 class _ReplaceForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, source: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
+        return value.view_as(value)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -30,7 +30,10 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def replace_forward(source: Tensor, value: Tensor) -> Tensor:
-    """Return `value` exactly, and pass its gradient to `source` unchanged (Bengio et al., 2013)."""
+    """Return `value` exactly, and pass its gradient to `source` unchanged (Bengio et al., 2013).
+
+    The result shares the memory of `value`, which must be nobody else's.
+    """
     return _ReplaceForward.apply(source, value.detach())
 
 

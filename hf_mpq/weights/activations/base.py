@@ -64,8 +64,16 @@ class ActivationQuantizer(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid, straight-through, in the type of `x`."""
-        codes, grid = self.encode(x.detach())
-        return replace_forward(x, self.decode(codes, grid).to(x.dtype))
+        return replace_forward(x, self.rounded(x.detach()))
+
+    @torch.no_grad()
+    def rounded(self, x: Tensor) -> Tensor:
+        """What `decode(*encode(x))` gives, in the type of `x`, with a third of the memory traffic."""
+        grid = self.grid(x)
+        value = torch.div(x.float(), _nonzero(grid.step)).round_()
+        torch.maximum(value, grid.low - grid.zero, out=value)  # twice as fast as clamp_ with tensors
+        torch.minimum(value, grid.high - grid.zero, out=value)
+        return value.mul_(grid.step).to(x.dtype)
 
     def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
         """Integer levels (as floats) and their grid."""
