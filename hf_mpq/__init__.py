@@ -10,7 +10,9 @@ check_transformers()
 from . import methods, nn, runtime  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
 from .integrations import MPQConfig, assignment_of, compress, fix, pack, quantize, set_precision, unpack  # noqa: E402
+from .nn import reference_backend  # noqa: E402
 from .report import size_report  # noqa: E402
+from .runtime import prepare  # noqa: E402
 from .training import MPQTrainer, MPQTrainingArguments  # noqa: E402
 
 __version__ = "0.1.0"
@@ -25,7 +27,9 @@ __all__ = [
     "compress",
     "fix",
     "pack",
+    "prepare",
     "quantize",
+    "reference_backend",
     "set_precision",
     "size_report",
     "unpack",

@@ -10,7 +10,14 @@ from .linear import MPQLinear
 from .low_rank import correct_low_rank
 from .naming import absolute_name, relative_name
 from .norm import MPQLayerNorm
-from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedTiedLinear
+from .packed import (
+    PackedEmbedding,
+    PackedLayerNorm,
+    PackedLinear,
+    PackedTiedLinear,
+    only_reference,
+    reference_backend,
+)
 from .walk import derive, fix, set_precision, update_quantizers, usages
 
 __all__ = [
@@ -36,8 +43,10 @@ __all__ = [
     "family_of",
     "fix",
     "initialise",
+    "only_reference",
     "pack_modules",
     "record_blocks",
+    "reference_backend",
     "relative_name",
     "set_precision",
     "update_quantizers",

@@ -34,6 +34,13 @@ class CompactLinear(PackedLinear):
         full = super().channel_values(name)
         return None if full is None else full[self.kept_columns]
 
+    def integers(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        found = super().integers()
+        if found is None:
+            return None
+        levels, scale, offset = (part[self.kept_rows] for part in found)
+        return levels[:, self.kept_columns], scale, offset
+
     @property
     def weight(self) -> Tensor:
         """The decoded weight, `(kept rows, kept columns)`."""

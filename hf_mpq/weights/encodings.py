@@ -31,6 +31,18 @@ class Encoding(ABC):
                 planes of the highest.
         """
 
+    @classmethod
+    @abstractmethod
+    def integers(
+        cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Signed integers that stand for the same values: `decode` gives `level * scale + offset`.
+
+        Returns:
+            Levels `(lines, length)` int8, scale and offset `(lines,)` float32. A level of 0 is the value 0 where the
+            offset is 0.
+        """
+
 
 def zero_level(bits: int, half_step_bits: tuple[int, ...]) -> float:
     """Code that stands for zero: `2 ** (bits - 1)`, half a step less on a half-step grid (which has no exact zero)."""
@@ -47,6 +59,14 @@ class _Scaled(Encoding):
     @classmethod
     def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
         return (codes.to(torch.float32) - zero_level(bits, cls.half_step_bits)) * floats
+
+    @classmethod
+    def integers(
+        cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        halves = 2 if bits in cls.half_step_bits else 1
+        levels = codes.to(torch.int16) * halves - int(halves * zero_level(bits, cls.half_step_bits))
+        return levels.to(torch.int8), floats[:, 0] / halves, torch.zeros_like(floats[:, 0])
 
 
 @ENCODINGS.register("scaled")
@@ -75,6 +95,13 @@ class Affine(Encoding):
     def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
         return codes.to(torch.float32) * floats[:, :1] + floats[:, 1:]
 
+    @classmethod
+    def integers(
+        cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        step, low = floats[:, 0], floats[:, 1]
+        return _centred(codes, bits), step, low + 2 ** (bits - 1) * step
+
 
 @ENCODINGS.register("nested")
 class Nested(Encoding):
@@ -93,7 +120,19 @@ class Nested(Encoding):
         scale = floats[:, nested.index(bits)].unsqueeze(1)
         return (codes.to(torch.float32) - cls.zero(bits, nested[-1])) * scale
 
+    @classmethod
+    def integers(
+        cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scale = floats[:, nested.index(bits)]
+        return _centred(codes, bits), scale, (2 ** (bits - 1) - cls.zero(bits, nested[-1])) * scale
+
     @staticmethod
     def zero(bits: int, top: int) -> float:
         """Code that stands for zero at `bits` of `top`."""
         return 2.0 ** (bits - 1) - 0.5 + 2.0 ** (bits - top - 1)
+
+
+def _centred(codes: Tensor, bits: int) -> Tensor:
+    """Codes around zero, int8."""
+    return (codes.to(torch.int16) - 2 ** (bits - 1)).to(torch.int8)

@@ -17,6 +17,8 @@ class LayerNames:
         query, key, value: separate projections, or all three the same name for a fused one (shards in that order).
         output: projection after attention.
         up, down: feed-forward matrices; a gated `up` holds (activated, gate) as two shards.
+        norms: of a layer that is `h = norm(x + attention(x))`, `norm(h + feed_forward(h))` and no more: its two
+            normalisations; None for every other shape.
         extra: further matrices of the layer that nothing is folded through.
         attention: module that runs attention and owns the quantizers of its operands.
     """
@@ -28,6 +30,7 @@ class LayerNames:
     up: str
     down: str
     attention: str
+    norms: tuple[str, str] | None = None
     extra: tuple[str, ...] = ()
 
     @property

@@ -10,6 +10,7 @@ _BERT_LAYER = LayerNames(
     up="intermediate.dense",
     down="output.dense",
     attention="attention.self",
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
 )
 _EMBEDDINGS = ("embeddings.word_embeddings", "embeddings.position_embeddings", "embeddings.token_type_embeddings")
 
@@ -41,6 +42,7 @@ DISTILBERT = Family(
         up="ffn.lin1",
         down="ffn.lin2",
         attention="attention",
+        norms=("sa_layer_norm", "output_layer_norm"),
     ),
     embeddings=("embeddings.word_embeddings", "embeddings.position_embeddings"),
     projections=("pre_classifier", "vocab_transform"),
@@ -56,6 +58,7 @@ ALBERT = Family(
         up="ffn",
         down="ffn_output",
         attention="attention",
+        norms=("attention.LayerNorm", "full_layer_layer_norm"),
     ),
     embeddings=_EMBEDDINGS,
     projections=("encoder.embedding_hidden_mapping_in", "pooler", "predictions.dense"),

@@ -5,5 +5,15 @@ from .linear import PackedLinear
 from .matrix import PackedMatrix
 from .module import PackedModule
 from .norm import PackedLayerNorm
+from .reference import only_reference, reference_backend
 
-__all__ = ["PackedEmbedding", "PackedLayerNorm", "PackedLinear", "PackedMatrix", "PackedModule", "PackedTiedLinear"]
+__all__ = [
+    "PackedEmbedding",
+    "PackedLayerNorm",
+    "PackedLinear",
+    "PackedMatrix",
+    "PackedModule",
+    "PackedTiedLinear",
+    "only_reference",
+    "reference_backend",
+]

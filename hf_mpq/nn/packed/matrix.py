@@ -128,6 +128,29 @@ class PackedMatrix(PackedModule):
                 lines[chosen] = self.values(planes[bits], of_line, stored.length)
         return layout.lines(self._with_dead_columns(lines))
 
+    def integers(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The stored matrix as `level * scale + offset`, one scale and offset per row.
+
+        Returns:
+            Levels `(out, in)` int8, scale and offset `(out,)` float32; None where that cannot be: with a scale per
+            column, or where values are left out that the offset would reach.
+        """
+        stored, layout = self.stored, self.stored.layout
+        if layout.axis != 0:
+            return None
+        levels = torch.zeros(layout.shape[0], stored.length, dtype=torch.int8, device=self.anchor.device)
+        scale = torch.ones(layout.shape[0], device=levels.device)
+        offset = torch.zeros_like(scale)
+        floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
+        keep, encoding = self._kept_flags(), ENCODINGS[stored.encoding]
+        for bits, chosen in self.lines_by_precision().items():
+            codes = _spread(planes[bits], keep[bits]) if stored.kept else unpack_planes(planes[bits], stored.length)
+            of_line = floats[bits][line_floats[chosen]]
+            found, scale[chosen], offset[chosen] = encoding.integers(codes, of_line, len(planes[bits]), stored.nested)
+            levels[chosen] = found * keep[bits] if stored.kept else found
+        complete = not stored.kept and stored.length == layout.line_length
+        return (self._with_dead_columns(levels), scale, offset) if complete or not offset.any() else None
+
     def _kept_flags(self) -> dict[int, Tensor]:
         """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""
         stored, flags, start = self.stored, {}, 0
@@ -148,8 +171,7 @@ class PackedMatrix(PackedModule):
         return self.stored.layout.lines(kept)
 
     def _masked_values(self, planes: Tensor, floats: Tensor, keep: Tensor) -> Tensor:
-        codes = unpack_planes(planes, int(keep.sum())).flatten()
-        spread = torch.zeros(keep.shape, dtype=torch.uint8, device=keep.device).masked_scatter(keep, codes)
+        spread = _spread(planes, keep)
         encoding = ENCODINGS[self.stored.encoding]
         return encoding.decode(spread, floats, planes.shape[0], self.stored.nested) * keep
 
@@ -165,3 +187,9 @@ class PackedMatrix(PackedModule):
         if bits not in self.stored.nested:
             raise ValueError(f"{bits} bits are not among the nested precisions {self.stored.nested}")
         self.precision = bits
+
+
+def _spread(planes: Tensor, keep: Tensor) -> Tensor:
+    """Codes of masked lines where the mask keeps a weight, 0 elsewhere, `(lines, length)` uint8."""
+    codes = unpack_planes(planes, int(keep.sum())).flatten()
+    return torch.zeros(keep.shape, dtype=torch.uint8, device=keep.device).masked_scatter(keep, codes)

@@ -1,0 +1,245 @@
+// One encoder layer with normalisation after each sum, its products in int8 by oneDNN, all the rest in as few passes
+// over the activations as there are places where rows must wait for each other.
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/extension.h>
+
+#include <optional>
+#include <string>
+
+#include "attention.h"
+#include "rows.h"
+
+namespace hf_mpq {
+
+using at::Tensor;
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using Product = Tensor(Tensor, double, int64_t, Tensor, Tensor, Tensor, std::optional<Tensor>, double, int64_t,
+                       std::optional<c10::ScalarType>, c10::string_view, Scalars, c10::string_view);
+
+// A matrix of the layer, and what its input is quantized to.
+struct Matrix {
+  Tensor packed, scale, zeros, bias, column_sum;
+  std::optional<Tensor> offset;  // what every weight of a row is above its scaled integer
+  int64_t rows, columns;
+  Grid grid;
+
+  bool plain() const { return !grid.dynamic && !offset; }  // oneDNN can finish the product itself
+
+  Tensor multiply(const Tensor& bytes, c10::ScalarType type, const char* then = "none", double step = 1,
+                  int64_t zero = 0) const {
+    static const auto product =
+        c10::Dispatcher::singleton().findSchemaOrThrow("onednn::qlinear_pointwise", "").typed<Product>();
+    const std::optional<Tensor> added = plain() ? std::optional<Tensor>(bias) : std::nullopt;
+    return product.call(bytes, plain() ? grid.step : 1.0, plain() ? (int64_t)grid.zero : 0, packed, scale, zeros, added,
+                        step, zero, type, then, Scalars(), std::string(then) == "none" ? "" : "none");
+  }
+
+  // What oneDNN leaves undone of one row.
+  void complete(float* row, const RowGrid& found) const {
+    if (!plain())
+      finish(row, rows, columns, found, column_sum.data_ptr<float>(), offset ? offset->data_ptr<float>() : nullptr,
+             bias.data_ptr<float>());
+  }
+};
+
+struct Norm {
+  Tensor weight, bias;
+  float eps;
+
+  void apply(float* row, const float* other, int64_t count) const {
+    normalise(row, other, weight.data_ptr<float>(), bias.data_ptr<float>(), count, eps);
+  }
+};
+
+struct Layer {
+  Matrix attend, output, up, down;  // query, key and value are one matrix
+  Norm attention_norm, norm;
+  int64_t heads;
+  Activation activation;
+};
+
+// Bytes of some rows, and the grid of each.
+struct Bytes {
+  Tensor values;
+  std::vector<RowGrid> grids;
+
+  Bytes(int64_t rows, int64_t columns) : values(at::empty({rows, columns}, at::kByte)), grids(rows) {}
+
+  void take(const float* row, int64_t i, const Matrix& reader) {
+    uint8_t* bytes = values.data_ptr<uint8_t>() + i * reader.columns;
+    grids[i] = quantize(row, bytes, reader.columns, reader.grid, reader.offset.has_value());
+  }
+};
+
+// Additive mask, `(batch, 1 or tokens, padded tokens)`; keys beyond the last token can never be read.
+struct Mask {
+  Tensor values;
+  bool per_query;
+
+  Mask(const std::optional<Tensor>& mask, int64_t batch, int64_t tokens, int64_t padded) {
+    per_query = mask && mask->size(-2) > 1 && mask->stride(-2) != 0 && !same_rows(*mask, tokens);
+    values = at::full({batch, per_query ? tokens : 1, padded}, -INFINITY, at::kFloat);
+    Tensor seen = values.slice(2, 0, tokens);
+    if (!mask) {
+      seen.zero_();
+      return;
+    }
+    const Tensor rows = mask->select(1, 0).slice(1, 0, per_query ? tokens : 1);
+    if (rows.scalar_type() == at::kBool)
+      seen.copy_(at::where(rows, at::zeros({}, at::kFloat), at::full({}, -1e30, at::kFloat)));
+    else
+      seen.copy_(rows);
+  }
+
+  static bool same_rows(const Tensor& mask, int64_t tokens) {
+    return at::equal(mask.slice(2, 1, tokens), mask.slice(2, 0, 1).expand_as(mask.slice(2, 1, tokens)));
+  }
+
+  const float* row(int64_t sequence, int64_t query) const {
+    return values.data_ptr<float>() + (sequence * values.size(1) + (per_query ? query : 0)) * values.size(2);
+  }
+  int64_t stride() const { return per_query ? values.size(2) : 0; }
+};
+
+// Rows of whole sequences, alone on one thread or together on all of them.
+struct Part {
+  const Layer& layer;
+  const Mask& mask;
+  int64_t first_sequence, sequences, tokens;
+  bool threads;
+
+  int64_t rows() const { return sequences * tokens; }
+
+  template <class Work>
+  void each_row(const Work& work) const {
+    const int64_t grain = (rows() + at::get_num_threads() - 1) / at::get_num_threads();
+    const auto some = [&](int64_t begin, int64_t end) { for (int64_t i = begin; i < end; i++) work(i); };
+    threads ? at::parallel_for(0, rows(), grain, some) : some(0, rows());
+  }
+
+  // in and out: (rows, hidden)
+  void run(const float* in, float* out) const {
+    const Layer& l = layer;
+    const int64_t hidden = l.norm.weight.numel(), inner = l.output.columns;
+    Bytes bytes(rows(), hidden);
+    each_row([&](int64_t i) { bytes.take(in + i * hidden, i, l.attend); });
+    Tensor projected = l.attend.multiply(bytes.values, at::kFloat);
+    float* const qkv = projected.data_ptr<float>();
+    each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
+
+    Bytes mixed(rows(), inner);
+    attention(qkv, mixed);
+    Tensor summed = l.output.multiply(mixed.values, at::kFloat);
+    float* const middle = summed.data_ptr<float>();
+    each_row([&](int64_t i) {
+      l.output.complete(middle + i * hidden, mixed.grids[i]);
+      l.attention_norm.apply(middle + i * hidden, in + i * hidden, hidden);
+      bytes.take(middle + i * hidden, i, l.up);
+    });
+
+    Bytes wide = feed_forward(bytes);
+    Tensor last = l.down.multiply(wide.values, at::kFloat);
+    float* const narrow = last.data_ptr<float>();
+    each_row([&](int64_t i) {
+      l.down.complete(narrow + i * hidden, wide.grids[i]);
+      l.norm.apply(narrow + i * hidden, middle + i * hidden, hidden);
+      std::copy_n(narrow + i * hidden, hidden, out + i * hidden);
+    });
+  }
+
+  Bytes feed_forward(const Bytes& bytes) const {
+    const Matrix &up = layer.up, &down = layer.down;
+    Bytes wide(rows(), up.rows);
+    const bool whole_byte = !down.grid.symmetric && down.grid.levels == 255;
+    if (up.plain() && down.plain() && whole_byte && layer.activation != Activation::gelu_tanh) {
+      wide.values = up.multiply(bytes.values, at::kByte, layer.activation == Activation::relu ? "relu" : "gelu",
+                                down.grid.step, (int64_t)down.grid.zero);
+      return wide;
+    }
+    Tensor raw = up.multiply(bytes.values, at::kFloat);
+    float* const values = raw.data_ptr<float>();
+    each_row([&](int64_t i) {
+      up.complete(values + i * up.rows, bytes.grids[i]);
+      activate_row(values + i * up.rows, up.rows, layer.activation);
+      wide.take(values + i * up.rows, i, down);
+    });
+    return wide;
+  }
+
+  void attention(const float* qkv, Bytes& mixed) const {
+    const int64_t inner = layer.output.columns, stride = layer.attend.rows, size = inner / layer.heads;
+    const float scale = 1 / std::sqrt((float)size);
+    Tensor joined = at::empty({rows(), inner}, at::kFloat);
+    float* const out = joined.data_ptr<float>();
+    const auto some = [&](int64_t begin, int64_t end) {
+      Head head(size, tokens);
+      for (int64_t s = begin / tokens; s * tokens < end; s++) {
+        const int64_t first = std::max(begin, s * tokens), count = std::min(end, (s + 1) * tokens) - first;
+        for (int64_t h = 0; h < layer.heads; h++) {
+          const float* const query = qkv + h * size;
+          head.read(query + s * tokens * stride + inner, query + s * tokens * stride + 2 * inner, stride);
+          attend(head, query + first * stride, stride, count, scale, mask.row(first_sequence + s, first - s * tokens),
+                 mask.stride(), out + first * inner + h * size, inner);
+        }
+      }
+      for (int64_t i = begin; i < end; i++) mixed.take(out + i * inner, i, layer.output);
+    };
+    const int64_t grain = (rows() + at::get_num_threads() - 1) / at::get_num_threads();
+    threads ? at::parallel_for(0, rows(), grain, some) : some(0, rows());
+  }
+};
+
+constexpr int64_t ROWS_AT_ONCE = 512;  // what one thread works on should fit in its cache
+
+// hidden: (batch, tokens, hidden) float32, contiguous; mask: None or (batch, 1, 1 or tokens, tokens), bool or float32.
+Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>& mask) {
+  const c10::InferenceMode guard;
+  const int64_t batch = hidden.size(0), tokens = hidden.size(1), width = hidden.size(2), threads = at::get_num_threads();
+  const Mask added(mask, batch, tokens, Head(1, tokens).padded_tokens);
+  Tensor out = at::empty_like(hidden);
+  const float* const in = hidden.data_ptr<float>();
+  float* const to = out.data_ptr<float>();
+  if (batch < threads) {
+    Part{layer, added, 0, batch, tokens, true}.run(in, to);
+    return out;
+  }
+  const int64_t each = std::max<int64_t>(1, std::min((batch + threads - 1) / threads, ROWS_AT_ONCE / tokens));
+  at::parallel_for(0, (batch + each - 1) / each, 1, [&](int64_t begin, int64_t end) {
+    const c10::InferenceMode here;
+    for (int64_t part = begin; part < end; part++) {
+      const int64_t first = part * each, count = std::min(each, batch - first), skip = first * tokens * width;
+      Part{layer, added, first, count, tokens, false}.run(in + skip, to + skip);
+    }
+  });
+  return out;
+}
+
+Activation activation_of(const std::string& name) {
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_tanh") return Activation::gelu_tanh;
+  if (name == "relu") return Activation::relu;
+  throw std::invalid_argument("no activation " + name);
+}
+
+}  // namespace hf_mpq
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
+  using namespace hf_mpq;
+  namespace py = pybind11;
+  py::class_<Grid>(module, "Grid").def(py::init<bool, bool, float, float, float>());
+  py::class_<Matrix>(module, "Matrix")
+      .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor column_sum,
+                       std::optional<Tensor> offset, int64_t rows, int64_t columns, Grid grid) {
+        return Matrix{packed, scale, zeros, bias, column_sum, offset, rows, columns, grid};
+      }));
+  py::class_<Norm>(module, "Norm").def(py::init([](Tensor weight, Tensor bias, float eps) {
+    return Norm{weight, bias, eps};
+  }));
+  py::class_<Layer>(module, "Layer")
+      .def(py::init([](Matrix attend, Matrix output, Matrix up, Matrix down, Norm attention_norm, Norm norm,
+                       int64_t heads, const std::string& activation) {
+        return Layer{attend, output, up, down, attention_norm, norm, heads, activation_of(activation)};
+      }))
+      .def("run", &run, py::call_guard<py::gil_scoped_release>());
+}

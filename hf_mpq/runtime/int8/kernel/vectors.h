@@ -1,0 +1,79 @@
+// Vectors of sixteen floats, lowered by the compiler to what the machine has.
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+namespace hf_mpq {
+
+constexpr int LANES = 16;
+typedef float floats __attribute__((vector_size(64)));
+typedef float unaligned_floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64)));
+
+inline floats load(const float* from) { return *(const unaligned_floats*)from; }
+inline void store(float* to, floats value) { *(unaligned_floats*)to = value; }
+inline floats broadcast(float value) { return floats{} + value; }
+inline floats smaller(floats a, floats b) { return a < b ? a : b; }
+inline floats larger(floats a, floats b) { return a > b ? a : b; }
+
+inline float sum(floats value) {
+  float total = 0;
+  for (int i = 0; i < LANES; i++) total += value[i];
+  return total;
+}
+
+inline float largest(floats value) {
+  float best = value[0];
+  for (int i = 1; i < LANES; i++) best = value[i] > best ? value[i] : best;
+  return best;
+}
+
+inline float smallest(floats value) { return -largest(-value); }
+
+// Nearest integer, halves to even, of what is below 2^22 in size.
+inline floats nearest(floats value) {
+  const floats magic = broadcast(12582912.0f);  // 1.5 * 2^23
+  return (value + magic) - magic;
+}
+
+// e^x by 2^n e^r with |r| <= ln(2) / 2, relative error 2e-7; zero below -87, no larger than e^88.
+inline floats exponential(floats x) {
+  const floats bounded = smaller(larger(x, broadcast(-87.0f)), broadcast(88.0f));
+  const floats n = nearest(bounded * 1.44269504f);
+  const floats r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const ints power = (__builtin_convertvector(n, ints) + 127) << 23;
+  return x < -87.0f ? floats{} : p * (floats)power;
+}
+
+// Error function: Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
+inline floats erf(floats x) {
+  const floats size = x < 0.0f ? -x : x;
+  const floats t = 1.0f / (1.0f + 0.3275911f * size);
+  floats p = t * 1.061405429f - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const floats value = 1.0f - p * t * exponential(-size * size);
+  return x < 0.0f ? -value : value;
+}
+
+inline floats tanh(floats x) {
+  const floats e = exponential(x + x);
+  return 1.0f - 2.0f / (e + 1.0f);
+}
+
+enum class Activation { gelu, gelu_tanh, relu };
+
+inline floats activate(floats x, Activation kind) {
+  if (kind == Activation::relu) return larger(x, floats{});
+  if (kind == Activation::gelu) return 0.5f * x * (1.0f + erf(x * 0.70710678f));
+  return 0.5f * x * (1.0f + tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+}
+
+}  // namespace hf_mpq

@@ -1,0 +1,145 @@
+"""A whole encoder layer in one call."""
+
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ...nn import PackedLinear, family_of, only_reference
+from ...nn.families import Family
+from ...nn.naming import absolute_name
+from ...weights import ActivationQuantizer
+from .build import kernel
+from .matrix import IntegerMatrix
+from .product import SYMMETRIC_ZERO, prepacked
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
+
+
+class Int8Layer:
+    """Mixin that gives an encoder layer one call for all of it. The layer stays the same object with the same modules,
+    so that saving, hooks and `isinstance` see what they saw; copies are of the original class.
+
+    Where the call cannot give what is asked for (attention weights, gradients, another type or device), or one of its
+    matrices has lost its product since, the original forward runs.
+    """
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs):
+        """As the original layer."""
+        if self._must_not_fuse(hidden_states, attention_mask, kwargs):
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
+        return self._run(hidden_states, attention_mask)
+
+    @torch.compiler.disable
+    def _run(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        return self.fused.run(hidden_states.contiguous(), attention_mask)
+
+    def _must_not_fuse(self, hidden: Tensor, mask: Tensor | None, kwargs: Mapping) -> bool:
+        known_type = mask is not None and mask.dtype in (torch.bool, torch.float32)
+        plain_mask = mask is None or (known_type and mask.dim() == 4 and mask.shape[1] == 1)
+        return (
+            only_reference() or self.training or not plain_mask
+            or any(matrix.product is None for matrix in self.fused_matrices)
+            or (torch.is_grad_enabled() and hidden.requires_grad) or bool(kwargs.get("output_attentions"))
+            or hidden.dtype != torch.float32 or hidden.device.type != "cpu"
+        )  # fmt: skip
+
+    def __reduce_ex__(self, protocol):
+        state = {name: value for name, value in self.__dict__.items() if name not in ("fused", "fused_matrices")}
+        return _blank, (original_class(self),), state
+
+
+@cache
+def _int8_class(layer_class: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Int8{layer_class.__name__}", (Int8Layer, layer_class), {})
+
+
+def _blank(layer_class: type[nn.Module]) -> nn.Module:
+    return layer_class.__new__(layer_class)
+
+
+def original_class(layer: Int8Layer) -> type[nn.Module]:
+    """The class that a layer had before."""
+    return type(layer).__mro__[2]
+
+
+def fuse_layers(model: nn.Module) -> int:
+    """Give every encoder layer that the kernel can run its one call, in place; returns how many."""
+    family, library = family_of(model), kernel()
+    if family is None or family.names.norms is None or library is None:
+        return 0
+    activation = ACTIVATIONS.get(getattr(model.config, family.activation))
+    count = 0
+    for prefix in family.layer_prefixes(model) if activation else ():
+        layer = model.get_submodule(absolute_name(model, prefix))
+        fused = _fused(layer, family, library, model.config, activation)
+        if fused is not None:
+            layer.__class__, layer.fused = _int8_class(type(layer)), fused
+            layer.fused_matrices = tuple(part for part in layer.modules() if isinstance(part, PackedLinear))
+            count += 1
+    return count
+
+
+def restore_layers(model: nn.Module) -> None:
+    """Make encoder layers what they were, in place."""
+    for module in model.modules():
+        if isinstance(module, Int8Layer):
+            module.__class__ = original_class(module)
+            del module.fused, module.fused_matrices
+
+
+def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activation: str):
+    """The kernel's form of one layer; None where it has none."""
+    names = family.names
+    attend = [layer.get_submodule(name) for name in (names.query, names.key, names.value)]
+    output, up, down = (layer.get_submodule(name) for name in (names.output, names.up, names.down))
+    if not all(_can_fuse(matrix) for matrix in (*attend, output, up, down)):
+        return None
+    grids = [_grid(library, part) for part in (attend, [output], [up], [down])]
+    attention = layer.get_submodule(names.attention)
+    if None in grids or any(isinstance(module, ActivationQuantizer) for module in attention.children()):
+        return None
+    matrices = [_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
+    heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
+    norms = [_norm(library, layer.get_submodule(name)) for name in names.norms]
+    return library.Layer(*matrices, *norms, heads, activation)
+
+
+def _can_fuse(layer: nn.Module) -> bool:
+    return isinstance(layer, PackedLinear) and layer.output_quantizer is None and not layer.stored.affine
+
+
+def _matrix(library: ModuleType, layers: list[PackedLinear], grid):
+    matrix = IntegerMatrix.stacked([IntegerMatrix.of(layer) for layer in layers])
+    rows, columns = matrix.levels.shape
+    return library.Matrix(*prepacked(matrix), matrix.bias.contiguous(), matrix.column_sum, matrix.offset, rows, columns,
+                          grid)  # fmt: skip
+
+
+def _grid(library: ModuleType, layers: list[PackedLinear]):
+    """How the layers quantize the input that they share; None unless all do it alike, in a way that the kernel can."""
+    found = {_grid_values(layer.input_quantizer) for layer in layers}
+    values = found.pop()
+    return None if found or values is None else library.Grid(*values)
+
+
+def _grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, float, float, float] | None:
+    if quantizer is None:
+        return None
+    levels = float(2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1)
+    if quantizer.name == DYNAMIC:
+        return True, quantizer.symmetric, levels, 0.0, 0.0
+    if quantizer.name not in FIXED:
+        return None
+    grid = quantizer.grid(torch.zeros(1))
+    shift = SYMMETRIC_ZERO if quantizer.symmetric else 0
+    return False, quantizer.symmetric, levels, float(grid.step), float(grid.zero) + shift
+
+
+def _norm(library: ModuleType, norm: nn.Module):
+    weight, bias = norm.weight.detach().float(), norm.bias
+    bias = torch.zeros_like(weight) if bias is None else bias.detach().float()
+    return library.Norm(weight.contiguous(), bias.contiguous(), norm.eps)

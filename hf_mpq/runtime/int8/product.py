@@ -1,0 +1,68 @@
+"""One linear layer as an integer product."""
+
+import torch
+from torch import Tensor
+
+from ...nn import PackedLinear
+from ...weights import ActivationQuantizer
+from .matrix import IntegerMatrix
+
+ONEDNN = torch.ops.onednn
+SYMMETRIC_ZERO = 128
+"""Added to symmetric levels, which oneDNN reads as unsigned bytes."""
+
+
+def unsupported() -> str | None:
+    """Why this machine has no exact integer products; None where it does."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(ONEDNN, "qlinear_pointwise"):
+        return "this build of torch has no oneDNN, which multiplies the integers"
+    if not (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()):
+        return "this CPU has neither AVX512-VNNI nor AMX, without which sums of 8-bit products saturate"
+    return None
+
+
+class Int8Product:
+    """Stands in for a packed linear layer's decoding.
+
+    `y = step (q W_int - zero column_sum) scale + bias` with the activation's integer levels q, per token or per tensor
+    as trained; the integer sums are exact, and equal to those of the packed layer's fake-quantized product up to
+    float32 rounding.
+
+    Args:
+        layer: with an activation quantizer, on the CPU.
+
+    Raises:
+        ValueError: when the layer's input is not quantized.
+    """
+
+    def __init__(self, layer: PackedLinear):
+        if layer.input_quantizer is None:
+            raise ValueError(
+                "cpu-int8 multiplies integers, but the inputs of this model's layers are float: train or compress with "
+                "activation_bits=8, or call hf_mpq.prepare(model, backend='cpu-float')"
+            )
+        matrix = IntegerMatrix.of(layer)
+        self.quantizer: ActivationQuantizer = layer.input_quantizer
+        self.column_sum, self.offset, self.bias = matrix.column_sum, matrix.offset, matrix.bias
+        self.packed, self.scale, self.zeros = prepacked(matrix)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`(..., in)` to `(..., out)`, in the type of `x`."""
+        tokens = x.reshape(-1, x.shape[-1])
+        codes, grid = self.quantizer.encode(tokens)
+        shift = SYMMETRIC_ZERO if grid.low < 0 else 0
+        raw = ONEDNN.qlinear_pointwise(
+            (codes + shift).to(torch.uint8), 1.0, 0, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32,
+            "none", [], "",
+        )  # fmt: skip
+        y = (raw - (grid.zero + shift) * self.column_sum) * grid.step
+        if self.offset is not None:
+            sums = (codes - grid.zero).sum(-1, keepdim=True)
+            y = y + grid.step * sums * self.offset
+        return (y + self.bias).to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def prepacked(matrix: IntegerMatrix) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight in oneDNN's own layout, its scales and zero points."""
+    zeros = torch.zeros(len(matrix.scale), dtype=torch.int32)
+    return ONEDNN.qlinear_prepack(matrix.levels.contiguous(), None), matrix.scale.contiguous(), zeros
