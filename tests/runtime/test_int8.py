@@ -32,6 +32,13 @@ GRIDS = {
 }
 
 
+@pytest.fixture
+def compiler():
+    """The built kernel; builds it at the first use."""
+    if kernel() is None:
+        pytest.skip("the fused layers cannot be built here")
+
+
 def layer_of(name: str, layout, activation: ActivationSpec, x: torch.Tensor):
     """A packed layer whose input is quantized."""
     layer = linear_of(layout, quantizer=name)
@@ -100,14 +107,14 @@ def test_every_family_gives_what_it_gave(family, activation):
         assert all(torch.equal(got, want) for got, want in zip(outputs(model), before))
 
 
-@pytest.mark.skipif(kernel() is None, reason="no compiler")
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layers_of_one_shape_are_fused(family):
     model = hf_mpq.prepare(packed_model(family), "cpu-int8")
     assert all(isinstance(block, Int8Layer) == (family in FUSED) for block in encoder_blocks(model).values())
 
 
-@pytest.mark.skipif(kernel() is None, reason="no compiler")
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("fields", [
     {"activation_options": {"symmetric": True}}, {"activation": "static", "activation_options": {"symmetric": True}},
     {"quantizer": "minmax"}, {"activation_bits": 5}, {"changes": {"hidden_act": "relu"}},
@@ -118,6 +125,17 @@ def test_fused_layers_of_every_kind(fields):
     model = hf_mpq.prepare(packed_model(**fields), "cpu-int8")
     assert any(isinstance(block, Int8Layer) for block in encoder_blocks(model).values())
     assert_layers_alike(model)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("fields", [{"attention_bits": 8}, {"changes": {"is_decoder": True}}], ids=str)
+def test_layers_with_another_attention_are_not_fused(fields):
+    model = packed_model(**fields)
+    before = outputs(model)
+    hf_mpq.prepare(model, "cpu-int8")
+    assert not any(isinstance(block, Int8Layer) for block in encoder_blocks(model).values())
+    for got, want in zip(outputs(model), before):
+        assert_close(got, want, rtol=0.1, atol=0.1 * float(want.abs().max()))
 
 
 @pytest.mark.parametrize("rows, tokens", [(1, 1), (1, 37), (2, 33), (5, 8)])
@@ -215,7 +233,7 @@ def test_what_cannot_be_prepared_says_why():
         hf_mpq.prepare(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="activation_bits=8"):
         hf_mpq.prepare(packed_model(activation_bits=None), "cpu-int8")
-    with pytest.raises(ValueError, match="cpu-int8"):
+    with pytest.raises(ValueError, match="auto, cpu-float, cpu-int8"):
         hf_mpq.prepare(packed_model(), "gpu")
 
 

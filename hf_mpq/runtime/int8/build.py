@@ -1,6 +1,8 @@
 """The C++ kernel, built on the user's machine at its first use."""
 
 import hashlib
+import logging
+import os
 import shutil
 import warnings
 from functools import cache
@@ -8,6 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from filelock import FileLock
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "kernel"
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
@@ -24,13 +29,25 @@ def kernel() -> ModuleType | None:
         warnings.warn("g++ and ninja build the fused encoder layers of cpu-int8, and are not here: products are "
                       "integer, all else runs as in the packed model", stacklevel=2)  # fmt: skip
         return None
-    from torch.utils.cpp_extension import load
-
     try:
-        return load(f"hf_mpq_int8_{_fingerprint()}", [str(SOURCES / "layer.cpp")], extra_cflags=list(FLAGS))
+        return _built()
     except (RuntimeError, OSError, ImportError) as error:
         warnings.warn(f"the fused layers of cpu-int8 could not be built, and are left out: {error}", stacklevel=2)
         return None
+
+
+def _built() -> ModuleType:
+    from torch.utils.cpp_extension import get_default_build_root, load
+
+    name = f"hf_mpq_int8_{_fingerprint()}"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root(), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "building.lock"):  # the system frees it when a process dies
+        (folder / "lock").unlink(missing_ok=True)  # torch's own mark, for which the next build would wait for ever
+        if not (folder / f"{name}.so").exists():
+            logger.warning("building the fused layers of cpu-int8, once for this machine; about a minute")
+        sources = [str(SOURCES / "layer.cpp")]
+        return load(name, sources, extra_cflags=list(FLAGS), build_directory=str(folder))
 
 
 def _fingerprint() -> str:

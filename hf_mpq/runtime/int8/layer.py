@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ...nn import PackedLinear, family_of, only_reference
+from ...nn import AttentionQuantizers, PackedLinear, family_of, only_reference
 from ...nn.families import Family
 from ...nn.naming import absolute_name
 from ...weights import ActivationQuantizer
@@ -68,8 +68,11 @@ def original_class(layer: Int8Layer) -> type[nn.Module]:
 
 def fuse_layers(model: nn.Module) -> int:
     """Give every encoder layer that the kernel can run its one call, in place; returns how many."""
-    family, library = family_of(model), kernel()
-    if family is None or family.names.norms is None or library is None:
+    family = family_of(model)
+    if family is None or family.names.norms is None or getattr(model.config, "is_decoder", False):
+        return 0
+    library = kernel()
+    if library is None:
         return 0
     activation = ACTIVATIONS.get(getattr(model.config, family.activation))
     count = 0
@@ -100,7 +103,7 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
         return None
     grids = [_grid(library, part) for part in (attend, [output], [up], [down])]
     attention = layer.get_submodule(names.attention)
-    if None in grids or any(isinstance(module, ActivationQuantizer) for module in attention.children()):
+    if None in grids or any(isinstance(module, AttentionQuantizers) for module in attention.modules()):
         return None
     matrices = [_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
     heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)

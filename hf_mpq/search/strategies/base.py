@@ -105,9 +105,9 @@ class SearchStrategy(ABC):
     def schedule(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
         """Set what depends on time (temperatures), before each step."""
 
+    @abstractmethod
     def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
         """What is added to the loss of penalised passes, a differentiable scalar."""
-        raise NotImplementedError(f"{type(self).__name__} has no penalty, so its passes must not be penalised")
 
     @abstractmethod
     def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:

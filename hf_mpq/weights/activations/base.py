@@ -68,10 +68,10 @@ class ActivationQuantizer(nn.Module, ABC):
 
     @torch.no_grad()
     def rounded(self, x: Tensor) -> Tensor:
-        """What `decode(*encode(x))` gives, in the type of `x`, with a third of the memory traffic."""
+        """What `decode(*encode(x))` gives, in the type of `x`, in fewer passes over memory."""
         grid = self.grid(x)
         value = torch.div(x.float(), _nonzero(grid.step)).round_()
-        torch.maximum(value, grid.low - grid.zero, out=value)  # twice as fast as clamp_ with tensors
+        torch.maximum(value, grid.low - grid.zero, out=value)  # faster than clamp_ with tensors
         torch.minimum(value, grid.high - grid.zero, out=value)
         return value.mul_(grid.step).to(x.dtype)
 
