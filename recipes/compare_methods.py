@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--train_rows", type=int, default=6000)
+    parser.add_argument("--float_epochs", type=float, default=3.0, help="of the float model, where it is not there yet")
     parser.add_argument("--dev_rows", type=int, default=None)
     parser.add_argument("--variant", default="", help="name of a run with other --config or --stages")
     parser.add_argument("--config", type=json.loads, default={}, help='fields of MPQConfig, such as {"bits": [2, 4]}')
@@ -53,7 +54,8 @@ def main() -> None:
     args = parser.parse_args()
     results = Results(args.out / "results.jsonl", *KEYS)
     for task in args.tasks if not args.table else ():
-        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows)
+        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows,
+                      epochs=args.float_epochs)  # fmt: skip
         _float_row(study, results, args)
         for seed, budget, method in product(args.seeds, args.budgets, args.methods):
             key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
