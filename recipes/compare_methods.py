@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
 from comparison import write_report
 from study import Results, Study, agreement, divergences
 
@@ -88,7 +89,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
         per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=50,
         save_total_limit=1, logging_steps=25, report_to="none", bf16=cpu_multiplies_bf16(), stages=changes,
-        selection_examples=args.selection_examples, disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(), selection_examples=args.selection_examples, disable_tqdm=True,
     )  # fmt: skip
     rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
     trainer = hf_mpq.MPQTrainer(
