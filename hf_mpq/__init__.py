@@ -9,7 +9,17 @@ check_transformers()
 
 from . import methods, nn, runtime  # noqa: E402, F401
 from .core import Assignment, Budget  # noqa: E402
-from .integrations import MPQConfig, assignment_of, compress, fix, pack, quantize, set_precision, unpack  # noqa: E402
+from .integrations import (  # noqa: E402
+    MPQConfig,
+    assignment_of,
+    compress,
+    export,
+    fix,
+    pack,
+    quantize,
+    set_precision,
+    unpack,
+)
 from .nn import reference_backend  # noqa: E402
 from .report import size_report  # noqa: E402
 from .runtime import prepare  # noqa: E402
@@ -25,6 +35,7 @@ __all__ = [
     "MPQTrainingArguments",
     "assignment_of",
     "compress",
+    "export",
     "fix",
     "pack",
     "prepare",

@@ -3,6 +3,7 @@
 from .api import assignment_of, fix, pack, quantize, set_precision, unpack
 from .compress import compress
 from .config import MPQConfig
+from .exporters import export
 from .quantizer import MPQHfQuantizer
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MPQHfQuantizer",
     "assignment_of",
     "compress",
+    "export",
     "fix",
     "pack",
     "quantize",

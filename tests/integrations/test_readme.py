@@ -18,10 +18,11 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 @pytest.fixture
 def names(tmp_path, monkeypatch) -> dict:
-    """What the blocks take as given: a fine-tuned model in a folder, a float model, rows, scores."""
+    """What the blocks take as given: fine-tuned models in folders, float and packed, a float model, rows, scores."""
     monkeypatch.chdir(tmp_path)
     model = tiny_model("bert")
     model.save_pretrained("my-fine-tuned-bert")
+    hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4))).save_pretrained("my-packed-bert")
     space = hf_mpq.MPQConfig(bits=(2, 3, 4, 8)).resolve(model)
     scores = {name: torch.rand(spec.layout.count, len(spec.candidates)) for name, spec in space.weights.items()}
     rows = Dataset.from_dict({"input_ids": [[3, 4, 5], [6, 7, 8, 9]]})
@@ -38,6 +39,8 @@ def test_block(number, names):
     exec(compile(block, f"README block {number}", "exec"), names)
     if "save_pretrained" in block:
         assert (Path("packed") / "model.safetensors").exists()
+    if "hf_mpq.export" in block:
+        assert Path("bert-onnx/model.onnx").exists()
     if "save_packed" in block:
         assert (Path("out/packed") / "model.safetensors").exists()
 

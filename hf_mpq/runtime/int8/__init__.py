@@ -1,6 +1,7 @@
 """Integer products on the CPU: prepacked weights for oneDNN, and whole encoder layers around them."""
 
 from .layer import Int8Layer, fuse_layers, restore_layers
+from .matrix import IntegerMatrix
 from .product import Int8Product, unsupported
 
-__all__ = ["Int8Layer", "Int8Product", "fuse_layers", "restore_layers", "unsupported"]
+__all__ = ["Int8Layer", "Int8Product", "IntegerMatrix", "fuse_layers", "restore_layers", "unsupported"]

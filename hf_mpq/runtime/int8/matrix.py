@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...nn import PackedLinear
+from ...nn import PackedEmbedding, PackedLinear
 
 
 class IntegerMatrix(NamedTuple):
@@ -31,10 +31,16 @@ class IntegerMatrix(NamedTuple):
         return self.levels.sum(1, dtype=torch.int64).to(torch.float32) * self.scale
 
     @classmethod
-    def of(cls, layer: PackedLinear) -> "IntegerMatrix":
+    def of(cls, layer: PackedLinear | PackedEmbedding, offsets: bool = True) -> "IntegerMatrix":
         """The levels of a layer as they are stored; where there is no such form (a scale per column, a low-rank
-        correction, offsets under a mask), its decoded rows at 8 bits, which are off by at most 1/254 of the largest."""
+        correction, offsets under a mask), its decoded rows at 8 bits, which are off by at most 1/254 of the largest.
+
+        Args:
+            layer: packed.
+            offsets: whether rows may have one; otherwise such matrices are rounded too.
+        """
         stored = None if layer.stored.rank else layer.integers()
+        stored = None if stored is not None and stored[2].any() and not offsets else stored
         levels, scale, offset = _rounded(layer.weight.float()) if stored is None else stored
         bias = layer.bias
         bias = torch.zeros(len(levels), device=levels.device) if bias is None else bias.float()

@@ -1,6 +1,6 @@
 """Activation quantizers; every grid contains exact zero."""
 
-from .base import ACTIVATIONS, ActivationQuantizer
+from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .dynamic import DynamicTensorQuantizer, DynamicTokenQuantizer
 from .fixed import FixedGridQuantizer
 from .learned import LearnedOffsetQuantizer
@@ -9,6 +9,7 @@ from .static import StaticQuantizer
 
 __all__ = [
     "ACTIVATIONS",
+    "ActivationGrid",
     "ActivationQuantizer",
     "DynamicTensorQuantizer",
     "DynamicTokenQuantizer",

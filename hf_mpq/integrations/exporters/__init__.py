@@ -1,0 +1,6 @@
+"""Files that need no hf_mpq to run."""
+
+from . import compressed_tensors, dense, onnx, openvino  # noqa: F401
+from .base import EXPORTERS, Exporter, ExportRequest, export
+
+__all__ = ["EXPORTERS", "ExportRequest", "Exporter", "export"]

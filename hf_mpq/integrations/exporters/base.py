@@ -1,0 +1,119 @@
+"""`export`: a packed model as files that other runtimes read."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ...core import Registry
+from ...nn import PackedLinear
+from ..calibration_batches import batches_of
+
+EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
+ACTIVATIONS = ("static", "dynamic", "float")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a format may need beyond the model.
+
+    Attributes:
+        activations: `"static"` (one range for each tensor, fixed in the file), `"dynamic"` (one for each tensor, found
+            in every pass) or `"float"`.
+        batches: example inputs that static ranges are read from; may be empty where the model has its own.
+    """
+
+    activations: str
+    batches: tuple[Mapping, ...]
+
+
+class Exporter(ABC):
+    """One format.
+
+    Attributes:
+        packages: what must be importable.
+        extra: of this package, that installs them.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+
+    @classmethod
+    @abstractmethod
+    def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
+        """Write the files.
+
+        Args:
+            model: packed, in float32 on the CPU in eval mode; this call may change it.
+            folder: exists.
+        """
+
+
+def export(
+    model: nn.Module, format: str, path: str | Path, *, tokenizer: Any = None, calibration: Iterable | None = None,
+    activations: str | None = None, calibration_examples: int = 128,
+) -> Path:  # fmt: skip
+    """Write a packed model in a format that needs no hf_mpq to run.
+
+    - `"onnx"`: `model.onnx` with int8 weights and `QuantizeLinear`/`DequantizeLinear` pairs (static activations), or
+      `DynamicQuantizeLinear` and `MatMulInteger` (dynamic ones); weights and tables of at most 4 bits take half a byte.
+    - `"openvino"`: `openvino_model.xml` and `.bin` made of that graph; no dynamic activations.
+    - `"compressed-tensors"`: a checkpoint with one precision for each matrix that plain transformers loads.
+    - `"dense"`: a float checkpoint of the smallest standard configuration that holds the model.
+
+    Removable pruned rows and heads are gone from ONNX and OpenVINO files, removable rows from dense ones. Weights are
+    exactly the packed ones, but for matrices with a scale per column or a low-rank correction, which are rounded to 8
+    bits for each row (dense: never). Activations trained with a range for each token get one for each tensor.
+
+    Args:
+        model: packed, as `pack` returns it or `from_pretrained` loads it; it stays as it is.
+        format: see above.
+        path: folder; made where it is not there. `config.json` is written too.
+        tokenizer: saved beside the model.
+        calibration: tokenized rows or batches, for static ranges that the model does not have.
+        activations: `"static"`, `"dynamic"` or `"float"`; by default the model's own static ranges, or those found in
+            `calibration`, else dynamic ones; float where the model's are.
+        calibration_examples: rows of `calibration` that are used, from the start.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for an unknown format, a model that is not packed, or activations that cannot be.
+        ImportError: when the format's package is missing, with the command that installs it.
+    """
+    exporter = EXPORTERS[format]
+    if not any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise ValueError("export needs a packed model: call hf_mpq.pack(model) first, or load a packed folder")
+    missing = [name for name in exporter.packages if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"the {format} export needs {', '.join(missing)}: pip install 'hf_mpq[{exporter.extra}]'")
+    twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
+    request = ExportRequest(_activations(twin, activations, bool(batches)), batches)
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    exporter.write(twin, folder, request)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
+    quantizers = [module.input_quantizer for module in model.modules() if isinstance(module, PackedLinear)]
+    quantizers = [quantizer for quantizer in quantizers if quantizer is not None]
+    own = bool(quantizers) and all(quantizer.name == "fixed" for quantizer in quantizers)
+    if wanted is None:
+        return "float" if not quantizers else "static" if own or calibrated else "dynamic"
+    if wanted not in ACTIVATIONS:
+        raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}; got {wanted!r}")
+    if wanted == "static" and not own and not calibrated:
+        raise ValueError("static activations need ranges, which this model does not have: give calibration=<some "
+                         "tokenized rows>, or activations='dynamic'")  # fmt: skip
+    return wanted
