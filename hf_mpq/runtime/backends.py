@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import Registry
-from ..nn import PackedLinear
+from ..nn import PackedEmbedding, PackedLinear
 from .int8 import Int8Product, fuse_layers, unsupported
+from .lookup import prepare_lookup
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
 
@@ -49,7 +50,8 @@ class CpuFloat(Backend):
     @classmethod
     def apply(cls, model: nn.Module) -> None:
         for layer in packed_linears(model):
-            layer.product = _FloatProduct(layer)
+            layer.prepared = _FloatProduct(layer)
+        _prepare_lookups(model)
 
 
 @BACKENDS.register("cpu-int8")
@@ -68,7 +70,8 @@ class CpuInt8(Backend):
     @classmethod
     def apply(cls, model: nn.Module) -> None:
         for layer in packed_linears(model):
-            layer.product = _FloatProduct(layer) if layer.input_quantizer is None else Int8Product(layer)
+            layer.prepared = _FloatProduct(layer) if layer.input_quantizer is None else Int8Product(layer)
+        _prepare_lookups(model)
         fuse_layers(model)
 
 
@@ -78,6 +81,12 @@ class _FloatProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x if self.quantizer is None else self.quantizer(x), self.weight, self.bias)
+
+
+def _prepare_lookups(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, PackedEmbedding):
+            prepare_lookup(module)
 
 
 def _not_on_cpu(model: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from ..nn import family_of
+from ..nn.packed import PackedMatrix
 from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .int8 import restore_layers
@@ -51,5 +52,6 @@ def _chosen(model: nn.Module, name: str) -> type[Backend]:
 
 def _undo(model: nn.Module) -> None:
     restore_layers(model)
-    for layer in packed_linears(model):
-        layer.product = None
+    for module in model.modules():
+        if isinstance(module, PackedMatrix):
+            module.prepared = None

@@ -32,6 +32,13 @@ GRIDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def float_attention(monkeypatch, request):
+    """Attention in float32, so that what differs from the packed model is what should not."""
+    if "bfloat16" not in request.node.name:
+        monkeypatch.setattr("hf_mpq.runtime.int8.layer.BFLOAT16_ATTENTION", False)
+
+
 @pytest.fixture
 def compiler():
     """The built kernel; builds it at the first use."""
@@ -128,6 +135,20 @@ def test_fused_layers_of_every_kind(fields):
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2}, {"num_attention_heads": 8, "hidden_size": 80}],
+                         ids=str)  # fmt: skip
+@pytest.mark.parametrize("rows, tokens", [(1, 3), (2, 33), (5, 16)])
+def test_bfloat16_attention_is_near(rows, tokens, changes):
+    model = packed_model(changes=changes)
+    batch = tiny_batch(rows, tokens)
+    batch["attention_mask"][:, 0] = 1
+    with torch.no_grad():
+        want = model(**batch).logits
+        got = hf_mpq.prepare(model, "cpu-int8")(**batch).logits
+    assert_close(got, want, rtol=0, atol=0.05 * float(want.abs().max()))
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("fields", [{"attention_bits": 8}, {"changes": {"is_decoder": True}}], ids=str)
 def test_layers_with_another_attention_are_not_fused(fields):
     model = packed_model(**fields)
@@ -192,7 +213,7 @@ def test_a_move_to_where_it_is_changes_nothing():
     model = hf_mpq.prepare(packed_model(), "cpu-int8")
     before = outputs(model)
     assert all(torch.equal(got, want) for got, want in zip(outputs(model.to("cpu")), before))
-    assert all(layer.product is not None for layer in model.modules() if isinstance(layer, hf_mpq.nn.PackedLinear))
+    assert all(layer.prepared is not None for layer in model.modules() if isinstance(layer, hf_mpq.nn.PackedLinear))
 
 
 def test_another_precision_is_not_answered_from_the_old_one():

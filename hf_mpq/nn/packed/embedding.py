@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ...core import MatrixStorage
 from .matrix import PackedMatrix
 from .module import PackedModule
+from .reference import only_reference
 
 
 class PackedEmbedding(PackedMatrix):
@@ -24,6 +25,8 @@ class PackedEmbedding(PackedMatrix):
         self.padding_idx = padding_idx
 
     def forward(self, ids: Tensor) -> Tensor:
+        if self.prepared is not None and not only_reference():
+            return self.prepared(ids)
         rows, position = torch.unique(ids, return_inverse=True)
         return F.embedding(position, self.decode_rows(rows).to(self.compute_dtype))
 

@@ -1,7 +1,5 @@
 """The packed linear layer."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +17,6 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
 
     Attributes:
         compacted: whether the products are smaller than the stored matrix.
-        product: what a backend put in place of decoding: from the input, as `normalised` gives it, to the output before
-            `output_quantizer`. Dropped by copies, moves to another device or type, and changes of precision.
     """
 
     compacted = False
@@ -36,7 +32,6 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
         self.out_features, self.in_features = stored.layout.shape
         self.input_quantizer = input_quantizer
         self.output_quantizer: ActivationQuantizer | None = None
-        self.product: Callable[[Tensor], Tensor] | None = None
 
     def channel_values(self, name: str) -> Tensor | None:
         if name not in self.stored.affine:
@@ -87,25 +82,11 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.normalised(x)
-        if self.product is not None and not only_reference():
-            y = self.product(x)
+        if self.prepared is not None and not only_reference():
+            y = self.prepared(x)
         else:
             y = F.linear(x if self.input_quantizer is None else self.input_quantizer(x), self.weight, self.bias)
         return y if self.output_quantizer is None else self.output_quantizer(y)
-
-    def set_precision(self, bits: int) -> None:
-        super().set_precision(bits)
-        self.product = None
-
-    def _apply(self, fn, recurse=True):
-        before = self.anchor.device, self.anchor.dtype
-        applied = super()._apply(fn, recurse)
-        if (self.anchor.device, self.anchor.dtype) != before:
-            self.product = None
-        return applied
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "product": None}
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, rows={dict(self.stored.lines)}"

@@ -1,5 +1,6 @@
 """Stored bytes of one matrix, and their way back to floats."""
 
+from collections.abc import Callable
 from math import ceil
 
 import torch
@@ -17,6 +18,8 @@ class PackedMatrix(PackedModule):
     Attributes:
         stored: what the shapes of the buffers depend on.
         precision: active precision of nested codes; None reads all planes.
+        prepared: what a backend put in place of decoding: from the (normalised) input of a linear layer, or the ids of
+            a table, to the output. Dropped by copies, moves to another device or type, and changes of precision.
         weight, bias: decoded anew at each access, in the compute type.
     """
 
@@ -24,6 +27,7 @@ class PackedMatrix(PackedModule):
         super().__init__(dtype, device)
         self.stored = stored
         self.precision: int | None = None
+        self.prepared: Callable[[Tensor], Tensor] | None = None
         for name, size in stored.buffers().items():
             self.register_buffer(name, torch.empty(size, dtype=torch.uint8, device=device))
 
@@ -186,7 +190,17 @@ class PackedMatrix(PackedModule):
         """Read only the top `bits` planes of nested codes; raises ValueError when that precision is not served."""
         if bits not in self.stored.nested:
             raise ValueError(f"{bits} bits are not among the nested precisions {self.stored.nested}")
-        self.precision = bits
+        self.precision, self.prepared = bits, None
+
+    def _apply(self, fn, recurse=True):
+        before = self.anchor.device, self.anchor.dtype
+        applied = super()._apply(fn, recurse)
+        if (self.anchor.device, self.anchor.dtype) != before:
+            self.prepared = None
+        return applied
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "prepared": None}
 
 
 def _spread(planes: Tensor, keep: Tensor) -> Tensor:

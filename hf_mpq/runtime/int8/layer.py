@@ -16,6 +16,9 @@ from .matrix import IntegerMatrix
 from .product import SYMMETRIC_ZERO, prepacked
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+BFLOAT16_ATTENTION = True
+"""Whether attention products are of bfloat16 where the CPU multiplies it, as float models under autocast do; sums,
+softmax and everything around it are float32."""
 DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
 
 
@@ -42,7 +45,7 @@ class Int8Layer:
         plain_mask = mask is None or (known_type and mask.dim() == 4 and mask.shape[1] == 1)
         return (
             only_reference() or self.training or not plain_mask
-            or any(matrix.product is None for matrix in self.fused_matrices)
+            or any(matrix.prepared is None for matrix in self.fused_matrices)
             or (torch.is_grad_enabled() and hidden.requires_grad) or bool(kwargs.get("output_attentions"))
             or hidden.dtype != torch.float32 or hidden.device.type != "cpu"
         )  # fmt: skip
@@ -108,7 +111,7 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
     matrices = [_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
     heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
     norms = [_norm(library, layer.get_submodule(name)) for name in names.norms]
-    return library.Layer(*matrices, *norms, heads, activation)
+    return library.Layer(*matrices, *norms, heads, activation, BFLOAT16_ATTENTION)
 
 
 def _can_fuse(layer: nn.Module) -> bool:

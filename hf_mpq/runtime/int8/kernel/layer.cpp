@@ -57,6 +57,7 @@ struct Layer {
   Norm attention_norm, norm;
   int64_t heads;
   Activation activation;
+  bool bfloat16;  // attention products, where the CPU has them
 };
 
 // Bytes of some rows, and the grid of each.
@@ -129,7 +130,7 @@ struct Part {
     each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
 
     Bytes mixed(rows(), inner);
-    attention(qkv, mixed);
+    l.bfloat16 ? attention<PairHead>(qkv, mixed) : attention<FloatHead>(qkv, mixed);
     Tensor summed = l.output.multiply(mixed.values, at::kFloat);
     float* const middle = summed.data_ptr<float>();
     each_row([&](int64_t i) {
@@ -167,6 +168,7 @@ struct Part {
     return wide;
   }
 
+  template <class Head>
   void attention(const float* qkv, Bytes& mixed) const {
     const int64_t inner = layer.output.columns, stride = layer.attend.rows, size = inner / layer.heads;
     const float scale = 1 / std::sqrt((float)size);
@@ -190,13 +192,13 @@ struct Part {
   }
 };
 
-constexpr int64_t ROWS_AT_ONCE = 512;  // what one thread works on should fit in its cache
+constexpr int64_t ROWS_AT_ONCE = 256;  // what one thread works on should fit in its cache
 
 // hidden: (batch, tokens, hidden) float32, contiguous; mask: None or (batch, 1, 1 or tokens, tokens), bool or float32.
 Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>& mask) {
   const c10::InferenceMode guard;
   const int64_t batch = hidden.size(0), tokens = hidden.size(1), width = hidden.size(2), threads = at::get_num_threads();
-  const Mask added(mask, batch, tokens, Head(1, tokens).padded_tokens);
+  const Mask added(mask, batch, tokens, FloatHead(1, tokens).padded_tokens);
   Tensor out = at::empty_like(hidden);
   const float* const in = hidden.data_ptr<float>();
   float* const to = out.data_ptr<float>();
@@ -238,8 +240,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   }));
   py::class_<Layer>(module, "Layer")
       .def(py::init([](Matrix attend, Matrix output, Matrix up, Matrix down, Norm attention_norm, Norm norm,
-                       int64_t heads, const std::string& activation) {
-        return Layer{attend, output, up, down, attention_norm, norm, heads, activation_of(activation)};
+                       int64_t heads, const std::string& activation, bool bfloat16) {
+        return Layer{attend, output, up, down, attention_norm, norm, heads, activation_of(activation), bfloat16};
       }))
       .def("run", &run, py::call_guard<py::gil_scoped_release>());
 }

@@ -44,17 +44,17 @@ inline RowGrid range_of(const float* row, int64_t count, const Grid& grid) {
 // Bytes of a row.
 inline RowGrid quantize(const float* row, uint8_t* bytes, int64_t count, const Grid& grid, bool with_total) {
   RowGrid found = range_of(row, count, grid);
-  const float step = found.step == 0 ? 1 : found.step;
+  const float inverse = found.step == 0 ? 1 : 1 / found.step;
   const float bottom = grid.symmetric ? 128 - grid.levels : 0, top = grid.symmetric ? 128 + grid.levels : grid.levels;
   by_lanes(count,
            [&](int64_t i) {
-             floats level = nearest(load(row + i) / step) + found.zero;
+             floats level = nearest(load(row + i) * inverse) + found.zero;
              level = smaller(larger(level, broadcast(bottom)), broadcast(top));
              typedef uint8_t octets __attribute__((vector_size(16), aligned(1), may_alias));
              *(octets*)(bytes + i) = __builtin_convertvector(__builtin_convertvector(level, ints), octets);
            },
            [&](int64_t i) {
-             bytes[i] = (uint8_t)std::min(std::max(std::nearbyint(row[i] / step) + found.zero, bottom), top);
+             bytes[i] = (uint8_t)std::min(std::max(std::nearbyint(row[i] * inverse) + found.zero, bottom), top);
            });
   if (with_total) {
     int64_t total = 0;

@@ -2,10 +2,14 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace hf_mpq {
 
 constexpr int LANES = 16;
+constexpr int QUERIES = 8;  // of attention at once: with two vectors of keys, sixteen accumulators
 typedef float floats __attribute__((vector_size(64)));
 typedef float unaligned_floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(64)));
@@ -36,6 +40,16 @@ inline floats nearest(floats value) {
   return (value + magic) - magic;
 }
 
+// 1 / x, relative error 2^-27.
+inline floats reciprocal(floats x) {
+#ifdef __AVX512F__
+  const floats guess = (floats)_mm512_rcp14_ps((__m512)x);
+  return guess * (2.0f - x * guess);
+#else
+  return 1.0f / x;
+#endif
+}
+
 // e^x by 2^n e^r with |r| <= ln(2) / 2, relative error 2e-7; zero below -87, no larger than e^88.
 inline floats exponential(floats x) {
   const floats bounded = smaller(larger(x, broadcast(-87.0f)), broadcast(88.0f));
@@ -51,10 +65,23 @@ inline floats exponential(floats x) {
   return x < -87.0f ? floats{} : p * (floats)power;
 }
 
+// e^x of what is not above 0, relative error 4e-5; what is below -87 gives no more than e^-87.
+inline floats share_of(floats x) {
+  const floats bounded = larger(x, broadcast(-87.0f));
+  const floats n = nearest(bounded * 1.44269504f);
+  const floats r = bounded - n * 0.693147181f;
+  floats p = r * 4.1666667e-2f + 1.6666667e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const ints power = (__builtin_convertvector(n, ints) + 127) << 23;
+  return p * (floats)power;
+}
+
 // Error function: Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
 inline floats erf(floats x) {
   const floats size = x < 0.0f ? -x : x;
-  const floats t = 1.0f / (1.0f + 0.3275911f * size);
+  const floats t = reciprocal(1.0f + 0.3275911f * size);
   floats p = t * 1.061405429f - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
@@ -65,7 +92,7 @@ inline floats erf(floats x) {
 
 inline floats tanh(floats x) {
   const floats e = exponential(x + x);
-  return 1.0f - 2.0f / (e + 1.0f);
+  return 1.0f - 2.0f * reciprocal(e + 1.0f);
 }
 
 enum class Activation { gelu, gelu_tanh, relu };

@@ -1,0 +1,269 @@
+"""The engines that `bench_inference.py` compares: each makes a function from batch to logits out of the same model."""
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import hf_mpq
+from hf_mpq.core import Registry
+from hf_mpq.runtime.int8 import IntegerMatrix
+from hf_mpq.runtime.int8.product import ONEDNN, prepacked
+
+Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class Setting:
+    """What every engine is made of.
+
+    Attributes:
+        model: the float model.
+        packed: the same at 8 bits with fixed ranges; `per_token`: with a range per token; `pruned`: the trained model
+            with half of its feed-forward rows and heads, None where there is none.
+        batches: real sentences that static ranges are read from.
+        folder: for files.
+        threads: of the CPU.
+    """
+
+    model: nn.Module
+    packed: nn.Module
+    per_token: nn.Module
+    pruned: nn.Module | None
+    batches: Sequence[Mapping[str, Tensor]]
+    folder: Path
+    threads: int
+
+
+@dataclass
+class Engine:
+    """What an engine gives: logits of a batch, and how many megabytes (10^6) its file takes."""
+
+    predict: Predict
+    megabytes: float
+
+
+ENGINES: Registry[Callable[[Setting], Engine]] = Registry("engine")
+NEEDS = {"ort": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "nncf": ("openvino", "nncf"),
+         "torchao": ("torchao",)}  # fmt: skip
+
+
+def missing(name: str) -> str | None:
+    """What has to be installed before an engine can be made."""
+    lacking = [package for word, packages in NEEDS.items() if word in name
+               for package in packages if find_spec(package) is None]  # fmt: skip
+    return f"pip install {' '.join(lacking)}" if lacking else None
+
+
+def megabytes_of(folder: Path) -> float:
+    """Of all files but configurations and tokenizers."""
+    kinds = (".safetensors", ".onnx", ".bin", ".xml", ".pt")
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.suffix in kinds) / 1e6
+
+
+def _torch(model: nn.Module) -> Predict:
+    def predict(batch: Mapping[str, Tensor]) -> np.ndarray:
+        with torch.inference_mode():
+            return model(**batch).logits.float().numpy()
+
+    return predict
+
+
+def _float_megabytes(model: nn.Module, bytes_each: int = 4) -> float:
+    return sum(one.numel() for one in model.parameters()) * bytes_each / 1e6
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).eval()
+
+
+@ENGINES.register("torch fp32")
+def torch_fp32(setting: Setting) -> Engine:
+    """Eager."""
+    return Engine(_torch(setting.model), _float_megabytes(setting.model))
+
+
+@ENGINES.register("torch bf16 compiled")
+def torch_bf16(setting: Setting) -> Engine:
+    """`torch.compile` with dynamic shapes."""
+    model = _copy(setting.model).to(torch.bfloat16)
+    return Engine(_torch(torch.compile(model, dynamic=True)), _float_megabytes(model, 2))
+
+
+@ENGINES.register("torch dynamic int8")
+def torch_dynamic(setting: Setting) -> Engine:
+    """`quantize_dynamic` of linear layers, saved as a state dict."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(_copy(setting.model), {nn.Linear}, torch.qint8)
+    file = setting.folder / "torch-dynamic.pt"
+    torch.save(model.state_dict(), file)
+    return Engine(_torch(model), file.stat().st_size / 1e6)
+
+
+@ENGINES.register("torchao int8 compiled")
+def torchao_int8(setting: Setting) -> Engine:
+    """W8A8 with a range per token."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    model = _copy(setting.model)
+    quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
+    return Engine(_torch(torch.compile(model, dynamic=True)), _float_megabytes(model) - 3 * weights / 1e6)
+
+
+def _float_onnx(setting: Setting) -> Path:
+    file = setting.folder / "float.onnx"
+    if not file.exists():
+        model = _copy(setting.model)
+        model.set_attn_implementation("eager")
+        example = tuple(setting.batches[0][name] for name in INPUTS)
+        axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS} | {"logits": {0: "batch"}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, example, str(file), input_names=list(INPUTS), output_names=["logits"],
+                              dynamic_axes=axes, opset_version=17, dynamo=False)  # fmt: skip
+    return file
+
+
+def _ort(file: Path, threads: int) -> Predict:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    return lambda batch: session.run(None, {name: batch[name].numpy() for name in names})[0]
+
+
+@ENGINES.register("ort fp32")
+def ort_fp32(setting: Setting) -> Engine:
+    """ONNX Runtime, fused by its own optimizer."""
+    return Engine(_ort(_fused(setting), setting.threads), _fused(setting).stat().st_size / 1e6)
+
+
+def _fused(setting: Setting) -> Path:
+    from onnxruntime.transformers import optimizer
+
+    file, config = setting.folder / "fused.onnx", setting.model.config
+    if not file.exists():
+        optimized = optimizer.optimize_model(str(_float_onnx(setting)), "bert", config.num_attention_heads,
+                                             config.hidden_size)  # fmt: skip
+        optimized.save_model_to_file(str(file))
+    return file
+
+
+@ENGINES.register("ort dynamic int8")
+def ort_int8(setting: Setting) -> Engine:
+    """The fused graph, dynamically quantized."""
+    from onnx import TensorProto
+    from onnxruntime.quantization import quantize_dynamic
+
+    file = setting.folder / "ort-int8.onnx"
+    quantize_dynamic(str(_fused(setting)), str(file), extra_options={"DefaultTensorType": TensorProto.FLOAT})
+    return Engine(_ort(file, setting.threads), file.stat().st_size / 1e6)
+
+
+def _openvino(model, setting: Setting, **hints) -> Predict:
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": setting.threads, "PERFORMANCE_HINT": "LATENCY", **hints}
+    compiled = openvino.compile_model(model, "CPU", options)
+    names = [one.any_name for one in compiled.inputs]
+    return lambda batch: compiled({name: batch[name].numpy() for name in names})[0]
+
+
+@ENGINES.register("openvino bf16")
+def openvino_bf16(setting: Setting) -> Engine:
+    """Float weights, bfloat16 products where the CPU has them."""
+    import openvino
+
+    model = openvino.convert_model(_float_onnx(setting))
+    openvino.save_model(model, setting.folder / "ov-float" / "model.xml")
+    return Engine(_openvino(model, setting, INFERENCE_PRECISION_HINT="bf16"), megabytes_of(setting.folder / "ov-float"))
+
+
+@ENGINES.register("openvino nncf int8")
+def openvino_nncf(setting: Setting) -> Engine:
+    """NNCF's static int8 for transformers, calibrated on the same sentences."""
+    import nncf
+    import openvino
+
+    model = openvino.convert_model(_float_onnx(setting))
+    data = nncf.Dataset(list(setting.batches), lambda batch: {name: batch[name].numpy() for name in INPUTS})
+    quantized = nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(setting.batches))
+    openvino.save_model(quantized, setting.folder / "ov-nncf" / "model.xml")
+    return Engine(_openvino(quantized, setting), megabytes_of(setting.folder / "ov-nncf"))
+
+
+def _ours(model: nn.Module) -> Engine:
+    size = hf_mpq.size_report(model).total_bytes / 1e6
+    return Engine(_torch(hf_mpq.prepare(_copy(model), "cpu-int8")), size)
+
+
+@ENGINES.register("ours cpu-int8, fixed ranges")
+def ours_static(setting: Setting) -> Engine:
+    """Dense."""
+    return _ours(setting.packed)
+
+
+@ENGINES.register("ours cpu-int8, per token")
+def ours_per_token(setting: Setting) -> Engine:
+    """Dense."""
+    return _ours(setting.per_token)
+
+
+@ENGINES.register("ours cpu-int8, half pruned")
+def ours_pruned(setting: Setting) -> Engine:
+    """Trained, half of the feed-forward rows and heads gone."""
+    return _ours(setting.pruned)
+
+
+def _exported(setting: Setting, model: nn.Module, name: str, format: str) -> Engine:
+    folder = hf_mpq.export(model, format, setting.folder / name, calibration=setting.batches)
+    if format == "onnx":
+        return Engine(_ort(folder / "model.onnx", setting.threads), megabytes_of(folder))
+    return Engine(_openvino(folder / "openvino_model.xml", setting), megabytes_of(folder))
+
+
+@ENGINES.register("our export in ort")
+def export_onnx(setting: Setting) -> Engine:
+    """Dense."""
+    return _exported(setting, setting.packed, "our-onnx", "onnx")
+
+
+@ENGINES.register("our export in openvino")
+def export_openvino(setting: Setting) -> Engine:
+    """Dense."""
+    return _exported(setting, setting.packed, "our-openvino", "openvino")
+
+
+@ENGINES.register("our export in openvino, half pruned")
+def export_openvino_pruned(setting: Setting) -> Engine:
+    """Trained, half of the feed-forward rows and heads gone."""
+    return _exported(setting, setting.pruned, "our-openvino-pruned", "openvino")
+
+
+@ENGINES.register("floor: int8 products alone")
+def floor(setting: Setting) -> Engine:
+    """oneDNN's integer products of the encoder, at the model's own shapes, with nothing around them."""
+    layers = [module for name, module in setting.packed.named_modules()
+              if isinstance(module, hf_mpq.nn.PackedLinear) and ".encoder." in name]  # fmt: skip
+    parts = [(layer.in_features, *prepacked(IntegerMatrix.of(layer))) for layer in layers]
+
+    def predict(batch: Mapping[str, Tensor]) -> np.ndarray:
+        tokens = batch["input_ids"].numel()
+        with torch.inference_mode():
+            for width, weight, scale, zeros in parts:
+                x = torch.ones(tokens, width, dtype=torch.uint8)
+                ONEDNN.qlinear_pointwise(x, 1.0, 0, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return np.zeros((len(batch["input_ids"]), 1))
+
+    return Engine(predict, float("nan"))
