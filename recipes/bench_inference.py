@@ -3,10 +3,10 @@
     python recipes/bench_inference.py --data_dir DATA --task mrpc --threads 2
     python recipes/bench_inference.py --shape bert-base --shapes 1x32 1x128 --no-accuracy
 
-Engines take turns, round by round, after calls to warm up, and rest in between. Each cell is the median in milliseconds,
-and in brackets the median ratio to `--reference` of the same round with its quartiles. Every int8 engine that needs
-ranges is calibrated on the same real sentences, and the score is each engine's own on the dev set. The floor is what the
-encoder's integer products take alone, in the same rounds. Written to `--out` as JSON lines and as a table.
+Engines take turns, round by round, after calls to warm up, and rest in between. Each cell is the median in
+milliseconds, and in brackets the median ratio to `--reference` of the same round with its quartiles. Every int8 engine
+that needs ranges is calibrated on the same real sentences, and the score is each engine's own on the dev set. The floor
+is what the encoder's integer products take alone, in the same rounds. Written to `--out` as JSON lines and a table.
 """
 
 import argparse

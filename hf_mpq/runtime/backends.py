@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ..core import Registry
 from ..nn import PackedEmbedding, PackedLinear
-from .int8 import Int8Product, fuse_layers, unsupported
+from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
 from .lookup import prepare_lookup
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
@@ -56,7 +56,8 @@ class CpuFloat(Backend):
 
 @BACKENDS.register("cpu-int8")
 class CpuInt8(Backend):
-    """Integer products by oneDNN; where a compiler is there, whole encoder layers of BERT's shape in one call each."""
+    """Integer products by oneDNN; where a compiler is there, whole encoder layers of BERT's shape in one call each, and
+    all other products too."""
 
     name = "cpu-int8"
 
@@ -73,6 +74,7 @@ class CpuInt8(Backend):
             layer.prepared = _FloatProduct(layer) if layer.input_quantizer is None else Int8Product(layer)
         _prepare_lookups(model)
         fuse_layers(model)
+        use_native_products(model)
 
 
 class _FloatProduct:

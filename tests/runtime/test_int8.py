@@ -13,7 +13,7 @@ import hf_mpq
 from hf_mpq.core import ActivationSpec
 from hf_mpq.nn import encoder_blocks, record_blocks
 from hf_mpq.nn.packing import pack_matrix
-from hf_mpq.runtime.int8 import Int8Layer, Int8Product, unsupported
+from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
 from hf_mpq.runtime.int8.build import kernel
 from hf_mpq.runtime.int8.matrix import IntegerMatrix
 from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
@@ -226,6 +226,28 @@ def test_another_precision_is_not_answered_from_the_old_one():
             assert_close(got, want, rtol=0.05, atol=0.05 * float(want.abs().max()))
     assert not torch.allclose(low[0], high[0], rtol=0.01)
     assert_layers_alike(hf_mpq.prepare(model, "cpu-int8"))
+
+
+def test_a_head_can_be_trained_on_what_is_prepared():
+    model = hf_mpq.prepare(packed_model(), "cpu-int8")
+    model(**tiny_batch()).logits.sum().backward()
+    assert model.classifier.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("name", [name for name in QUANTIZERS if name != "nested"])
+@pytest.mark.parametrize("activation", GRIDS.values(), ids=GRIDS)
+def test_native_products_are_those_of_the_stored_weight(activation, name):
+    x = torch.randn(2, 3, 11) + 0.3
+    layer = layer_of(name, LAYOUTS["uneven rows"], activation, x)
+    layer.prepared = Int8Product(layer)
+    use_native_products(layer)
+    assert isinstance(layer.prepared, NativeProduct) == (activation.quantizer != "dynamic-tensor")
+    with hf_mpq.reference_backend():
+        want = layer(x)
+    difference = (layer(x) - want).abs()
+    assert difference.median() < 1e-5 * want.abs().max() and difference.max() < 0.05 * want.abs().max()
+    assert_close(layer(x.double()), want.double(), rtol=1e-4, atol=1e-5)
 
 
 def test_threads_can_share_a_model():

@@ -2,6 +2,16 @@
 
 from .layer import Int8Layer, fuse_layers, restore_layers
 from .matrix import IntegerMatrix
+from .native import NativeProduct, use_native_products
 from .product import Int8Product, unsupported
 
-__all__ = ["Int8Layer", "Int8Product", "IntegerMatrix", "fuse_layers", "restore_layers", "unsupported"]
+__all__ = [
+    "Int8Layer",
+    "Int8Product",
+    "IntegerMatrix",
+    "NativeProduct",
+    "fuse_layers",
+    "restore_layers",
+    "unsupported",
+    "use_native_products",
+]

@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from ...nn import AttentionQuantizers, PackedLinear, family_of, only_reference
 from ...nn.families import Family
 from ...nn.naming import absolute_name
-from ...weights import ActivationQuantizer
 from .build import kernel
-from .matrix import IntegerMatrix
-from .product import SYMMETRIC_ZERO, prepacked
+from .native import native_grid, native_matrix
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 BFLOAT16_ATTENTION = True
 """Whether attention products are of bfloat16 where the CPU multiplies it, as float models under autocast do; sums,
 softmax and everything around it are float32."""
-DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
 
 
 class Int8Layer:
@@ -104,11 +101,11 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
     output, up, down = (layer.get_submodule(name) for name in (names.output, names.up, names.down))
     if not all(_can_fuse(matrix) for matrix in (*attend, output, up, down)):
         return None
-    grids = [_grid(library, part) for part in (attend, [output], [up], [down])]
+    grids = [native_grid(library, part) for part in (attend, [output], [up], [down])]
     attention = layer.get_submodule(names.attention)
     if None in grids or any(isinstance(module, AttentionQuantizers) for module in attention.modules()):
         return None
-    matrices = [_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
+    matrices = [native_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
     heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
     norms = [_norm(library, layer.get_submodule(name)) for name in names.norms]
     return library.Layer(*matrices, *norms, heads, activation, BFLOAT16_ATTENTION)
@@ -116,33 +113,6 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
 
 def _can_fuse(layer: nn.Module) -> bool:
     return isinstance(layer, PackedLinear) and layer.output_quantizer is None and not layer.stored.affine
-
-
-def _matrix(library: ModuleType, layers: list[PackedLinear], grid):
-    matrix = IntegerMatrix.stacked([IntegerMatrix.of(layer) for layer in layers])
-    rows, columns = matrix.levels.shape
-    return library.Matrix(*prepacked(matrix), matrix.bias.contiguous(), matrix.column_sum, matrix.offset, rows, columns,
-                          grid)  # fmt: skip
-
-
-def _grid(library: ModuleType, layers: list[PackedLinear]):
-    """How the layers quantize the input that they share; None unless all do it alike, in a way that the kernel can."""
-    found = {_grid_values(layer.input_quantizer) for layer in layers}
-    values = found.pop()
-    return None if found or values is None else library.Grid(*values)
-
-
-def _grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, float, float, float] | None:
-    if quantizer is None:
-        return None
-    levels = float(2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1)
-    if quantizer.name == DYNAMIC:
-        return True, quantizer.symmetric, levels, 0.0, 0.0
-    if quantizer.name not in FIXED:
-        return None
-    grid = quantizer.grid(torch.zeros(1))
-    shift = SYMMETRIC_ZERO if quantizer.symmetric else 0
-    return False, quantizer.symmetric, levels, float(grid.step), float(grid.zero) + shift
 
 
 def _norm(library: ModuleType, norm: nn.Module):

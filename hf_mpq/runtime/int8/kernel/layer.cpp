@@ -196,10 +196,10 @@ constexpr int64_t ROWS_AT_ONCE = 256;  // what one thread works on should fit in
 
 // hidden: (batch, tokens, hidden) float32, contiguous; mask: None or (batch, 1, 1 or tokens, tokens), bool or float32.
 Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>& mask) {
+  Tensor out = at::empty_like(hidden);  // an ordinary tensor, which a head's backward pass may keep
   const c10::InferenceMode guard;
   const int64_t batch = hidden.size(0), tokens = hidden.size(1), width = hidden.size(2), threads = at::get_num_threads();
   const Mask added(mask, batch, tokens, FloatHead(1, tokens).padded_tokens);
-  Tensor out = at::empty_like(hidden);
   const float* const in = hidden.data_ptr<float>();
   float* const to = out.data_ptr<float>();
   if (batch < threads) {
@@ -215,6 +215,26 @@ Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>
     }
   });
   return out;
+}
+
+// One product, its input quantized and its output complete: (..., columns) float32, contiguous, to (..., rows).
+Tensor linear(const Matrix& matrix, const Tensor& x) {
+  const at::NoGradGuard guard;
+  const int64_t rows = x.numel() / matrix.columns;
+  const int64_t grain = std::max<int64_t>(1, 16384 / matrix.columns);
+  Bytes bytes(rows, matrix.columns);
+  const float* const in = x.data_ptr<float>();
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) bytes.take(in + i * matrix.columns, i, matrix);
+  });
+  Tensor out = matrix.multiply(bytes.values, at::kFloat);
+  float* const to = out.data_ptr<float>();
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) matrix.complete(to + i * matrix.rows, bytes.grids[i]);
+  });
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = matrix.rows;
+  return out.view(sizes);
 }
 
 Activation activation_of(const std::string& name) {
@@ -234,7 +254,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
       .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor column_sum,
                        std::optional<Tensor> offset, int64_t rows, int64_t columns, Grid grid) {
         return Matrix{packed, scale, zeros, bias, column_sum, offset, rows, columns, grid};
-      }));
+      }))
+      .def("linear", &linear, py::call_guard<py::gil_scoped_release>());
   py::class_<Norm>(module, "Norm").def(py::init([](Tensor weight, Tensor bias, float eps) {
     return Norm{weight, bias, eps};
   }));

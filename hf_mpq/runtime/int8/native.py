@@ -1,0 +1,78 @@
+"""Matrices in the kernel's own form, and single products by it."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ...nn import PackedLinear
+from ...weights import ActivationQuantizer
+from .build import kernel
+from .matrix import IntegerMatrix
+from .product import SYMMETRIC_ZERO, Int8Product, prepacked
+
+DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
+
+
+class NativeProduct:
+    """An `Int8Product` in one call: quantizing, product, and what is left to do of its output.
+
+    Args:
+        plain: runs in its place for inputs that are not float32, or need gradients.
+        matrix: of the kernel.
+    """
+
+    def __init__(self, plain: Int8Product, matrix):
+        self.plain, self.matrix = plain, matrix
+
+    @torch.compiler.disable
+    def __call__(self, x: Tensor) -> Tensor:
+        """`(..., in)` to `(..., out)`, in the type of `x`."""
+        if x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+            return self.plain(x)
+        return self.matrix.linear(x.contiguous())
+
+
+def use_native_products(model: nn.Module) -> None:
+    """Give every integer product its one call, in place, where the kernel can run it; those of fused layers stand back
+    anyway, and stay."""
+    library = kernel()
+    fused = {id(one) for layer in model.modules() for one in getattr(layer, "fused_matrices", ())}
+    for layer in model.modules() if library is not None else ():
+        if id(layer) not in fused and isinstance(layer, PackedLinear) and isinstance(layer.prepared, Int8Product):
+            grid = native_grid(library, [layer])
+            if grid is not None:
+                layer.prepared = NativeProduct(layer.prepared, _of_product(library, layer.prepared, layer, grid))
+
+
+def _of_product(library: ModuleType, plain: Int8Product, layer: PackedLinear, grid):
+    return library.Matrix(plain.packed, plain.scale, plain.zeros, plain.bias.contiguous(), plain.column_sum,
+                          plain.offset, layer.out_features, layer.in_features, grid)  # fmt: skip
+
+
+def native_matrix(library: ModuleType, layers: list[PackedLinear], grid):
+    """Layers that share their input, as one matrix of the kernel."""
+    matrix = IntegerMatrix.stacked([IntegerMatrix.of(layer) for layer in layers])
+    rows, columns = matrix.levels.shape
+    return library.Matrix(*prepacked(matrix), matrix.bias.contiguous(), matrix.column_sum, matrix.offset, rows, columns,
+                          grid)  # fmt: skip
+
+
+def native_grid(library: ModuleType, layers: list[PackedLinear]):
+    """How the layers quantize the input that they share; None unless all do it alike, in a way that the kernel can."""
+    found = {_grid_values(layer.input_quantizer) for layer in layers}
+    values = found.pop()
+    return None if found or values is None else library.Grid(*values)
+
+
+def _grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, float, float, float] | None:
+    if quantizer is None:
+        return None
+    levels = float(2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1)
+    if quantizer.name == DYNAMIC:
+        return True, quantizer.symmetric, levels, 0.0, 0.0
+    if quantizer.name not in FIXED:
+        return None
+    grid = quantizer.grid(torch.zeros(1))
+    shift = SYMMETRIC_ZERO if quantizer.symmetric else 0
+    return False, quantizer.symmetric, levels, float(grid.step), float(grid.zero) + shift
