@@ -20,9 +20,8 @@ from .integrations import (  # noqa: E402
     set_precision,
     unpack,
 )
-from .nn import reference_backend  # noqa: E402
 from .report import size_report  # noqa: E402
-from .runtime import prepare  # noqa: E402
+from .runtime import prepare, use_backend  # noqa: E402
 from .training import MPQTrainer, MPQTrainingArguments  # noqa: E402
 
 __version__ = "0.1.0"
@@ -40,8 +39,8 @@ __all__ = [
     "pack",
     "prepare",
     "quantize",
-    "reference_backend",
     "set_precision",
     "size_report",
     "unpack",
+    "use_backend",
 ]

@@ -15,8 +15,6 @@ from .packed import (
     PackedLayerNorm,
     PackedLinear,
     PackedTiedLinear,
-    only_reference,
-    reference_backend,
 )
 from .walk import derive, fix, set_precision, update_quantizers, usages
 
@@ -43,10 +41,8 @@ __all__ = [
     "family_of",
     "fix",
     "initialise",
-    "only_reference",
     "pack_modules",
     "record_blocks",
-    "reference_backend",
     "relative_name",
     "set_precision",
     "update_quantizers",

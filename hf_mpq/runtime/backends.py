@@ -1,10 +1,14 @@
 """What runs a packed model in place of decoding."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import Registry
 from ..nn import PackedEmbedding, PackedLinear
+from ..nn.packed import activated
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
 from .lookup import prepare_lookup
 
@@ -27,7 +31,7 @@ class Backend:
 
     @classmethod
     def apply(cls, model: nn.Module) -> None:
-        """Prepare a packed model, in place."""
+        """Prepare a packed model, in place, beside what it is prepared for already."""
 
 
 @BACKENDS.register("reference")
@@ -50,8 +54,8 @@ class CpuFloat(Backend):
     @classmethod
     def apply(cls, model: nn.Module) -> None:
         for layer in packed_linears(model):
-            layer.prepared = _FloatProduct(layer)
-        _prepare_lookups(model)
+            layer.prepared[cls.name] = _FloatProduct(layer)
+        _prepare_lookups(model, cls.name)
 
 
 @BACKENDS.register("cpu-int8")
@@ -71,24 +75,42 @@ class CpuInt8(Backend):
     @classmethod
     def apply(cls, model: nn.Module) -> None:
         for layer in packed_linears(model):
-            layer.prepared = _FloatProduct(layer) if layer.input_quantizer is None else Int8Product(layer)
-        _prepare_lookups(model)
+            layer.prepared[cls.name] = (_FloatProduct if layer.input_quantizer is None else Int8Product)(layer)
+        _prepare_lookups(model, cls.name)
         fuse_layers(model)
         use_native_products(model)
 
 
 class _FloatProduct:
+    """Decodes at its first use, so that it takes no memory where it is never chosen."""
+
     def __init__(self, layer: PackedLinear):
-        self.weight, self.bias, self.quantizer = layer.weight, layer.bias, layer.input_quantizer
+        self.layer, self.decoded = layer, None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x if self.quantizer is None else self.quantizer(x), self.weight, self.bias)
+        decoded, quantizer = self.decoded, self.layer.input_quantizer
+        if decoded is None:
+            decoded = self.decoded = self.layer.weight, self.layer.bias
+        return F.linear(x if quantizer is None else quantizer(x), *decoded)
 
 
-def _prepare_lookups(model: nn.Module) -> None:
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Inside, in this thread, packed models run that backend. Where a model was not prepared for it (`"auto"` prepares
+    for all that can run) its layers decode, as under `"reference"`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    BACKENDS[name]
+    with activated(name):
+        yield
+
+
+def _prepare_lookups(model: nn.Module, name: str) -> None:
     for module in model.modules():
         if isinstance(module, PackedEmbedding):
-            prepare_lookup(module)
+            prepare_lookup(module, name)
 
 
 def _not_on_cpu(model: nn.Module) -> str | None:

@@ -25,8 +25,11 @@ class IntegerLookup:
         return (rows if self.offset is None else rows + F.embedding(ids, self.offset)).to(self.dtype)
 
 
-def prepare_lookup(table: PackedEmbedding) -> None:
-    """Put a lookup in place of decoding, where the table's rows have such a form."""
+def prepare_lookup(table: PackedEmbedding, backend: str) -> None:
+    """Put a lookup in place of decoding under a backend, where the table's rows have such a form."""
+    if table.prepared:
+        table.prepared[backend] = next(iter(table.prepared.values()))
+        return
     matrix = IntegerMatrix.of(table)
     if matrix.exact:
-        table.prepared = IntegerLookup(table, matrix)
+        table.prepared[backend] = IntegerLookup(table, matrix)

@@ -4,12 +4,13 @@ from torch import nn
 
 from ..nn import family_of
 from ..nn.packed import PackedMatrix
+from .automatic import FastestBackend
 from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .int8 import restore_layers
 
-AUTOMATIC = ("cpu-int8", "cpu-float", "reference")
-"""What `"auto"` tries, in this order."""
+AUTOMATIC = ("cpu-int8", "cpu-float")
+"""What `"auto"` chooses from; the first that can run is used where nothing was measured."""
 
 
 def prepare(model: nn.Module, backend: str = "auto") -> nn.Module:
@@ -21,7 +22,9 @@ def prepare(model: nn.Module, backend: str = "auto") -> nn.Module:
 
     Args:
         model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.
-        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, or `"auto"`: the last of these that can run it here.
+        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, or `"auto"`: at each shape (batch and tokens, rounded up to
+            powers of two) the fastest of those that can run it here, which its first use finds out; see
+            `FastestBackend`, kept as `model.fastest_backend`.
 
     Returns:
         The same model.
@@ -32,26 +35,34 @@ def prepare(model: nn.Module, backend: str = "auto") -> nn.Module:
     if not packed_linears(model):
         raise ValueError("prepare needs a packed model: call hf_mpq.pack(model) first, or load a packed one")
     chosen = _chosen(model, backend)
-    _undo(model)
+    undo(model)
     if family_of(model) is not None and not any(isinstance(layer, CompactLinear) for layer in packed_linears(model)):
         compact(model)
-    chosen.apply(model.eval())
-    return model
+    for one in chosen:
+        one.apply(model.eval())
+    if len(chosen) > 1:
+        model.fastest_backend = FastestBackend(tuple(one.name for one in chosen))
+        model.fastest_backend.attach(model)
+    return model.eval()
 
 
-def _chosen(model: nn.Module, name: str) -> type[Backend]:
+def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:
     if name == "auto":
-        return next(BACKENDS[one] for one in AUTOMATIC if BACKENDS[one].unavailable(model) is None)
+        return [BACKENDS[one] for one in AUTOMATIC if BACKENDS[one].unavailable(model) is None]
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; the known ones are: auto, {', '.join(sorted(BACKENDS))}")
     reason = BACKENDS[name].unavailable(model)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run this model here: {reason}")
-    return BACKENDS[name]
+    return [BACKENDS[name]]
 
 
-def _undo(model: nn.Module) -> None:
+def undo(model: nn.Module) -> None:
+    """Let a model decode again, in place."""
     restore_layers(model)
+    if "fastest_backend" in vars(model):
+        model.fastest_backend.detach()
+        del model.fastest_backend
     for module in model.modules():
         if isinstance(module, PackedMatrix):
-            module.prepared = None
+            module.prepared = {}

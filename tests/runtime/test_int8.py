@@ -89,7 +89,7 @@ def test_scales_of_columns_are_rounded_to_eight_bits():
 
 def assert_layers_alike(model):
     """Every prepared encoder layer, on the inputs that the packed model gives it."""
-    with hf_mpq.reference_backend():
+    with hf_mpq.use_backend("reference"):
         records = record_blocks(model, [tiny_batch()])
     blocks = encoder_blocks(model)
     for name, record in records.items():
@@ -110,7 +110,7 @@ def test_every_family_gives_what_it_gave(family, activation):
     for got, want in zip(outputs(model), before):
         assert_close(got, want, rtol=0.1, atol=0.1 * float(want.abs().max()))
     assert_layers_alike(model)
-    with hf_mpq.reference_backend():
+    with hf_mpq.use_backend("reference"):
         assert all(torch.equal(got, want) for got, want in zip(outputs(model), before))
 
 
@@ -213,7 +213,7 @@ def test_a_move_to_where_it_is_changes_nothing():
     model = hf_mpq.prepare(packed_model(), "cpu-int8")
     before = outputs(model)
     assert all(torch.equal(got, want) for got, want in zip(outputs(model.to("cpu")), before))
-    assert all(layer.prepared is not None for layer in model.modules() if isinstance(layer, hf_mpq.nn.PackedLinear))
+    assert all(layer.prepared for layer in model.modules() if isinstance(layer, hf_mpq.nn.PackedLinear))
 
 
 def test_another_precision_is_not_answered_from_the_old_one():
@@ -221,7 +221,7 @@ def test_another_precision_is_not_answered_from_the_old_one():
     high = outputs(model)
     hf_mpq.set_precision(model, 2)
     low = outputs(model)
-    with hf_mpq.reference_backend():
+    with hf_mpq.use_backend("reference"):
         for got, want in zip(low, outputs(model)):
             assert_close(got, want, rtol=0.05, atol=0.05 * float(want.abs().max()))
     assert not torch.allclose(low[0], high[0], rtol=0.01)
@@ -240,10 +240,10 @@ def test_a_head_can_be_trained_on_what_is_prepared():
 def test_native_products_are_those_of_the_stored_weight(activation, name):
     x = torch.randn(2, 3, 11) + 0.3
     layer = layer_of(name, LAYOUTS["uneven rows"], activation, x)
-    layer.prepared = Int8Product(layer)
+    layer.prepared["cpu-int8"] = Int8Product(layer)
     use_native_products(layer)
-    assert isinstance(layer.prepared, NativeProduct) == (activation.quantizer != "dynamic-tensor")
-    with hf_mpq.reference_backend():
+    assert isinstance(layer.prepared["cpu-int8"], NativeProduct) == (activation.quantizer != "dynamic-tensor")
+    with hf_mpq.use_backend("reference"):
         want = layer(x)
     difference = (layer(x) - want).abs()
     assert difference.median() < 1e-5 * want.abs().max() and difference.max() < 0.05 * want.abs().max()

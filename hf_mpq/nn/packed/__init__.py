@@ -1,11 +1,11 @@
 """Packed twins: the same functions from stored codes, nothing to train."""
 
+from .active import activated, active_backend
 from .embedding import PackedEmbedding, PackedTiedLinear
 from .linear import PackedLinear
 from .matrix import PackedMatrix
 from .module import PackedModule
 from .norm import PackedLayerNorm
-from .reference import only_reference, reference_backend
 
 __all__ = [
     "PackedEmbedding",
@@ -14,6 +14,6 @@ __all__ = [
     "PackedMatrix",
     "PackedModule",
     "PackedTiedLinear",
-    "only_reference",
-    "reference_backend",
+    "activated",
+    "active_backend",
 ]

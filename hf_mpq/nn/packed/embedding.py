@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from ...core import MatrixStorage
 from .matrix import PackedMatrix
 from .module import PackedModule
-from .reference import only_reference
 
 
 class PackedEmbedding(PackedMatrix):
@@ -25,8 +24,9 @@ class PackedEmbedding(PackedMatrix):
         self.padding_idx = padding_idx
 
     def forward(self, ids: Tensor) -> Tensor:
-        if self.prepared is not None and not only_reference():
-            return self.prepared(ids)
+        lookup = self.in_place()
+        if lookup is not None:
+            return lookup(ids)
         rows, position = torch.unique(ids, return_inverse=True)
         return F.embedding(position, self.decode_rows(rows).to(self.compute_dtype))
 

@@ -9,7 +9,6 @@ from ...weights import ActivationQuantizer
 from ..affine import IDENTITY, ChannelAffine
 from ..correction import LowRank
 from .matrix import PackedMatrix
-from .reference import only_reference
 
 
 class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
@@ -82,8 +81,9 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.normalised(x)
-        if self.prepared is not None and not only_reference():
-            y = self.prepared(x)
+        product = self.in_place()
+        if product is not None:
+            y = product(x)
         else:
             y = F.linear(x if self.input_quantizer is None else self.input_quantizer(x), self.weight, self.bias)
         return y if self.output_quantizer is None else self.output_quantizer(y)

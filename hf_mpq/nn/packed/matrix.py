@@ -9,6 +9,7 @@ from torch import Tensor
 from ...core import MatrixStorage, from_bytes
 from ...format import unpack_flags, unpack_planes
 from ...weights import ENCODINGS
+from .active import active_backend
 from .module import PackedModule
 
 
@@ -18,8 +19,8 @@ class PackedMatrix(PackedModule):
     Attributes:
         stored: what the shapes of the buffers depend on.
         precision: active precision of nested codes; None reads all planes.
-        prepared: what a backend put in place of decoding: from the (normalised) input of a linear layer, or the ids of
-            a table, to the output. Dropped by copies, moves to another device or type, and changes of precision.
+        prepared: backend to what it put in place of decoding: from the (normalised) input of a linear layer, or the ids
+            of a table, to the output. Emptied by copies, moves to another device or type, and changes of precision.
         weight, bias: decoded anew at each access, in the compute type.
     """
 
@@ -27,7 +28,7 @@ class PackedMatrix(PackedModule):
         super().__init__(dtype, device)
         self.stored = stored
         self.precision: int | None = None
-        self.prepared: Callable[[Tensor], Tensor] | None = None
+        self.prepared: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, size in stored.buffers().items():
             self.register_buffer(name, torch.empty(size, dtype=torch.uint8, device=device))
 
@@ -190,17 +191,22 @@ class PackedMatrix(PackedModule):
         """Read only the top `bits` planes of nested codes; raises ValueError when that precision is not served."""
         if bits not in self.stored.nested:
             raise ValueError(f"{bits} bits are not among the nested precisions {self.stored.nested}")
-        self.precision, self.prepared = bits, None
+        self.precision, self.prepared = bits, {}
+
+    def in_place(self) -> Callable[[Tensor], Tensor] | None:
+        """What runs in place of decoding now; None: nothing does."""
+        name = active_backend()
+        return next(iter(self.prepared.values()), None) if name is None else self.prepared.get(name)
 
     def _apply(self, fn, recurse=True):
         before = self.anchor.device, self.anchor.dtype
         applied = super()._apply(fn, recurse)
         if (self.anchor.device, self.anchor.dtype) != before:
-            self.prepared = None
+            self.prepared = {}
         return applied
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "prepared": None}
+        return {**self.__dict__, "prepared": {}}
 
 
 def _spread(planes: Tensor, keep: Tensor) -> Tensor:

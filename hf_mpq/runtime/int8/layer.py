@@ -7,11 +7,12 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ...nn import AttentionQuantizers, PackedLinear, family_of, only_reference
+from ...nn import AttentionQuantizers, PackedLinear, family_of
 from ...nn.families import Family
 from ...nn.naming import absolute_name
+from ...nn.packed import active_backend
 from .build import kernel
-from .native import native_grid, native_matrix
+from .native import NAME, native_grid, native_matrix
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 BFLOAT16_ATTENTION = True
@@ -41,8 +42,8 @@ class Int8Layer:
         known_type = mask is not None and mask.dtype in (torch.bool, torch.float32)
         plain_mask = mask is None or (known_type and mask.dim() == 4 and mask.shape[1] == 1)
         return (
-            only_reference() or self.training or not plain_mask
-            or any(matrix.prepared is None for matrix in self.fused_matrices)
+            active_backend() not in (None, NAME) or self.training or not plain_mask
+            or any(NAME not in matrix.prepared for matrix in self.fused_matrices)
             or (torch.is_grad_enabled() and hidden.requires_grad) or bool(kwargs.get("output_attentions"))
             or hidden.dtype != torch.float32 or hidden.device.type != "cpu"
         )  # fmt: skip

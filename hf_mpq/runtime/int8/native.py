@@ -11,6 +11,7 @@ from .build import kernel
 from .matrix import IntegerMatrix
 from .product import SYMMETRIC_ZERO, Int8Product, prepacked
 
+NAME = "cpu-int8"
 DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
 
 
@@ -39,10 +40,10 @@ def use_native_products(model: nn.Module) -> None:
     library = kernel()
     fused = {id(one) for layer in model.modules() for one in getattr(layer, "fused_matrices", ())}
     for layer in model.modules() if library is not None else ():
-        if id(layer) not in fused and isinstance(layer, PackedLinear) and isinstance(layer.prepared, Int8Product):
-            grid = native_grid(library, [layer])
-            if grid is not None:
-                layer.prepared = NativeProduct(layer.prepared, _of_product(library, layer.prepared, layer, grid))
+        plain = layer.prepared.get(NAME) if isinstance(layer, PackedLinear) and id(layer) not in fused else None
+        grid = native_grid(library, [layer]) if isinstance(plain, Int8Product) else None
+        if grid is not None:
+            layer.prepared[NAME] = NativeProduct(plain, _of_product(library, plain, layer, grid))
 
 
 def _of_product(library: ModuleType, plain: Int8Product, layer: PackedLinear, grid):

@@ -1,0 +1,132 @@
+"""The fastest backend at each shape."""
+
+import copy
+import threading
+import time
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import hf_mpq
+from hf_mpq.runtime.int8 import unsupported
+from tests.tiny import outputs, tiny_batch, tiny_model
+
+pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
+
+
+def packed(family="deberta-v2", **fields):
+    return hf_mpq.pack(hf_mpq.quantize(tiny_model(family), hf_mpq.MPQConfig(bits=4, **fields))).eval()
+
+
+def slowed(product, seconds=0.003):
+    def slow(x):
+        time.sleep(seconds)
+        return product(x)
+
+    return slow
+
+
+@pytest.mark.parametrize("slow, fast", [("cpu-int8", "cpu-float"), ("cpu-float", "cpu-int8")])
+def test_what_is_slower_is_not_chosen(slow, fast):
+    model = hf_mpq.prepare(packed())
+    layer = next(one for one in model.modules() if isinstance(one, hf_mpq.nn.PackedLinear))
+    layer.prepared[slow] = slowed(layer.prepared[slow], 0.05)
+    with torch.no_grad():
+        model(**tiny_batch(3, 11))
+    assert model.fastest_backend.chosen == {(4, 16): fast}
+    assert model.fastest_backend.milliseconds[4, 16][slow] > model.fastest_backend.milliseconds[4, 16][fast]
+
+
+def test_a_shape_is_measured_once():
+    model = hf_mpq.prepare(packed("mpnet"))
+    calls = []
+    layer = next(one for one in model.modules() if isinstance(one, hf_mpq.nn.PackedLinear))
+    for name, product in dict(layer.prepared).items():
+        layer.prepared[name] = lambda x, product=product: calls.append(1) or product(x)
+    with torch.no_grad():
+        model(**tiny_batch(3, 11))
+        first = len(calls)
+        for rows, tokens in ((3, 11), (4, 16), (3, 9)):
+            model(**tiny_batch(rows, tokens))
+    assert first > 6 and len(calls) == first + 3
+    with torch.no_grad():
+        model(tiny_batch(1, 3)["input_ids"])
+    assert set(model.fastest_backend.chosen) == {(4, 16), (1, 4)}
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
+def test_outputs_are_those_of_the_packed_model(family):
+    model = packed(family)
+    want = outputs(model)
+    hf_mpq.prepare(model)
+    for _ in range(2):
+        for got, expected in zip(outputs(model), want):
+            assert_close(got, expected, rtol=0, atol=0.1 * float(expected.abs().max()))
+    with hf_mpq.use_backend("cpu-float"):
+        for got, expected in zip(outputs(model), want):
+            assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    with hf_mpq.use_backend("reference"):
+        assert all(torch.equal(got, expected) for got, expected in zip(outputs(model), want))
+
+
+def test_requests_during_a_measurement_are_answered():
+    model = hf_mpq.prepare(packed("bert"))
+    batches = [tiny_batch(1 + number % 3, 7 + number) for number in range(6)]
+    with torch.no_grad(), hf_mpq.use_backend("reference"):
+        wanted = [model(**batch).logits for batch in batches]
+    wrong = []
+
+    def serve(number):
+        with torch.no_grad():
+            for _ in range(5):
+                got = model(**batches[number]).logits
+                if not torch.allclose(got, wanted[number], rtol=0, atol=0.1 * float(wanted[number].abs().max())):
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=serve, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and model.fastest_backend.chosen
+
+
+def test_copies_decode_and_another_backend_takes_its_place():
+    model = packed("bert")
+    want = outputs(model)
+    hf_mpq.prepare(model)
+    outputs(model)
+    assert all(torch.equal(got, expected) for got, expected in zip(outputs(copy.deepcopy(model)), want))
+    hf_mpq.prepare(model, "reference")
+    assert "fastest_backend" not in vars(model) and not model._forward_pre_hooks
+    assert all(torch.equal(got, expected) for got, expected in zip(outputs(model), want))
+
+
+def test_an_error_in_forward_leaves_the_context_as_it_was():
+    model = hf_mpq.prepare(packed("bert"), "auto")
+    with pytest.raises(IndexError):
+        model(torch.full((1, 4), 10_000))
+    with torch.no_grad():
+        model(**tiny_batch())
+    assert hf_mpq.nn.packed.active_backend() is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_prepared_model_can_be_compiled():
+    model = packed("bert")
+    want = outputs(model)
+    compiled = torch.compile(hf_mpq.prepare(model), backend="eager")
+    with torch.no_grad():
+        got = compiled(**tiny_batch()).logits
+    assert_close(got, want[0], rtol=0, atol=0.1 * float(want[0].abs().max()))
+
+
+def test_float_activations_have_one_choice():
+    model = hf_mpq.prepare(packed("bert", activation_bits=None))
+    assert "fastest_backend" not in vars(model)
+
+
+def test_an_unknown_backend_says_which_there_are():
+    with pytest.raises(ValueError, match="cpu-float, cpu-int8, reference"), hf_mpq.use_backend("gpu"):
+        pass
