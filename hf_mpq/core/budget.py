@@ -16,7 +16,8 @@ _UNITS = {
     "ms": ("latency", 1.0),
     "uj": ("energy", 1.0),
 }
-_PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+)")
+_PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+)"
+                      r"(?:@(?P<batch>\d+)x(?P<tokens>\d+))?")  # fmt: skip
 _SCOPES = ("model", "encoder", "embedding")
 
 
@@ -33,15 +34,19 @@ class Budget:
         kind: `"bytes"` (everything stored in the scope), `"bits"` (mean code bits over compressible encoder weights),
             `"ratio"` (share of the float32 file), `"latency"` (milliseconds) or `"energy"` (microjoules).
         scope: `"model"`, `"encoder"` or `"embedding"`.
+        batch, tokens: of the input that a latency is meant for.
     """
 
     amount: float
     kind: str
     scope: str = "model"
+    batch: int = 1
+    tokens: int = 128
 
     @classmethod
     def parse(cls, text: "str | Budget") -> "Budget":
-        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"8ms"` or `"120uJ"`.
+        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"8ms"` (at batch 1 x 128
+        tokens; `"40ms@8x64"` at another) or `"120uJ"`.
 
         Raises:
             BudgetError: when the text is none of these, or is not above zero.
@@ -57,7 +62,11 @@ class Budget:
         amount = float(match["number"]) * factor
         if amount <= 0:
             raise BudgetError(f"the budget {text!r} must be above zero")
-        return cls(amount, kind, _scope(match["scope"], kind))
+        shape = (int(match["batch"]), int(match["tokens"])) if match["batch"] else (1, 128)
+        if match["batch"] and (kind != "latency" or min(shape) < 1):
+            raise BudgetError(f"cannot read the budget {text!r}; only milliseconds have a batch and tokens, "
+                              "above zero, such as '8ms@1x128'")  # fmt: skip
+        return cls(amount, kind, _scope(match["scope"], kind), *shape)
 
 
 def _scope(word: str | None, kind: str) -> str:

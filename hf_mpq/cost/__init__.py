@@ -3,6 +3,7 @@
 from .base import COSTS, CostModel
 from .bops import BitOperations
 from .energy import Energy
+from .latency import Latency, LatencyTable
 from .limit import budget_cost, measure
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
@@ -13,6 +14,8 @@ __all__ = [
     "BitOperations",
     "CostModel",
     "Energy",
+    "Latency",
+    "LatencyTable",
     "PaperSize",
     "StoredSize",
     "budget_cost",

@@ -28,19 +28,24 @@ def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, f
 def budget_cost(space: PrecisionSpace, budget: Budget | str | None) -> tuple[CostModel, float | None]:
     """The cost model that a budget is measured by where none is named, and the number that it must not exceed.
 
+    A budget in ms measures this machine, once.
+
     Raises:
-        BudgetError: for a budget in ms, which needs a measured table.
+        BudgetError: for a budget in ms of a model of an unknown family.
     """
     if budget is None:
         return COSTS["size"](space), None
-    kind = Budget.parse(budget).kind
-    return measure(COSTS["energy" if kind == "energy" else "size"](space), budget)
+    budget = Budget.parse(budget)
+    if budget.kind == "latency":
+        return measure(COSTS["latency"](space, budget.batch, budget.tokens), budget)
+    return measure(COSTS["energy" if budget.kind == "energy" else "size"](space), budget)
 
 
 def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
     """Budgets that only a cost model of their own unit can measure."""
     if budget.kind == "latency" and cost.unit != "ms":
-        raise BudgetError("a budget in ms needs a latency table of the target machine; give a latency cost model")
+        raise BudgetError(f"a budget in ms needs a model of this machine's latency, not one in {cost.unit}; give the "
+                          "cost model 'latency'")  # fmt: skip
     if budget.kind == "energy" and cost.unit != "uJ":
         raise BudgetError(f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost "
                           "model 'energy'")  # fmt: skip

@@ -4,6 +4,7 @@ from .api import assignment_of, fix, pack, quantize, set_precision, unpack
 from .compress import compress
 from .config import MPQConfig
 from .exporters import export
+from .latency import latency_table
 from .quantizer import MPQHfQuantizer
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "compress",
     "export",
     "fix",
+    "latency_table",
     "pack",
     "quantize",
     "set_precision",

@@ -118,14 +118,26 @@ def _budgets(budget: Any) -> list[Budget]:
 def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget], model: nn.Module) -> MPQConfig:
     """The config to work with: the method's or the default candidates, tables opened where a budget counts them."""
     if config is None:
-        config = MPQConfig(method=method) if method is not None else MPQConfig(bits=DEFAULT_CANDIDATES)
+        config = MPQConfig(method=method) if method is not None else _default_config(budgets, model)
     elif method is not None and config.method != method:
         raise ValueError(f"method={method!r} and a config of method {config.method!r}; give only "
                          f"MPQConfig(method={method!r}, ...)")  # fmt: skip
     if config.embedding_bits != "auto" or not isinstance(config.bits, tuple) or config.nested:
         return config
-    counted = any(one.scope in ("model", "embedding") for one in budgets)
+    counted = any(one.kind in ("bytes", "ratio") and one.scope in ("model", "embedding") for one in budgets)
     return _with_open_table(config, model) if counted else config
+
+
+def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
+    """The default candidates; for milliseconds all at 8 bits, and feed-forward rows and whole heads removable."""
+    family = family_of(model)
+    if family is None or not any(one.kind == "latency" for one in budgets):
+        return MPQConfig(bits=DEFAULT_CANDIDATES)
+    names, rules = family.names, {rf"\.{re.escape(family.names.up)}$": {"bits": [0, 8]}}
+    if family.removable_heads and not names.fused and not family.relative_positions:
+        for name in (names.query, names.key, names.value):
+            rules[rf"(.*)\.{re.escape(name)}$"] = {"bits": [0, 8], "groups": "head", "tie": r"\1"}
+    return MPQConfig(bits=8, rules=rules)
 
 
 def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:

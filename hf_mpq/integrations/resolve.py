@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,11 +53,17 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
         attention=_attention(config),
         norm_dtype=config.float_dtype,
         norm_precisions=config.bits if config.nested and config.switchable_norms else (),
+        architecture=_architecture(model),
     )
     space = replace(space, **_counts(model, family, modules, space))
     config.resolved = resolved_lines(space)
     logger.info("resolved precision space:\n%s", "\n".join(config.resolved))
     return space
+
+
+def _architecture(model: nn.Module) -> dict[str, Any]:
+    """The model's config without its quantization."""
+    return {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
 
 
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from hf_mpq.cost import COSTS, AverageBits, BitOperations, PaperSize, StoredSize
 
 
 def test_the_registry_names_every_model():
-    assert list(COSTS) == ["bits", "bops", "energy", "paper", "size"]
+    assert list(COSTS) == ["bits", "bops", "energy", "latency", "paper", "size"]
 
 
 @pytest.mark.parametrize("budget, scope, limit", [
@@ -40,7 +40,7 @@ def test_a_number_is_in_the_unit_of_the_cost(make_space):
 
 
 @pytest.mark.parametrize("model, budget, message", [
-    (StoredSize, "8ms", "latency table"),
+    (StoredSize, "8ms", "a budget in ms needs .* 'latency'"),
     (StoredSize, "120uJ", "a budget in uJ needs .* 'energy'"),
     (PaperSize, "25MiB", "encoder only"),
     (BitOperations, "25MiB", "cannot measure a budget in bytes"),

@@ -39,7 +39,7 @@ def kernel() -> ModuleType | None:
 def _built() -> ModuleType:
     from torch.utils.cpp_extension import get_default_build_root, load
 
-    name = f"hf_mpq_int8_{_fingerprint()}"
+    name = f"hf_mpq_int8_{fingerprint()}"
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root(), name)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "building.lock"):  # the system frees it when a process dies
@@ -50,8 +50,8 @@ def _built() -> ModuleType:
         return load(name, sources, extra_cflags=list(FLAGS), build_directory=str(folder))
 
 
-def _fingerprint() -> str:
-    """Of all that the built file depends on."""
+def fingerprint() -> str:
+    """Of the kernel's sources, torch and the CPU: of all that the built file, and how fast it is, depend on."""
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
     parts += [torch.__version__.encode(), " ".join(FLAGS).encode(), _cpu().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
