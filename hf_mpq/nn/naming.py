@@ -11,6 +11,13 @@ def relative_name(model: nn.Module, name: str) -> str:
 
 def absolute_name(model: nn.Module, name: str) -> str | None:
     """The inverse; None when the model has no such module (another head, say)."""
-    modules = dict(model.named_modules(remove_duplicate=False))
     prefix = getattr(model, "base_model_prefix", "")
-    return next((full for full in (f"{prefix}.{name}", name) if full in modules), None)
+    return next((full for full in (f"{prefix}.{name}", name) if _has(model, full)), None)
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    for part in name.split("."):
+        model = model._modules.get(part)
+        if model is None:
+            return False
+    return True
