@@ -75,7 +75,8 @@ def main() -> None:
                                             for key in ("seconds", "ready", "loaded", "used"))  # fmt: skip
             spread = max(row["seconds"] for row in rows) - min(row["seconds"] for row in rows)
             print(f"{name:8s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
-                  f"load and first pass {ready:.2f} s   peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB")  # fmt: skip
+                  f"load and first pass {ready:.2f} s   "
+                  f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB")  # fmt: skip
 
 
 if __name__ == "__main__":

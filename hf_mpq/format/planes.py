@@ -17,10 +17,12 @@ _EXCHANGES = ((9, 0x0055005500550055), (18, 0x0000333300003333), (36, 0x00000000
 
 
 def _transpose(words: Tensor) -> Tensor:
-    """Reorder each int64, its own inverse: bit b of byte j moves to bit `7 - j` of byte `7 - b`."""
+    """Reorder each int64, in place, its own inverse: bit b of byte j moves to bit `7 - j` of byte `7 - b`."""
+    moved = torch.empty_like(words)
     for shift, mask in _EXCHANGES:
-        moved = (words ^ (words >> shift)) & mask
-        words = words ^ moved ^ (moved << shift)
+        torch.bitwise_right_shift(words, shift, out=moved)
+        moved.bitwise_xor_(words).bitwise_and_(mask)
+        words.bitwise_xor_(moved).bitwise_xor_(moved.bitwise_left_shift_(shift))
     return words
 
 
@@ -47,7 +49,7 @@ def unpack_planes(planes: Tensor, length: int) -> Tensor:
 
 def _reorder(octets: Tensor) -> Tensor:
     """Transpose every `(..., 8)` group of bytes as a bit matrix; its own inverse."""
-    words = _transpose(octets.flatten().view(torch.int64))
+    words = _transpose(octets.clone(memory_format=torch.contiguous_format).flatten().view(torch.int64))
     return words.view(torch.uint8).view(octets.shape)
 
 
