@@ -203,15 +203,21 @@ def openvino_nncf(setting: Setting) -> Engine:
     return Engine(_openvino(quantized, setting), megabytes_of(setting.folder / "ov-nncf"))
 
 
-def _ours(model: nn.Module) -> Engine:
+def _ours(model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> Engine:
     size = hf_mpq.size_report(model).total_bytes / 1e6
-    return Engine(_torch(hf_mpq.prepare(_copy(model), "cpu-int8")), size)
+    return Engine(_torch(hf_mpq.prepare(_copy(model), "cpu-int8", attention_dtype)), size)
 
 
 @ENGINES.register("ours cpu-int8, fixed ranges")
 def ours_static(setting: Setting) -> Engine:
     """Dense."""
     return _ours(setting.packed)
+
+
+@ENGINES.register("ours cpu-int8, fixed ranges, bf16 attention")
+def ours_static_bf16(setting: Setting) -> Engine:
+    """Dense."""
+    return _ours(setting.packed, torch.bfloat16)
 
 
 @ENGINES.register("ours cpu-int8, per token")

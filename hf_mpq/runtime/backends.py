@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,8 +31,12 @@ class Backend:
         return None
 
     @classmethod
-    def apply(cls, model: nn.Module) -> None:
-        """Prepare a packed model, in place, beside what it is prepared for already."""
+    def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
+        """Prepare a packed model, in place, beside what it is prepared for already.
+
+        Args:
+            attention_dtype: what attention may multiply in; a backend that has no such choice does as the model.
+        """
 
 
 @BACKENDS.register("reference")
@@ -52,7 +57,7 @@ class CpuFloat(Backend):
         return _not_on_cpu(model)
 
     @classmethod
-    def apply(cls, model: nn.Module) -> None:
+    def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
             layer.prepared[cls.name] = _FloatProduct(layer)
         _prepare_lookups(model, cls.name)
@@ -73,11 +78,11 @@ class CpuInt8(Backend):
         return _not_on_cpu(model) or unsupported()
 
     @classmethod
-    def apply(cls, model: nn.Module) -> None:
+    def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
             layer.prepared[cls.name] = (_FloatProduct if layer.input_quantizer is None else Int8Product)(layer)
         _prepare_lookups(model, cls.name)
-        fuse_layers(model)
+        fuse_layers(model, attention_dtype)
         use_native_products(model)
 
 

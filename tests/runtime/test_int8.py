@@ -32,13 +32,6 @@ GRIDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def float_attention(monkeypatch, request):
-    """Attention in float32, so that what differs from the packed model is what should not."""
-    if "bfloat16" not in request.node.name:
-        monkeypatch.setattr("hf_mpq.runtime.int8.layer.BFLOAT16_ATTENTION", False)
-
-
 @pytest.fixture
 def compiler():
     """The built kernel; builds it at the first use."""
@@ -144,7 +137,7 @@ def test_bfloat16_attention_is_near(rows, tokens, changes):
     batch["attention_mask"][:, 0] = 1
     with torch.no_grad():
         want = model(**batch).logits
-        got = hf_mpq.prepare(model, "cpu-int8")(**batch).logits
+        got = hf_mpq.prepare(model, "cpu-int8", torch.bfloat16)(**batch).logits
     assert_close(got, want, rtol=0, atol=0.05 * float(want.abs().max()))
 
 
@@ -276,6 +269,8 @@ def test_what_cannot_be_prepared_says_why():
         hf_mpq.prepare(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="activation_bits=8"):
         hf_mpq.prepare(packed_model(activation_bits=None), "cpu-int8")
+    with pytest.raises(ValueError, match="attention_dtype"):
+        hf_mpq.prepare(packed_model(), attention_dtype=torch.float16)
     with pytest.raises(ValueError, match="auto, cpu-float, cpu-int8"):
         hf_mpq.prepare(packed_model(), "gpu")
 

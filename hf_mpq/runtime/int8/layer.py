@@ -15,9 +15,6 @@ from .build import kernel
 from .native import NAME, native_grid, native_matrix
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
-BFLOAT16_ATTENTION = True
-"""Whether attention products are of bfloat16 where the CPU multiplies it, as float models under autocast do; sums,
-softmax and everything around it are float32."""
 
 
 class Int8Layer:
@@ -67,8 +64,12 @@ def original_class(layer: Int8Layer) -> type[nn.Module]:
     return type(layer).__mro__[2]
 
 
-def fuse_layers(model: nn.Module) -> int:
-    """Give every encoder layer that the kernel can run its one call, in place; returns how many."""
+def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> int:
+    """Give every encoder layer that the kernel can run its one call, in place; returns how many.
+
+    Args:
+        attention_dtype: of what attention multiplies, where the CPU multiplies bfloat16; sums and softmax are float32.
+    """
     family = family_of(model)
     if family is None or family.names.norms is None or getattr(model.config, "is_decoder", False):
         return 0
@@ -79,7 +80,7 @@ def fuse_layers(model: nn.Module) -> int:
     count = 0
     for prefix in family.layer_prefixes(model) if activation else ():
         layer = model.get_submodule(absolute_name(model, prefix))
-        fused = _fused(layer, family, library, model.config, activation)
+        fused = _fused(layer, family, library, model.config, activation, attention_dtype)
         if fused is not None:
             layer.__class__, layer.fused = _int8_class(type(layer)), fused
             layer.fused_matrices = tuple(part for part in layer.modules() if isinstance(part, PackedLinear))
@@ -95,7 +96,7 @@ def restore_layers(model: nn.Module) -> None:
             del module.fused, module.fused_matrices
 
 
-def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activation: str):
+def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activation: str, attention_dtype):
     """The kernel's form of one layer; None where it has none."""
     names = family.names
     attend = [layer.get_submodule(name) for name in (names.query, names.key, names.value)]
@@ -109,7 +110,7 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
     matrices = [native_matrix(library, part, grid) for part, grid in zip((attend, [output], [up], [down]), grids)]
     heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
     norms = [_norm(library, layer.get_submodule(name)) for name in names.norms]
-    return library.Layer(*matrices, *norms, heads, activation, BFLOAT16_ATTENTION)
+    return library.Layer(*matrices, *norms, heads, activation, attention_dtype == torch.bfloat16)
 
 
 def _can_fuse(layer: nn.Module) -> bool:

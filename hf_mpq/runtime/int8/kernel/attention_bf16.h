@@ -22,7 +22,7 @@ inline ints pairs_of(const float* from) {
 
 // Keys and values of one head where the products read them.
 struct PairHead {
-  static floats exponent(floats x) { return share_of(x); }  // as exact as what is made of it
+  static floats exponent(floats x) { return share_of<true>(x); }  // as exact as what is made of it
 
   int64_t size, pairs, padded_size, tokens, padded_tokens;
   std::vector<int32_t> keys;     // (pairs of features, padded_tokens)

@@ -9,7 +9,7 @@ namespace hf_mpq {
 
 // Keys and values of one head where the products read them.
 struct FloatHead {
-  static floats exponent(floats x) { return exponential(x); }
+  static floats exponent(floats x) { return share_of<false>(x); }
 
   int64_t size, padded_size, tokens, padded_tokens;
   std::vector<float> keys;    // (size, padded_tokens)

