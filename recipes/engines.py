@@ -119,7 +119,8 @@ def torchao_int8(setting: Setting) -> Engine:
     return Engine(_torch(torch.compile(model, dynamic=True)), _float_megabytes(model) - 3 * weights / 1e6)
 
 
-def _float_onnx(setting: Setting) -> Path:
+def float_onnx(setting: Setting) -> Path:
+    """The float model's file, made once."""
     file = setting.folder / "float.onnx"
     if not file.exists():
         model = _copy(setting.model)
@@ -154,7 +155,7 @@ def _fused(setting: Setting) -> Path:
 
     file, config = setting.folder / "fused.onnx", setting.model.config
     if not file.exists():
-        optimized = optimizer.optimize_model(str(_float_onnx(setting)), "bert", config.num_attention_heads,
+        optimized = optimizer.optimize_model(str(float_onnx(setting)), "bert", config.num_attention_heads,
                                              config.hidden_size)  # fmt: skip
         optimized.save_model_to_file(str(file))
     return file
@@ -185,7 +186,7 @@ def openvino_bf16(setting: Setting) -> Engine:
     """Float weights, bfloat16 products where the CPU has them."""
     import openvino
 
-    model = openvino.convert_model(_float_onnx(setting))
+    model = openvino.convert_model(float_onnx(setting))
     openvino.save_model(model, setting.folder / "ov-float" / "model.xml")
     return Engine(_openvino(model, setting, INFERENCE_PRECISION_HINT="bf16"), megabytes_of(setting.folder / "ov-float"))
 
@@ -196,7 +197,7 @@ def openvino_nncf(setting: Setting) -> Engine:
     import nncf
     import openvino
 
-    model = openvino.convert_model(_float_onnx(setting))
+    model = openvino.convert_model(float_onnx(setting))
     data = nncf.Dataset(list(setting.batches), lambda batch: {name: batch[name].numpy() for name in INPUTS})
     quantized = nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(setting.batches))
     openvino.save_model(quantized, setting.folder / "ov-nncf" / "model.xml")
