@@ -71,7 +71,9 @@ def float_checkpoint(task: Task, recipe: RecipeArguments, training: MPQTrainingA
                   per_device_train_batch_size=training.per_device_train_batch_size, use_cpu=training.use_cpu,
                   disable_tqdm=training.disable_tqdm)  # fmt: skip
         if state.is_main_process:
-            model.save_pretrained(folder)
+            partial = folder.with_name("float.partial")
+            model.save_pretrained(partial)
+            partial.replace(folder)
         state.wait_for_everyone()
     return str(folder)
 

@@ -68,7 +68,9 @@ class Study:
             rows = self.task.prepare(self.data["train"], self.tokenizer, self.max_length)
             fine_tune(model, rows, self.task.data_collator(self.tokenizer), self.models / "training",
                       num_train_epochs=self.epochs, learning_rate=1e-4, seed=self.seed)  # fmt: skip
-            model.save_pretrained(folder)
+            partial = folder.with_name(f"{folder.name}.partial")
+            model.save_pretrained(partial)
+            partial.replace(folder)
         return folder
 
     def model(self) -> nn.Module:

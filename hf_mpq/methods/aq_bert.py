@@ -13,7 +13,7 @@ _DEVIATIONS = (
     "after the search, training starts from the weights as they were loaded; the paper's text says random weights: "
     "MPQTrainingArguments(reinit='random'), and 'pretrained' for the checkpoint before fine-tuning",
     "cost counts every sub-group by its weights, in stored bytes; the paper's sum is over sub-groups alone",
-    "the actual size C_O that gates the penalty is that of one discrete choice drawn with the gates' probabilities",
+    "the actual size C_O that gates the penalty is that of the likeliest precisions, which are what argmax ships",
     "lambda, tolerance, temperatures, N0 and N1 are not in the paper: lambda moves the mean logit by 3 over the "
     "search, the tolerance is 2 %, the temperature falls from 5 to 0.3 by epochs after one epoch of warm-up",
     "the mixture is soft in forward, which the paper implies by 'mixed operations' but does not print",
@@ -24,10 +24,9 @@ _DEVIATIONS = (
 
 
 def _stages(objectives: dict) -> tuple[StageSpec, ...]:
-    weights = {"learning_rate": 2e-5}
     return (
-        StageSpec("search", objectives=objectives, strategy="bilevel", arguments=weights),
-        StageSpec("retrain", objectives=objectives, start="loaded", arguments=weights),
+        StageSpec("search", objectives=objectives, strategy="bilevel"),
+        StageSpec("retrain", objectives=objectives, start="loaded"),
     )
 
 

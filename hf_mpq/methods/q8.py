@@ -9,7 +9,7 @@ Q8 = METHODS.add("q8", MethodSpec(
             "two_bits": "integer"}, "activation": "static", "activation_options": {"symmetric": True},
             "activation_bits": 8, "embedding_bits": 8},
     rounding="nearest",
-    stages=(StageSpec("qat", objectives={"task": {}}, arguments={"learning_rate": 2e-5}),),
+    stages=(StageSpec("qat", objectives={"task": {}}),),
     deviations=(
         "weight scales are set once from the largest |w|, not read off the weights in every pass",
         "embeddings have one scale per row, not one per table",

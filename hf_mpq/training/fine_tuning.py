@@ -31,5 +31,6 @@ def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str |
         "report_to": "none", "logging_steps": 50, "bf16": cpu_multiplies_bf16(),
         "use_cpu": not torch.cuda.is_available(), "train_sampling_strategy": "group_by_length", **arguments,
     }  # fmt: skip
-    Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows).train()
-    return model.eval()
+    trainer = Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows)
+    trainer.train()
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()  # without autocast around forward

@@ -20,5 +20,6 @@ def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], f
             found[name] = trial(assignment)
             record.select({"divergence": found, "chosen": None})
     chosen = min(candidates, key=found.__getitem__)
+    record.decide(candidates[chosen])  # before its name: a run that stops in between compares what is kept again
     record.select({"divergence": found, "chosen": chosen})
     return candidates[chosen]

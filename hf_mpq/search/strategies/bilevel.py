@@ -1,8 +1,12 @@
 """AQ-BERT's search: weights and gates learn from different data, in turn."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from torch import Tensor
+
+from ...core import Usage
 from .base import GATES, STRATEGIES, Pass, Progress
 from .gate_search import GateSearch
 from .temperature import Temperature, epochs
@@ -21,7 +25,8 @@ class Bilevel(GateSearch):
     First order: the gates' gradient is taken at the present weights (xi = 0), not through a step of them (DARTS). The
     paper prints the second order and says that both agree near the inner optimum, but not which one was run.
 
-    The paper gives no temperature, N0 or N1. Here the temperature falls from 5 to 0.3, which it has in the last epoch.
+    The paper gives no temperature, N0 or N1. Here the temperature falls from 5 to 0.3, which it has in the last epoch
+    (at the end of the only one, step by step).
 
     Args:
         warmup_epochs: N1, at most half of the stage's epochs; also N0, where `temperature` does not say `wait`.
@@ -45,8 +50,17 @@ class Bilevel(GateSearch):
         return () if progress.epoch < self._warmup(progress) else (GATE_PASS,)
 
     def temperature_at(self, progress: Progress) -> float:
-        wait = self._warmup(progress) if self.temperature.wait is None else self.temperature.wait
-        return replace(self.temperature, wait=wait).at(progress)
+        own, count = self.temperature, epochs(progress)
+        if own.end is not None and count == 1:
+            return replace(own, by_epoch=False).at(progress)
+        wait = min(self._warmup(progress), count - 2) if own.end is not None else self._warmup(progress)
+        return replace(own, wait=max(wait, 0) if own.wait is None else own.wait).at(progress)
+
+    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
+        """As of `GateSearch`; its schedule counts the epochs in which gates move."""
+        idle = self._warmup(progress) * progress.steps_per_epoch
+        moving = replace(progress, step=max(progress.step - idle, 0), steps=max(progress.steps - idle, 1))
+        return super().penalty(usages, moving)
 
     def _warmup(self, progress: Progress) -> int:
         """Epochs before the gates move."""

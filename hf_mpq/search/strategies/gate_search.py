@@ -1,5 +1,6 @@
 """What every search through softmax-like gates shares."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from .gate_metrics import gate_metrics
 from .open_gates import open_gates
 from .penalties import PENALTIES, Target
 from .projection import likeliest
-from .sampling import drawn
+from .sampling import decided
 from .start import FROM_SCORES, STARTS, start_logits
 from .temperature import Temperature
 
@@ -98,14 +99,20 @@ class GateSearch(SearchStrategy):
         return self.temperature.at(progress)
 
     def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
-        """The penalty of the expected cost. Where it looks at the actual cost, that is one of a discrete choice drawn
-        with the gates' probabilities, the same in every process."""
+        """The penalty of the expected cost. Where it looks at the actual cost, that is the cost of the likeliest
+        precisions, which is what argmax would ship."""
         expected = self.cost.expected(usages)
-        return self._penalty(expected, lambda: self._drawn_cost(usages, progress.step), progress)
+        return self._penalty(expected, lambda: self._decided_cost(usages), progress)
 
     def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
         limit = self.limit if self.decision == "projection" else None
-        return model, likeliest(self.space, usages(model), self.cost, limit)
+        found = likeliest(self.space, usages(model), self.cost, limit)
+        emptied = [name for name, one in found.matrices.items() if not any(one.bits)]
+        if emptied:
+            warnings.warn(f"the search leaves nothing of {len(emptied)} matrices, first {emptied[0]!r}: if its gates "
+                          "hardly moved, search longer, start from scores, or leave 0 out of the bits",
+                          stacklevel=2)  # fmt: skip
+        return model, found
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
         """`temperature` and what `gate_metrics` says of the argmax."""
@@ -121,9 +128,9 @@ class GateSearch(SearchStrategy):
         groups = sum(spec.layout.count for spec in specs.values() if spec.bits is None)
         return Target(self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate)
 
-    def _drawn_cost(self, usages: Mapping[str, Usage], seed: int) -> float:
+    def _decided_cost(self, usages: Mapping[str, Usage]) -> float:
         with torch.no_grad():
-            return float(self.cost.expected(drawn(self.space, usages, seed)))
+            return float(self.cost.expected(decided(self.space, usages)))
 
 
 def _one_of(field: str, known: tuple[str, ...], value: str) -> str:

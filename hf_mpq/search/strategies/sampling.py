@@ -1,4 +1,4 @@
-"""One discrete choice drawn from the gates."""
+"""The discrete choice that gates would give."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,17 +10,15 @@ from ...core import PrecisionSpace, Usage
 
 
 @torch.no_grad()
-def drawn(space: PrecisionSpace, usages: Mapping[str, Usage], seed: int) -> dict[str, Usage]:
-    """Usages of one precision per sub-group, drawn with the gates' probabilities; the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return {name: _drawn(space.weights[name].candidates, usage, generator) for name, usage in usages.items()}
+def decided(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dict[str, Usage]:
+    """Usages of the likeliest precision of each sub-group."""
+    return {name: _decided(space.weights[name].candidates, usage) for name, usage in usages.items()}
 
 
-def _drawn(candidates: tuple[int, ...], usage: Usage, generator: torch.Generator) -> Usage:
+def _decided(candidates: tuple[int, ...], usage: Usage) -> Usage:
     if usage.probabilities is None or len(candidates) == 1:
         return usage
-    index = torch.multinomial(usage.probabilities.float().cpu(), 1, generator=generator)
-    return certain(candidates, index.squeeze(1).to(usage.bits.device), usage)
+    return certain(candidates, usage.probabilities.argmax(1), usage)
 
 
 def certain(candidates: tuple[int, ...], index: Tensor, like: Usage) -> Usage:

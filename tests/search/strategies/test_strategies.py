@@ -134,6 +134,9 @@ def test_bilevel_falls_by_epochs_after_the_warm_up(make_case, at_step):
     assert seen == pytest.approx([5, 5, 5, 5 * exp(-0.045), 5 * exp(-0.045), 5 * exp(-0.09)])
     default = case.strategy("bilevel")
     assert [default.temperature_at(at_step(step)) for step in (0, 19, 20)] == pytest.approx([5, 5, 0.3])
+    assert [default.temperature_at(at_step(step, steps=20)) for step in (0, 9, 10)] == pytest.approx([5, 5, 0.3])
+    assert [default.temperature_at(at_step(step, steps=10)) for step in (0, 5, 10)] == pytest.approx(
+        [5, (5 * 0.3) ** 0.5, 0.3])  # fmt: skip
 
 
 def test_temperatures_by_hand(at_step):
