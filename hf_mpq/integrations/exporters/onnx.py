@@ -11,7 +11,7 @@ from ...nn import AttentionQuantizers, family_of
 from ...runtime import compact
 from .base import EXPORTERS, Exporter, ExportRequest
 from .configs import save_plain_config
-from .onnx_types import halve_small_integers
+from .onnx_small import shrink_onnx
 from .portable import make_portable
 from .ranges import static_grids
 
@@ -33,8 +33,8 @@ class OnnxExporter(Exporter):
         save_plain_config(model, folder)
 
 
-def write_onnx(model: nn.Module, file: Path, request: ExportRequest) -> None:
-    """Trace a packed model, which this changes, and write one file."""
+def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool = True) -> None:
+    """Trace a packed model, which this changes, and write one file; `small`: constants in the bits that they need."""
     import onnx
 
     if any(isinstance(module, AttentionQuantizers) for module in model.modules()):
@@ -55,7 +55,8 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest) -> None:
             dynamic_axes=_axes(traced, example, names, outputs), dynamo=False, do_constant_folding=False,
         )  # fmt: skip
     graph = onnx.load(str(file))
-    halve_small_integers(graph)
+    if small:
+        shrink_onnx(graph)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(file))
 
