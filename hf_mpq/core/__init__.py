@@ -4,7 +4,7 @@ from .assignment import Assignment, MatrixAssignment
 from .budget import Budget, BudgetError
 from .float_bytes import from_bytes, to_bytes
 from .layout import SubgroupLayout, spread
-from .liveness import Liveness, applies, kept_rows, liveness
+from .liveness import Liveness, applies, kept_rows, liveness, scores_of
 from .method import METHODS, MethodSpec, StageSpec
 from .registry import Registry
 from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
@@ -37,6 +37,7 @@ __all__ = [
     "liveness",
     "replace_forward",
     "scale_gradient",
+    "scores_of",
     "spread",
     "to_bytes",
     "to_stored_type",

@@ -73,6 +73,8 @@ def _scope(word: str | None, kind: str) -> str:
     scope = word or ("encoder" if kind == "bits" else "model")
     if scope not in _SCOPES:
         raise BudgetError(f"unknown scope {scope!r} in the budget; the known ones are: {', '.join(_SCOPES)}")
+    if kind == "latency" and scope != "model":
+        raise BudgetError("a budget in ms is for the whole model; drop the scope")
     if kind == "bits" and scope != "encoder":
         raise BudgetError("a budget in bits counts encoder weights only; drop the scope or write 'encoder:'")
     return scope

@@ -77,3 +77,10 @@ def applies(link: Link, layouts: Mapping[str, SubgroupLayout]) -> bool:
     """Whether `link` folds anything: all its matrices are in `layouts`, and the consumer is not cut by columns."""
     names = [block.name for block in link.blocks] + ([link.consumer] if link.consumer else [])
     return all(name in layouts for name in names) and (link.consumer is None or layouts[link.consumer].axis == 0)
+
+
+def scores_of(value: Link, links: Sequence[Link]) -> Link | None:
+    """The link of the queries and keys of the layer that a value link belongs to, if there is one."""
+    layer = value.blocks[0].name.rpartition(".")[0]
+    return next((link for link in links if link.kind == "scores" and link.blocks[1].name.rpartition(".")[0] == layer),
+                None)  # fmt: skip

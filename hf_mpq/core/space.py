@@ -125,7 +125,8 @@ class PrecisionSpace:
         norm_dtype: storage type of the parameters in `norms`.
         norm_precisions: nested precisions with their own normalisation parameters; empty for a single set.
         encoder_other_bytes, embedding_other_bytes: the parts of `other_bytes` in encoder layers and in the embeddings.
-        architecture: the model's config as plain data, from which a model of its shape can be made and timed.
+        architecture: the model's class and its config as plain data, from which a model of its shape can be made and
+            timed.
     """
 
     weights: Mapping[str, WeightSpec]

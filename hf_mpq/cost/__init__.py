@@ -3,7 +3,8 @@
 from .base import COSTS, CostModel
 from .bops import BitOperations
 from .energy import Energy
-from .latency import Latency, LatencyTable
+from .latency import Latency
+from .latency_table import LatencyTable
 from .limit import budget_cost, measure
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes

@@ -1,60 +1,27 @@
 """Milliseconds of a forward pass, from a table that was measured on this machine."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import BudgetError, Link, PrecisionSpace, Usage
+from ..core import BudgetError, PrecisionSpace, Usage
 from .base import COSTS, CostModel
-from .exact import ExactMatrix
+from .exact import ExactMatrix, layer_share, matrices_with
 from .expectation import expected_matrices
+from .latency_table import LatencyTable, mean_slope
+from .removable import FeedForwardRows, Removable, removable_parts
 
 BATCH, TOKENS = 1, 128
 
-
-@dataclass(frozen=True)
-class LatencyTable:
-    """What was measured of one architecture at one shape of input.
-
-    Attributes:
-        whole: milliseconds of the model with nothing pruned.
-        rows: `(feed-forward rows, milliseconds)` of the model with so many rows left in every layer, ascending.
-        heads: `(heads, milliseconds)` likewise.
-        layers: that were pruned together.
-    """
-
-    whole: float
-    rows: tuple[tuple[float, float], ...]
-    heads: tuple[tuple[float, float], ...]
-    layers: int
-
-    def row_milliseconds(self, left: Tensor) -> Tensor:
-        """What one layer takes more or less than a whole one with `left` feed-forward rows, differentiable."""
-        return (interpolate(left, self.rows) - self.rows[-1][1]) / self.layers
-
-    def head_milliseconds(self, left: Tensor) -> Tensor:
-        """The same for heads."""
-        return (interpolate(left, self.heads) - self.heads[-1][1]) / self.layers
-
-
-def interpolate(x: Tensor, points: tuple[tuple[float, float], ...]) -> Tensor:
-    """Straight between `(x, y)` points, and beyond them as between the last two."""
-    xs = torch.tensor([point[0] for point in points], dtype=x.dtype, device=x.device)
-    ys = torch.tensor([point[1] for point in points], dtype=x.dtype, device=x.device)
-    place = torch.bucketize(x.detach(), xs).clamp(1, len(points) - 1)
-    slope = (ys[place] - ys[place - 1]) / (xs[place] - xs[place - 1])
-    return ys[place - 1] + slope * (x - xs[place - 1])
-
-
-Measure = Callable[[Mapping[str, Any], int, int], LatencyTable]
+Measure = Callable[[PrecisionSpace, int, int], LatencyTable]
 _measure: list[Measure] = []
 
 
 def measured_by(measure: Measure) -> Measure:
-    """Decorator of what measures an architecture at a batch and a number of tokens; the last one counts."""
+    """Decorator of what measures the model of a space at a batch and a number of tokens; the last one counts."""
     _measure[:] = [measure]
     return measure
 
@@ -63,10 +30,10 @@ def measured_by(measure: Measure) -> Measure:
 class Latency(CostModel):
     """Milliseconds of one forward pass as `hf_mpq.prepare` runs it here.
 
-    The whole model is measured, unpruned and with fewer feed-forward rows or heads in every layer; a layer with other
-    numbers takes what lies between. Products are 8 bits wide whatever the precision of the weights, so 1 to 8 bits take
-    the same time: only what can be taken out saves any, feed-forward rows, and heads whose query, key and value are all
-    pruned.
+    The model is measured whole, and with fewer feed-forward rows or heads in every layer; a layer with other numbers
+    takes what lies between. Prepared products have the same width whatever the precision of the weights, so 1 to 8 bits
+    take the same time. Only what can be taken out saves any: feed-forward rows, and heads whose query, key and value
+    are all pruned. One row and one head of a layer always stay.
 
     Args:
         space: what may be chosen.
@@ -85,77 +52,59 @@ class Latency(CostModel):
         if table is None and not (space.architecture and space.links):
             raise BudgetError("a budget in ms needs a model of a known family, of which rows and heads can be removed; "
                               "give one in bytes or bits")  # fmt: skip
-        self.latencies = _measure[0](space.architecture, batch, tokens) if table is None else table
-        self._forward = [link for link in space.links if link.kind in ("pointwise", "gated")]
-        self._attention = [(link, _scores_of(link, space.links)) for link in space.links if link.kind == "value"]
+        self.latencies = _measure[0](space, batch, tokens) if table is None else table
+        self._parts = removable_parts(space)
 
     def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
-        rows = {name: matrix.alive.rows.double() for name, matrix in matrices.items()}
-        columns = {name: matrix.alive.columns.double() for name, matrix in matrices.items()}
-        return float(self._total(rows, columns))
+        gone = 1 - layer_share(self.space, matrices)
+        parts = [part for part in self._parts if part.reader in matrices]
+        left = torch.tensor([part.left(matrices) for part in parts], dtype=torch.float64)
+        return self.latencies.whole - gone * self.latencies.encoder + float(self._changes(parts, left))
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
-        """Equal to `of` for one-hot usages. A head counts by its likeliest row."""
+        """Equal to `of` for one-hot usages; between them the time of the expected numbers of rows and heads."""
         matrices = expected_matrices(self.space, usages)
-        rows = {name: matrix.live_rows for name, matrix in matrices.items()}
-        return self._total(rows, {name: matrix.live_columns for name, matrix in matrices.items()})
+        if not self._parts:
+            return torch.tensor(self.latencies.whole)
+        left = torch.stack([part.expected_left(matrices) for part in self._parts])
+        return self.latencies.whole + self._changes(self._parts, left)
 
     def table(self, name: str, live_columns: int | None = None) -> Tensor:
-        """What a kept sub-group costs on average: its share of the time of its layer's rows, or of its head."""
+        """What a kept sub-group takes on average: its share of its layer's rows, or of its head."""
         spec = self.space.weights[name]
-        prices = torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
-        if spec.layout.axis == 1:
-            return prices
-        index = spec.layout.index()
-        kept = torch.tensor([float(bits > 0) for bits in spec.candidates], dtype=torch.float64)
-        for block, price in self._row_prices(name, spec.calls):
-            rows = torch.bincount(index[block.start : block.start + block.count], minlength=spec.layout.count)
-            prices += rows.double().unsqueeze(1) * price * kept
-        return prices
+        each = torch.zeros(spec.layout.count, dtype=torch.float64)
+        for part in self._parts:
+            if any(block.name == name for block in part.blocks):
+                each += part.parts(name, spec.layout) * self._price(part)
+        return torch.outer(each, torch.tensor(spec.candidates, dtype=torch.float64).sign())
 
-    def _row_prices(self, name: str, calls: int):
-        """Blocks of a matrix whose rows save time, and what one row does on average."""
-        table = self.latencies
-        for link in self._forward:
-            for block in link.blocks:
-                if block.name == name:
-                    yield block, calls * _mean_slope(table.rows) / table.layers / len(link.blocks)
-        for value, scores in self._attention:
-            blocks = (value.blocks[0], *(scores.blocks if scores is not None else ()))
-            for block in blocks if len(blocks) == 3 else ():
-                if block.name == name:
-                    a_head = calls * _mean_slope(table.heads) / table.layers
-                    yield block, a_head / (3 * block.count / value.heads)
+    def check(self, limit: float) -> None:
+        """Raise BudgetError when `limit` is below what the model takes, and nothing in the space saves time."""
+        if any(self._price(part) > 0 and self._can_go(part) for part in self._parts):
+            return
+        whole = self.of_matrices(matrices_with(self.space, {
+            name: np.array(spec.bits or spec.candidates[-1:] * spec.layout.count, np.uint8)
+            for name, spec in self.space.weights.items()
+        }))  # fmt: skip
+        if whole > limit:
+            raise BudgetError(f"the budget of {limit:,.6g} ms cannot be met: the model takes {whole:,.6g} ms, and only "
+                              "pruned feed-forward rows and heads save time; put 0 among the bits, for example "
+                              "bits=(0, 4, 8)")  # fmt: skip
 
-    def _total(self, rows: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Tensor:
-        total = torch.as_tensor(self.latencies.whole, dtype=torch.float64)
-        for link in self._forward:
-            if link.consumer in columns:
-                change = self.latencies.row_milliseconds(columns[link.consumer].double().sum())
-                total = total + change * self.space.weights[link.consumer].calls
-        for value, scores in self._attention:
-            if scores is not None and value.consumer in columns:
-                parts = [_by_head(rows[block.name][block.start : block.start + block.count], value.heads)
-                         for block in (value.blocks[0], *scores.blocks)]  # fmt: skip
-                parts.append(_by_head(columns[value.consumer], value.heads))
-                left = torch.stack([part.double() for part in parts]).amax(0).sum()
-                change = self.latencies.head_milliseconds(left)
-                total = total + change * self.space.weights[value.consumer].calls
-        return total
+    def _changes(self, parts: list[Removable], left: Tensor) -> Tensor:
+        """What `left` `(parts,)` rows and heads take more or less than all of them, a scalar."""
+        rows = [number for number, part in enumerate(parts) if isinstance(part, FeedForwardRows)]
+        heads = [number for number, part in enumerate(parts) if not isinstance(part, FeedForwardRows)]
+        calls = left.new_tensor([part.calls for part in parts])
+        return (self.latencies.row_milliseconds(left[rows]) @ calls[rows]
+                + self.latencies.head_milliseconds(left[heads]) @ calls[heads])  # fmt: skip
 
+    def _price(self, part: Removable) -> float:
+        """Milliseconds of one row or head on average."""
+        points = self.latencies.rows if isinstance(part, FeedForwardRows) else self.latencies.heads
+        return part.calls * mean_slope(points) / self.latencies.layers
 
-def _by_head(present: Tensor, heads: int) -> Tensor:
-    """How present the most present row of each head is, `(heads,)`."""
-    return present.view(heads, -1).amax(1)
-
-
-def _mean_slope(points: tuple[tuple[float, float], ...]) -> float:
-    (first, low), (last, high) = points[0], points[-1]
-    return max(high - low, 0.0) / (last - first)
-
-
-def _scores_of(value: Link, links: tuple[Link, ...]) -> Link | None:
-    """The link of the queries and keys of the same layer."""
-    prefix = value.blocks[0].name.rpartition(".")[0]
-    return next((link for link in links if link.kind == "scores" and link.blocks[1].name.rpartition(".")[0] == prefix),
-                None)  # fmt: skip
+    def _can_go(self, part: Removable) -> bool:
+        """Whether each of its matrices has 0 bits to choose, or pruned rows already."""
+        specs = (self.space.weights[block.name] for block in part.blocks)
+        return all(0 in (spec.candidates if spec.bits is None else spec.bits) for spec in specs)

@@ -2,6 +2,8 @@
 
 from ..core import Budget, BudgetError, PrecisionSpace
 from .base import COSTS, CostModel
+from .latency import Latency
+from .latency_table import LatencyTable
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
 
@@ -25,19 +27,24 @@ def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, f
     return _size(cost, budget)
 
 
-def budget_cost(space: PrecisionSpace, budget: Budget | str | None) -> tuple[CostModel, float | None]:
+def budget_cost(
+    space: PrecisionSpace, budget: Budget | str | None, latencies: LatencyTable | None = None
+) -> tuple[CostModel, float | None]:
     """The cost model that a budget is measured by where none is named, and the number that it must not exceed.
 
-    A budget in ms measures this machine, once.
+    Args:
+        space: what may be chosen.
+        budget: a `Budget` or its text; None for no limit.
+        latencies: what a budget in ms is measured by; None measures this machine, once.
 
     Raises:
-        BudgetError: for a budget in ms of a model of an unknown family.
+        BudgetError: for a budget in ms of a model of an unknown family, or where nothing that saves time can be pruned.
     """
     if budget is None:
         return COSTS["size"](space), None
     budget = Budget.parse(budget)
     if budget.kind == "latency":
-        return measure(COSTS["latency"](space, budget.batch, budget.tokens), budget)
+        return measure(Latency(space, budget.batch, budget.tokens, latencies), budget)
     return measure(COSTS["energy" if budget.kind == "energy" else "size"](space), budget)
 
 
@@ -46,6 +53,8 @@ def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
     if budget.kind == "latency" and cost.unit != "ms":
         raise BudgetError(f"a budget in ms needs a model of this machine's latency, not one in {cost.unit}; give the "
                           "cost model 'latency'")  # fmt: skip
+    if isinstance(cost, Latency):
+        cost.check(budget.amount)
     if budget.kind == "energy" and cost.unit != "uJ":
         raise BudgetError(f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost "
                           "model 'energy'")  # fmt: skip

@@ -24,6 +24,7 @@ from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
+from .latency import is_latency, join_heads
 from .quantizer import MPQHfQuantizer
 from .shapes import changed_shapes
 from .skeleton import packed_table
@@ -41,6 +42,8 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
     config = copy.deepcopy(config)
+    if is_latency(config.budget):
+        join_heads(config, model)
     space = config.resolve(model)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
     if config.activation == "fixed":

@@ -13,6 +13,7 @@ from ..nn import family_of
 from ..weights import QUANTIZERS
 from .calibration_batches import batches_of
 from .config import MPQConfig
+from .latency import is_latency, join_heads
 from .training_free import TrainingFree
 
 DEFAULT_CANDIDATES = (2, 3, 4, 8)
@@ -122,6 +123,9 @@ def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget],
     elif method is not None and config.method != method:
         raise ValueError(f"method={method!r} and a config of method {config.method!r}; give only "
                          f"MPQConfig(method={method!r}, ...)")  # fmt: skip
+    if any(map(is_latency, budgets)):
+        config = copy.deepcopy(config)
+        join_heads(config, model)
     if config.embedding_bits != "auto" or not isinstance(config.bits, tuple) or config.nested:
         return config
     counted = any(one.kind in ("bytes", "ratio") and one.scope in ("model", "embedding") for one in budgets)
@@ -131,7 +135,7 @@ def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget],
 def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
     """The default candidates; for milliseconds all at 8 bits, and feed-forward rows and whole heads removable."""
     family = family_of(model)
-    if family is None or not any(one.kind == "latency" for one in budgets):
+    if family is None or not any(map(is_latency, budgets)):
         return MPQConfig(bits=DEFAULT_CANDIDATES)
     names, rules = family.names, {rf"\.{re.escape(family.names.up)}$": {"bits": [0, 8]}}
     if family.removable_heads and not names.fused and not family.relative_positions:

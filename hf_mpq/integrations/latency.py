@@ -1,133 +1,124 @@
-"""Measures how long a model of some architecture takes here with fewer rows and heads, once for each machine."""
+"""Budgets in milliseconds: the model of a space made once more, with random weights, and timed on this machine."""
 
-import copy
-import hashlib
-import json
 import logging
-import os
-import statistics
-import time
+import re
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from torch import nn
 
-from ..core import Assignment, MatrixAssignment
-from ..cost.latency import LatencyTable, measured_by
-from ..nn import family_of
-from ..runtime import BACKENDS, prepare
-from ..runtime.int8.build import fingerprint
-from ..runtime.prepare import AUTOMATIC
-from .api import pack, quantize
+from ..core import Budget, BudgetError, PrecisionSpace, WeightSpec
+from ..cost import LatencyTable
+from ..cost.latency import measured_by
+from ..nn import absolute_name, calibrate_activations, convert, family_of, initialise, pack_modules, set_precision
+from ..runtime.machine import remembered
+from ..runtime.timing import example, measure_latencies
 from .config import MPQConfig
+from .shapes import apply_shapes
 
 logger = logging.getLogger(__name__)
 
-SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""Of the feed-forward rows, and of the heads, that are left; at least one stays."""
-ROUNDS, LEAST_SECONDS = 15, 0.02
-"""Turns of each model, and how long one measurement lasts at least."""
+NOISE = ("label", "dtype", "version", "_name_or_path", "architectures", "problem_type", "dropout", "prob", "token_id",
+         "initializer", "use_cache")  # fmt: skip
+"""Parts of names of config fields that do not change how long a model takes."""
 
 
 @measured_by
-def latency_table(architecture: Mapping[str, Any], batch: int, tokens: int) -> LatencyTable:
-    """The table of an architecture; measured at the first call, which takes a minute or two, and kept in the folder
-    `HF_MPQ_CACHE` (default `~/.cache/hf_mpq`) under the fingerprint of machine, threads and versions.
+def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str = "auto") -> LatencyTable:
+    """The table of the model that a space was resolved for, with its input types, tables and head. It is measured at
+    the first call, which takes half a minute or more, and kept; see `hf_mpq.runtime.machine.remembered`.
 
     Args:
-        architecture: `config.to_dict()` of a model of a known family.
+        space: as `MPQConfig.resolve` makes it; which precisions may be chosen makes no difference.
         batch, tokens: of the input.
+        backend: as of `prepare`.
+
+    Raises:
+        BudgetError: when the model cannot read so many tokens.
     """
-    words = json.dumps(_relevant(architecture), sort_keys=True, default=str)
-    return _known(words, batch, tokens, torch.get_num_threads())
+    measured = {"model": _model_words(space), "batch": batch, "tokens": tokens, "backend": backend}
+
+    def measure() -> LatencyTable:
+        logger.warning(f"measuring how long this model takes here at {batch} x {tokens}, once for this machine; about "
+                       "half a minute, or longer where a pass is slow")  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            return measure_latencies(unpruned(space, batch, tokens), batch, tokens, backend)
+
+    return remembered(measured, measure)
 
 
-@lru_cache
-def _known(words: str, batch: int, tokens: int, threads: int) -> LatencyTable:
-    key = hashlib.sha256(f"{words} {batch} {tokens} {threads} {fingerprint()}".encode()).hexdigest()[:16]
-    file = Path(os.environ.get("HF_MPQ_CACHE", "~/.cache/hf_mpq")).expanduser() / f"latency-{key}.json"
-    table = _read(file)
-    if table is None:
-        logger.warning(f"measuring how long this model takes here at {batch} x {tokens}, once for this machine; a "
-                       "minute or two")  # fmt: skip
-        table = measure_latencies(json.loads(words), batch, tokens)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"model": json.loads(words), "batch": batch, "tokens": tokens,
-                                       "threads": threads, "table": vars(table)}, indent=1))  # fmt: skip
-        partial.replace(file)
-    return table
+def is_latency(budget: Budget | str | None) -> bool:
+    """Whether a budget is in milliseconds."""
+    return budget is not None and Budget.parse(budget).kind == "latency"
 
 
-def _read(file: Path) -> LatencyTable | None:
-    try:
-        content = json.loads(file.read_text())["table"]
-        points = {name: tuple(tuple(point) for point in content[name]) for name in ("rows", "heads")}
-        return LatencyTable(float(content["whole"]), points["rows"], points["heads"], int(content["layers"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def join_heads(config: MPQConfig, model: nn.Module) -> None:
+    """Add rules to a config, before its own, that make a head of a layer one choice: its query, key and value rows only
+    save time together. None where nothing is to be pruned, they are one matrix, or heads have to stay."""
+    family, bits = family_of(model), config.bits
+    prunes = config.assignment is None and isinstance(bits, tuple) and 0 in bits
+    if prunes and family is not None and not family.names.fused and family.removable_heads:
+        names = (family.names.query, family.names.key, family.names.value)
+        heads = {rf"(.*)\.{re.escape(name)}$": {"groups": "head", "tie": r"\1"} for name in names}
+        config.rules = {**heads, **config.rules}
 
 
-def _relevant(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what does not change how long it takes."""
-    noise = ("label", "dtype", "version", "_name_or_path", "architectures", "quantization_config", "problem_type",
-             "dropout", "prob", "token_id", "initializer", "use_cache")  # fmt: skip
-    return {key: value for key, value in architecture.items() if not any(word in key for word in noise)}
+def _model_words(space: PrecisionSpace) -> dict[str, Any]:
+    """All of a space that changes how long its model takes, JSON-able."""
+    architecture = space.architecture
+    config = {key: value for key, value in architecture["config"].items() if not any(word in key for word in NOISE)}
+    weights = {name: _spec_words(spec) for name, spec in space.weights.items()}
+    return {"class": architecture["class"], "config": config, "weights": weights, "attention": repr(space.attention)}
 
 
-def measure_latencies(architecture: Mapping[str, Any], batch: int, tokens: int) -> LatencyTable:
-    """Time models with random weights side by side, in turn."""
-    config = AutoConfig.for_model(**architecture)
-    model = AutoModel.from_config(config).eval()
-    family = family_of(model)
-    links = family.links(model)
-    value = next(link for link in links if link.kind == "value")
-    inner = next(link for link in links if link.kind in ("pointwise", "gated")).blocks[0].count
-    rows = sorted({max(round(share * inner), 1) for share in SHARES})
-    heads = sorted({max(round(share * value.heads), 1) for share in SHARES}) if family.removable_heads else []
-    models = {("rows", count): _pruned(model, count, value.heads) for count in rows}
-    models |= {("heads", count): _pruned(model, inner, count) for count in heads}
-    ids = torch.randint(config.vocab_size, (batch, tokens), generator=torch.Generator().manual_seed(0))
-    taken = _milliseconds(models, ids)
-    whole = taken["rows", inner]
-    layers = sum(link.kind == "value" for link in links) * family.calls(config)
-    return LatencyTable(
-        whole, tuple((float(count), taken["rows", count]) for count in rows),
-        tuple((float(count), taken["heads", count]) for count in heads) or ((0.0, whole), (float(value.heads), whole)),
-        layers,
-    )  # fmt: skip
+def _spec_words(spec: WeightSpec) -> str:
+    parts = (spec.layout.shape, spec.quantizer, spec.mask, spec.rank, spec.affine, spec.calls, bool(spec.nested))
+    activation = spec.activation
+    input_words = activation and (activation.quantizer, activation.bits, dict(activation.options))
+    return repr((*parts, input_words))
 
 
-def _pruned(model: nn.Module, rows: int, heads: int) -> nn.Module:
-    """A prepared copy with so many feed-forward rows and heads left in every layer."""
-    config = MPQConfig(bits=8, groups="channel", quantizer_options={"scale": "max", "two_bits": "integer"})
-    bits = {name: torch.full((spec.layout.count,), 8) for name, spec in config.resolve(model).weights.items()}
-    for link in family_of(model).links(model):
-        left = heads * link.blocks[0].count // link.heads if link.kind in ("value", "scores") else rows
-        for block in link.blocks:
-            bits[block.name][block.start + left : block.start + block.count] = 0
-    matrices = {name: MatrixAssignment(tuple(one.tolist())) for name, one in bits.items()}
-    config.assignment = Assignment(matrices).to_dict()
-    packed = pack(quantize(copy.deepcopy(model), config))
-    return prepare(packed, next(name for name in AUTOMATIC if BACKENDS[name].unavailable(packed) is None))
+def unpruned(space: PrecisionSpace, batch: int, tokens: int) -> nn.Module:
+    """A packed model with the shapes and input types of a space, every matrix at its highest precision."""
+    model = _fresh(space.architecture)
+    apply_shapes(model, {name: spec.layout.shape for name, spec in space.weights.items() if spec.kind == "linear"
+                         and _shape(model, name) != spec.layout.shape})  # fmt: skip
+    _check_length(model, tokens)
+    weights = {name: _highest(spec) for name, spec in space.weights.items()}
+    convert(model, replace(space, weights=weights))
+    initialise(model)
+    if any(spec.nested for spec in weights.values()):
+        set_precision(model, max(spec.nested[-1] for spec in weights.values() if spec.nested))
+    calibrate_activations(model, [example(model, batch, tokens)])
+    return pack_modules(model).eval()
 
 
-def _milliseconds(models: Mapping[Any, nn.Module], ids: Tensor) -> dict[Any, float]:
-    calls, taken = {}, {key: [] for key in models}
-    with torch.inference_mode():
-        for key, model in models.items():
-            model(ids)
-            start = time.perf_counter()
-            model(ids)
-            calls[key] = max(1, round(LEAST_SECONDS / (time.perf_counter() - start)))
-        for _ in range(ROUNDS):
-            for key, model in models.items():
-                start = time.perf_counter()
-                for _ in range(calls[key]):
-                    model(ids)
-                taken[key].append(1000 * (time.perf_counter() - start) / calls[key])
-    return {key: statistics.median(times) for key, times in taken.items()}
+def _fresh(architecture: Mapping[str, Any]) -> nn.Module:
+    kind = import_module(architecture["module"])
+    for part in architecture["class"].split("."):
+        kind = getattr(kind, part)
+    return kind(kind.config_class.from_dict(dict(architecture["config"]))).float().eval()
+
+
+def _shape(model: nn.Module, name: str) -> tuple[int, ...]:
+    return tuple(model.get_submodule(absolute_name(model, name)).weight.shape)
+
+
+def _highest(spec: WeightSpec) -> WeightSpec:
+    if spec.nested:
+        return spec
+    bits = max(spec.candidates)
+    return replace(spec, candidates=(bits,), bits=(bits,) * spec.layout.count, gate="fixed", gate_options={})
+
+
+def _check_length(model: nn.Module, tokens: int) -> None:
+    """Tables of positions end somewhere; some begin after the padding id."""
+    tables = [module for name, module in model.named_modules() if name.endswith("embeddings.position_embeddings")]
+    starts = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
+    longest = min((len(table.weight) - start for table, start in zip(tables, starts)), default=tokens)
+    if tokens > longest:
+        raise BudgetError(f"a budget in ms is for an input of 1 x 128 unless it says another, and this model reads at "
+                          f"most {longest} tokens: name batch and tokens, such as '8ms@1x{longest}'")  # fmt: skip

@@ -22,6 +22,7 @@ from .checks import (
     parameter_shapes,
     without_new_projections,
 )
+from .latency import is_latency, join_heads
 from .shapes import apply_shapes
 from .skeleton import build_packed
 
@@ -71,6 +72,8 @@ class MPQHfQuantizer(HfQuantizer):
         config = self.quantization_config
         if config.activation == "fixed" and not self.pre_quantized:
             raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+        if is_latency(config.budget) and not self.pre_quantized:
+            join_heads(config, model)
         space = config.resolve(model)
         if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
             space = without_new_projections(space, model, files)

@@ -62,8 +62,9 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:
-    """The model's config without its quantization."""
-    return {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    """Where the model's class is found, and its config without its quantization."""
+    config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    return {"module": type(model).__module__, "class": type(model).__qualname__, "config": config}
 
 
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:

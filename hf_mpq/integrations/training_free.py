@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
-from ..cost import COSTS, budget_cost
+from ..cost import COSTS, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
@@ -44,6 +44,7 @@ class TrainingFree:
 
     Attributes:
         space: what may be chosen.
+        latencies: what budgets in ms are measured by; None measures this machine, once.
         seconds: wall time spent in each step so far.
     """
 
@@ -63,6 +64,7 @@ class TrainingFree:
             self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule].parts)}  # budgets have room for it
         self.space = self.config.resolve(model)
         self.cost = COSTS["size"](self.space)
+        self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}
         self._reference: float | None = None
         self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
@@ -96,11 +98,11 @@ class TrainingFree:
 
     def assignment(self, budget: Budget | str) -> Assignment:
         """The allocator's assignment for a budget."""
+        cost, limit = budget_cost(self.space, budget, self.latencies)
         scores = self.scores() if self.uses_scores else None
         with self._timed("allocation"):
             allocate = ALLOCATORS[self.choice.allocator]
             options = self.choice.allocator_options
-            cost, limit = budget_cost(self.space, budget)
             return allocate(self.space, cost, limit, scores, self.damage, progress=self.progress, **options)
 
     def everywhere(self, bits: int | None = None) -> Assignment:

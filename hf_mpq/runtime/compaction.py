@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..core import Link, RowBlock, applies
+from ..core import Link, RowBlock, applies, scores_of
 from ..nn import PackedLinear, family_of, relative_name
 
 
@@ -69,22 +69,22 @@ def compact(model: nn.Module) -> nn.Module:
         raise ValueError("compact needs a packed model: call hf_mpq.pack(model) first")
     if family is None:
         raise ValueError(f"models of type {model.config.model_type!r} cannot be compacted: their links are not known")
-    keep = {name: _Kept(layer) for name, layer in layers.items()}
+    keep = {name: Kept(layer) for name, layer in layers.items()}
     layouts = {name: layer.stored.layout for name, layer in layers.items()}
     links = [link for link in family.links(model) if applies(link, layouts)]
     for link in links:
         if link.kind in ("pointwise", "gated"):
-            _drop_rows(link, keep, layers[link.consumer])
+            drop_rows(link, _read_columns(layers[link.consumer]), keep)
     heads = _heads_to_drop(links, layers) if family.removable_heads else {}
     for link in links:
         if link.kind == "value" and link.blocks[0] in heads:
-            _drop_heads(link, heads, keep)
-    _replace(model, layers, keep)
-    _tell_attention(model, family, heads)
+            drop_heads(link, heads, keep)
+    replace_layers(model, layers, keep)
+    tell_attention(model, family, heads)
     return model
 
 
-class _Kept:
+class Kept:
     """Masks of the rows and columns of one layer that stay."""
 
     def __init__(self, layer: PackedLinear):
@@ -97,10 +97,15 @@ class _Kept:
         return bool(self.rows.all() and self.columns.all())
 
 
-def _drop_rows(link: Link, keep: dict[str, _Kept], consumer: PackedLinear) -> None:
-    """Rows whose column nobody reads."""
+def _read_columns(consumer: PackedLinear) -> Tensor:
+    """Columns that are read, at least one, `(in,)` bool."""
     live = consumer.column_flags().clone()
     live[0] |= not live.any()
+    return live
+
+
+def drop_rows(link: Link, live: Tensor, keep: dict[str, Kept]) -> None:
+    """Keep only the `live` `(rows,)` of a feed-forward link."""
     for block in link.blocks:
         keep[block.name].rows[block.start : block.start + block.count] &= live
     keep[link.consumer].columns &= live
@@ -122,7 +127,7 @@ def _heads_to_drop(links: list[Link], layers: Mapping[str, PackedLinear]) -> dic
     scores = [link for link in links if link.kind == "scores"]
     found = {}
     for value in (link for link in links if link.kind == "value"):
-        partner = next((link for link in scores if _same_layer(link, value)), None)
+        partner = scores_of(value, scores)
         if partner is None:
             continue
         blocks = (*partner.blocks, value.blocks[0])
@@ -134,12 +139,8 @@ def _heads_to_drop(links: list[Link], layers: Mapping[str, PackedLinear]) -> dic
     return found
 
 
-def _same_layer(scores: Link, value: Link) -> bool:
-    key, other = scores.blocks[1].name, value.blocks[0].name
-    return key == other or key.rpartition(".")[0] == other.rpartition(".")[0]
-
-
-def _drop_heads(value: Link, heads: dict, keep: dict[str, _Kept]) -> None:
+def drop_heads(value: Link, heads: dict, keep: dict[str, Kept]) -> None:
+    """Take the heads of a value link out of its matrices; `heads` as of `_heads_to_drop`."""
     partner, silent = heads[value.blocks[0]]
     for block in (*partner.blocks, value.blocks[0]):
         rows = (~silent).repeat_interleave(block.count // value.heads)
@@ -147,14 +148,14 @@ def _drop_heads(value: Link, heads: dict, keep: dict[str, _Kept]) -> None:
     keep[value.consumer].columns &= (~silent).repeat_interleave(value.blocks[0].count // value.heads)
 
 
-def _replace(model: nn.Module, layers: Mapping[str, PackedLinear], keep: Mapping[str, _Kept]) -> None:
+def replace_layers(model: nn.Module, layers: Mapping[str, PackedLinear], keep: Mapping[str, Kept]) -> None:
     names = {id(module): name for name, module in model.named_modules()}
     for name, layer in layers.items():
         if not keep[name].whole:
             model.set_submodule(names[id(layer)], CompactLinear.of(layer, keep[name].rows, keep[name].columns))
 
 
-def _tell_attention(model: nn.Module, family, heads: dict) -> None:
+def tell_attention(model: nn.Module, family, heads: dict) -> None:
     """Attention modules count their heads themselves."""
     modules = {relative_name(model, name): module for name, module in model.named_modules()}
     for block, (_, silent) in heads.items():

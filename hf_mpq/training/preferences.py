@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core import Assignment, MethodSpec
+from ..cost import LatencyTable
 from ..integrations import MPQConfig
 from ..integrations.compress import DEFAULT
 from ..integrations.training_free import TrainingFree
@@ -24,15 +25,18 @@ class Preferences:
         config: with the candidates and the budget.
         method: its scorer and allocator, the default ones where it has none.
         batches: calibration inputs.
+        latencies: what a budget in ms is measured by.
         first: runs a function in the main process before the others go on.
     """
 
     def __init__(self, folder: str | Path, model: nn.Module, config: MPQConfig, method: MethodSpec,
-                 batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None]):  # fmt: skip
+                 batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None],
+                 latencies: LatencyTable | None = None):  # fmt: skip
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
         self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget
         self._engine = TrainingFree(model, config, choice, batches, progress=True)
+        self._engine.latencies = latencies
 
     def scores(self) -> dict[str, Tensor]:
         """How much each choice hurts, `(groups, candidates)` for each matrix."""

@@ -1,6 +1,7 @@
 """The trainer that users see: a run in stages, each an ordinary Trainer."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,11 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils.generic import find_labels
 
 from ..core import Assignment, StageSpec
-from ..cost import budget_cost
+from ..cost import LatencyTable, budget_cost
 from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.float_copy import float_copy
+from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
@@ -31,6 +33,8 @@ from .selection import select
 from .stage_module import StageModule
 from .stage_trainer import StageTrainer
 from .students import MODEL, START, Students, is_open
+
+LATENCIES = "latencies.json"
 
 
 class MPQTrainer(Trainer):
@@ -87,6 +91,7 @@ class MPQTrainer(Trainer):
             BudgetError: when nothing meets the budget.
         """
         record = self._record(resume_from_checkpoint)
+        self._latencies = self._measured()
         previous, results = None, []
         for number, stage in enumerate(self.plan, 1):
             if not record.finished(stage.name):
@@ -144,6 +149,20 @@ class MPQTrainer(Trainer):
             function()
         self.accelerator.wait_for_everyone()
 
+    def _measured(self) -> LatencyTable | None:
+        """What a budget in ms is measured by: one measurement for all processes, kept with the run."""
+        if not is_latency(self._config.budget):
+            return None
+        file = Path(self.args.output_dir) / LATENCIES
+
+        def measure() -> None:
+            if not file.exists():
+                cost, _ = budget_cost(self._config.resolve(self.model), self._config.budget)
+                file.write_text(json.dumps(cost.latencies.to_dict(), indent=1))
+
+        self._in_main_first(measure)
+        return LatencyTable.from_dict(json.loads(file.read_text()))
+
     # One stage
 
     def _run_stage(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> None:
@@ -191,7 +210,7 @@ class MPQTrainer(Trainer):
         if stage.strategy is None:
             return None
         space = student.config.quantization_config.resolve(student)
-        cost, limit = budget_cost(space, self._config.budget)
+        cost, limit = budget_cost(space, self._config.budget, self._latencies)
         return STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
@@ -217,7 +236,8 @@ class MPQTrainer(Trainer):
         if candidates["search"] == candidates["training-free"] or self._config.budget is None:
             return found
         self._say("selection: a short training of the searched and of the training-free assignment")
-        rows, kept = split_rows(self.train_dataset, self.args.selection_examples, self.args.seed)
+        rest, _ = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)  # no row that scored
+        rows, kept = split_rows(rest, self.args.selection_examples, self.args.seed)
         batches = batches_of(kept, self.model, self.args.per_device_train_batch_size, self.args.selection_examples)
 
         def trial(assignment: Assignment) -> float:
@@ -248,7 +268,7 @@ class MPQTrainer(Trainer):
     @cached_property
     def _preferences(self) -> Preferences:
         return Preferences(self.args.output_dir, float_copy(self.students.loaded()).to(self.args.device), self._config,
-                           self.method, self._calibration, self._in_main_first)  # fmt: skip
+                           self.method, self._calibration, self._in_main_first, self._latencies)  # fmt: skip
 
     @cached_property
     def _calibration(self) -> list[Mapping]:

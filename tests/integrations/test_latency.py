@@ -1,170 +1,173 @@
-"""Budgets in milliseconds."""
+"""Budgets in milliseconds, from the words of a config to a model."""
 
 import json
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 import hf_mpq
-from hf_mpq.core import Assignment, BudgetError, MatrixAssignment, Usage
+from hf_mpq import Budget, MPQConfig
+from hf_mpq.core import BudgetError
 from hf_mpq.cost import Latency, LatencyTable
-from hf_mpq.integrations import latency
-from hf_mpq.nn import family_of
-from hf_mpq.search import ALLOCATORS
+from hf_mpq.integrations import latency, latency_table
+from hf_mpq.runtime import timing
 from tests.tiny import tiny_batch, tiny_model
-from tests.training.runs import collate, sentences
+from tests.training.runs import quantized, trainer
 
-TABLE = LatencyTable(10.0, ((1.0, 6.0), (28.0, 7.0), (56.0, 10.0)), ((1.0, 7.0), (4.0, 10.0)), 2)
-HEADS = {rf"(.*)\.attention\.self\.{name}$": {"bits": [0, 8], "groups": "head", "tie": r"\1"}
-         for name in ("query", "key", "value")}  # fmt: skip
-RULES = {**HEADS, r"\.intermediate\.dense$": {"bits": [0, 4, 8]}}
+TABLE = LatencyTable(10.0, 8.0, ((1.0, 6.0), (28.0, 7.0), (56.0, 10.0)), ((1.0, 7.0), (4.0, 10.0)), 2)
+BITS = (0, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch, tmp_path):
-    """A cache of its own for each test, and short measurements."""
-    monkeypatch.setenv("HF_MPQ_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(latency, "ROUNDS", 3)
-    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.001)
-    latency._known.cache_clear()
+def _quick(monkeypatch, cache):
+    """One cache for these tests, and short measurements."""
+    monkeypatch.setenv("HF_MPQ_CACHE", str(cache))
+    monkeypatch.setattr(timing, "SECONDS", 0.02)
+    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.002)
 
 
-def space_of(family="bert", **fields):
-    return hf_mpq.MPQConfig(**{"bits": 8, "rules": RULES, **fields}).resolve(tiny_model(family))
+@pytest.fixture
+def measured(monkeypatch):
+    """What is asked to be measured, and answered by `TABLE`."""
+    asked = []
+    monkeypatch.setattr("hf_mpq.cost.latency._measure", [lambda *given: asked.append(given[1:]) or TABLE])
+    return asked
 
 
-def assignment(space, rows=56, heads=4):
-    """So many rows and heads of every layer left."""
-    matrices = {}
-    for name, spec in space.weights.items():
-        left = heads if name.endswith(("query", "key", "value")) else rows if "intermediate" in name else None
-        count = spec.layout.count
-        matrices[name] = MatrixAssignment(spec.bits or (8,) * left + (0,) * (count - left))
-    return Assignment(matrices)
+def cost_of(model, table=TABLE):
+    return Latency(model.config.quantization_config.resolve(model), table=table).of(hf_mpq.assignment_of(model))
 
 
-def test_measured_points_are_hit_and_what_lies_between_is_between():
-    space = space_of()
-    cost = Latency(space, table=TABLE)
-    assert cost.of(assignment(space)) == pytest.approx(10.0)
-    assert cost.of(assignment(space, rows=28)) == pytest.approx(7.0)
-    assert cost.of(assignment(space, rows=42)) == pytest.approx(8.5)
-    assert cost.of(assignment(space, heads=1)) == pytest.approx(7.0)
-    assert cost.of(assignment(space, rows=28, heads=2)) == pytest.approx(10 - 3 - 2)
+def compressed(budget, config=None, **options):
+    return hf_mpq.compress(tiny_model("bert"), budget, [tiny_batch()], config, rounding="nearest", progress=False,
+                           **options)  # fmt: skip
 
 
-def test_only_whole_heads_save_time():
-    space = space_of()
-    whole = assignment(space)
-    query = "encoder.layer.0.attention.self.query"
-    without = {**whole.matrices, query: MatrixAssignment((0, 8, 8, 8))}
-    assert Latency(space, table=TABLE).of(Assignment(without)) == pytest.approx(10.0)
+@pytest.mark.parametrize("config", [None, MPQConfig(bits=BITS), MPQConfig(bits=BITS, groups=8)], ids=str)
+def test_compress_takes_milliseconds(measured, config):
+    small = compressed("7ms@2x16", config)
+    assert measured == [(2, 16)]
+    assert 6 < cost_of(small) <= 7
+    left = hf_mpq.prepare(hf_mpq.pack(small), "cpu-float").bert.encoder.layer
+    assert min(layer.intermediate.dense.out_features for layer in left) < 56
+    assert all(layer.attention.self.query.out_features % 8 == 0 for layer in left)
 
 
-@pytest.mark.parametrize("rows, heads", [(56, 4), (28, 4), (13, 3), (1, 1)])
-def test_expectation_of_a_choice_is_its_cost(rows, heads):
-    space = space_of()
-    cost, chosen = Latency(space, table=TABLE), assignment(space, rows, heads)
-    usages = {}
-    for name, spec in space.weights.items():
-        if spec.bits is None:
-            bits = torch.tensor(chosen.matrices[name].bits)
-            shares = torch.stack([(bits == one).double() for one in spec.candidates], dim=1)
-            usages[name] = Usage(bits.double(), (bits > 0).double(), probabilities=shares)
-    assert float(cost.expected(usages)) == pytest.approx(cost.of(chosen))
+def test_heads_are_one_choice_where_they_can_go(measured):
+    found = hf_mpq.assignment_of(compressed("6ms", MPQConfig(bits=BITS)))
+    bits = {name: one.bits for name, one in found.matrices.items()}
+    for layer in (0, 1):
+        parts = [bits[f"encoder.layer.{layer}.attention.self.{part}"] for part in ("query", "key", "value")]
+        assert len(parts[0]) == 4 and parts[0] == parts[1] == parts[2]
+    assert any(0 in bits[f"encoder.layer.{layer}.attention.self.query"] for layer in (0, 1))
+    other = compressed("6ms", MPQConfig(bits=BITS, rules={"self": {"groups": 2}}))
+    assert len(hf_mpq.assignment_of(other).matrices["encoder.layer.0.attention.self.query"].bits) == 2, "rules win"
+    assert not quantized(None, bits=(2, 4), budget="20ms").config.quantization_config.rules
 
 
-def test_gates_feel_it():
-    space = space_of()
-    keeps = {name: torch.full((spec.layout.count,), 0.8, dtype=torch.float64, requires_grad=True)
-             for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
-    usages = {name: Usage(8 * keep, keep) for name, keep in keeps.items()}
-    total = Latency(space, table=TABLE).expected(usages)
-    total.backward()
-    assert 6 < float(total.detach()) < 10
-    assert all((keep.grad > 0).all() for name, keep in keeps.items() if "intermediate" in name)
-    assert sum(float(keep.grad.sum()) for name, keep in keeps.items() if "self" in name) > 0
+def test_heads_are_one_choice_in_loaded_models_too(tmp_path):
+    tiny_model("bert").save_pretrained(tmp_path / "float")
+    kind, config = type(tiny_model("bert")), MPQConfig(bits=BITS, budget="9ms", method="mpq")
+    model = kind.from_pretrained(tmp_path / "float", quantization_config=config)
+    assert model.bert.encoder.layer[0].attention.self.key.program.layout.count == 4
+    model.save_pretrained(tmp_path / "trainable")
+    again = kind.from_pretrained(tmp_path / "trainable")
+    assert again.config.quantization_config.rules == model.config.quantization_config.rules
+    assert len(again.config.quantization_config.rules) == 3
 
 
-@pytest.mark.parametrize("allocator", ["lagrangian", "greedy", "milp"])
-def test_allocations_meet_it(allocator):
-    space = space_of()
-    scores = {name: torch.rand(spec.layout.count, len(spec.candidates), dtype=torch.float64).sort(1, True).values
-              for name, spec in space.weights.items()}  # fmt: skip
-    cost = Latency(space, table=TABLE)
-    found = ALLOCATORS[allocator](space, cost, 7.5, scores)
-    assert cost.of(found) <= 7.5
-    with pytest.raises(BudgetError, match=r"smallest possible is .* ms"):
-        ALLOCATORS[allocator](space, cost, 0.5, scores)
+def test_what_cannot_be_met_says_why(measured):
+    with pytest.raises(BudgetError, match=r"smallest possible is 3 ms"):
+        compressed("1ms", MPQConfig(bits=BITS))
+    with pytest.raises(BudgetError, match=r"takes 10 ms.*put 0 among the bits"):
+        compressed("8ms", MPQConfig(bits=(2, 4, 8)))
 
 
-def test_a_machine_is_measured_once(monkeypatch, tmp_path):
-    calls, measure = [], latency.measure_latencies
-    monkeypatch.setattr(latency, "measure_latencies", lambda *given: calls.append(given) or measure(*given))
-    architecture = tiny_model("bert").config.to_dict()
-    first = latency.latency_table(architecture, 1, 8)
-    assert latency.latency_table(architecture, 1, 8) is first
-    latency._known.cache_clear()
-    assert latency.latency_table({**architecture, "id2label": {0: "other"}}, 1, 8) == first
-    assert len(calls) == 1
-    latency.latency_table(architecture, 2, 8)
-    assert len(calls) == 2
-    files = sorted((tmp_path / "cache").iterdir())
-    assert len(files) == 2 and json.loads(files[0].read_text())["threads"] == torch.get_num_threads()
-    for file in files:
-        file.write_text("{")
-    latency._known.cache_clear()
-    latency.latency_table(architecture, 1, 8)
-    assert len(calls) == 3
-    monkeypatch.setattr(latency, "fingerprint", lambda: "another CPU")
-    latency._known.cache_clear()
-    latency.latency_table(architecture, 1, 8)
-    assert len(calls) == 4
+def test_budgets_of_several_kinds_share_their_scores(measured):
+    fast, small = compressed(["8ms", "0.3x"], MPQConfig(bits=BITS, groups=8))
+    assert cost_of(fast) <= 8 and hf_mpq.size_report(small).ratio <= 0.3
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "distilbert", "modernbert", "mpnet", "deberta-v2"])
-def test_every_family_can_be_measured(family):
-    model = tiny_model(family)
-    table = latency.measure_latencies(model.config.to_dict(), 1, 8)
-    assert table.whole > 0 and table.rows[-1][0] == 56
-    assert table.layers == 2
-    assert len(table.heads) == (4 if family_of(model).removable_heads else 2)
+@pytest.mark.parametrize("family, longest", [("bert", 40), ("roberta", 38), ("distilbert", 40)])
+def test_a_model_may_read_less_than_128_tokens(family, longest):
+    space = MPQConfig(bits=BITS).resolve(tiny_model(family))
+    with pytest.raises(BudgetError, match=rf"at most {longest} tokens.*8ms@1x{longest}"):
+        latency_table(space, 1, longest + 1)
+    assert latency_table(space, 1, longest).whole > 0
 
 
-def test_compress_takes_milliseconds(monkeypatch):
-    monkeypatch.setattr(hf_mpq.cost.latency, "_measure", [lambda *given: TABLE])
+def test_a_family_must_be_known():
+    with pytest.raises(BudgetError, match="known family"):
+        Latency(MPQConfig(bits=BITS).resolve(_unknown()))
+
+
+def _unknown():
     model = tiny_model("bert")
-    small = hf_mpq.compress(model, "7ms", [tiny_batch()], rounding="nearest")
-    cost = Latency(small.config.quantization_config.resolve(small), table=TABLE)
-    assert cost.of(hf_mpq.assignment_of(small)) <= 7.0
-    packed = hf_mpq.runtime.compact(hf_mpq.pack(small))
-    left = [layer.intermediate.dense.out_features for layer in packed.bert.encoder.layer]
-    assert min(left) < 56
-    with pytest.raises(BudgetError, match="smallest possible"):
-        hf_mpq.compress(model, "1ms", [tiny_batch()])
+    model.config.model_type = "something-else"
+    return model
 
 
-def test_training_takes_milliseconds(monkeypatch, tmp_path):
-    monkeypatch.setattr(hf_mpq.cost.latency, "_measure", [lambda *given: TABLE])
-    config = hf_mpq.MPQConfig(method="mpq", bits=8, rules=RULES, budget="8ms@2x16")
-    model = hf_mpq.quantize(tiny_model("bert"), config)
-    arguments = hf_mpq.MPQTrainingArguments(str(tmp_path), max_steps=8, use_cpu=True, report_to="none",
-                                            per_device_train_batch_size=8, disable_tqdm=True)  # fmt: skip
-    trainer = hf_mpq.MPQTrainer(model, arguments, train_dataset=sentences(32), data_collator=collate)
-    trainer.train()
-    space = trainer.model.config.quantization_config.resolve(trainer.model)
-    assert Latency(space, table=TABLE).of(hf_mpq.assignment_of(trainer.model)) <= 8.0
+def test_what_runs_is_what_is_measured(monkeypatch):
+    """Inputs, head and shapes are the model's own; what may be chosen makes no difference."""
+    made = []
+    monkeypatch.setattr(latency, "measure_latencies", lambda model, *given: made.append(model) or TABLE)
+
+    def measure(head="sequence", tokens=11, **fields):
+        latency_table(MPQConfig(**{"bits": BITS, **fields}).resolve(tiny_model("bert", head)), 1, tokens)
+        return len(made)
+
+    assert measure() == 1
+    assert measure(bits=(2, 8), groups=8, budget="8ms") == 1
+    assert measure(head="masked") == 2 and type(made[-1]).__name__ == "BertForMaskedLM"
+    assert measure(activation_bits=None) == 3 and made[-1].bert.pooler.dense.input_quantizer is None
+    assert measure(activation="static") == 4
+    assert measure(tokens=12) == 5
 
 
-def test_budgets_name_their_shape():
-    assert hf_mpq.Budget.parse("8ms") == hf_mpq.Budget(8.0, "latency")
-    assert hf_mpq.Budget.parse("40ms@8x64") == hf_mpq.Budget(40.0, "latency", "model", 8, 64)
-    for wrong in ("12MB@1x8", "8ms@0x8"):
-        with pytest.raises(BudgetError, match="8ms@1x128"):
-            hf_mpq.Budget.parse(wrong)
+def test_training_takes_milliseconds(measured, tmp_path):
+    model = quantized("mpq", bits=BITS, budget="8ms@2x16")
+    run = trainer(model, tmp_path, num_train_epochs=1, selection_examples=0)
+    run.train()
+    assert cost_of(run.model) <= 8
+    run.save_packed(tmp_path / "packed")
+    packed = type(model).from_pretrained(tmp_path / "packed")
+    assert hf_mpq.prepare(packed)(**tiny_batch()).logits.shape == (3, 2)
 
 
-def test_an_interpolation_is_straight():
-    x = torch.tensor([1.0, 14.5, 28.0, 42.0, 56.0], dtype=torch.float64)
-    assert_close(TABLE.row_milliseconds(x) * 2 + 10, torch.tensor([6.0, 6.5, 7.0, 8.5, 10.0], dtype=torch.float64))
+def test_a_run_keeps_its_table(measured, tmp_path):
+    """A resumed run, or another process of it, is measured by the table that the run began with."""
+    options = {"num_train_epochs": 1, "selection_examples": 0}
+    trainer(quantized("mpq", bits=BITS, budget="8ms@2x16"), tmp_path, **options).train()
+    assert LatencyTable.from_dict(json.loads((tmp_path / "latencies.json").read_text())) == TABLE
+    again = trainer(quantized("mpq", bits=BITS, budget="8ms@2x16"), tmp_path, **options)
+    again.train(resume_from_checkpoint=True)
+    assert measured == [(2, 16)] and cost_of(again.model) <= 8
+
+
+@pytest.mark.parametrize("mode", ["without training", "trained"])
+def test_a_real_table_leads_to_a_model(mode, tmp_path):
+    config = MPQConfig(bits=BITS, method="mpq" if mode == "trained" else None)
+    table = latency_table(config.resolve(tiny_model("bert")), 4, 32)
+    budget = f"{(table.whole + table.rows[0][1]) / 2:.6f}ms@4x32"
+    if mode == "trained":
+        run = trainer(quantized("mpq", bits=BITS, budget=budget), tmp_path, num_train_epochs=1)
+        run.train()
+        model = run.model
+    else:
+        model = compressed(budget, config)
+    assert cost_of(model, table) <= Budget.parse(budget).amount < table.whole
+    assert hf_mpq.prepare(hf_mpq.pack(model.cpu()))(**tiny_batch()).logits.isfinite().all()
+
+
+def test_open_gates_are_fixed_within_it(measured):
+    model = quantized(None, bits=BITS, budget="7ms")
+    for _, layer in hf_mpq.nn.walk.matrices(model):
+        if layer.program.gate.searching:
+            torch.nn.init.normal_(layer.program.gate.logits)
+    assert cost_of(hf_mpq.fix(model)) <= 7
+    assert measured == [(1, 128)]

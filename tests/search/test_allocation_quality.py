@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from hf_mpq.core import ActivationSpec, BudgetError, PrecisionSpace
-from hf_mpq.cost import COSTS, AverageBits, BitOperations, StoredSize
+from hf_mpq.cost import COSTS, AverageBits, BitOperations, LatencyTable, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
 from hf_mpq.search.allocators.units import Units
 
+TABLE = LatencyTable(10.0, 8.0, ((1, 6.0), (96, 10.0)), ((1, 7.0), (4, 10.0)), 1)
 SIZES = {"0 to 4": (0, 2, 4), "2 to 8": (2, 3, 4, 8)}
 
 
@@ -48,7 +49,8 @@ def test_the_costs_inside_are_those_of_the_assignment(name, make_space, make_sco
     weights["fixed"] = replace(space.weights["beside"], bits=(0, 0, 2, 4, 8), role="embedding", candidates=(0, 2, 4, 8))
     weights = {name: replace(spec, activation=ActivationSpec()) for name, spec in weights.items()}
     space = replace(space, weights=weights)
-    cost, units, random = COSTS[name](space), Units(space, make_scores(space)), np.random.default_rng(0)
+    options = {"table": TABLE} if name == "latency" else {}
+    cost, units, random = COSTS[name](space, **options), Units(space, make_scores(space)), np.random.default_rng(0)
     for _ in range(20):
         choice = random.integers(0, 4, len(units.score))
         choice[random.random(len(choice)) < 0.3] = 0

@@ -169,7 +169,7 @@ def test_a_space_without_open_choices(make_space):
 
 @pytest.mark.parametrize("budget, message", [
     ("100b", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
-    ("8ms", "latency table"),
+    ("8ms", "this machine's latency"),
     ("a lot", "cannot read"),
 ])  # fmt: skip
 def test_budgets_that_cannot_be_met(make_space, make_scores, budget, message):

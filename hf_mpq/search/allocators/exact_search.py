@@ -52,13 +52,15 @@ class ExactSearch:
         """The best knapsack solution whose exact cost keeps the limit, and that cost.
 
         The exact cost is the knapsack's plus a correction that depends on the choice; the correction of one round sets
-        the knapsack's limit of the next, inside the bracket of limits known to be kept and exceeded.
+        the knapsack's limit of the next, inside the bracket of limits known to be kept and exceeded; further away each
+        time that it changes nothing.
         """
         best = self.knapsack.cheapest
         best_spent = spent = self.smallest()
         low, high, inside = self.knapsack.total_cost(best), np.inf, self.knapsack.total_cost(best)
+        reach = 1
         for _ in range(rounds):
-            target = inside + self.limit - spent
+            target = inside + reach * (self.limit - spent)
             if not low < target < high:
                 target = (low + high) / 2
             if not np.isfinite(target):
@@ -66,8 +68,9 @@ class ExactSearch:
             choice = self.knapsack.solve(target)
             inside, spent = self.knapsack.total_cost(choice), self.spent(choice)
             if spent > self.limit:
-                high = min(high, inside)
+                high, reach = min(high, inside), 1
                 continue
+            reach = 1 if inside > low else 2 * reach
             low = max(low, inside)
             if self.knapsack.total_score(choice) <= self.knapsack.total_score(best):
                 best, best_spent = choice, spent

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel
@@ -73,8 +74,17 @@ def _steps(search: ExactSearch, upwards: bool) -> tuple[Choice, Choice, Choice]:
 def _ladders(search: ExactSearch) -> tuple[Choice, Array, Array]:
     """Choices of each unit from cheap to dear, their cost and score, each `(units, choices)`; infinite padding last."""
     knapsack = search.knapsack
-    ladder = np.argsort(knapsack.cost, axis=1, kind="stable")
-    return ladder, np.take_along_axis(knapsack.cost, ladder, 1), np.take_along_axis(knapsack.score, ladder, 1)
+    worse = _worse_for_the_same(knapsack.cost, knapsack.score)
+    cost, score = (np.where(worse, np.inf, table) for table in (knapsack.cost, knapsack.score))
+    ladder = np.argsort(cost, axis=1, kind="stable")
+    return ladder, np.take_along_axis(cost, ladder, 1), np.take_along_axis(score, ladder, 1)
+
+
+def _worse_for_the_same(cost: Array, score: Array) -> NDArray[np.bool_]:
+    """Choices beside which another costs the same and is better: a step to them gives up something for nothing."""
+    same, better = cost[:, :, None] == cost[:, None], score[:, None] < score[:, :, None]
+    alike = score[:, None] == score[:, :, None]
+    return (same & (better | alike & np.triu(np.ones(same.shape[1:], bool), 1))).any(axis=2)
 
 
 def _to_front(ladder: Choice, cost: Array, score: Array) -> tuple[Choice, Array, Array]:

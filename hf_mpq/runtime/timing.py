@@ -1,0 +1,107 @@
+"""How long a model takes here, whole and with fewer rows and heads: the table behind budgets in milliseconds."""
+
+import copy
+import statistics
+import time
+from collections.abc import Mapping
+
+import torch
+from scipy.optimize import isotonic_regression
+from torch import Tensor, nn
+
+from ..cost import LatencyTable
+from ..nn import absolute_name, family_of
+from .prepare import prepare
+from .shrinking import dense_shape, shrunk
+
+SHARES = (0.75, 0.5, 0.25, 0.125, 0.0)
+"""Of the feed-forward rows, and of the heads, that are left; at least one."""
+SECONDS, LEAST_SECONDS = 1.5, 0.02
+"""For each of them, and for one turn."""
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 25
+
+
+def measure_latencies(model: nn.Module, batch: int, tokens: int, backend: str = "auto") -> LatencyTable:
+    """Time a packed model, and copies with fewer rows or heads in every layer. Each copy takes turns with the whole
+    model, and their ratio counts, so that a machine that gets slower meanwhile does little harm.
+
+    Args:
+        model: packed, unpruned, of a known family, on the CPU; left as it is.
+        batch, tokens: of the input.
+        backend: as of `prepare`.
+    """
+    inputs = example(model, batch, tokens)
+    whole = prepare(copy.deepcopy(model), backend)
+    rows, heads = dense_shape(model)
+    shares, taken = {"rows": {rows: 1.0}, "heads": {heads: 1.0}}, []
+    for what, full in (("rows", rows), ("heads", heads)):
+        for count in sorted({max(round(share * full), 1) for share in SHARES} - {full}) if full else ():
+            own, other = _in_turn(whole, prepare(shrunk(model, **{what: count}), backend), inputs)
+            shares[what][count] = undisturbed(other) / undisturbed(own)
+            taken += own
+    share, layers = _inside_layers(whole, inputs)
+    milliseconds = undisturbed(taken)
+    points = {what: _rising(found, milliseconds) for what, found in shares.items()}
+    return LatencyTable(milliseconds, milliseconds * share, points["rows"], points["heads"], layers)
+
+
+def example(model: nn.Module, batch: int, tokens: int) -> dict[str, Tensor]:
+    """Random ids, the same every time, and a mask that hides none."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (batch, tokens), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def undisturbed(times: list[float]) -> float:
+    """The lowest decile: other processes only add to what a pass takes."""
+    return statistics.quantiles(times, n=10)[0]
+
+
+@torch.inference_mode()
+def _in_turn(first: nn.Module, second: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[list[float], list[float]]:
+    """Milliseconds of passes of each, some in a row, in turn."""
+    each = max(_milliseconds(model, inputs, 1)[0] for model in (first, second)) / 1000
+    calls = max(1, round(LEAST_SECONDS / each))
+    rounds = min(max(round(SECONDS / (2 * (calls + 1) * each)), FEWEST_ROUNDS), MOST_ROUNDS)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for model, times in zip((first, second), taken):
+            times += _milliseconds(model, inputs, calls)
+    return taken
+
+
+def _milliseconds(model: nn.Module, inputs: Mapping[str, Tensor], calls: int) -> list[float]:
+    """Of each of some passes, after one that does not count: the first is slower."""
+    model(**inputs)
+    taken = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        model(**inputs)
+        taken.append(1000 * (time.perf_counter() - start))
+    return taken
+
+
+@torch.inference_mode()
+def _inside_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
+    """The share of a pass that is spent in encoder layers, and how many a pass runs."""
+    marks, shares, family = [], [], family_of(model)
+    layers = [model.get_submodule(absolute_name(model, prefix)) for prefix in family.layer_prefixes(model)]
+    hooks = [hook for layer in layers for hook in (
+        layer.register_forward_pre_hook(lambda *_: marks.append(-time.perf_counter())),
+        layer.register_forward_hook(lambda *_: marks.append(time.perf_counter())),
+    )]  # fmt: skip
+    for _ in range(FEWEST_ROUNDS + 1):
+        marks.clear()
+        start = time.perf_counter()
+        model(**inputs)
+        shares.append(sum(marks) / (time.perf_counter() - start))
+    for hook in hooks:
+        hook.remove()
+    return statistics.median(shares[1:]), len(marks) // 2
+
+
+def _rising(shares: Mapping[int, float], milliseconds: float) -> tuple[tuple[float, float], ...]:
+    """Points in order, their times made to rise: what goes down between two counts is noise."""
+    counts = sorted(shares)
+    rising = isotonic_regression([shares[count] for count in counts]).x
+    return tuple((float(count), float(milliseconds * share)) for count, share in zip(counts, rising))

@@ -1,0 +1,151 @@
+"""Tables measured on this machine: what is timed, and what is kept."""
+
+import copy
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+import hf_mpq
+from hf_mpq.cost import LatencyTable
+from hf_mpq.integrations.latency import unpruned
+from hf_mpq.nn import PackedLinear
+from hf_mpq.runtime import compact, machine, timing
+from hf_mpq.runtime.machine import remembered
+from hf_mpq.runtime.shrinking import dense_shape, shrunk
+from hf_mpq.runtime.timing import measure_latencies, undisturbed
+from tests.integrations.models import mixed_assignment
+from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+
+TABLE = LatencyTable(10.0, 8.0, ((1.0, 6.0), (56.0, 10.0)), ((1.0, 7.0), (4.0, 10.0)), 2)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    """A cache of its own for each test, and short measurements."""
+    monkeypatch.setenv("HF_MPQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timing, "SECONDS", 0.02)
+    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.002)
+
+
+def packed(family="bert", **fields):
+    config = hf_mpq.MPQConfig(**{"bits": 8, **fields})
+    return hf_mpq.pack(hf_mpq.quantize(tiny_model(family), config)).eval()
+
+
+def shapes(model):
+    return {name: (layer.out_features, layer.in_features) for name, layer in model.named_modules()
+            if isinstance(layer, PackedLinear)}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_copies_have_the_shapes_that_pruning_leaves(family):
+    """The same model with the last rows and heads pruned, folded and compacted."""
+    model, config = tiny_model(family), hf_mpq.MPQConfig(groups="channel")
+    space = config.resolve(model)
+    assignment = mixed_assignment(model, config, (8,)).to_dict()
+    for link in space.links:
+        left = 3 * link.blocks[0].count // link.heads if link.kind in ("value", "scores") else 20
+        for block in link.blocks:
+            bits = list(assignment["matrices"][block.name]["bits"])
+            bits[block.start + left : block.start + block.count] = [0] * (block.count - left)
+            assignment["matrices"][block.name]["bits"] = bits
+    config.assignment = assignment
+    pruned = compact(hf_mpq.pack(hf_mpq.quantize(model, config)))
+    whole = packed(family)
+    assert shapes(shrunk(whole, rows=20, heads=3)) == shapes(pruned)
+    assert shapes(shrunk(whole)) == shapes(whole)
+
+
+@pytest.mark.parametrize("family, backend", [("bert", "auto"), ("bert", "cpu-float"), ("bert", "reference"),
+                                             ("albert", "auto"), ("modernbert", "auto"), ("mpnet", "cpu-float")])
+def test_a_model_is_measured(family, backend):
+    model = packed(family)
+    before = outputs(model)
+    table = measure_latencies(model, 2, 9, backend)
+    rows, heads = dense_shape(model)
+    assert (rows, heads) == (56, 0 if family == "mpnet" else 4)
+    assert table.rows[0][0] == 1 and table.rows[-1][0] == rows and table.layers == 2
+    assert table.heads[-1][0] == heads and len(table.heads) == (1 if family == "mpnet" else 4)
+    assert 0 < table.encoder < table.whole
+    for points in (table.rows, table.heads):
+        assert all(low[0] < high[0] and low[1] <= high[1] for low, high in pairwise(points))
+    assert all(torch.equal(one, other) for one, other in zip(outputs(model), before)), "the model is left as it was"
+
+
+def test_larger_layers_take_longer():
+    model = tiny_model("bert", hidden_size=128, intermediate_size=2048)
+    model = hf_mpq.pack(hf_mpq.quantize(model, hf_mpq.MPQConfig(bits=8))).eval()
+    table = measure_latencies(model, 4, 32)
+    assert table.rows[0][1] < 0.8 * table.rows[-1][1] and table.heads[0][1] < table.heads[-1][1]
+
+
+def test_other_processes_do_not_count():
+    assert undisturbed([10.0] * 5 + [30.0, 50.0, 90.0] * 5) == 10
+
+
+def test_what_is_measured_is_the_model_of_the_space():
+    model = tiny_model("bert", "masked")
+    config = hf_mpq.MPQConfig(bits=(0, 2, 4), activation="static", rules={"output.dense": {"activation_bits": None}})
+    state = torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        made = unpruned(config.resolve(model), 2, 9)
+    assert torch.equal(torch.get_rng_state(), state)
+    config.assignment = mixed_assignment(model, config, (4,)).to_dict()
+    twin = hf_mpq.quantize(copy.deepcopy(model), config)
+    hf_mpq.nn.calibrate_activations(twin, [tiny_batch()])
+    twin = hf_mpq.pack(twin)
+    assert type(made) is type(twin) and shapes(made) == shapes(twin)
+    inputs = ({name: layer.input_quantizer and layer.input_quantizer.spec for name, layer in one.named_modules()
+               if isinstance(layer, PackedLinear)} for one in (made, twin))  # fmt: skip
+    assert next(inputs) == next(inputs)
+    assert hf_mpq.size_report(made).total_bytes > 0
+
+
+def count_measures(measured, times=1):
+    calls = []
+    for _ in range(times):
+        assert remembered(measured, lambda: calls.append(1) or TABLE) == TABLE
+    return len(calls)
+
+
+def test_a_machine_is_measured_once(tmp_path):
+    assert count_measures({"tokens": 8}, 3) == 1
+    assert count_measures({"tokens": 16}, 2) == 1
+    assert count_measures({"tokens": 8}) == 0
+    files = list((tmp_path / "cache").glob("*.json"))
+    content = json.loads(files[0].read_text())
+    assert len(files) == 2 and content["machine"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"table": {"whole": 1}}'])
+def test_a_damaged_file_is_measured_anew(tmp_path, text):
+    assert count_measures({"tokens": 8}) == 1
+    (file,) = (tmp_path / "cache").glob("*.json")
+    good = file.read_text()
+    file.write_text(text)
+    assert count_measures({"tokens": 8}, 2) == 1
+    assert file.read_text() == good
+
+
+def test_another_machine_is_measured_anew(monkeypatch):
+    assert count_measures({}) == 1
+    monkeypatch.setattr(machine, "_cpu_name", lambda: "another CPU")
+    assert count_measures({}, 2) == 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert count_measures({}, 2) == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_measurement_that_fails_leaves_nothing_behind(tmp_path):
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        remembered({}, fail)
+    assert not list((tmp_path / "cache").glob("*.json"))
+    assert count_measures({}) == 1
