@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-import transformers
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -17,6 +16,7 @@ from ..nn.embedding import MPQTiedLinear
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedMatrix, PackedTiedLinear
 from ..weights import ActivationQuantizer
+from .loading import loaded
 
 MIB = 2.0**20
 _ITEM_BYTES = {"float16": 2, "float32": 4}
@@ -121,10 +121,7 @@ def size_report(model: nn.Module | str | Path) -> SizeReport:
     Raises:
         OSError: when the folder holds no model.
     """
-    if isinstance(model, str | Path):
-        config = transformers.AutoConfig.from_pretrained(model)
-        architecture = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-        model = architecture.from_pretrained(model)
+    model = loaded(model)
     return SizeReport(tuple(_parts(model)), _stored_bytes(model))
 
 
