@@ -1,0 +1,159 @@
+"""The examination behind `hf-mpq doctor`."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import MISTAKES, UserError, one_line
+from .models import load_packed
+
+OK, NOTE, BROKEN = "ok", "note", "broken"
+PLAIN_LOADING = """
+import json, sys, transformers
+transformers.logging.set_verbosity_error()
+name = json.load(open(sys.argv[1] + "/config.json"))["architectures"][0]
+model, info = getattr(transformers, name).from_pretrained(sys.argv[1], output_loading_info=True)
+print(json.dumps([len(info["missing_keys"]), len(model.state_dict())]))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what, `"ok"`, `"note"` or `"broken"`, and in words."""
+
+    check: str
+    state: str
+    detail: str
+
+
+def examine(folder: Path, quick: bool = False) -> Iterator[Finding]:
+    """Everything from the config to what happens without the import; what cannot go on stops there."""
+    try:
+        config = _config(folder)
+        yield Finding("config", OK, f"{config['architectures'][0]}, quantized by hf_mpq, packed")
+        files = _files(folder)
+        yield Finding("files", OK, ", ".join(f"{file.name} ({file.stat().st_size / 1e6:.2f} MB)" for file in files))
+    except UserError as error:
+        yield Finding("folder", BROKEN, one_line(error))
+        return
+    yield _versions(config)
+    yield from _contents(folder, files)
+    yield _tokenizer(folder, config)
+    yield _card(folder)
+    if not quick:
+        yield _without_import(folder)
+
+
+def _config(folder: Path) -> dict:
+    """The content of config.json.
+
+    Raises:
+        UserError: it is not there, not JSON, or not that of a packed model.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError("there is no config.json: copy or download the folder again")
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"config.json is damaged ({one_line(error)}): copy or download it again") from error
+    described = config.get("quantization_config") or {}
+    if described.get("quant_method") != "mpq":
+        raise UserError("config.json says nothing of hf_mpq, so this is a float model or another library's: "
+                        "`hf-mpq compress` packs float models")  # fmt: skip
+    if described.get("storage") != "packed":
+        raise UserError("this is a checkpoint for training: hf_mpq.pack(model).save_pretrained(...) packs it")
+    return {"architectures": ["unknown class"], **config}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of the weights.
+
+    Raises:
+        UserError: one is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{', '.join(missing)} is missing: copy or download the folder again")
+    return [folder / name for name in names]
+
+
+def _versions(config: dict) -> Finding:
+    from importlib.metadata import version
+
+    made = config["quantization_config"].get("format_version", "unknown")
+    here = ", ".join(f"{name} {version(name)}" for name in ("hf_mpq", "transformers", "torch"))
+    writer = config.get("transformers_version", "of unknown version")
+    return Finding("versions", OK, f"packed format {made}, written by transformers {writer}; here {here}")
+
+
+def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
+    """Loading compares names, shapes and types with the config, and every packed tensor with its digest."""
+    import torch
+
+    from hf_mpq import size_report
+    from hf_mpq.format import read_headers, read_metadata
+    from hf_mpq.runtime.timing import example
+
+    try:
+        model = load_packed(folder)
+    except MISTAKES as error:
+        yield Finding("contents", BROKEN, one_line(error))
+        return
+    yield Finding("contents", OK, f"{len(read_headers(files))} tensors as config.json says; "
+                                  f"{len(read_metadata(files))} digests agree")  # fmt: skip
+    stored, report = sum(file.stat().st_size for file in files), size_report(model)
+    header = stored - report.total_bytes
+    yield Finding("size", OK, f"{report.total_bytes} bytes of tensors and {header} of header; {report.ratio:.3f} of "
+                              f"float32, {report.average_bits:.2f} bits per encoder weight")  # fmt: skip
+    with torch.inference_mode():
+        values = [value for value in model(**example(model, 1, 8)).values() if isinstance(value, torch.Tensor)]
+    finite = all(bool(value.isfinite().all()) for value in values)
+    yield Finding("answers", OK if finite else BROKEN, "a forward pass gives finite numbers" if finite else
+                  "a forward pass gives infinite numbers or NaN: pack the model again")  # fmt: skip
+
+
+def _tokenizer(folder: Path, config: dict) -> Finding:
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        return Finding("tokenizer", NOTE, "none in the folder: pipelines need tokenizer=...; save it there with "
+                                          "tokenizer.save_pretrained(folder)")  # fmt: skip
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        return Finding("tokenizer", BROKEN, f"it cannot be read ({one_line(error)}): save it again")
+    if len(tokenizer) > config.get("vocab_size", len(tokenizer)):
+        return Finding("tokenizer", BROKEN, f"it has {len(tokenizer)} tokens and the model {config['vocab_size']}: put "
+                                            f"the model's own tokenizer there")  # fmt: skip
+    return Finding("tokenizer", OK, f"{type(tokenizer).__name__} with {len(tokenizer)} tokens")
+
+
+def _card(folder: Path) -> Finding:
+    card = folder / "README.md"
+    if not card.is_file():
+        return Finding("card", NOTE, "no README.md: `hf-mpq push` writes one that tells readers to import hf_mpq")
+    if "import hf_mpq" not in card.read_text():
+        return Finding("card", NOTE, "README.md does not tell readers to `import hf_mpq` before loading: add it")
+    return Finding("card", OK, "README.md tells readers to `import hf_mpq` before loading")
+
+
+def _without_import(folder: Path) -> Finding:
+    """What transformers does with the folder when nobody imported hf_mpq, by trying it in a process of its own."""
+    command = [sys.executable, "-c", PLAIN_LOADING, str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    cure = "so say `import hf_mpq` first, or ship an export (`hf-mpq export`), which needs no hf_mpq"
+    if result.returncode:
+        reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no reason given"
+        return Finding("without hf_mpq", NOTE, f"transformers refuses the folder ({reason}), {cure}")
+    missing, count = json.loads(result.stdout.splitlines()[-1])
+    return Finding("without hf_mpq", NOTE, f"transformers loads the folder, but makes up {missing} of {count} tensors "
+                                           f"at random with a mere warning, {cure}")  # fmt: skip

@@ -1,0 +1,117 @@
+"""`hf-mpq compress`: training-free, from a float model to a packed folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .console import print_json, say, screen, watched
+from .data import Examples, Source, open_data
+from .errors import UserError
+from .folders import new_folder
+from .models import load_float, load_tokenizer, longest_input
+from .scores import scorer
+
+if TYPE_CHECKING:
+    from hf_mpq import MPQConfig
+
+SLOT = "see README, 'Find the bits for a budget'"
+
+
+def compress(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Float model: a folder, or a name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for the packed model and its tokenizer.")],
+    data: options.Data = None,
+    budget: Annotated[str | None, typer.Option(help="Such as 0.25x, 12MB, 2.5bits or 8ms.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
+    ] = None,
+    bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"A published system; {SLOT}.")] = None,
+    scorer_name: Annotated[str | None, typer.Option("--scorer", help=f"How precisions are scored; {SLOT}.")] = None,
+    allocator: Annotated[str | None, typer.Option(help=f"How a budget is spent; {SLOT}.")] = None,
+    rounding: Annotated[str | None, typer.Option(help="autoround, gptq, nearest or lkd.")] = None,
+    data_dir: options.DataDir = None,
+    task: options.TaskName = None,
+    text_column: options.TextColumns = None,
+    label_column: options.LabelColumn = None,
+    examples: Annotated[int, typer.Option(min=1, help="Rows of the data to calibrate on.")] = 512,
+    eval_rows: options.EvalRows = None,
+    max_length: options.MaxLength = 128,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the model's.")] = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Compress a float model without training, and save it packed, with its tokenizer.
+
+    Needs a few hundred inputs, no labels; --max-drop needs labels too.
+
+    [bold]Examples[/bold]
+
+      hf-mpq compress my-fine-tuned-bert --data sst2 --budget 0.25x --out packed
+      hf-mpq compress my-fine-tuned-bert --data rows.csv --max-drop 1.0 --out packed
+      hf-mpq compress my-fine-tuned-bert --bits 8 --out packed
+
+    [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a budget that cannot be met; 130 interrupted.
+    Unless it is 0, --out is as it was.
+    """
+    import hf_mpq
+
+    config = _config(bits, method, budget, max_drop, data)
+    source = Source(data, data_dir, task, tuple(text_column or ()), label_column) if data is not None else None
+    with new_folder(out, overwrite) as folder:
+        float_model = load_float(model)
+        words = load_tokenizer(tokenizer or model)
+        length = longest_input(float_model, max_length)
+        found = None if source is None else open_data(source, float_model.config)
+        small = hf_mpq.compress(
+            float_model, budget, None if found is None else found.calibration(words, length, examples), config,
+            scorer=scorer_name, allocator=allocator, rounding=rounding, max_examples=examples, progress=watched(),
+            **_target(found, max_drop, words, length, eval_rows),
+        )  # fmt: skip
+        packed = hf_mpq.pack(small)
+        packed.save_pretrained(folder)
+        words.save_pretrained(folder)
+    report = hf_mpq.size_report(packed)
+    if json:
+        print_json({"folder": str(out), "total_bytes": report.total_bytes, "ratio": report.ratio,
+                    "average_bits": report.average_bits, "encoder_bytes": report.encoder_bytes,
+                    "embedding_bytes": report.embedding_bytes, "head_bytes": report.head_bytes})  # fmt: skip
+        return
+    screen().print(str(report).rstrip())
+    say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
+
+
+def _config(bits: str | None, method: str | None, budget: str | None, max_drop: float | None,
+            data: str | None) -> "MPQConfig | None":  # fmt: skip
+    """What `--bits` and `--method` say; None leaves all to `hf_mpq.compress`."""
+    import hf_mpq
+
+    fixed = bits is not None and "," not in bits
+    if fixed and (budget is not None or max_drop is not None):
+        raise UserError(f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
+                        f"--budget and no --max-drop")  # fmt: skip
+    if budget is not None and max_drop is not None:
+        raise UserError("give either --budget or --max-drop, not both")
+    if not fixed and method is None and budget is None and max_drop is None:
+        raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
+    if data is None and not fixed and method is None:
+        raise UserError("choosing bits needs examples: give --data, a task or a file with a few hundred texts")
+    if bits is None:
+        return None if method is None else hf_mpq.MPQConfig(method=method)
+    try:
+        values = tuple(int(word) for word in bits.split(","))
+    except ValueError:
+        raise UserError(f"--bits {bits!r} is not understood: write one number (4) or several (2,3,4,8)") from None
+    return hf_mpq.MPQConfig(**{"method": method} if method else {}, bits=values if len(values) > 1 else values[0])
+
+
+def _target(found: Examples | None, max_drop: float | None, words, length: int, rows: int | None) -> dict:
+    """Arguments of `hf_mpq.compress` for `--max-drop`, which is in points here."""
+    if max_drop is None:
+        return {}
+    if found is None or found.task is None:
+        raise UserError("--max-drop needs labels to score on: give --data a task, or a file with a label column "
+                        "(--label-column NAME)")  # fmt: skip
+    return {"max_drop": max_drop, "evaluate": scorer(found, words, length, rows)}

@@ -1,0 +1,39 @@
+"""Where commands write: results to stdout, everything else to stderr; plain and quiet where nobody watches."""
+
+import json
+from typing import Any
+
+import typer
+from rich.console import Console
+
+
+def screen(**options: Any) -> Console:
+    """The console of results; colours only on a terminal."""
+    return Console(highlight=False, **options)
+
+
+def say(text: str) -> None:
+    """A line about what happens, to stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def watched() -> bool:
+    """Whether somebody looks at stderr, so that progress is worth showing."""
+    return Console(stderr=True).is_terminal
+
+
+def quiet_libraries() -> None:
+    """No progress bars of the libraries where nobody watches."""
+    import datasets
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    if not watched():
+        datasets.disable_progress_bars()
+        disable_progress_bars()
+        logging.disable_progress_bar()
+
+
+def print_json(content: Any) -> None:
+    """A result for programs."""
+    typer.echo(json.dumps(content, indent=2))

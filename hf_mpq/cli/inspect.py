@@ -1,0 +1,78 @@
+"""`hf-mpq inspect`: what a quantized folder holds, as a map in the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .bitmap import layer_map, legend, matrix_table, outside_map
+from .console import print_json, say, screen
+from .models import load_quantized
+from .pruned import pruned_parts, pruned_table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a quantized model.")],
+    matrices: Annotated[bool, typer.Option("--matrices", help="A line for each matrix, too.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Write the map as a picture (.png, .svg, .pdf).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures and tables.")] = None,
+    dark: Annotated[bool, typer.Option("--dark", help="The picture for a dark page.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show the bits of every matrix as a map, sizes, and what is pruned.
+
+    A character stands for some neighbouring output neurons and names the bits that most of them have; a dot is pruned.
+
+    [bold]Examples[/bold]
+
+      hf-mpq inspect packed
+      hf-mpq inspect packed --picture bits.png --html report.html
+      hf-mpq inspect packed --json
+
+    [bold]Exit codes[/bold]: 0 done; 2 no quantized model there, or a damaged one.
+    """
+    from hf_mpq import size_report
+
+    model = load_quantized(folder)
+    if picture is not None:
+        from hf_mpq.report import bit_map
+
+        bit_map(model, dark=dark).savefig(picture)
+        say(f"wrote {picture}")
+    if html is not None:
+        _write_page(html, model, folder)
+        say(f"wrote {html}")
+    if json:
+        print_json(_content(model, folder))
+        return
+    console = screen()
+    console.print(layer_map(model, console.width))
+    console.print(outside_map(model, console.width))
+    console.print(legend(model))
+    if matrices:
+        console.print(matrix_table(model))
+    console.print(str(size_report(model)).rstrip())
+    console.print(pruned_table(pruned_parts(model)))
+
+
+def _content(model: "nn.Module", folder: Path) -> dict:
+    """Everything, for programs."""
+    import hf_mpq
+
+    report, assignment = hf_mpq.size_report(model), hf_mpq.assignment_of(model)
+    bits = {name: list(matrix.bits) for name, matrix in assignment.matrices.items()}
+    size = {name: getattr(report, name) for name in ("total_bytes", "encoder_bytes", "embedding_bytes", "head_bytes",
+                                                     "average_bits", "ratio", "paper_mib")}  # fmt: skip
+    return {"folder": str(folder), "architecture": type(model).__name__,
+            "storage": model.config.quantization_config.storage, "size": size, "bits": bits,
+            "activation_bits": dict(assignment.activation_bits), "pruned": pruned_parts(model)}  # fmt: skip
+
+
+def _write_page(path: Path, model: "nn.Module", folder: Path) -> None:
+    from hf_mpq.report import write_html
+
+    write_html(path, model)

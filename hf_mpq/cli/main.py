@@ -1,0 +1,45 @@
+"""The command `hf-mpq`."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from .bench import bench
+from .compress import compress
+from .demo import demo
+from .doctor import doctor
+from .errors import guarded
+from .export import export
+from .inspect import inspect
+from .push import push
+from .train import PASS_ON, train
+from .verify import verify
+
+app = typer.Typer(
+    name="hf-mpq", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Mixed-precision quantization of BERT-family encoders: small folders that from_pretrained loads.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+for command in (compress, inspect, verify, bench, export, push, doctor, demo):
+    app.command(command.__name__)(guarded(command))
+app.command("train", context_settings=PASS_ON)(guarded(train))
+
+
+def print_version(wanted: bool) -> None:
+    """The version, and nothing else."""
+    if wanted:
+        typer.echo(version("hf_mpq"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True,
+                                          help="Print the version.")] = False,
+) -> None:  # fmt: skip
+    """Mixed-precision quantization of BERT-family encoders: small folders that from_pretrained loads."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,117 @@
+"""Models and tokenizers by folder or by name on the Hub, float or packed."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def config_of(source: str | Path) -> "PretrainedConfig":
+    """The config of a model.
+
+    Raises:
+        UserError: there is no such folder, no model in it, or no such model on the Hub.
+    """
+    from transformers import AutoConfig
+
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise UserError(f"{source} has no config.json: give the folder that save_pretrained wrote")
+    if not Path(source).exists() and _is_path(source):
+        raise UserError(f"there is no folder {source}: give a model's folder, or its name on the Hub")
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, KeyError) as error:
+        if Path(source).exists():
+            raise UserError(f"{source} holds no model that transformers can read: {one_line(error)}") from error
+        raise UserError(f"{source!r} is no folder here, and the Hub does not give a model of that name: check the "
+                        f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one") from error
+
+
+def _is_path(source: str | Path) -> bool:
+    """Whether it cannot be a name on the Hub, which has one slash at most."""
+    text = str(source)
+    return text.count("/") > 1 or text.startswith((".", "~", os.sep)) or text.endswith("/")
+
+
+def load_float(source: str | Path) -> "PreTrainedModel":
+    """A float model in float32, in eval mode.
+
+    Raises:
+        UserError: the model is quantized already, or cannot be loaded.
+    """
+    import torch
+
+    config = config_of(source)
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(f"the model in {source} is quantized already: give the float model that it was made from")
+    return _load(source, config, dtype=torch.float32)
+
+
+def load_packed(source: str | Path) -> "PreTrainedModel":
+    """A packed model, in eval mode.
+
+    Raises:
+        UserError: it is a float model, a trainable one, or cannot be loaded.
+        PackedFormatError: it is damaged.
+    """
+    model = load_quantized(source)
+    if model.config.quantization_config.storage != "packed":
+        raise UserError(f"{source} is a checkpoint for training, not packed: "
+                        f"hf_mpq.pack(model).save_pretrained(...) packs it")  # fmt: skip
+    return model
+
+
+def load_quantized(source: str | Path) -> "PreTrainedModel":
+    """A model quantized by hf_mpq, packed or trainable, in eval mode."""
+    import hf_mpq  # noqa: F401
+
+    config = config_of(source)
+    described = getattr(config, "quantization_config", None)
+    if described is None:
+        raise UserError(f"{source} holds a float model: make it small with `hf-mpq compress {source} ...` first")
+    method = described["quant_method"] if isinstance(described, dict) else described.quant_method
+    if method != "mpq":
+        raise UserError(f"{source} is quantized by {method!r}, not by hf_mpq: give a folder that hf_mpq packed")
+    return _load(source, config)
+
+
+def _load(source: str | Path, config: "PretrainedConfig", **options) -> "PreTrainedModel":
+    import transformers
+
+    name = (config.architectures or ["AutoModel"])[0]
+    if not hasattr(transformers, name):
+        raise UserError(f"{source} needs the class {name}, which transformers does not have: upgrade it, or give a "
+                        f"model whose class it has")  # fmt: skip
+    try:
+        return getattr(transformers, name).from_pretrained(source, **options).eval()
+    except RuntimeError as error:
+        raise UserError(f"the weights in {source} do not fit its config.json: {one_line(error)}") from error
+
+
+def load_tokenizer(*sources: str | Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the first of the sources that has one.
+
+    Raises:
+        UserError: none has.
+    """
+    from transformers import AutoTokenizer
+
+    for source in sources:
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError, KeyError):
+            continue
+    raise UserError(f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
+                    f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer")
+
+
+def longest_input(model: "PreTrainedModel", wanted: int) -> int:
+    """`wanted` tokens, or as many as the model has positions for."""
+    positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    reserved = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
+    return min(wanted, positions - max(reserved, default=0))

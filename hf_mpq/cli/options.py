@@ -1,0 +1,21 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a packed model.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with one folder per task; default: the Hub.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="Task whose columns and metric --data has, such as sst2.")]
+TextColumns = Annotated[
+    list[str] | None, typer.Option("--text-column", help="Column of the text; give two for pairs of texts.")
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label; default: label or labels.")]
+MaxLength = Annotated[int, typer.Option(min=2, help="Tokens after which inputs are cut.")]
+EvalRows = Annotated[int | None, typer.Option(min=1, help="Score only so many rows of the evaluation split.")]
+DATA = ("A task (sst2, squad, conll2003, ...), a file (parquet, csv, tsv, json, jsonl, txt), a folder of such files or "
+        "of datasets' save_to_disk, or a data set on the Hub (owner/name).")  # fmt: skip
+Data = Annotated[str | None, typer.Option("--data", help=DATA)]

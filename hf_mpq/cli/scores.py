@@ -1,0 +1,120 @@
+"""Scores in points, from 0 to 100 as papers print them, whatever the metric's own scale."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .data import Examples, tokenized
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from hf_mpq.tasks import Task
+
+
+def points(task: "Task", metrics: Mapping[str, float]) -> float:
+    """The headline metric of a task times 100, but for question answering, which counts percent itself."""
+    return metrics[task.headline] * (1.0 if task.kind == "question-answering" else 100.0)
+
+
+def check_head(task: "Task", model: "nn.Module") -> None:
+    """Refuse a model whose head does not fit the task.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = task.auto_class.__name__.removeprefix("AutoModel")
+    if not type(model).__name__.endswith(wanted):
+        raise UserError(f"scoring {task.name!r} needs a model of the kind ...{wanted}, this one is "
+                        f"{type(model).__name__}: give another task (--task) or model")  # fmt: skip
+    labels = 1 if getattr(task, "regression", False) else len(task.label_names)
+    if labels and model.config.num_labels != labels:
+        raise UserError(f"the model has {model.config.num_labels} labels, and {task.name!r} has {labels}: give the "
+                        f"data that it was trained for")  # fmt: skip
+
+
+def scorer(found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int,
+           rows: int | None) -> Callable[["nn.Module"], float]:  # fmt: skip
+    """A function from a model to its points on the evaluation rows."""
+    from hf_mpq.tasks import evaluate_model
+
+    data = found.evaluation(rows)
+
+    def evaluate(model: "nn.Module") -> float:
+        check_head(found.task, model)
+        return points(found.task, evaluate_model(model, found.task, data, tokenizer, max_length))
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model says about the evaluation rows.
+
+    Attributes:
+        distributions: class probabilities, `(decisions, classes)`; None for regression.
+        points: of the headline metric; None without labels.
+    """
+
+    distributions: np.ndarray | None
+    points: float | None
+
+
+class Judge:
+    """Runs models over the same evaluation rows.
+
+    Args:
+        found: the examples.
+        tokenizer, max_length, rows: how they are cut, and how many count.
+    """
+
+    def __init__(self, found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int | None):
+        self.task, self.tokenizer = found.task, tokenizer
+        self.data = found.evaluation(rows)
+        self.rows = (tokenized(self.data, found.text_columns, None, tokenizer, max_length) if self.task is None
+                     else self.task.prepare_evaluation(self.data, tokenizer, max_length))  # fmt: skip
+
+    def judge(self, model: "nn.Module") -> Judged:
+        """Points and distributions of a model.
+
+        Raises:
+            UserError: its head does not fit, or it has no logits.
+        """
+        from transformers import EvalPrediction
+
+        from hf_mpq.tasks import predict
+
+        if self.task is not None:
+            check_head(self.task, model)
+        elif not hasattr(model, "num_labels") or not type(model).__name__.endswith("ForSequenceClassification"):
+            raise UserError(f"without a task only sequence classifiers can be compared, this is "
+                            f"{type(model).__name__}: name the task with --task")  # fmt: skip
+        logits = predict(model, self.rows, self.tokenizer)
+        score = None
+        if self.task is not None:
+            prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
+            score = points(self.task, self.task.metric_function(self.data, self.rows)(prediction))
+        return Judged(self._distributions(logits), score)
+
+    def _labels(self) -> np.ndarray | None:
+        """Labels of the rows, those of words padded with -100."""
+        if "labels" not in self.rows.column_names:
+            return None
+        labels: list = self.rows["labels"][:]
+        if not isinstance(labels[0], list):
+            return np.array(labels)
+        width = max(map(len, labels))
+        return np.array([[*row, *[-100] * (width - len(row))] for row in labels])
+
+    def _distributions(self, logits: "tuple[np.ndarray, ...]") -> np.ndarray | None:
+        """One row for each decision: a text, a labelled word, or the start and the end of a span."""
+        from scipy.special import softmax
+
+        table = np.concatenate(logits) if len(logits) > 1 else logits[0]
+        if table.ndim == 3:
+            table = table[self._labels() != -100]
+        return None if table.shape[-1] == 1 else softmax(table.astype(np.float64), axis=-1)

@@ -1,0 +1,136 @@
+"""`hf-mpq compress` on a tiny fine-tuned model and real files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import hf_mpq
+from hf_mpq.cli.models import load_packed, load_tokenizer
+from tests.integrations.models import mixed_model
+
+MODEL = "my-fine-tuned-bert"
+QUICK = ("--examples", "16", "--rounding", "nearest")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+def test_budget_is_met_and_the_report_is_the_file(here, out, run_json):
+    found = run_json("compress", MODEL, "--data", "rows.csv", "--budget", "0.2x", "--out", out, *QUICK)
+    report = hf_mpq.size_report(out)
+    assert 0.19 < found["ratio"] <= 0.2 and found["total_bytes"] == report.total_bytes
+    assert found["folder"] == str(out) and found["average_bits"] == report.average_bits
+    assert load_packed(out).config.id2label == {0: "negative", 1: "positive"}
+    assert load_tokenizer(out).get_vocab() == load_tokenizer(MODEL).get_vocab()
+
+
+def test_max_drop_is_in_points(here, out, run_json):
+    """Everything at 2 bits is good enough where 100 points may be lost, and not where none may."""
+    sizes = [run_json("compress", MODEL, "--data", "rows.csv", "--max-drop", drop, "--out", out, "--overwrite",
+                      "--eval-rows", "32", *QUICK)["total_bytes"] for drop in (100, 0)]  # fmt: skip
+    assert sizes[0] < 0.5 * sizes[1]
+    checked = run_json("verify", out, "--teacher", MODEL, "--data", "rows.csv", "--max-drop", "0", "--eval-rows", "32")
+    assert checked["passed"] and checked["rows"] == 32
+
+
+def test_one_precision_needs_no_data(here, out, run):
+    result = run("compress", MODEL, "--bits", "8", "--out", out)
+    assert "8.00 bits per encoder weight" in result.stdout and str(out) in result.stderr
+
+
+def test_published_method(here, out, run_json):
+    found = run_json("compress", MODEL, "--data", "rows.txt", "--method", "zeroquant", "--out", out, "--examples", "8",
+                     "--rounding", "nearest")  # fmt: skip
+    assert found["average_bits"] == 8.0
+
+
+MISTAKES = [
+    (("--out", "new"), "say how small: --budget 0.25x, --max-drop 1.0 or --bits 4"),
+    (("--budget", "0.3x", "--out", "new"), "give --data"),
+    (("--bits", "4", "--budget", "0.3x", "--out", "new"), "--bits 2,3,4,8"),
+    (("--bits", "four", "--out", "new"), "write one number (4) or several (2,3,4,8)"),
+    (("--bits", "9", "--out", "new"), "bits must be whole numbers from 0 (pruned) to 8"),
+    (("--budget", "1x", "--max-drop", "1", "--data", "rows.csv", "--out", "new"), "either --budget or --max-drop"),
+    (("--budget", "small", "--data", "rows.csv", "--out", "new"), "cannot read the budget 'small'"),
+    (("--budget", "1kB", "--data", "rows.csv", "--out", "new"), "smallest possible"),
+    (("--max-drop", "1", "--data", "rows.txt", "--out", "new"), "--max-drop needs labels"),
+    (("--budget", "0.3x", "--data", "rows.xlsx", "--out", "new"), "there is no task, file or folder 'rows.xlsx'"),
+    (("--budget", "0.3x", "--data", "sst3", "--out", "new"), "give one of the tasks cola, conll2003"),
+    (("--budget", "0.3x", "--data", "rows.csv", "--text-column", "texts", "--out", "new"), "another --text-column"),
+    (("--budget", "0.3x", "--data", "rows.csv", "--label-column", "y", "--out", "new"), "another --label-column"),
+    (("--budget", "0.3x", "--data", "sst2", "--data-dir", "nowhere", "--out", "new"), "--data-dir takes the folder"),
+    (("--budget", "0.3x", "--data", "rows.csv", "--scorer", "magic", "--out", "new"), "unknown scorer 'magic'"),
+    (("--bits", "8", "--method", "magic", "--out", "new"), "unknown method 'magic'"),
+    (("--bits", "8", "--out", "rows.csv"), "rows.csv is a file: give another --out"),
+    (("--bits", "8", "--out", "packed"), "packed is not empty: give another --out, or --overwrite"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+def test_mistakes(arguments, words, here, refused):
+    before = names(here)
+    quick = QUICK if "--data" in arguments else ()
+    assert words in refused("compress", MODEL, *arguments, *quick)
+    assert names(here) == before
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ("nowhere/at/all", "there is no folder nowhere/at/all"), ("someone/unknown", "the Hub does not give a model"),
+    ("packed", "is quantized already: give the float model"), ("data", "data has no config.json"),
+])  # fmt: skip
+def test_wrong_models(model, words, here, out, refused):
+    assert words in refused("compress", model, "--bits", "8", "--out", out)
+    assert not out.exists()
+
+
+def test_a_model_without_its_tokenizer(here, out, refused, tmp_path):
+    shutil.copytree(MODEL, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "vocab*"))
+    assert "no tokenizer in" in refused("compress", tmp_path / "bare", "--bits", "8", "--out", out)
+
+
+def test_overwriting(here, out, run):
+    shutil.copytree("data", out)
+    run("compress", MODEL, "--bits", "8", "--out", out, "--overwrite")
+    assert names(out) >= {"config.json", "model.safetensors"} and "sst2" not in names(out)
+    assert names(out.parent) == {"out"}
+
+
+def test_what_was_there_stays_when_it_fails(here, out, refused):
+    shutil.copytree("data", out)
+    refused("compress", MODEL, "--data", "rows.csv", "--budget", "1kB", "--out", out, "--overwrite", *QUICK)
+    assert names(out) == {"sst2"} and names(out.parent) == {"out"}
+
+
+def test_interrupted(here, out):
+    """Ctrl-C in the midst of the work leaves neither the folder nor a part of it."""
+    command = [sys.executable, "-m", "hf_mpq.cli.main", "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x",
+               "--out", str(out), "--scorer", "kl"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    partial = out.with_name("out.partial")
+    while not partial.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.splitlines()[-1] == "interrupted; nothing half written is left"
+    assert not out.exists() and not partial.exists()
+
+
+def test_a_quantized_model_in_training_is_no_float_model(tmp_path, refused):
+    mixed_model().save_pretrained(tmp_path / "trainable")
+    assert "is quantized already" in refused("compress", tmp_path / "trainable", "--bits", "8", "--out", tmp_path / "x")
+    assert json.loads((tmp_path / "trainable" / "config.json").read_text())["quantization_config"]["storage"] == (
+        "trainable"
+    )

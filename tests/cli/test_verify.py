@@ -1,0 +1,144 @@
+"""`hf-mpq verify`: the gate, and its numbers against plain arithmetic."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.spatial.distance import jensenshannon
+
+import hf_mpq
+from hf_mpq.cli.loyalty import label_loyalty, probability_loyalty
+from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from tests.tiny import tiny_model
+
+TEACHER = ("--teacher", "my-fine-tuned-bert")
+
+
+def test_good_enough(here, run_json):
+    found = run_json("verify", "packed", *TEACHER, "--data", "rows.csv", "--max-drop", "1.0")
+    assert found["passed"] and found["failed"] == [] and found["metric"] == "accuracy" and found["rows"] == 96
+    assert found["teacher"] == 100.0 and found["drop"] == found["teacher"] - found["packed"]
+    assert found["label_loyalty"] > 0.97 and found["probability_loyalty"] > 0.95
+
+
+def test_not_good_enough(here, run, run_json):
+    found = run_json("verify", "worse", *TEACHER, "--data", "rows.csv", code=1)
+    assert not found["passed"] and found["failed"] == ["drop"] and found["limits"] == {"drop": 1.0}
+    assert found["drop"] > 20
+    page = run("verify", "worse", *TEACHER, "--data", "rows.csv", "--min-label-loyalty", "0.9", code=1).stdout
+    assert "FAILED: drop, label_loyalty" in page and "at least 0.9" in page
+
+
+@pytest.mark.parametrize("option", ["--min-label-loyalty", "--min-probability-loyalty"])
+def test_loyalty_needs_no_labels(option, here, run_json):
+    assert run_json("verify", "packed", *TEACHER, "--data", "rows.txt", option, "0.9")["passed"]
+    failed = run_json("verify", "worse", *TEACHER, "--data", "rows.txt", option, "0.9", code=1)
+    assert failed["failed"] == [option[6:].replace("-", "_")] and failed["drop"] is None
+
+
+def test_the_numbers(here, run_json):
+    """Against logits one text at a time."""
+    found = run_json("verify", "worse", *TEACHER, "--data", "rows.jsonl", "--eval-rows", "20", code=1)
+    words, texts = load_tokenizer("worse"), Dataset.from_json("rows.jsonl")[:20]
+    inputs = [words(text, return_tensors="pt") for text in texts["text"]]
+    with torch.no_grad():
+        first, second = ([model(**one).logits[0].softmax(-1).double().numpy() for one in inputs]
+                         for model in (load_float(TEACHER[1]), load_packed("worse")))  # fmt: skip
+    labels = [("negative", "positive").index(label) for label in texts["label"]]
+    right = 100 * np.mean([p.argmax() == label for p, label in zip(second, labels)])
+    agreed = np.mean([p.argmax() == q.argmax() for p, q in zip(first, second)])
+    close = np.mean([1 - jensenshannon(p, q, base=2) for p, q in zip(first, second)])
+    assert found["packed"] == pytest.approx(right) and found["label_loyalty"] == pytest.approx(agreed)
+    assert found["probability_loyalty"] == pytest.approx(close, abs=1e-4)
+
+
+def test_ends_of_the_scale():
+    same, other = np.eye(3), np.roll(np.eye(3), 1, axis=1)
+    assert label_loyalty(same, same) == probability_loyalty(same, same) == 1.0
+    assert label_loyalty(same, other) == probability_loyalty(same, other) == 0.0
+
+
+def test_a_task_by_name(here, run_json):
+    found = run_json("verify", "packed", *TEACHER, "--data", "sst2", "--data-dir", "data", "--max-length", "16")
+    assert found["passed"] and found["teacher"] == 100.0
+    assert run_json("verify", "packed", *TEACHER, "--task", "sst2", "--data", "data/sst2/train.jsonl")["passed"]
+
+
+@pytest.fixture
+def other_heads(tmp_path, tokenizer):
+    """Makes a float and a packed folder of a random model with another head."""
+
+    def make(head, **options):
+        sizes = {"vocab_size": len(tokenizer), "pad_token_id": 0}
+        tiny_model("bert", head, **sizes, **options).save_pretrained(tmp_path / "float")
+        small = hf_mpq.quantize(load_float(tmp_path / "float"), hf_mpq.MPQConfig(bits=8, groups=8))
+        hf_mpq.pack(small).save_pretrained(tmp_path / "packed")
+        tokenizer.save_pretrained(tmp_path / "packed")
+        return tmp_path / "packed", "--teacher", tmp_path / "float"
+
+    return make
+
+
+def test_regression(other_heads, tmp_path, run_json, refused):
+    rows = {"sentence1": ["a list", "of names", "when every"], "sentence2": ["a list", "is", "raised"]}
+    Dataset.from_dict({**rows, "label": [5.0, 2.5, 0.5]}).to_parquet(tmp_path / "pairs.parquet")
+    given = (*other_heads("sequence", num_labels=1), "--data", tmp_path / "pairs.parquet", "--max-drop", "100")
+    found = run_json("verify", *given)
+    assert found["metric"] == "spearmanr" and found["label_loyalty"] is None and found["passed"]
+    assert "check --max-drop alone" in refused("verify", *given, "--min-label-loyalty", "0.5")
+
+
+def test_tagging(other_heads, tmp_path, run_json):
+    tags = Dataset.from_dict({"tokens": [["a", "list", "of", "names"], ["every", "value"]],
+                              "ner_tags": [[0, 1, 0, 2], [0, 3]]})  # fmt: skip
+    tags.to_json(tmp_path / "tags.jsonl")
+    given = other_heads("token", num_labels=9)
+    found = run_json("verify", *given, "--data", tmp_path / "tags.jsonl", "--task", "conll2003", "--max-drop", "100")
+    assert found["metric"] == "f1" and found["label_loyalty"] * 6 == pytest.approx(round(found["label_loyalty"] * 6))
+
+
+def test_questions(other_heads, tmp_path, run_json):
+    row = {"id": "1", "question": "what is returned", "context": "a list of names when every value is known",
+           "answers": {"text": ["list"], "answer_start": [2]}}  # fmt: skip
+    Dataset.from_list([row]).to_json(tmp_path / "questions.jsonl")
+    given = (*other_heads("question"), "--data", tmp_path / "questions.jsonl", "--task", "squad", "--max-drop", "100")
+    found = run_json("verify", *given)
+    assert found["metric"] == "f1" and 0 < found["probability_loyalty"] <= 1 and found["label_loyalty"] in (0, 0.5, 1)
+
+
+MISTAKES = [
+    (("packed", *TEACHER, "--data", "rows.txt"), "the data have no labels"),
+    (("packed", "--teacher", "packed", "--data", "rows.csv"), "is quantized already: give the float model"),
+    (("my-fine-tuned-bert", *TEACHER, "--data", "rows.csv"), "make it small with `hf-mpq compress my-fine-tuned-bert"),
+    (("packed", *TEACHER, "--data", "mnli", "--data-dir", "data"), "No folder 'data/mnli'"),
+    (("packed", *TEACHER, "--data", "rows.csv", "--task", "stsb"), "lack the columns ['sentence1', 'sentence2']"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+def test_mistakes(arguments, words, here, refused):
+    assert words in refused("verify", *arguments)
+
+
+def test_labels_that_are_not_the_models(here, tmp_path, refused):
+    Dataset.from_dict({"text": ["a list"], "label": ["neutral"]}).to_csv(tmp_path / "neutral.csv", index=False)
+    line = refused("verify", "packed", *TEACHER, "--data", tmp_path / "neutral.csv")
+    assert "['neutral'] are none of the model's 2 labels, such as ['negative', 'positive']" in line
+
+
+def test_labels_in_another_order(here, tmp_path, refused):
+    """A metric of permuted labels would be a wrong number, not an error."""
+    shutil.copytree("my-fine-tuned-bert", tmp_path / "turned")
+    config = (tmp_path / "turned" / "config.json").read_text()
+    turned = config.replace('"0": "negative"', '"0": "positive"').replace('"1": "positive"', '"1": "negative"')
+    (tmp_path / "turned" / "config.json").write_text(turned)
+    line = refused("verify", "packed", "--teacher", tmp_path / "turned", "--data", "sst2", "--data-dir", "data")
+    assert "the model's labels are ['positive', 'negative']" in line
+
+
+def test_head_of_another_task(here, tmp_path, refused, tokenizer):
+    tiny_model("bert", "masked", vocab_size=len(tokenizer), pad_token_id=0).save_pretrained(tmp_path / "masked")
+    line = refused("verify", "packed", "--teacher", tmp_path / "masked", "--data", "sst2", "--data-dir", "data")
+    assert "needs a model of the kind ...ForSequenceClassification, this one is BertForMaskedLM" in line
