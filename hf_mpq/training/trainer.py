@@ -186,7 +186,8 @@ class MPQTrainer(Trainer):
         self._take(fix(student, assignment) if is_open(student) else student)
         metrics = self.evaluate() if self.eval_dataset is not None else {}
         record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
-                      packed_megabytes=self._packed_bytes() / 1e6, **metrics)  # fmt: skip
+                      seconds=output.metrics["train_runtime"], packed_megabytes=self._packed_bytes() / 1e6,
+                      **metrics)  # fmt: skip
 
     def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
                        rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip

@@ -117,5 +117,5 @@ def test_colours_tell_precisions_apart_without_hue(theme):
 
 
 def test_importing_hf_mpq_does_not_import_matplotlib():
-    code = "import sys, hf_mpq, hf_mpq.report; raise SystemExit(any('matplotlib' in name for name in sys.modules))"
+    code = "import sys, hf_mpq, hf_mpq.report; raise SystemExit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
