@@ -2,17 +2,24 @@
 
 from .bit_map import bit_map
 from .latency_chart import latency_chart
+from .loyalty import Loyalty, loyalty
+from .model_summary import ModelSummary
 from .pareto import pareto_front
 from .sensitivity import sensitivity_map
 from .size_report import SizeReport, size_report
+from .summary import summarize
 from .trajectory import search_trajectory
 
 __all__ = [
+    "Loyalty",
+    "ModelSummary",
     "SizeReport",
     "bit_map",
     "latency_chart",
+    "loyalty",
     "pareto_front",
     "search_trajectory",
     "sensitivity_map",
     "size_report",
+    "summarize",
 ]
