@@ -11,6 +11,8 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from ..search.strategies.seeding import seeded
+
 
 @dataclass(frozen=True)
 class Part:
@@ -112,8 +114,3 @@ def slices(count: int, size: int, seed: int) -> tuple[list[int], list[int]]:
     """Random split of `count` examples: the rest, and a slice of `size`."""
     order = torch.randperm(count, generator=seeded(seed, 0, 2)).tolist()
     return sorted(order[size:]), sorted(order[:size])
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator for a sequence of numbers."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))

@@ -17,6 +17,7 @@ from .callbacks import UpdateQuantizers
 from .checkpoints import StageCheckpoints
 from .running_means import RunningMeans
 from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
+from .scaler import IdleStepScaler
 from .stage_module import StageModule
 from .stage_optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
 
@@ -58,10 +59,17 @@ class StageTrainer(StageCheckpoints, Trainer):
             raise ValueError("this search keeps a slice of the training set, so it needs one that has a length")
         self._plan_epochs()
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """The accelerator, with a gradient scaler for steps that have no pass."""
+        super().create_accelerator_and_postprocess()
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler = IdleStepScaler(self.accelerator.device)
+
     @property
     def progress(self) -> Progress:
         """Where training is."""
-        return Progress(self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps)
+        return Progress(self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps,
+                        self.args.seed)  # fmt: skip
 
     # Epochs and batches
 

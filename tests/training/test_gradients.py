@@ -11,10 +11,12 @@ from transformers import TrainerCallback
 from .runs import quantized, sentences, trainer
 
 STEPS = 4
-CLOSE = 0.01
-"""Sums in another order now and then move an activation to the next code."""
+FIRST, CLOSE = 1e-4, 0.03
+"""How near the first step's gradients are, and those of later ones: there Adam has turned rounding errors of tiny
+gradients into whole steps, which now and then move an activation to the next code."""
 CASES = {
     "mpq": {"budget": "3bits"},
+    "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
@@ -78,13 +80,14 @@ def two_processes(method, folder):
 
 def assert_same(found, expected):
     assert len(found[0]) == len(expected[0])
-    for ours, theirs in zip(found[0], expected[0]):
+    for step, (ours, theirs) in enumerate(zip(found[0], expected[0])):
         assert ours.keys() == theirs.keys()
+        close = CLOSE if step else FIRST
         for name, gradient in theirs.items():
             if gradient is None:
                 assert ours[name] is None, name
             else:
-                assert (ours[name] - gradient).norm() <= CLOSE * gradient.norm() + 1e-6, name
+                assert (ours[name] - gradient).norm() <= close * gradient.norm() + 1e-6, (step, name)
     for ours, theirs in zip(found[1], expected[1]):
         assert ours == pytest.approx(theirs, rel=CLOSE, abs=1e-5)
 
@@ -97,7 +100,7 @@ def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, tmp_
     assert_same(recorded(method, tmp_path / "more", 8 // accumulation, accumulation), expected)
 
 
-@pytest.mark.parametrize("method", ["mpq", pytest.param("channelwise", marks=pytest.mark.full),
+@pytest.mark.parametrize("method", ["mpq", "aq-bert", pytest.param("channelwise", marks=pytest.mark.full),
                                     pytest.param("q8", marks=pytest.mark.full)])  # fmt: skip
 def test_two_processes_train_as_one(method, tmp_path):
     expected = recorded(method, tmp_path / "one", 8, 1)

@@ -27,12 +27,14 @@ class Progress:
         steps_per_epoch: of one epoch.
         search_steps: the last so many steps of each epoch go through the search slice; 0 unless the strategy splits
             epochs.
+        seed: of the stage's random choices.
     """
 
     step: int
     steps: int
     steps_per_epoch: int
     search_steps: int = 0
+    seed: int = 0
 
     @property
     def fraction(self) -> float:
@@ -103,7 +105,7 @@ class SearchStrategy(ABC):
         """Optimizer of the gates: `"sgd"` or `"adam"`, with its keyword arguments."""
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
-        """Set what depends on time (temperatures), before each step."""
+        """Set what depends on time (temperatures, noise), once before each step: all its micro-batches share it."""
 
     @abstractmethod
     def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:

@@ -18,6 +18,7 @@ from .open_gates import open_gates
 from .penalties import PENALTIES, Target
 from .projection import likeliest
 from .sampling import decided
+from .seeding import seeded
 from .start import FROM_SCORES, STARTS, start_logits
 from .temperature import Temperature
 
@@ -90,9 +91,10 @@ class GateSearch(SearchStrategy):
         return self.optimizer, {"lr": self.learning_rate, **self.optimizer_options}
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:
-        temperature = self.temperature_at(progress)
+        temperature, generator = self.temperature_at(progress), seeded(progress.seed, progress.step)
         for gate in open_gates(self.space, model).values():
             gate.set_temperature(temperature)
+            gate.redraw(generator)
 
     def temperature_at(self, progress: Progress) -> float:
         """The temperature of a step."""

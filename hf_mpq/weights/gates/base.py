@@ -37,6 +37,9 @@ class Gate(nn.Module, ABC):
     def derive(self) -> Tensor:
         """The precision that each sub-group would get now: `(groups,)` int64."""
 
+    def redraw(self, generator: torch.Generator) -> None:
+        """Take the noise of the passes that follow from a generator on the CPU, where the gate has any."""
+
     def update(self) -> None:
         """Called once per optimizer step, outside autograd."""
 

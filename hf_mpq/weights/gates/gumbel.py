@@ -1,6 +1,7 @@
 """A noisy relaxation of a discrete choice."""
 
 import torch
+from torch import Tensor
 
 from ...core import Usage
 from ..choice import Choice
@@ -12,13 +13,19 @@ from .softmax import SoftmaxGate
 class GumbelGate(SoftmaxGate):
     """Gumbel-softmax: `O = softmax((log beta + g) / t)` with `g = -log(-log u)` (AQ-BERT; Jang et al., 2017).
 
-    Noise is drawn in training mode only, anew in each forward pass, from torch's generator.
+    There is noise in training mode only: what `redraw` drew last, the same in every pass until it draws again; before
+    its first call anew in each forward pass, from torch's generator.
     """
+
+    _drawn: Tensor | None = None
+
+    def redraw(self, generator: torch.Generator) -> None:
+        self._drawn = -torch.empty(self.logits.shape).exponential_(generator=generator).log().to(self.logits)
 
     def forward(self) -> Choice:
         if not self.training:
             return super().forward()
-        noise = -torch.empty_like(self.logits).exponential_().log()
+        noise = -torch.empty_like(self.logits).exponential_().log() if self._drawn is None else self._drawn
         return Choice(probabilities=torch.softmax((self.logits + noise) / self.temperature, dim=1))
 
     def usage(self) -> Usage:
