@@ -37,7 +37,7 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
             return None
         values = self._floats(f"input_{name}_values")
         full = values.new_full((self._width,), IDENTITY[name])
-        full[self._stored_channels()] = values
+        full[self.stored_channels()] = values
         return full
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
@@ -46,8 +46,8 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
             return None
         values = self._floats("low_rank_rows"), self._floats("low_rank_columns")
         rows, columns = values[0].new_zeros(self.stored.layout.shape[0], rank), values[1].new_zeros(rank, self._width)
-        rows[self._kept_rows()] = values[0].view(-1, rank)
-        columns[:, self._stored_channels()] = values[1].view(rank, -1)
+        rows[self.stored_rows()] = values[0].view(-1, rank)
+        columns[:, self.stored_channels()] = values[1].view(rank, -1)
         return rows, columns
 
     def full_weight(self) -> Tensor:
@@ -66,13 +66,13 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
     def _floats(self, name: str) -> Tensor:
         return from_bytes(self._octets(name), getattr(torch, self.stored.float_dtype))
 
-    def _stored_channels(self) -> Tensor:
+    def stored_channels(self) -> Tensor:
         """Input channels that are stored, `(in,)` bool: column blocks store dead ones too."""
         if self.stored.layout.axis == 0:
             return self.column_flags()
         return torch.ones(self._width, dtype=torch.bool, device=self.anchor.device)
 
-    def _kept_rows(self) -> Tensor:
+    def stored_rows(self) -> Tensor:
         """Rows that are not pruned, `(out,)` bool."""
         layout = self.stored.layout
         if layout.axis == 0:

@@ -1,0 +1,145 @@
+"""PEFT's LoRA on packed layers: trained beside the codes, and merged without touching them.
+
+Needs `peft`. Trainable layers are linear layers to PEFT, and take its own LoRA.
+"""
+
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ..core import to_bytes
+from ..nn import PackedLinear, relative_name
+from .skeleton import packed_table
+
+_PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
+
+
+def for_packed(config: LoraConfig) -> LoraConfig:
+    """The config, in place, so that it also attaches to packed layers: for `get_peft_model`, for `model.add_adapter`,
+    and for `PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))`.
+
+    Raises:
+        ValueError: for variants of LoRA that change or rescale the weight itself.
+    """
+    if config.use_dora or config.lora_bias or config.init_lora_weights not in _PLAIN_STARTS:
+        raise ValueError("packed weights cannot be changed, so LoRA on them is the plain one: leave use_dora, "
+                         "lora_bias and an init_lora_weights that reads the weight off")  # fmt: skip
+    config._register_custom_module({PackedLinear: PackedLora})
+    return config
+
+
+class PackedLora(nn.Module, LoraLayer):
+    """LoRA (Hu et al., 2022) beside a packed layer: `y = W_hat x_hat + s B A x_hat`.
+
+    A and B see the input as the codes do, shifted, scaled and quantized, and leave pruned rows and dead columns alone,
+    so that `merge_adapters` gives the same function.
+
+    Args:
+        base_layer: packed.
+        adapter_name, config, r, lora_alpha: as PEFT gives them.
+    """
+
+    def __init__(self, base_layer: PackedLinear, adapter_name: str, config: LoraConfig, r: int = 0,
+                 lora_alpha: int = 1, **options: Any):  # fmt: skip
+        super().__init__()
+        LoraLayer.__init__(self, base_layer, **options)
+        packed = self.get_base_layer()
+        if packed.output_quantizer is not None or packed.compacted:
+            raise ValueError("LoRA needs a packed layer as it was loaded, whose output is not quantized: leave "
+                             "attention_bits unset, and add adapters before hf_mpq.prepare")  # fmt: skip
+        self.register_buffer("rows", packed.stored_rows(), persistent=False)
+        self.register_buffer("columns", packed.stored_channels(), persistent=False)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **options)
+
+    def _get_in_out_features(self, module: PackedLinear) -> tuple[int, int]:
+        return module.in_features, module.out_features
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self._check_forward_args(x, *args, **kwargs)
+        packed, result = self.get_base_layer(), self.base_layer(x)
+        if self.disable_adapters:
+            return result
+        seen = packed.normalised(x)
+        seen = seen if packed.input_quantizer is None else packed.input_quantizer(seen)
+        for name in self._chosen():
+            up, down = self._factors(name)
+            seen_once = self.lora_dropout[name](self._cast_input_dtype(seen, down.dtype))
+            result = result + F.linear(F.linear(seen_once, down), up).to(result.dtype)
+        return result
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """What an adapter adds to the weight, `(out, in)`."""
+        up, down = self._factors(adapter)
+        return up @ down
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Always a ValueError: codes cannot take up a correction without being rounded again."""
+        raise ValueError(
+            "an adapter cannot be merged into packed codes without rounding them again. To keep the function, call "
+            "hf_mpq.integrations.adapters.merge_adapters(model), which stores it as the layers' low-rank correction; "
+            "for plain float layers call model.dequantize() on the packed model before the adapter is loaded"
+        )
+
+    def unmerge(self) -> None:
+        """Always a ValueError: nothing is ever merged."""
+        raise ValueError("nothing is merged: adapters of packed layers stay beside them")
+
+    @torch.no_grad()
+    def corrected(self) -> PackedLinear:
+        """A packed layer with the active adapters as its low-rank correction, after the one that it has."""
+        packed, pairs = self.get_base_layer(), [self._factors(name) for name in self._chosen()]
+        own = packed.factors()
+        rows = torch.cat(([] if own is None else [own[0]]) + [_even(*pair)[0] for pair in pairs], 1)
+        columns = torch.cat(([] if own is None else [own[1]]) + [_even(*pair)[1] for pair in pairs], 0)
+        stored = packed.stored.with_changes(rank=rows.shape[1])
+        layer = PackedLinear(stored, packed.compute_dtype, packed.anchor.device, packed.input_quantizer)
+        kind = getattr(torch, stored.float_dtype)
+        new = {"low_rank_rows": rows[self.rows], "low_rank_columns": columns[:, self.columns]}
+        for name in stored.buffers():
+            octets = to_bytes(new[name].float(), kind) if name in new else packed.get_buffer(name)
+            layer.get_buffer(name).copy_(octets)
+        return layer.train(packed.training)
+
+    def _chosen(self) -> list[str]:
+        return [name for name in self.active_adapters if name in self.lora_A]
+
+    def _factors(self, name: str) -> tuple[Tensor, Tensor]:
+        """Scaled B `(out, rank)` and A `(rank, in)`, zero in pruned rows and dead columns."""
+        up, down = self.lora_B[name].weight, self.lora_A[name].weight
+        return up * self.rows.unsqueeze(1) * self.scaling[name], down * self.columns
+
+
+def _even(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with each column and its row equally long, which float16 stores best."""
+    balance = (down.norm(dim=1) / up.norm(dim=0).clamp(min=1e-12)).clamp(min=1e-6, max=1e6).sqrt()
+    return up * balance, down / balance.unsqueeze(1)
+
+
+def merge_adapters(model: PeftModel) -> nn.Module:
+    """Take the active adapters into the model, which needs no `peft` from then on.
+
+    On packed layers they become the stored low-rank correction: the function is the same to the rounding of the factors
+    (float16), the file grows by them, and `hf_mpq.pack`'s format holds it. On trainable layers they are added to the
+    float masters, which are then rounded as ever; on float layers to the weights.
+
+    Returns:
+        The model inside, packed or trainable as it was.
+    """
+    inside = model.get_base_model()
+    merged = {name: layer for name, layer in inside.named_modules() if isinstance(layer, PackedLora)}
+    for name, layer in merged.items():
+        inside.set_submodule(name, layer.corrected())
+    plain = model.merge_and_unload()
+    config = getattr(plain.config, "quantization_config", None)
+    if merged:
+        config.packed = packed_table(plain)
+        for name in merged:
+            own = relative_name(plain, name)
+            config.rules = {**config.rules, f"^{re.escape(own)}$": {"low_rank": plain.get_submodule(name).stored.rank}}
+    return plain
