@@ -28,8 +28,9 @@ def bench(
     teacher: Annotated[str | None, typer.Option(help="A float model to time beside it.")] = None,
     shapes: Annotated[str, typer.Option(help="Batch x tokens, with commas between.")] = "1x32,1x128,8x128",
     backend: Annotated[
-        list[str] | None, typer.Option(help="reference, cpu-float or cpu-int8; may be repeated; default: all.")
+        list[str] | None, typer.Option(help="reference, cpu-float, cpu-int8, ...; may be repeated; default: all.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the first GPU.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Measurements of each.")] = 15,
     loading: Annotated[bool, typer.Option(help="Load time and memory, in processes of their own.")] = True,
@@ -46,23 +47,38 @@ def bench(
 
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a backend that cannot run this model here.
     """
-    packed = load_packed(folder)
+    from hf_mpq.report.speed import device_name
+
+    packed = on(device, load_packed(folder))
     wanted = [_shape(text, packed) for text in re.split(r"[,\s]+", shapes.strip())]
     models = _prepared(packed, backend)
     if teacher is not None:
-        models = {FLOAT: load_float(teacher), **models}
+        models = {FLOAT: on(device, load_float(teacher)), **models}
     with _threads(threads) as used:
         latencies = {f"{batch}x{tokens}": _latencies(models, batch, tokens, rounds) for batch, tokens in wanted}
     places = {"packed": str(folder), **({FLOAT: teacher} if teacher is not None else {})}
     sizes = {name: _cost(place, loading) for name, place in places.items()}
-    found = {"device": _device(), "threads": used, "latency": latencies, "model": sizes}
+    found = {"device": device_name(packed.device), "threads": used, "latency": latencies, "model": sizes}
     if json:
         print_json(found)
         return
-    screen().print(_latency_table(latencies, used))
+    screen().print(_latency_table(latencies, f"{found['device']}, {used} thread(s)"))
     screen().print(_size_table(sizes))
     if teacher is None:
         say("with --teacher FOLDER the float model is timed beside it")
+
+
+def on(device: str, model: "nn.Module") -> "nn.Module":
+    """The model there.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f"there is no device {device!r} here: give cpu" + (" or cuda" * torch.cuda.is_available()))
+    return model.to(device)
 
 
 def _shape(text: str, model: "nn.Module") -> Shape:
@@ -106,7 +122,9 @@ def _threads(count: int | None) -> Iterator[int]:
 def _latencies(models: "dict[str, nn.Module]", batch: int, tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     from hf_mpq.runtime.timing import example
 
-    taken = take_turns(models, example(next(iter(models.values())), batch, tokens), rounds)
+    first = next(iter(models.values()))
+    inputs = {name: value.to(first.device) for name, value in example(first, batch, tokens).items()}
+    taken = take_turns(models, inputs, rounds)
     return {name: summary(times, batch) for name, times in taken.items()}
 
 
@@ -119,14 +137,8 @@ def _cost(place: str, loading: bool) -> dict[str, float | None]:
     return {"disk_bytes": size, **(loading_cost(place) if loading else {})}
 
 
-def _device() -> str:
-    from hf_mpq.runtime.machine import machine
-
-    return str(machine()["cpu"])
-
-
-def _latency_table(latencies: dict[str, dict[str, dict[str, float]]], threads: int) -> Table:
-    table = Table("ms, median (quartiles)", *latencies, title=f"{_device()}, {threads} thread(s)")
+def _latency_table(latencies: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
+    table = Table("ms, median (quartiles)", *latencies, title=title)
     for name in next(iter(latencies.values())):
         cells = []
         for of_shape in latencies.values():

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.columns import Columns
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +40,7 @@ def style_of(bits: int) -> Style:
 
     colour = DARK.bit_colours([bits])[0]
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return Style(color="black" if 299 * red + 587 * green + 114 * blue > 110_000 else "white", bgcolor=colour)
+    return Style(color="black" if 299 * red + 587 * green + 114 * blue > 110_000 else "bright_white", bgcolor=colour)
 
 
 def layer_map(model: "nn.Module", width: int) -> Table:
@@ -50,11 +51,18 @@ def layer_map(model: "nn.Module", width: int) -> Table:
             layers.setdefault(part.block.layer, {})[part.block.label] = part
     labels = list(dict.fromkeys(label for of_layer in layers.values() for label in of_layer))
     each = max(min((width - LABEL) // max(len(labels), 1) - 3, WIDEST), NARROWEST)
+    heads = getattr(model.config, "num_attention_heads", 1)
     table = Table("layer", *labels, title=f"{type(model).__name__}: bits of the encoder")
     for number, of_layer in enumerate(layers.values()):
-        cells = (strip(of_layer[label].bits, each) if label in of_layer else "" for label in labels)
+        parts = (of_layer.get(label) for label in labels)
+        cells = ("" if part is None else strip(part.bits, _width(part, each, heads)) for part in parts)
         table.add_row(str(number), *cells)
     return table
+
+
+def _width(part: "BlockBits", most: int, heads: int) -> int:
+    """At most so many characters; for rows of heads as many for each head, where there is room for one."""
+    return most - most % heads if part.block.attended and most >= heads else most
 
 
 def outside_map(model: "nn.Module", width: int) -> Table:
@@ -67,18 +75,18 @@ def outside_map(model: "nn.Module", width: int) -> Table:
     return table
 
 
-def legend(model: "nn.Module") -> Text:
+def legend(model: "nn.Module") -> Columns:
     """Every precision that is there, with its share of the weights."""
     weights: Counter[int] = Counter()
     for part in _blocks(model):
         for bits, count in zip(*np.unique(part.bits, return_counts=True)):
             weights[int(bits)] += int(count) * part.line_length
-    text = Text("of all weights: ")
+    items = [Text("of all weights:")]
     for bits, count in sorted(weights.items()):
         word = "pruned" if bits == 0 else "float" if bits > 8 else f"{bits} bits"
-        text.append(f" {character(bits)} ", style_of(bits))
-        text.append(f" {word} {count / weights.total():.1%}  ")
-    return text
+        share = Text(f" {character(bits)} ", style_of(bits))
+        items.append(Text.assemble(share, f" {word} {count / weights.total():.1%}"))
+    return Columns(items)
 
 
 def matrix_table(model: "nn.Module") -> Table:

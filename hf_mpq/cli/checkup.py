@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import MISTAKES, UserError, one_line
-from .models import load_packed
+from .models import has_tokenizer, load_packed
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
 PLAIN_LOADING = """
@@ -89,10 +89,16 @@ def _files(folder: Path) -> list[Path]:
 def _versions(config: dict) -> Finding:
     from importlib.metadata import version
 
-    made = config["quantization_config"].get("format_version", "unknown")
-    here = ", ".join(f"{name} {version(name)}" for name in ("hf_mpq", "transformers", "torch"))
-    writer = config.get("transformers_version", "of unknown version")
-    return Finding("versions", OK, f"packed format {made}, written by transformers {writer}; here {here}")
+    described = config["quantization_config"]
+    written = {"transformers": config.get("transformers_version", "unknown"),
+               **described.get("origin", {}).get("versions", {})}  # fmt: skip
+    here = {name: version(name) for name in ("hf_mpq", "transformers", "torch")}
+    return Finding("versions", OK, f"packed format {described.get('format_version', 'unknown')}, written by "
+                                   f"{_listed(written)}; here {_listed(here)}")  # fmt: skip
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
@@ -124,7 +130,7 @@ def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
 def _tokenizer(folder: Path, config: dict) -> Finding:
     from transformers import AutoTokenizer
 
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+    if not has_tokenizer(folder):
         return Finding("tokenizer", NOTE, "none in the folder: pipelines need tokenizer=...; save it there with "
                                           "tokenizer.save_pretrained(folder)")  # fmt: skip
     try:

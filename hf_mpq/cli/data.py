@@ -134,7 +134,7 @@ def _splits(name: str) -> "DatasetDict":
             return _as_splits(load_from_disk(str(path)) if saved else load_dataset(str(path)))
         if name.count("/") == 1 and not path.suffix:
             return _as_splits(load_dataset(name))
-    except (DatasetsError, OSError) as error:
+    except (DatasetsError, OSError, ValueError) as error:
         raise UserError(f"cannot read the data {name!r}: {one_line(error)}") from error
     raise UserError(f"there is no task, file or folder {name!r}: give one of the tasks {_tasks()}, or a file "
                     f"({', '.join(sorted(READERS))})")  # fmt: skip

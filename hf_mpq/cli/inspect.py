@@ -8,6 +8,7 @@ import typer
 from . import options
 from .bitmap import layer_map, legend, matrix_table, outside_map
 from .console import print_json, say, screen
+from .errors import UserError
 from .models import load_quantized
 from .pruned import pruned_parts, pruned_table
 
@@ -19,7 +20,9 @@ def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a quantized model.")],
     matrices: Annotated[bool, typer.Option("--matrices", help="A line for each matrix, too.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Write the map as a picture (.png, .svg, .pdf).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures and tables.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures and tables.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The page tells of the training run in this folder, too.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="The page has speed and memory here, too.")] = False,
     dark: Annotated[bool, typer.Option("--dark", help="The picture for a dark page.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -38,13 +41,17 @@ def inspect(
     from hf_mpq import size_report
 
     model = load_quantized(folder)
+    if html is None and (run is not None or measure):
+        raise UserError("--run and --measure are for the page: say where with --html FILE.html")
     if picture is not None:
         from hf_mpq.report import bit_map
 
         bit_map(model, dark=dark).savefig(picture)
         say(f"wrote {picture}")
     if html is not None:
-        _write_page(html, model, folder)
+        from hf_mpq.report import write_html
+
+        write_html(html, folder, run, measure=measure)
         say(f"wrote {html}")
     if json:
         print_json(_content(model, folder))
@@ -70,9 +77,3 @@ def _content(model: "nn.Module", folder: Path) -> dict:
     return {"folder": str(folder), "architecture": type(model).__name__,
             "storage": model.config.quantization_config.storage, "size": size, "bits": bits,
             "activation_bits": dict(assignment.activation_bits), "pruned": pruned_parts(model)}  # fmt: skip
-
-
-def _write_page(path: Path, model: "nn.Module", folder: Path) -> None:
-    from hf_mpq.report import write_html
-
-    write_html(path, model)

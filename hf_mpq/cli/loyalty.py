@@ -4,7 +4,6 @@ Xu, Zhou, Ge, Xu, Li, Wei and Wang, Beyond Preserved Accuracy, EMNLP 2021, secti
 """
 
 import numpy as np
-from scipy.special import rel_entr
 
 
 def label_loyalty(teacher: np.ndarray, student: np.ndarray) -> float:
@@ -15,6 +14,8 @@ def label_loyalty(teacher: np.ndarray, student: np.ndarray) -> float:
 def probability_loyalty(teacher: np.ndarray, student: np.ndarray) -> float:
     """Mean of `1 - sqrt(JS)` over decisions, JS the Jensen-Shannon divergence in bits: 1 for equal distributions, 0 for
     disjoint ones; of probabilities `(decisions, classes)`."""
-    middle = (teacher + student) / 2
-    divergence = (rel_entr(teacher, middle) + rel_entr(student, middle)).sum(-1) / 2 / np.log(2)
-    return float((1 - np.sqrt(divergence.clip(0, 1))).mean())
+    import torch
+
+    from hf_mpq.report.loyalty import divergence
+
+    return float((1 - divergence(torch.from_numpy(teacher), torch.from_numpy(student)).sqrt()).mean())

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from .errors import UserError, one_line
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model",
+                   "sentencepiece.bpe.model")  # fmt: skip
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -101,12 +104,19 @@ def load_tokenizer(*sources: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     for source in sources:
+        if Path(source).is_dir() and not has_tokenizer(source):
+            continue
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, KeyError):
             continue
     raise UserError(f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
                     f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer")
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a folder has one: of a folder without, transformers makes a tokenizer that knows no words."""
+    return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
 
 
 def longest_input(model: "PreTrainedModel", wanted: int) -> int:

@@ -1,11 +1,14 @@
 """`hf-mpq push`: a packed folder to the Hub."""
 
+from json import loads
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import options
 from .console import print_json
+from .errors import UserError
 from .models import load_packed
 
 
@@ -14,6 +17,11 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Its name on the Hub, such as me/small-bert.")],
     private: Annotated[bool, typer.Option("--private", help="Only for those who may see it.")] = False,
     token: Annotated[str | None, typer.Option(envvar="HF_TOKEN", help="Default: that of `hf auth login`.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if it is not there.")] = None,
+    verified: Annotated[Path | None, typer.Option(help="What `hf-mpq verify --json` printed, for the card.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Name of the float model on the Hub, for the card.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name on the Hub of the data of the scores.")] = None,
+    license: Annotated[str | None, typer.Option(help="Such as apache-2.0.")] = None,
     json: options.Json = False,
 ) -> None:
     """Upload a packed folder with a model card; a damaged one is refused.
@@ -21,14 +29,28 @@ def push(
     [bold]Examples[/bold]
 
       hf-mpq push packed me/small-bert --private
+      hf-mpq push packed me/small-bert --verified verified.json --base-model bert-base-uncased --license apache-2.0
 
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, no network, or no right to write there.
     """
     from hf_mpq.integrations import hub
 
     load_packed(folder)
-    url = hub.push(folder, repo, private=private, token=token)
+    facts = {"base_model": base_model, "dataset": dataset, "license": license, **_scores(verified)}
+    url = hub.push(folder, repo, private=private, token=token, revision=revision, **facts)
     if json:
-        print_json({"url": url})
+        print_json({"url": str(url)})
     else:
-        typer.echo(url)
+        typer.echo(str(url))
+
+
+def _scores(file: Path | None) -> dict[str, dict[str, float]]:
+    """The metrics of both models in what `verify` printed."""
+    if file is None:
+        return {}
+    try:
+        found = loads(file.read_text())
+        return {name: found[name] for name in ("metrics", "float_metrics")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not what `hf-mpq verify --json` prints: write it with "
+                        f"`hf-mpq verify ... --json > {file}`") from error  # fmt: skip

@@ -58,10 +58,12 @@ class Judged:
     Attributes:
         distributions: class probabilities, `(decisions, classes)`; None for regression.
         points: of the headline metric; None without labels.
+        metrics: all of the task's, in their own scale.
     """
 
     distributions: np.ndarray | None
     points: float | None
+    metrics: Mapping[str, float]
 
 
 class Judge:
@@ -94,11 +96,12 @@ class Judge:
             raise UserError(f"without a task only sequence classifiers can be compared, this is "
                             f"{type(model).__name__}: name the task with --task")  # fmt: skip
         logits = predict(model, self.rows, self.tokenizer)
-        score = None
-        if self.task is not None:
-            prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
-            score = points(self.task, self.task.metric_function(self.data, self.rows)(prediction))
-        return Judged(self._distributions(logits), score)
+        distributions = self._distributions(logits)
+        if self.task is None:
+            return Judged(distributions, None, {})
+        prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
+        metrics = self.task.metric_function(self.data, self.rows)(prediction)
+        return Judged(distributions, points(self.task, metrics), metrics)
 
     def _labels(self) -> np.ndarray | None:
         """Labels of the rows, those of words padded with -100."""

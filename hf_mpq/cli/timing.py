@@ -24,10 +24,10 @@ def take_turns(
         for _ in range(rounds):
             for name, model in models.items():
                 model(**inputs)
-                start = time.perf_counter()
+                start = _now(model)
                 for _ in range(calls[name]):
                     model(**inputs)
-                taken[name].append(1000 * (time.perf_counter() - start) / calls[name])
+                taken[name].append(1000 * (_now(model) - start) / calls[name])
     return taken
 
 
@@ -35,9 +35,18 @@ def _calls(model: "nn.Module", inputs: "Mapping[str, Tensor]") -> int:
     """How many passes make a measurement long enough, found after two to warm up."""
     for _ in range(2):
         model(**inputs)
-    start = time.perf_counter()
+    start = _now(model)
     model(**inputs)
-    return max(1, round(LEAST_SECONDS / (time.perf_counter() - start)))
+    return max(1, round(LEAST_SECONDS / (_now(model) - start)))
+
+
+def _now(model: "nn.Module") -> float:
+    """Seconds; on a GPU once it has done what it was told."""
+    import torch
+
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def summary(times: list[float], batch: int) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """`hf-mpq train`: a recipe under `accelerate launch`."""
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import UserError
+from .errors import INTERRUPTED, UserError, leave
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -23,21 +22,29 @@ def train(
     [bold]Examples[/bold]
 
       hf-mpq train run_glue recipes/methods/mpq.yaml recipes/tasks/sst2.yaml --model_name_or_path my-fine-tuned-bert --output_dir out/sst2
-      hf-mpq train my_recipe.py --processes 2 -- --seed 1
+      hf-mpq train my_recipe.py --processes 1 -- --seed 1
 
     [bold]Exit codes[/bold]: those of the recipe; 2 where there is no such recipe; 130 interrupted.
     What `accelerate config` was told holds here too.
     """  # noqa: E501
-    script = find_recipe(recipe)
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     launch = [] if processes is None else ["--num_processes", str(processes)]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(script), *context.args]
-    process = subprocess.Popen(command)
+    arguments = launch_command_parser().parse_args([*launch, str(find_recipe(recipe)), *context.args])
     try:
-        code = process.wait()
-    except KeyboardInterrupt:  # the recipe was told too, and ends in its own way
-        process.wait()
-        raise
-    raise typer.Exit(code if code >= 0 else 128 - code)
+        launch_command(arguments)
+    except subprocess.CalledProcessError as error:
+        raise typer.Exit(exit_code(error.returncode)) from error
+    except ChildFailedError as error:
+        raise typer.Exit(exit_code(error.get_first_failure()[1].exitcode)) from error
+    except KeyboardInterrupt:
+        leave("interrupted; the repository's recipes go on when the same command is given again", INTERRUPTED, False)
+
+
+def exit_code(code: int) -> int:
+    """As shells have it: 128 and the signal for a process that a signal ended."""
+    return code if code >= 0 else 128 - code
 
 
 def find_recipe(name: str) -> Path:

@@ -1,5 +1,6 @@
 """`hf-mpq verify`: is a packed model good enough, compared with the float one?"""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -51,13 +52,15 @@ def verify(
     words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]))
     source = Source(data, data_dir, task, tuple(text_column or ()), label_column)
     judge = Judge(open_data(source, float_model.config), words, longest_input(float_model, max_length), eval_rows)
-    found = compare(judge.judge(float_model), judge.judge(student))
+    first, second = judge.judge(float_model), judge.judge(student)
+    found = compare(first, second)
     limits = _limits(limits, found)
     failed = [name for name, limit in limits.items() if _fails(name, found[name], limit)]
     metric = judge.task.headline if judge.task is not None else None
     if json:
         print_json({"passed": not failed, "failed": failed, "metric": metric, "rows": len(judge.data), **found,
-                    "limits": limits})  # fmt: skip
+                    "limits": limits, "metrics": _numbers(second.metrics),
+                    "float_metrics": _numbers(first.metrics)})  # fmt: skip
     else:
         screen().print(_table(found, limits, metric, len(judge.data)))
         screen().print("[red]FAILED[/red]: " + ", ".join(failed) if failed else "[green]PASSED[/green]")
@@ -93,6 +96,11 @@ def _limits(given: dict[str, float | None], found: dict[str, float | None]) -> d
     if found["label_loyalty"] is None and len(limits) > 1:
         raise UserError("a model that gives a number has no labels to be loyal to: check --max-drop alone")
     return limits
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what a metric tells beside its numbers."""
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 def _fails(name: str, value: float, limit: float) -> bool:

@@ -11,7 +11,9 @@ import time
 import pytest
 
 import hf_mpq
-from hf_mpq.cli.models import load_packed, load_tokenizer
+from hf_mpq.cli.data import Source, open_data
+from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from hf_mpq.cli.scores import scorer
 from tests.integrations.models import mixed_model
 
 MODEL = "my-fine-tuned-bert"
@@ -36,13 +38,20 @@ def test_budget_is_met_and_the_report_is_the_file(here, out, run_json):
     assert load_tokenizer(out).get_vocab() == load_tokenizer(MODEL).get_vocab()
 
 
-def test_max_drop_is_in_points(here, out, run_json):
-    """Everything at 2 bits is good enough where 100 points may be lost, and not where none may."""
-    sizes = [run_json("compress", MODEL, "--data", "rows.csv", "--max-drop", drop, "--out", out, "--overwrite",
-                      "--eval-rows", "32", *QUICK)["total_bytes"] for drop in (100, 0)]  # fmt: skip
-    assert sizes[0] < 0.5 * sizes[1]
-    checked = run_json("verify", out, "--teacher", MODEL, "--data", "rows.csv", "--max-drop", "0", "--eval-rows", "32")
-    assert checked["passed"] and checked["rows"] == 32
+def test_the_smallest_within_a_drop(here, out, run_json):
+    target = ("--data", "rows.csv", "--max-drop", "0", "--eval-rows", "32")
+    found = run_json("compress", MODEL, *target, "--out", out, *QUICK)
+    checked = run_json("verify", out, "--teacher", MODEL, *target)
+    assert checked["passed"] and checked["rows"] == 32 and found["ratio"] < 0.2
+
+
+def test_drops_are_in_points(here, run_json):
+    """What `--max-drop` goes by is what `verify` reports."""
+    float_model, words = load_float(MODEL), load_tokenizer(MODEL)
+    evaluate = scorer(open_data(Source("rows.csv"), float_model.config), words, 32, None)
+    found = run_json("verify", "worse", "--teacher", MODEL, "--data", "rows.csv", code=1)
+    assert (evaluate(float_model), evaluate(load_packed("worse"))) == (found["teacher"], found["packed"])
+    assert found["teacher"] == 100.0
 
 
 def test_one_precision_needs_no_data(here, out, run):

