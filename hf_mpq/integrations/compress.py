@@ -43,6 +43,7 @@ def compress(
     bias_correction: bool | None = None,
     max_drop: float | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
+    pooling: str | None = None,
     batch_size: int = 16,
     max_examples: int = 512,
     progress: bool = True,
@@ -67,6 +68,8 @@ def compress(
             model; not by default, because it gains nothing after AutoRound. It goes well with `"gptq"`.
         max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
         evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
+        pooling: of a model without a head that makes sentence embeddings: `"mean"` or `"cls"`, and its scores are about
+            the cosine distance from the float embeddings; None: about the hidden states of all tokens.
         batch_size: of the batches made from a data set.
         max_examples: of the data set that are used, from its start.
         progress: print how long it will take, and show progress.
@@ -89,7 +92,7 @@ def compress(
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
         default = replace(default, rounding="nearest")
     choice = _choice(default, config.method, scorer, allocator, rounding, outliers, bias_correction)
-    engine = TrainingFree(model, config, choice, batches, evaluate, progress)
+    engine = TrainingFree(model, config, choice, batches, evaluate, progress, pooling)
     _check_needs(engine, budget, max_drop)
     engine.announce(max(len(budgets), 1))
     if max_drop is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
 from ..cost import COSTS, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
+from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
 from ..rounding import ROUNDERS, correct_biases
@@ -41,6 +42,8 @@ class TrainingFree:
         evaluate: a model's score, higher is better; allocators that measure use it. None: minus the divergence from
             the float model's outputs on `batches`.
         progress: print an estimate, and show progress bars.
+        pooling: of a model without a head: scores are about its embeddings, see `hf_mpq.nn.pooling`; None: about the
+            hidden states of all tokens.
 
     Attributes:
         space: what may be chosen.
@@ -56,8 +59,9 @@ class TrainingFree:
         batches: Sequence[Mapping],
         evaluate: Callable[[nn.Module], float] | None = None,
         progress: bool = False,
+        pooling: str | None = None,
     ):
-        self.model, self.config = model, copy.deepcopy(config)
+        self.model, self.config, self.pooling = model, copy.deepcopy(config), pooling
         self.batches, self.evaluate, self.progress = batches, evaluate, progress
         self.choose(choice)
         if self.outlier_rule is not None and not self.config.input_affine:
@@ -88,7 +92,7 @@ class TrainingFree:
     def scores(self) -> dict[str, Tensor]:
         """How much each choice hurts; computed at the first call."""
         if self._scores is None:
-            with self._timed("scoring"):
+            with self._timed("scoring"), embedding_outputs(self.model, self.pooling):
                 self._scores = self.scorer.score(self.model, self.space, self.batches)
         return self._scores
 
@@ -117,7 +121,8 @@ class TrainingFree:
         """How much worse than the float model an assignment is with nearest rounding, lower is better."""
         model = self.quantized(assignment)
         if self.evaluate is None:
-            return mean_divergence(self.model, model, self.batches)
+            with embedding_outputs(self.model, self.pooling), embedding_outputs(model, self.pooling):
+                return mean_divergence(self.model, model, self.batches)
         return self.reference() - self.evaluate(model)
 
     def reference(self) -> float:

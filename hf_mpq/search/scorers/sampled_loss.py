@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from ...nn.pooling import EMBEDDING
 from .passes import real_tokens, without_padding
 
 
@@ -13,12 +14,14 @@ def sampled_loss(output: ModelOutput, attention_mask: Tensor | None, generator: 
     For classes (of examples, of tokens that are not padding, or of start and end positions) that is
     `diag(p) - p p^T`, as of the log-likelihood of a label drawn from the model. Random signs are drawn instead of
     labels: the covariance is the same, but a confident model's labels hardly ever differ from its prediction, so that a
-    few examples would decide everything. A regression output and a bare model's hidden states are taken as means of
-    unit Gaussians.
+    few examples would decide everything. A regression output and a bare model's hidden states or embeddings are
+    taken as means of unit Gaussians.
     """
     if "start_logits" in output:
         spans = (output["start_logits"], output["end_logits"])
         return sum(_class_loss(without_padding(logits, attention_mask), generator) for logits in spans)
+    if EMBEDDING in output:
+        return _gaussian_loss(output[EMBEDDING], generator)
     if "logits" not in output:
         return _gaussian_loss(real_tokens(output[0], attention_mask), generator)
     logits = output["logits"]

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers.utils import ModelOutput
 
+from ...nn.pooling import EMBEDDING
 from .passes import Batch, real_tokens, without_padding
 
 IGNORED = -100
@@ -15,12 +16,15 @@ def task_loss(output: ModelOutput, batch: Batch) -> Tensor:
     """Sum of the loss over the examples, with the batch's labels, or with the model's own predictions without any.
 
     Cross-entropy of classes (of examples, of real tokens, of start and end positions); of several labels at once, that
-    of each. Regression and a bare model's hidden states (of real tokens) are means of unit Gaussians: half the squared
-    difference; from their own prediction it has no gradient but still curvature (the Gauss-Newton matrix).
+    of each. Regression and a bare model's embeddings or hidden states (of real tokens) are means of unit Gaussians:
+    half the squared difference; from their own prediction it has no gradient but still curvature (the Gauss-Newton
+    matrix).
     """
     if "start_logits" in output:
         sides = ("start", "end")
         return sum(_position_loss(output[f"{side}_logits"], batch, f"{side}_positions") for side in sides)
+    if EMBEDDING in output:
+        return _half_square(output[EMBEDDING], output[EMBEDDING].detach())
     if "logits" not in output:
         hidden = real_tokens(output[0], batch.mask)
         return _half_square(hidden, hidden.detach())

@@ -2,6 +2,7 @@
 
 from .attention_scores import AttentionScores
 from .base import OBJECTIVES, Objective, Signals
+from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
 from .self_teaching import SelfTeaching
 from .soft_labels import SoftLabels
@@ -11,6 +12,8 @@ from .value_relations import ValueRelations
 __all__ = [
     "OBJECTIVES",
     "AttentionScores",
+    "EmbeddingCosine",
+    "EmbeddingRelations",
     "HiddenStates",
     "Objective",
     "SelfTeaching",

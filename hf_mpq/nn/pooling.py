@@ -1,0 +1,66 @@
+"""Sentence embeddings: what a model without a head is used for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers.utils import ModelOutput
+
+POOLINGS = ("mean", "cls")
+EMBEDDING = "embedding"
+"""Name of the pooled output."""
+
+
+def check_pooling(pooling: str) -> str:
+    """The pooling; raises ValueError when it is unknown."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}; use one of {', '.join(map(repr, POOLINGS))}")
+    return pooling
+
+
+def embed(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Embeddings of unit length, `(batch, width)` float32, differentiable.
+
+    Args:
+        hidden: last hidden states, `(batch, tokens, width)`.
+        mask: real tokens, `(batch, tokens)`; None when all are.
+        pooling: `"mean"` over the real tokens, or `"cls"`, the first token.
+    """
+    hidden = hidden.float()
+    if check_pooling(pooling) == "cls":
+        pooled = hidden[:, 0]
+    elif mask is None:
+        pooled = hidden.mean(1)
+    else:
+        real = mask.to(hidden.dtype).unsqueeze(-1)
+        pooled = (hidden * real).sum(1) / real.sum(1).clamp(min=1)
+    return normalize(pooled, dim=-1)
+
+
+@contextmanager
+def embedding_outputs(model: nn.Module, pooling: str | None) -> Iterator[None]:
+    """While this holds, a model without a head answers with `{"embedding": ...}`, its pooled embeddings; None changes
+    nothing. Called with keyword arguments only, as batches are.
+
+    Raises:
+        ValueError: in forward, when the model has a head.
+    """
+    if pooling is None:
+        yield
+        return
+    handle = model.register_forward_hook(_pool(check_pooling(pooling)), with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _pool(pooling: str):
+    def hook(model: nn.Module, args: tuple, kwargs: dict, output: ModelOutput) -> ModelOutput:
+        if "last_hidden_state" not in output:
+            raise ValueError(f"{type(model).__name__} has a head, so there is nothing to pool: leave pooling out, or "
+                             "load the model with AutoModel")  # fmt: skip
+        return ModelOutput({EMBEDDING: embed(output["last_hidden_state"], kwargs.get("attention_mask"), pooling)})
+
+    return hook
