@@ -4,6 +4,7 @@ from .bit_map import bit_map
 from .latency_chart import latency_chart
 from .loyalty import Loyalty, loyalty
 from .model_summary import ModelSummary
+from .page import write_html
 from .pareto import pareto_front
 from .sensitivity import sensitivity_map
 from .size_report import SizeReport, size_report
@@ -22,4 +23,5 @@ __all__ = [
     "sensitivity_map",
     "size_report",
     "summarize",
+    "write_html",
 ]

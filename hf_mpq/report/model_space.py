@@ -1,14 +1,19 @@
 """What cost models need to know of a quantized model."""
 
 import copy
+from pathlib import Path
 
 import torch
-from torch import nn
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from ..core import Assignment, PrecisionSpace
 from ..integrations import MPQConfig, assignment_of
 from ..integrations.shapes import apply_shapes
+from ..training.preferences import FILE as SCORES
+from ..training.students import START
 
 
 def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
@@ -22,14 +27,25 @@ def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
     if config.storage != "packed":
         return config.resolve(model), assignment
     config.storage, config.packed, config.assignment = "trainable", {}, assignment.to_dict()
-    return config.resolve(_skeleton(model, config)), assignment
+    return config.resolve(_skeleton(type(model), model.config, config)), assignment
 
 
-def _skeleton(model: nn.Module, config: MPQConfig) -> nn.Module:
+def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tensor]] | None:
+    """The space that a run searched, and its training-free scores; None where the run did not need scores."""
+    folder = Path(run_folder)
+    if not (folder / SCORES).exists():
+        return None
+    plain = transformers.AutoConfig.from_pretrained(folder / START)
+    config = MPQConfig.from_dict(plain.quantization_config)
+    kind = getattr(transformers, plain.architectures[0])
+    return config.resolve(_skeleton(kind, plain, config)), load_file(folder / SCORES)
+
+
+def _skeleton(kind: type[nn.Module], plain: transformers.PretrainedConfig, config: MPQConfig) -> nn.Module:
     """The float model's shapes, without weights."""
-    plain = copy.deepcopy(model.config)
+    plain = copy.deepcopy(plain)
     del plain.quantization_config
     with torch.device("meta"), no_init_weights():
-        skeleton = type(model)(plain)
+        skeleton = kind(plain)
     apply_shapes(skeleton, config.shapes)
     return skeleton

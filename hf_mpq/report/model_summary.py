@@ -90,6 +90,11 @@ class ModelSummary:
         both = self.latency and self.float_latency
         return self.float_latency.milliseconds / self.latency.milliseconds if both else None
 
+    @property
+    def place(self) -> str:
+        """What speed and memory were measured on, in words."""
+        return f"{self.device}, {self.threads} {'thread' if self.threads == 1 else 'threads'}, torch {self.torch}"
+
     def to_json(self) -> str:
         """Everything, with `ratio` and `speed_up`."""
         return json.dumps({**asdict(self), "ratio": self.ratio, "speed_up": self.speed_up}, indent=1)
@@ -124,7 +129,7 @@ class ModelSummary:
 
     def _measured_rows(self) -> Iterator[Row]:
         if self.latency is not None:
-            yield "measured", "on", f"{self.device}, {self.threads} threads, torch {self.torch}"
+            yield "measured", "on", self.place
             one = self.latency
             yield "measured", f"latency, {one.batch} x {one.tokens}", _spread(one)
         if self.throughput is not None:

@@ -6,19 +6,8 @@ from matplotlib.collections import PolyCollection
 from hf_mpq.report import search_trajectory
 from hf_mpq.report.run_folder import read_run
 
-from ..training.runs import quantized, sentences, trainer
+from ..training.runs import quantized, trainer
 from .pictures import drawn, words
-
-
-@pytest.fixture(scope="session")
-def searched(tmp_path_factory):
-    """The folder of a short search."""
-    folder = tmp_path_factory.mktemp("searched")
-    model = quantized("mpq", budget="3bits", bits=(0, 2, 4, 8))
-    run = trainer(model, folder, logging_steps=2, eval_dataset=sentences(24))
-    run.train()
-    run.save_packed(folder / "packed")
-    return folder
 
 
 def test_a_run_is_read_from_its_folder(searched):
