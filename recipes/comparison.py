@@ -1,16 +1,13 @@
 """Tables, paired intervals and a picture of compared methods."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from hf_mpq.report import pareto_front
+from hf_mpq.report.intervals import DRAWS, interval
 
-DRAWS = 10_000
 SHOWN = {"score": "score", "unseen_kl": "KL", "unseen_agreement": "agreement %", "code_bits": "encoder bits",
          "megabytes": "MB"}  # fmt: skip
 
@@ -21,16 +18,6 @@ def write_report(rows: list[dict], wanted: list[dict], folder: Path) -> None:
     (folder / "report.md").write_text(text.strip() + "\n")
     _picture(rows, wanted, folder / "pareto.png")
     print(text)
-
-
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Mean, and half the 95 % bootstrap interval of the mean over seeds."""
-    values = np.array(list(values), float)
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    draws = np.random.default_rng(0).choice(values, (DRAWS, len(values))).mean(1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(values.mean()), float(high - low) / 2
 
 
 def paired(first: list[np.ndarray], second: list[np.ndarray]) -> tuple[float, float, float]:
@@ -116,21 +103,6 @@ def _command(key: dict) -> str:
 
 def _picture(rows: list[dict], wanted: list[dict], file: Path) -> None:
     """Divergence over megabytes for each task, with intervals over seeds."""
-    tasks = list(dict.fromkeys(key["task"] for key in wanted))
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False)
-    groups = _groups(rows, wanted)
-    for task, axis in zip(tasks, axes[0]):
-        for method in dict.fromkeys(_name(key) for key in wanted):
-            cells = [found for (name, _, other), found in groups.items() if (name, other) == (task, method)]
-            points = sorted((interval(row["megabytes"] for row in found)[0],
-                             *interval(row["unseen_kl"] for row in found)) for found in cells)  # fmt: skip
-            if points:
-                megabytes, divergence, half = zip(*points)
-                axis.errorbar(megabytes, divergence, np.nan_to_num(half), marker="o", capsize=3, label=method)
-        axis.set(title=task, xlabel="MB on disk", ylabel="KL divergence from the float model", yscale="log")
-        axis.grid(alpha=0.3)
-        if axis.has_data():
-            axis.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+    shown = [row for row in rows if any(_same(row, key) for key in wanted)]
+    if shown:
+        pareto_front(shown, y="unseen_kl", lower_is_better=True).savefig(file, dpi=150)
