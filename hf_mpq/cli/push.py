@@ -48,6 +48,8 @@ def _scores(file: Path | None) -> dict[str, dict[str, float]]:
     """The metrics of both models in what `verify` printed."""
     if file is None:
         return {}
+    if not file.is_file():
+        raise UserError(f"there is no file {file}: write it with `hf-mpq verify ... --json > {file}`")
     try:
         found = loads(file.read_text())
         return {name: found[name] for name in ("metrics", "float_metrics")}

@@ -102,11 +102,6 @@ def run_json(run):
 
 
 @pytest.fixture
-def hub():
-    """Until a test needs it."""
-
-
-@pytest.fixture
 def refused(run):
     """Runs a command that must fail by the user's mistake, and returns its one line."""
 

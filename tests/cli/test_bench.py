@@ -1,6 +1,9 @@
 """`hf-mpq bench`: every backend beside the float model."""
 
 import pytest
+import torch
+
+from hf_mpq.cli.loading import load_and_run
 
 SMALL = ("--rounds", "3", "--shapes", "1x8,2x16")
 
@@ -12,8 +15,6 @@ def chosen():
 
 
 def test_backends_and_float_side_by_side(here, run, run_json, chosen):
-    import torch
-
     before = torch.get_num_threads()
     found = run_json("bench", "packed", "--teacher", "my-fine-tuned-bert", "--threads", "1", "--no-loading", *SMALL,
                      *chosen)  # fmt: skip
@@ -27,7 +28,13 @@ def test_backends_and_float_side_by_side(here, run, run_json, chosen):
     assert torch.get_num_threads() == before
 
 
-def test_loading(here, run_json):
+def test_cost_of_loading(here):
+    found = load_and_run("packed")
+    assert 0 < found["seconds"] < 60 and found["peak_bytes"] > 0
+
+
+@pytest.mark.full
+def test_cost_of_loading_in_a_process_of_its_own(here, run_json):
     found = run_json("bench", "packed", "--rounds", "2", "--shapes", "1x8", "--backend", "reference")["model"]["packed"]
     assert found["disk_bytes"] == (here / "packed" / "model.safetensors").stat().st_size
     assert found["seconds"] > 0 and found["peak_bytes"] > found["disk_bytes"]

@@ -1,13 +1,17 @@
 """Every example of every `--help` is run as it stands, in a folder that has what it names."""
 
+import json
 import re
 import shlex
 import shutil
 
 import pytest
+from huggingface_hub import ModelCard
 
 from hf_mpq.cli.main import app
 from tests.cli.conftest import needs_minilm
+from tests.hub_server import TOKEN, USER, HubServer
+from tests.integrations.hub_client import run_online
 
 COMMANDS = [command.name for command in app.registered_commands]
 SMALLER = {
@@ -15,12 +19,13 @@ SMALLER = {
     "verify": "--data-dir data",
     "export": "--data-dir data --examples 16",
     "bench": "--rounds 2 --no-loading --shapes 1x16 --backend reference",
+    "doctor": "--quick",
     "demo": "--rows 48 --epochs 0.1",
     "train": "--per_device_train_batch_size 8 --num_train_epochs 2 --max_length 32 --calibration_examples 8 "
              "--selection_examples 8 --use_cpu --disable_tqdm true --data_dir data",
 }  # fmt: skip
 """Options after the example's own that make it short, and take the data from here."""
-SLOW = ("hf-mpq train run_glue", "hf-mpq demo")
+SLOW = ("hf-mpq train run_glue", "hf-mpq demo", "hf-mpq push packed me/small-bert --private")
 
 
 def examples() -> list[str]:
@@ -34,11 +39,15 @@ def marks(line: str) -> list:
     return [*slow, needs_minilm] if " demo" in line else slow
 
 
-@pytest.mark.parametrize("line", [pytest.param(line, marks=marks(line)) for line in examples()])
-def test_example(line, here, run, hub):
+def lines(*, push: bool) -> list:
+    return [pytest.param(line, marks=marks(line), id=line) for line in examples() if (" push " in line) == push]
+
+
+@pytest.mark.parametrize("line", lines(push=False))
+def test_example(line, here, run):
     _, command, *arguments = shlex.split(line)
     extra = [] if "my_recipe" in line else shlex.split(SMALLER.get(command, ""))
-    out = re.search(r"--(?:out|output_dir|picture|html) (\S+)", line)
+    out = re.search(r"--(?:out|output_dir|picture|html) (\S+)", line.replace("--out packed", "--out packed-again"))
     try:
         if "--out packed" in line:  # the packed folder that others need stays as it is
             arguments[arguments.index("packed")] = "packed-again"
@@ -47,6 +56,26 @@ def test_example(line, here, run, hub):
     finally:
         for name in ("packed-again", "onnx", "dense", "out", "demo-out"):
             shutil.rmtree(here / name, ignore_errors=True)
+
+
+@pytest.mark.parametrize("line", lines(push=True))
+def test_example_of_push(line, here, run_json, tmp_path):
+    """To a Hub that is a server on this machine, from a process that was started on line."""
+    shutil.copytree("packed", tmp_path / "packed")
+    found = run_json("verify", "packed", "--teacher", "my-fine-tuned-bert", "--data", "rows.csv")
+    (tmp_path / "verified.json").write_text(json.dumps(found))
+    places = {name: str(tmp_path / name) for name in ("packed", "verified.json")}
+    words = [places.get(word, word).replace("me/", f"{USER}/") for word in shlex.split(line)[1:]]
+    with HubServer() as server:
+        done = run_online(["hf_mpq.cli.main", *words], tmp_path / "home", server.address, TOKEN)
+        assert done.returncode == 0, done.stderr
+        files = server.repositories[f"{USER}/small-bert"].files()
+    assert done.stdout.startswith(f"{server.address}/{USER}/small-bert")
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    if "--verified" in line:
+        card = ModelCard(files["README.md"].decode()).data
+        assert card.license == "apache-2.0" and card.base_model == "bert-base-uncased"
+        assert "| accuracy | 1.0000 |" in files["README.md"].decode()
 
 
 def test_every_command_has_an_example_and_says_its_exit_codes(run):

@@ -36,6 +36,7 @@ def test_version(run):
     assert run("--version").stdout == f"{hf_mpq.__version__}\n"
 
 
+@pytest.mark.full
 def test_mistake_in_a_process_of_its_own(here):
     """One line, no traceback, code 2; nothing on stdout that a program could take for a result."""
     done = subprocess.run([*COMMAND, "inspect", "nowhere/at/all"], capture_output=True, text=True)
