@@ -2,7 +2,7 @@
 
 from ..core import METHODS, MethodSpec, StageSpec
 
-_SYMMETRIC = {"scale": "max", "two_bits": "integer"}
+_SYMMETRIC = {"scale": "range", "two_bits": "integer"}
 
 CHANNELWISE = METHODS.add("channelwise", MethodSpec(
     name="channelwise",
@@ -20,7 +20,8 @@ CHANNELWISE = METHODS.add("channelwise", MethodSpec(
         "that stand still; the papers warm up in float or at 8 bits",
         "with a budget the penalty is DUCCIO's hinge and the result is projected into it; without one, lambda times "
         "the cost as in the papers: strategy_options={'penalty_options': {'strength': ...}} traces the front",
-        "scales are set once from the largest |w| of each channel; the papers read them off the weights in every pass",
+        "scales are set once, by the papers' rule 2 max|w| / (2^bits - 1) in each channel; the papers read them off "
+        "the weights in every pass",
         "activations have one dynamic range per token, not PACT's learned clip",
         "the search slice is the last part of an epoch, not the first; no early stopping",
         "channels are not permuted when stored: a map says the bits of each, and pruned rows are folded away",
