@@ -1,6 +1,7 @@
 """The verbs on whole models."""
 
 import copy
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
+from .hub import push_model, remember_base, remember_making
 from .latency import is_latency, join_heads
 from .quantizer import MPQHfQuantizer
 from .shapes import changed_shapes
@@ -49,6 +51,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     if config.activation == "fixed":
         raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
     _convert_on_device(model, space)
+    remember_base(model, config)
     _attach(model, config)
     return model
 
@@ -66,6 +69,7 @@ def _attach(model: nn.Module, config: MPQConfig) -> None:
     model.quantization_method = "mpq"
     model.config.quantization_config = config
     model.config._is_quantized = True
+    model.push_to_hub = partial(push_model, model)
 
 
 def _config_of(model: nn.Module) -> MPQConfig:
@@ -114,6 +118,7 @@ def pack(model: nn.Module) -> nn.Module:
         set_precision(model, config.bits[-1])
     pack_modules(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
+    remember_making(config)
     _attach(model, config)
     return model
 

@@ -63,6 +63,8 @@ class MPQConfig(QuantizationConfigMixin):
             before, it makes room for them in a budget.
         shapes: weights whose shape differs from what the model's config gives; set when saving.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
+        origin: the Hub name of the float model, the command that packed it and the versions of the libraries, for the
+            model card; set by `from_pretrained`, `quantize` and `pack`.
         format_version: of the packed layout.
 
     Raises:
@@ -100,6 +102,7 @@ class MPQConfig(QuantizationConfigMixin):
     input_affine: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
+    origin: dict = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     quant_method: str = "mpq"
 

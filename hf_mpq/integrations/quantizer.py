@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from .checks import (
     parameter_shapes,
     without_new_projections,
 )
+from .hub import push_model, remember_base
 from .latency import is_latency, join_heads
 from .shapes import apply_shapes
 from .skeleton import build_packed
@@ -70,6 +72,9 @@ class MPQHfQuantizer(HfQuantizer):
     def _convert(self, model: nn.Module, files) -> None:
         """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
         config = self.quantization_config
+        if not self.pre_quantized:
+            config.origin = {}  # of another model that the same config quantized
+            remember_base(model, config)
         if config.activation == "fixed" and not self.pre_quantized:
             raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
         if is_latency(config.budget) and not self.pre_quantized:
@@ -108,6 +113,7 @@ class MPQHfQuantizer(HfQuantizer):
             refresh(model)
         else:
             initialise(model)
+        model.push_to_hub = partial(push_model, model)
         return model
 
     @contextmanager
@@ -144,6 +150,7 @@ class MPQHfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
         """`dtype` is a word once the model was saved: transformers writes it into the config so."""
+        model.__dict__.pop("push_to_hub", None)
         return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 

@@ -1,6 +1,7 @@
 """Tables, plots and text about compressed models."""
 
 from .bit_map import bit_map
+from .card import write_card
 from .latency_chart import latency_chart
 from .loyalty import Loyalty, loyalty
 from .model_summary import ModelSummary
@@ -23,5 +24,6 @@ __all__ = [
     "sensitivity_map",
     "size_report",
     "summarize",
+    "write_card",
     "write_html",
 ]

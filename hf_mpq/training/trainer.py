@@ -3,10 +3,12 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitInfo, HfApi
 from rich.console import Console
 from torch import nn
 from transformers import Trainer, set_seed
@@ -18,11 +20,13 @@ from ..cost import LatencyTable, budget_cost
 from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.float_copy import float_copy
+from ..integrations.hub import push
 from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments
+from .card_facts import dataset_facts, last_scores
 from .checkpoints import complete_checkpoints
 from .objectives import OBJECTIVES
 from .plan import method_of, plan_of, shares, stage_arguments
@@ -35,6 +39,7 @@ from .stage_trainer import StageTrainer
 from .students import MODEL, START, Students, is_open
 
 LATENCIES = "latencies.json"
+PACKED = "packed"
 
 
 class MPQTrainer(Trainer):
@@ -117,6 +122,40 @@ class MPQTrainer(Trainer):
         pack(model.cpu()).save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+
+    def push_to_hub(
+        self, commit_message: str | None = "End of training", blocking: bool = True, token: str | None = None,
+        revision: str | None = None, private: bool | None = None, **facts: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:  # fmt: skip
+        """Pack the model into `<output_dir>/packed` and upload that folder, with a card, as `args.hub_model_id`.
+
+        Args:
+            commit_message, token, revision, private: as in `Trainer.push_to_hub`.
+            blocking: wait for the upload; otherwise a future is returned.
+            facts: what `hf_mpq.integrations.hub.CardFacts` has, such as `float_metrics`, `license`, `dataset`. Scores
+                are those of the last stage, unless `metrics` are given.
+
+        Returns:
+            Address of the commit, or its future; None in other processes than the first.
+
+        Raises:
+            ValueError, PermissionError, ConnectionError: as `hf_mpq.integrations.hub.push`.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        folder = Path(self.args.output_dir) / PACKED
+        self.save_packed(folder)
+        if not self.is_world_process_zero():
+            return None
+        facts = {**dataset_facts(self.eval_dataset), "metrics": last_scores(RunRecord(self.args.output_dir)), **facts}
+        facts.pop("model_name", None)  # Trainer's own callers give it
+        options = {
+            "token": self.args.hub_token if token is None else token, "revision": revision or self.args.hub_revision,
+            "private": self.args.hub_private_repo if private is None else private, "commit_message": commit_message,
+        }  # fmt: skip
+        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        if blocking:
+            return push(folder, name, **options, **facts)
+        return HfApi().run_as_future(push, folder, name, **options, **facts)
 
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
         folder = Path(self.args.output_dir)

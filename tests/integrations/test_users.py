@@ -3,15 +3,12 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast, pipeline
-from transformers.utils import hub
 
 import hf_mpq
 from hf_mpq import MPQConfig
@@ -68,40 +65,6 @@ def test_pipeline_that_quantizes_while_loading(tmp_path):
     assert differ([scores(plain)], [scores(quantized)], 0)
     torch.testing.assert_close(scores(quantized), scores(pipeline("text-classification", model=quantized.model,
                                                                   tokenizer=quantized.tokenizer)))  # fmt: skip
-
-
-class LocalHub:
-    """Stands in for the Hub: keeps what would be uploaded."""
-
-    def __init__(self):
-        self.files: dict[str, bytes] = {}
-
-    def create_repo(self, repo_id, **options):
-        return SimpleNamespace(repo_id=repo_id)
-
-    def create_commit(self, operations, **options):
-        for operation in operations:
-            with operation.as_file() as content:
-                self.files[operation.path_in_repo] = content.read()
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-def test_push_to_hub(storage, monkeypatch, tmp_path):
-    """The three files go up, under tags, and load again as they came down."""
-    local = LocalHub()
-    card = lambda repo, tags=None, **_: ModelCard.from_template(ModelCardData(tags=tags, library_name="transformers"))  # noqa: E731
-    monkeypatch.setattr(hub, "create_and_tag_model_card", card)
-    monkeypatch.setattr(hub, "hf_api", lambda: local, raising=False)
-    for name in ("create_repo", "create_commit"):
-        monkeypatch.setattr(hub, name, getattr(local, name), raising=False)
-    model = stored_model(storage)
-    model.push_to_hub("someone/small-bert", tags=["hf-mpq"])
-    assert set(local.files) == {"README.md", "config.json", "model.safetensors"}
-    assert b"hf-mpq" in local.files["README.md"]
-    for name, content in local.files.items():
-        (tmp_path / name).write_bytes(content)
-    assert read_config(tmp_path)["quantization_config"]["storage"] == storage
-    close(outputs(model), outputs(reload(tmp_path)), 0)
 
 
 @pytest.mark.full

@@ -1,0 +1,195 @@
+"""What the card of a model says, what it leaves alone, and what must not be in it."""
+
+import copy
+import pickle
+import sys
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset, DatasetInfo, NamedSplit
+from huggingface_hub import ModelCard
+from transformers import AutoModelForSequenceClassification
+
+import hf_mpq
+from hf_mpq.integrations.hub import CardFacts, hub_name, push
+from hf_mpq.integrations.hub.origin import command_line, without_paths
+from hf_mpq.report import write_card
+from hf_mpq.training.card_facts import dataset_facts
+from tests.tiny import HEADS, tiny_model
+
+from .models import read_config, reload, stored_model
+
+PIPELINES = {"bare": "feature-extraction", "sequence": "text-classification", "token": "token-classification",
+             "question": "question-answering", "masked": "fill-mask"}  # fmt: skip
+THEIRS = """---
+license: apache-2.0
+language: de
+tags: [news]
+base_model: /home/me/bert
+model-index:
+- name: theirs
+  results:
+  - task: {type: text-classification}
+    dataset: {name: News, type: me/news}
+    metrics:
+    - {type: f1, value: 0.5, name: f1}
+---
+
+# News
+
+Which news these are.
+"""
+
+
+def packed(folder, bits: int = 4, head: str = "sequence"):
+    model = hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", head), hf_mpq.MPQConfig(bits=bits, groups=10)))
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_snippet_loads_the_model(head, tmp_path):
+    """It is run as it stands on the card, with the folder as the name."""
+    model = packed(tmp_path, head=head)
+    card = ModelCard(write_card(tmp_path, CardFacts(repo_id=str(tmp_path))).read_text())
+    assert card.data.pipeline_tag == PIPELINES[head]
+    snippet, names = card.text.split("```python\n")[1].split("```")[0], {}
+    assert snippet.startswith("import hf_mpq")
+    exec(snippet, names)
+    assert type(names["model"]) is type(model)
+
+
+def test_words_and_metadata_of_the_user_stay(tmp_path):
+    packed(tmp_path)
+    (tmp_path / "README.md").write_text(THEIRS)
+    text = write_card(tmp_path, CardFacts("me/news-bert", metrics={"accuracy": 0.75, "loss": 0.4})).read_text()
+    card = ModelCard(text)
+    assert card.text.strip().startswith("# News\n\nWhich news these are.\n\n<!-- hf_mpq")
+    assert (card.data.license, card.data.language) == ("apache-2.0", "de")
+    assert card.data.tags[0] == "news" and "hf-mpq" in card.data.tags
+    assert card.data.base_model is None and "/home/me" not in text
+    scores = {(one.dataset_type, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert scores == {("unknown", "accuracy"): 0.75, ("me/news", "f1"): 0.5}
+    assert write_card(tmp_path, CardFacts("me/news-bert")).read_text() == text, "a second time changes nothing"
+
+
+def test_scores_of_other_weights_are_dropped(tmp_path):
+    packed(tmp_path, bits=4)
+    (tmp_path / "README.md").write_text(THEIRS)
+    write_card(tmp_path, CardFacts(metrics={"accuracy": 0.75}, command="old command"))
+    packed(tmp_path, bits=2)
+    text = write_card(tmp_path).read_text()
+    assert "0.75" not in text and "old command" not in text and text.count("## Compressed with hf_mpq") == 1
+    assert "2.00 bits" in text and "4.00 bits" not in text
+    assert [one.metric_type for one in ModelCard(text).data.eval_results] == ["f1"]
+
+
+def test_a_title_of_ours_follows_the_name(tmp_path):
+    packed(tmp_path / "packed")
+    assert "\n# packed\n" in write_card(tmp_path / "packed").read_text()
+    assert "\n# small-bert\n" in write_card(tmp_path / "packed", CardFacts("me/small-bert")).read_text()
+
+
+def test_metadata_that_cannot_be_read(tmp_path):
+    packed(tmp_path)
+    (tmp_path / "README.md").write_text("---\ntags: [open\n---\n")
+    with pytest.raises(ValueError, match=r"metadata at the top of .*README.md cannot be read"):
+        write_card(tmp_path)
+
+
+@pytest.mark.parametrize("storage, words", [("packed", "random weights"), ("trainable", "checkpoint for training")])
+def test_what_the_card_warns_of(storage, words, tmp_path):
+    stored_model(storage).save_pretrained(tmp_path)
+    assert words in write_card(tmp_path).read_text().replace("**", "")
+
+
+def test_a_folder_is_no_base_model(tmp_path):
+    """Only a name on the Hub is, and it stays with the model through packing, saving and loading."""
+    tiny_model("bert").save_pretrained(tmp_path / "float")
+    config = hf_mpq.MPQConfig(bits=4, groups=10)
+    local = AutoModelForSequenceClassification.from_pretrained(tmp_path / "float", quantization_config=config)
+    hf_mpq.pack(local).save_pretrained(tmp_path / "local")
+    text = write_card(tmp_path / "local").read_text()
+    assert "base_model" not in text and str(tmp_path) not in text
+    named = tiny_model("bert")
+    named.name_or_path = "me/bert"
+    hf_mpq.pack(hf_mpq.quantize(named, hf_mpq.MPQConfig(bits=4))).save_pretrained(tmp_path / "named")
+    reload(tmp_path / "named").save_pretrained(tmp_path / "again")
+    origin = read_config(tmp_path / "again")["quantization_config"]["origin"]
+    assert origin == read_config(tmp_path / "named")["quantization_config"]["origin"]
+    assert origin["base_model"] == "me/bert" and set(origin["versions"]) == {"hf_mpq", "transformers", "torch"}
+    assert ModelCard(write_card(tmp_path / "again").read_text()).data.base_model == "me/bert"
+
+
+@pytest.mark.parametrize("name, expected", [("me/bert", "me/bert"), ("bert-base-uncased", "bert-base-uncased"),
+                                            ("/home/me/bert", None), ("out/run/bert", None), (".", None), ("", None),
+                                            (None, None)])  # fmt: skip
+def test_names_on_the_hub(name, expected):
+    assert hub_name(name) == expected
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("/home/me/data", "data"), ("--out=/home/me/my models/x", "--out=x"), ("~/data/sst2", "sst2"),
+    ('{"dir": "/home/me/data/"}', '{"dir": "data"}'), ("file:///home/me/x.csv", "x.csv"), (r"C:\Users\me\x", "x"),
+    ("me/bert", "me/bert"), ("https://host/a/b", "https://host/a/b"), ("1/2", "1/2"), (r"layer\.\d+", r"layer\.\d+"),
+    ("../out", "../out"), ("0.25x", "0.25x"),
+])  # fmt: skip
+def test_paths_of_this_machine_are_cut(text, expected):
+    assert without_paths(text) == expected
+
+
+def test_a_path_below_the_working_folder_is_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert without_paths(f"--out={tmp_path}/runs/1") == "--out=runs/1"
+
+
+@pytest.mark.parametrize("module, words, expected", [
+    (None, ["/usr/bin/hf-mpq", "compress", "me/bert", "--out", "/tmp/x"], "hf-mpq compress me/bert --out x"),
+    (None, ["train.py", "--hub_token", "hf_abcdefghijk", "--text", "a b"],
+     "python train.py --hub_token ... --text 'a b'"),
+    (None, ["train.py", "--api-key=secret1", "hf_abcdefghijk"], "python train.py --api-key=... ..."),
+    ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes a"),
+    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/root/kernel.json"], None),
+    (None, ["-c"], None), (None, [""], None),
+])  # fmt: skip
+def test_the_command(module, words, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", words)
+    spec = ModuleSpec(module, None) if module else None
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
+    assert command_line() == expected
+
+
+def test_pushing_belongs_to_the_model(tmp_path):
+    """A copy pushes itself, and a float model as transformers does."""
+    model = packed(tmp_path)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), reload(tmp_path)):
+        assert twin.push_to_hub.args == (twin,)
+    assert model.dequantize().push_to_hub.__func__ is type(model).push_to_hub
+
+
+def test_what_cannot_be_pushed(tmp_path):
+    (tmp_path / "float").mkdir()
+    tiny_model("bert").save_pretrained(tmp_path / "float")
+    for folder in (tmp_path, tmp_path / "float"):
+        with pytest.raises(ValueError, match="holds no model of hf_mpq"):
+            push(folder, "me/x", token="hf_any")
+    packed(tmp_path / "packed")
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        push(tmp_path / "packed", "me/x", token="hf_any")
+
+
+def test_data_sets_of_the_hub_are_named():
+    info = DatasetInfo(builder_name="glue", config_name="sst2")
+    rows = Dataset.from_dict({"a": [1]}, info=info, split=NamedSplit("validation"))
+    assert dataset_facts(rows) == {"dataset": "glue", "dataset_config": "sst2", "dataset_split": "validation"}
+    assert dataset_facts(Dataset.from_dict({"a": [1]})) == {} and dataset_facts(None) == {}
+
+
+def test_the_packed_model_answers_as_before(tmp_path):
+    """Writing a card changes nothing in the model that it is about."""
+    model = packed(tmp_path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    write_card(tmp_path, model=model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
