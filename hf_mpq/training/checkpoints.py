@@ -22,6 +22,14 @@ def complete_checkpoints(folder: str | Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def remove_partial_checkpoints(folder: str | Path) -> None:
+    """Delete what a process that was killed while it saved or deleted a checkpoint left behind."""
+    whole = complete_checkpoints(folder)
+    for path in Path(folder).glob("checkpoint-*"):
+        if _FOLDER.fullmatch(path.name) and path not in whole:
+            shutil.rmtree(path)
+
+
 class StageCheckpoints:
     """Saving and loading for a Trainer whose `model` is a `StageModule` and that has a `strategy`.
 
@@ -46,6 +54,8 @@ class StageCheckpoints:
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if (folder / COMPLETE).exists():  # the one that this run was resumed from
+            return
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)
         self.accelerator.wait_for_everyone()

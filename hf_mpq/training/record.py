@@ -2,17 +2,18 @@
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..core import Assignment, StageSpec
+from ..core import Assignment
+from .settings import differences
 
-FILE = "stages.json"
+FILE, ASSIGNMENT = "stages.json", "assignment.json"
 
 
 class RunRecord:
-    """`stages.json` of a run's folder: its plan, the finished stages with their metrics, and the decided assignment.
+    """`stages.json` of a run's folder: its settings, the finished stages with their metrics, and how assignments
+    compared; the decided assignment is beside it.
 
     Args:
         folder: of the run.
@@ -21,7 +22,7 @@ class RunRecord:
 
     def __init__(self, folder: str | Path, main: bool = True):
         self.folder, self.main = Path(folder), main
-        self.content: dict[str, Any] = {"method": None, "plan": [], "finished": {}, "selection": None}
+        self.content: dict[str, Any] = {"finished": {}, "selection": None}
         if self.exists:
             self.content = json.loads((self.folder / FILE).read_text())
 
@@ -30,18 +31,21 @@ class RunRecord:
         """Whether the folder holds a run."""
         return (self.folder / FILE).exists()
 
-    def begin(self, method: str, plan: list[StageSpec]) -> None:
-        """Write down what is going to be done."""
-        self.content["method"], self.content["plan"] = method, [_plain(stage) for stage in plan]
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write down what is going to be done, as `settings_of` says it."""
+        self.content = {**settings, **self.content}
         self._write()
 
-    def check(self, method: str, plan: list[StageSpec]) -> None:
-        """Raise ValueError when the folder's run is another one."""
-        if self.content["method"] != method or self.content["plan"] != [_plain(stage) for stage in plan]:
-            raise ValueError(
-                f"{self.folder / FILE} was written by a run with other stages: resume it with the same method and "
-                "arguments, or start anew in another output_dir"
-            )
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise ValueError when the folder's run has other settings, naming them."""
+        then = {name: self.content[name] for name in settings if name in self.content}
+        if then.keys() != settings.keys():
+            raise ValueError(f"{self.folder / FILE} does not say what its run was set to (an older version): start "
+                             "anew in another output_dir")  # fmt: skip
+        different = differences(then, settings)
+        if different:
+            raise ValueError(f"{self.folder / FILE} is of a run with other settings: {'; '.join(different)}. Resume "
+                             "with what it was, or start anew in another output_dir")  # fmt: skip
 
     def finished(self, stage: str) -> bool:
         """Whether a stage is done."""
@@ -64,15 +68,15 @@ class RunRecord:
 
     def assignment(self) -> Assignment | None:
         """The decided assignment, once there is one."""
-        file = self.folder / "assignment.json"
+        file = self.folder / ASSIGNMENT
         return Assignment.load(file) if file.exists() else None
 
     def decide(self, assignment: Assignment) -> None:
         """Keep the decided assignment."""
         if self.main:
-            partial = self.folder / "assignment.json.partial"
+            partial = self.folder / f"{ASSIGNMENT}.partial"
             assignment.save(partial)
-            os.replace(partial, self.folder / "assignment.json")
+            os.replace(partial, self.folder / ASSIGNMENT)
 
     def _write(self) -> None:
         if not self.main:
@@ -81,7 +85,3 @@ class RunRecord:
         partial = self.folder / f"{FILE}.partial"
         partial.write_text(json.dumps(self.content, indent=2, default=str))
         os.replace(partial, self.folder / FILE)
-
-
-def _plain(stage: StageSpec) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(stage), default=str))

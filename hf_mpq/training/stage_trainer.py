@@ -126,7 +126,10 @@ class StageTrainer(StageCheckpoints, Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, dict[str, float]]:
-        """The micro-batches of a step, and the units of every term over all of them and all processes."""
+        """The micro-batches of a step, and the units of every term over all of them and all processes; none when all
+        steps are done, as in a run that is resumed from its last checkpoint."""
+        if self.state.global_step >= self.state.max_steps:
+            return [], {}
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._micro, self._search_samples, self._search_units = 0, [], {}
         if self._search_batches is not None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, HfApi
 from rich.console import Console
 from torch import nn
@@ -27,13 +28,16 @@ from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments
 from .card_facts import dataset_facts, last_scores
-from .checkpoints import complete_checkpoints
+from .checkpoints import complete_checkpoints, remove_partial_checkpoints
 from .objectives import OBJECTIVES
 from .plan import method_of, plan_of, shares, stage_arguments
+from .preferences import FILE as SCORES
 from .preferences import Preferences
-from .record import RunRecord
+from .record import ASSIGNMENT, RunRecord
+from .record import FILE as STAGES
 from .rows import split_rows
 from .selection import select
+from .settings import settings_of
 from .stage_module import StageModule
 from .stage_trainer import StageTrainer
 from .students import MODEL, START, Students, is_open
@@ -168,14 +172,26 @@ class MPQTrainer(Trainer):
         if exists and not resume:
             raise ValueError(f"{folder} holds a run: train(resume_from_checkpoint=True) goes on with it; for a new one "
                              "give another output_dir")  # fmt: skip
+        settings = settings_of(self.method, self.plan, self._config, self.args, self.train_dataset,
+                               self.teacher is not None)  # fmt: skip
         if exists:
-            record.check(self.method.name, self.plan)
+            record.check(settings)
+        else:
+            self._refuse_remains(folder)
         self.accelerator.wait_for_everyone()
         if not exists:
             self._in_main_first(self._save_start)
-            record.begin(self.method.name, self.plan)
+            record.begin(settings)
         self.accelerator.wait_for_everyone()
         return record
+
+    def _refuse_remains(self, folder: Path) -> None:
+        """A run that lost its `stages.json` is neither gone on with nor mixed with a new one."""
+        names = [ASSIGNMENT, SCORES, LATENCIES, *(stage_folder(k, stage) for k, stage in enumerate(self.plan, 1))]
+        found = [name for name in names if (folder / name).exists()]
+        if found:
+            raise ValueError(f"{folder} holds {', '.join(found)} of a run, but no {STAGES}: remove them, or give "
+                             "another output_dir")  # fmt: skip
 
     def _save_start(self) -> None:
         """Write the model as it was given, with activation ranges set."""
@@ -197,7 +213,9 @@ class MPQTrainer(Trainer):
         def measure() -> None:
             if not file.exists():
                 cost, _ = budget_cost(self._config.resolve(self.model), self._config.budget)
-                file.write_text(json.dumps(cost.latencies.to_dict(), indent=1))
+                partial = file.with_name(f"{LATENCIES}.partial")
+                partial.write_text(json.dumps(cost.latencies.to_dict(), indent=1))
+                partial.replace(file)
 
         self._in_main_first(measure)
         return LatencyTable.from_dict(json.loads(file.read_text()))
@@ -210,6 +228,7 @@ class MPQTrainer(Trainer):
         set_seed(self.args.seed + number)
         student = self.students.start(stage.start, previous, assignment)
         strategy = self._strategy(stage, student)
+        self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if strategy is not None and not checkpoints:
             strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
@@ -273,7 +292,8 @@ class MPQTrainer(Trainer):
     def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
         """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher."""
         candidates = {"search": found, "training-free": self._preferences.assignment()}
-        if candidates["search"] == candidates["training-free"] or self._config.budget is None:
+        same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
+        if same or self._config.budget is None:
             return found
         self._say("selection: a short training of the searched and of the training-free assignment")
         rest, _ = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)  # no row that scored
@@ -287,7 +307,8 @@ class MPQTrainer(Trainer):
                                           save_strategy="no", eval_strategy="no", report_to=[])  # fmt: skip
             trainer.train()
             trainer.model.close()
-            return mean_divergence(self._teacher, student, batches)
+            found = [mean_divergence(self._teacher, student, batches)]
+            return broadcast_object_list(found)[0]  # so that all processes choose alike
 
         return select(candidates, trial, record)
 

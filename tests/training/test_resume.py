@@ -1,6 +1,7 @@
 """An interrupted run ends as the uninterrupted one."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_mpq import Assignment
+from hf_mpq.training.record import RunRecord
+from hf_mpq.training.students import Students
 
-from .runs import quantized, trainer
+from .runs import quantized, sentences, trainer
 
 RUNS = {
     "mpq": {"budget": "3bits"},
@@ -64,7 +67,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_
     with pytest.raises(Interrupted):
         trainer(model, tmp_path, callbacks=[Stop(stage, step)]).train()
     trainer(quantized(method, **RUNS[method]), tmp_path).train(resume_from_checkpoint=True)
-    expected = whole(method)
+    assert_same_run(method, tmp_path, whole(method))
+
+
+def assert_same_run(method, tmp_path, expected):
     assert Assignment.load(tmp_path / "assignment.json") == Assignment.load(expected / "assignment.json")
     for folder in stage_folders(method):
         ours, theirs = weights_of(tmp_path / folder), weights_of(expected / folder)
@@ -72,3 +78,115 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     ours, theirs = (json.loads((folder / "stages.json").read_text()) for folder in (tmp_path, expected))
     assert ours["selection"] == theirs["selection"]
+
+
+def killed_after(monkeypatch, owner, name, number=1):
+    """Interrupts after so many calls of a method."""
+    original, calls = getattr(owner, name), []
+
+    def once(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        calls.append(name)
+        if len(calls) == number:
+            raise Interrupted
+        return found
+
+    monkeypatch.setattr(owner, name, once)
+
+
+@pytest.mark.parametrize(("owner", "name", "number"), [
+    (RunRecord, "decide", 1),  # of the search, whose last step is saved, before its model is written
+    pytest.param(Students, "save", 2, marks=pytest.mark.full),  # the search's model, before it is finished
+    (RunRecord, "select", 1),  # one candidate of two
+    (RunRecord, "decide", 2),  # of the selection, before its name
+])  # fmt: skip
+def test_a_run_that_is_killed_between_two_files_ends_as_the_uninterrupted_one(owner, name, number, whole, tmp_path):
+    expected = whole("mpq")
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Interrupted):
+        killed_after(monkeypatch, owner, name, number)
+        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path).train()
+    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path).train(resume_from_checkpoint=True)
+    assert_same_run("mpq", tmp_path, expected)
+
+
+def test_a_selection_killed_before_the_winner_is_named_names_it(tmp_path, monkeypatch):
+    """Also where the training-free assignment wins, which then is what the folder holds."""
+    import hf_mpq.training.trainer as module
+
+    values = iter([0.9, 0.5])
+    monkeypatch.setattr(module, "mean_divergence", lambda *args: next(values))
+    with pytest.MonkeyPatch.context() as once, pytest.raises(Interrupted):
+        killed_after(once, RunRecord, "decide", 2)
+        trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1).train()
+    run = trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1)
+    run.train(resume_from_checkpoint=True)
+    selection = json.loads((tmp_path / "stages.json").read_text())["selection"]
+    assert selection == {"divergence": {"search": 0.9, "training-free": 0.5}, "chosen": "training-free"}
+    assert Assignment.load(tmp_path / "assignment.json") == run._preferences.assignment()
+
+
+def test_half_a_checkpoint_is_removed_and_not_used(whole, tmp_path):
+    """One that was being deleted when the process died, and one that was being written."""
+    with pytest.raises(Interrupted):
+        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[Stop("2-qat", 10)]).train()
+    folder = tmp_path / "2-qat"
+    shutil.copytree(folder / "checkpoint-9", folder / "checkpoint-12")
+    for step, lost in ((9, "model.safetensors"), (12, "optimizer.pt")):
+        (folder / f"checkpoint-{step}" / "complete").unlink()
+        (folder / f"checkpoint-{step}" / lost).unlink()
+    (tmp_path / "2-qat" / "model.partial").mkdir()
+
+    class First(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.steps = [*getattr(self, "steps", []), state.global_step]
+            assert not (folder / "checkpoint-9").exists() or state.global_step >= 9
+
+    seen = First()
+    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[seen]).train(resume_from_checkpoint=True)
+    assert seen.steps[0] == 6
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (whole("mpq") / "2-qat").iterdir()}
+    assert_same_run("mpq", tmp_path, whole("mpq"))
+
+
+OTHER = [
+    ({"budget": "2.5bits"}, {}, 'config.budget was "3bits" and is now "2.5bits"'),
+    ({"groups": 4}, {}, "config.groups was 8 and is now 4"),
+    ({}, {"seed": 1}, "arguments.seed was 42 and is now 1"),
+    ({}, {"num_train_epochs": 3}, "arguments.num_train_epochs was 2 and is now 3"),
+    ({}, {"learning_rate": 1e-2}, r"arguments.learning_rate was 0.001 and is now 0.01"),
+    ({}, {"per_device_train_batch_size": 4}, "examples_per_step was 8 and is now 4"),
+    ({}, {"gradient_accumulation_steps": 2}, "examples_per_step was 8 and is now 16"),
+    ({}, {"stages": {"qat": {"share": 0.5}}}, "plan.qat.share was 0.7 and is now 0.5"),
+    ({}, {"stages": {"qat": {"arguments": {"lr_scheduler_type": "constant"}}}}, "lr_scheduler_type was not set"),
+    ({}, {"train_dataset": sentences(90)}, "training_examples was 96 and is now 90"),
+]
+
+
+@pytest.mark.parametrize(("config", "options", "words"), OTHER)
+def test_a_run_is_not_resumed_with_other_settings(config, options, words, whole):
+    run = trainer(quantized("mpq", **{**RUNS["mpq"], **config}), whole("mpq"), **options)
+    with pytest.raises(ValueError, match=f"of a run with other settings: .*{words}.* Resume with what it was"):
+        run.train(resume_from_checkpoint=True)
+
+
+def test_several_differences_are_one_error(whole):
+    run = trainer(quantized("mpq", budget="4bits"), whole("mpq"), seed=1, learning_rate=1.0)
+    with pytest.raises(ValueError, match=r"config\.budget.*; arguments\.seed.*; arguments\.learning_rate"):
+        run.train(resume_from_checkpoint=True)
+
+
+def test_what_does_not_change_the_result_may_change(whole):
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "logging_steps": 1, "save_steps": 7}
+    trainer(quantized("mpq", **RUNS["mpq"]), whole("mpq"), **options).train(resume_from_checkpoint=True)
+
+
+def test_a_run_that_lost_its_record_or_has_an_old_one_is_refused(tmp_path):
+    trainer(quantized("uniform"), tmp_path, max_steps=2).train()
+    record = json.loads((tmp_path / "stages.json").read_text())
+    del record["arguments"]
+    (tmp_path / "stages.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="does not say what its run was set to"):
+        trainer(quantized("uniform"), tmp_path, max_steps=2).train(resume_from_checkpoint=True)
+    (tmp_path / "stages.json").unlink()
+    with pytest.raises(ValueError, match=r"holds 1-qat of a run, but no stages\.json"):
+        trainer(quantized("uniform"), tmp_path, max_steps=2).train()

@@ -337,7 +337,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
     trainer(quantized("uniform"), tmp_path, num_train_epochs=1).train()
     with pytest.raises(ValueError, match="holds a run"):
         trainer(quantized("uniform"), tmp_path, num_train_epochs=1).train()
-    with pytest.raises(ValueError, match="run with other stages"):
+    with pytest.raises(ValueError, match='method was "uniform" and is now "q8"'):
         trainer(quantized("q8", groups="matrix"), tmp_path).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="is not in output_dir"):
         trainer(quantized("uniform"), tmp_path).train(resume_from_checkpoint="/elsewhere")
