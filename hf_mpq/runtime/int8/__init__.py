@@ -1,4 +1,4 @@
-"""Integer products on the CPU: prepacked weights for oneDNN, and whole encoder layers around them."""
+"""Integer products on the CPU, and whole encoder layers around them."""
 
 from .layer import Int8Layer, fuse_layers, restore_layers
 from .matrix import IntegerMatrix

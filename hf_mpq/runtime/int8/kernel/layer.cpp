@@ -1,4 +1,4 @@
-// One encoder layer with normalisation after each sum, its products in int8 by oneDNN, all the rest in as few passes
+// One encoder layer with normalisation after each sum, its products in int8, all the rest in as few passes
 // over the activations as there are places where rows must wait for each other.
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -8,7 +8,7 @@
 #include <string>
 
 #include "attention.h"
-#include "rows.h"
+#include "product.h"
 
 namespace hf_mpq {
 
@@ -17,17 +17,65 @@ using Scalars = c10::List<std::optional<at::Scalar>>;
 using Product = Tensor(Tensor, double, int64_t, Tensor, Tensor, Tensor, std::optional<Tensor>, double, int64_t,
                        std::optional<c10::ScalarType>, c10::string_view, Scalars, c10::string_view);
 
-// A matrix of the layer, and what its input is quantized to.
+// Bytes of some rows, and the grid of each.
+struct Bytes {
+  int64_t rows, columns;
+  Tensor values;
+  std::vector<RowGrid> grids;
+
+  Bytes(int64_t rows, int64_t columns)
+      : rows(rows), columns(columns), grids(rows),
+        values(at::empty({rows * columns + 4}, at::kByte).slice(0, 0, rows * columns).view({rows, columns})) {}
+
+  uint8_t* row(int64_t i) const { return values.data_ptr<uint8_t>() + i * columns; }  // 4 bytes beyond it can be read
+
+};
+
+// A matrix of the layer, and what its input is quantized to. Its products are this kernel's where it has panels, and
+// oneDNN's otherwise.
 struct Matrix {
   Tensor packed, scale, zeros, bias, column_sum;
   std::optional<Tensor> offset;  // what every weight of a row is above its scaled integer
   int64_t rows, columns;
   Grid grid;
+  Tensor panels;  // undefined where oneDNN multiplies; then `packed` is
 
+  bool own() const { return panels.defined(); }
   bool plain() const { return !grid.dynamic && !offset; }  // oneDNN can finish the product itself
 
-  Tensor multiply(const Tensor& bytes, c10::ScalarType type, const char* then = "none", double step = 1,
-                  int64_t zero = 0) const {
+  // The outputs of some rows of bytes, float32 and complete where `done` says so.
+  Tensor multiply(const Bytes& bytes, bool threads, Activation then = Activation::none) const {
+    if (!own()) return by_onednn(bytes.values, at::kFloat);
+    Tensor out = at::empty({bytes.rows, rows}, at::kFloat);
+    float* const to = out.data_ptr<float>();
+    by_panels(bytes, threads, [=, this](int64_t i, int64_t output, int64_t count, floats y) {
+      y = activate(y, then);
+      if (count == LANES) store(to + i * rows + output, y);
+      else std::copy_n((const float*)&y, count, to + i * rows + output);
+    });
+    return out;
+  }
+
+  // The same, on the fixed grid of the matrix that reads it; only by panels.
+  void multiply(const Bytes& bytes, bool threads, Activation then, const Grid& reader, Bytes& to) const {
+    const Levels levels(reader, {reader.step, reader.zero, 0});
+    std::fill(to.grids.begin(), to.grids.end(), RowGrid{reader.step, reader.zero, 0});
+    by_panels(bytes, threads, [&, then](int64_t i, int64_t output, int64_t count, floats y) {
+      const octets found = levels(activate(y, then));
+      std::copy_n((const uint8_t*)&found, count, to.row(i) + output);
+    });
+  }
+
+  // What `multiply` leaves undone of one row.
+  bool done() const { return own() || plain(); }
+  void complete(float* row, const RowGrid& found) const {
+    if (!done())
+      finish(row, rows, columns, found, column_sum.data_ptr<float>(), offset ? offset->data_ptr<float>() : nullptr,
+             bias.data_ptr<float>());
+  }
+
+  Tensor by_onednn(const Tensor& bytes, c10::ScalarType type, const char* then = "none", double step = 1,
+                   int64_t zero = 0) const {
     static const auto product =
         c10::Dispatcher::singleton().findSchemaOrThrow("onednn::qlinear_pointwise", "").typed<Product>();
     const std::optional<Tensor> added = plain() ? std::optional<Tensor>(bias) : std::nullopt;
@@ -35,11 +83,31 @@ struct Matrix {
                         step, zero, type, then, Scalars(), std::string(then) == "none" ? "" : "none");
   }
 
-  // What oneDNN leaves undone of one row.
-  void complete(float* row, const RowGrid& found) const {
-    if (!plain())
-      finish(row, rows, columns, found, column_sum.data_ptr<float>(), offset ? offset->data_ptr<float>() : nullptr,
-             bias.data_ptr<float>());
+  // `put(row, output, how many outputs, values)` for every vector of outputs.
+  template <class Put>
+  void by_panels(const Bytes& bytes, bool threads, const Put& put) const {
+#ifdef __AVX512VNNI__
+    const int64_t quads = (columns + 3) / 4, tiles = (bytes.rows + TILE_ROWS - 1) / TILE_ROWS;
+    const Finish finish{scale.data_ptr<float>(), column_sum.data_ptr<float>(), bias.data_ptr<float>(),
+                        offset ? offset->data_ptr<float>() : nullptr, (float)columns};
+    const auto some = [&](int64_t begin, int64_t end) {
+      alignas(64) int32_t sums[TILE_ROWS * PANEL];
+      for (int64_t one = begin; one < end; one++) {
+        const int64_t first = one / tiles * PANEL, row = one % tiles * TILE_ROWS;
+        const int8_t* const panel = panels.data_ptr<int8_t>() + first * quads * 4;
+        const int here = std::min<int64_t>(TILE_ROWS, bytes.rows - row);
+        some_rows<TILE_ROWS>(here, bytes.row(row), columns, panel, quads, sums);
+        for (int64_t output = first; output < std::min(first + PANEL, rows); output += LANES) {
+          const Finish::Output finish_one = finish.at(output);
+          const int64_t count = std::min<int64_t>(LANES, rows - output);
+          for (int i = 0; i < here; i++)
+            put(row + i, output, count, finish_one(*(const ints*)&sums[i * PANEL + output - first], bytes.grids[row + i]));
+        }
+      }
+    };
+    const int64_t all = panels.size(0) * tiles;
+    threads ? at::parallel_for(0, all, (all + at::get_num_threads() - 1) / at::get_num_threads(), some) : some(0, all);
+#endif
   }
 };
 
@@ -60,18 +128,10 @@ struct Layer {
   bool bfloat16;  // attention products, where the CPU has them
 };
 
-// Bytes of some rows, and the grid of each.
-struct Bytes {
-  Tensor values;
-  std::vector<RowGrid> grids;
-
-  Bytes(int64_t rows, int64_t columns) : values(at::empty({rows, columns}, at::kByte)), grids(rows) {}
-
-  void take(const float* row, int64_t i, const Matrix& reader) {
-    uint8_t* bytes = values.data_ptr<uint8_t>() + i * reader.columns;
-    grids[i] = quantize(row, bytes, reader.columns, reader.grid, reader.offset.has_value());
-  }
-};
+// Row i of the matrix's input.
+inline void take(Bytes& bytes, const float* row, int64_t i, const Matrix& reader) {
+  bytes.grids[i] = quantize(row, bytes.row(i), reader.columns, reader.grid, reader.offset.has_value());
+}
 
 // Additive mask, `(batch, 1 or tokens, padded tokens)`; keys beyond the last token can never be read.
 struct Mask {
@@ -124,23 +184,23 @@ struct Part {
     const Layer& l = layer;
     const int64_t hidden = l.norm.weight.numel(), inner = l.output.columns;
     Bytes bytes(rows(), hidden);
-    each_row([&](int64_t i) { bytes.take(in + i * hidden, i, l.attend); });
-    Tensor projected = l.attend.multiply(bytes.values, at::kFloat);
+    each_row([&](int64_t i) { take(bytes, in + i * hidden, i, l.attend); });
+    Tensor projected = l.attend.multiply(bytes, threads);
     float* const qkv = projected.data_ptr<float>();
-    each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
+    if (!l.attend.done()) each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
 
     Bytes mixed(rows(), inner);
     l.bfloat16 ? attention<PairHead>(qkv, mixed) : attention<FloatHead>(qkv, mixed);
-    Tensor summed = l.output.multiply(mixed.values, at::kFloat);
+    Tensor summed = l.output.multiply(mixed, threads);
     float* const middle = summed.data_ptr<float>();
     each_row([&](int64_t i) {
       l.output.complete(middle + i * hidden, mixed.grids[i]);
       l.attention_norm.apply(middle + i * hidden, in + i * hidden, hidden);
-      bytes.take(middle + i * hidden, i, l.up);
+      take(bytes, middle + i * hidden, i, l.up);
     });
 
     Bytes wide = feed_forward(bytes);
-    Tensor last = l.down.multiply(wide.values, at::kFloat);
+    Tensor last = l.down.multiply(wide, threads);
     float* const narrow = last.data_ptr<float>();
     each_row([&](int64_t i) {
       l.down.complete(narrow + i * hidden, wide.grids[i]);
@@ -152,21 +212,28 @@ struct Part {
   Bytes feed_forward(const Bytes& bytes) const {
     const Matrix &up = layer.up, &down = layer.down;
     Bytes wide(rows(), up.rows);
-    const bool whole_byte = !down.grid.symmetric && down.grid.levels == 255;
-    if (up.plain() && down.plain() && whole_byte && layer.activation != Activation::gelu_tanh) {
-      wide.values = up.multiply(bytes.values, at::kByte, layer.activation == Activation::relu ? "relu" : "gelu",
-                                down.grid.step, (int64_t)down.grid.zero);
+    if (up.own() && !down.grid.dynamic && !down.offset) {
+      up.multiply(bytes, threads, layer.activation, down.grid, wide);
       return wide;
     }
-    Tensor raw = up.multiply(bytes.values, at::kFloat);
+    if (!up.own() && up.plain() && down.plain() && whole_byte(down.grid) && layer.activation != Activation::gelu_tanh) {
+      wide.values = up.by_onednn(bytes.values, at::kByte, layer.activation == Activation::relu ? "relu" : "gelu",
+                                 down.grid.step, (int64_t)down.grid.zero);
+      return wide;
+    }
+    Tensor raw = up.multiply(bytes, threads, layer.activation);
     float* const values = raw.data_ptr<float>();
     each_row([&](int64_t i) {
-      up.complete(values + i * up.rows, bytes.grids[i]);
-      activate_row(values + i * up.rows, up.rows, layer.activation);
-      wide.take(values + i * up.rows, i, down);
+      if (!up.own()) {
+        up.complete(values + i * up.rows, bytes.grids[i]);
+        activate_row(values + i * up.rows, up.rows, layer.activation);
+      }
+      take(wide, values + i * up.rows, i, down);
     });
     return wide;
   }
+
+  static bool whole_byte(const Grid& grid) { return !grid.symmetric && grid.levels == 255; }
 
   template <class Head>
   void attention(const float* qkv, Bytes& mixed) const {
@@ -185,7 +252,7 @@ struct Part {
                  mask.stride(), out + first * inner + h * size, inner);
         }
       }
-      for (int64_t i = begin; i < end; i++) mixed.take(out + i * inner, i, layer.output);
+      for (int64_t i = begin; i < end; i++) take(mixed, out + i * inner, i, layer.output);
     };
     const int64_t grain = (rows() + at::get_num_threads() - 1) / at::get_num_threads();
     threads ? at::parallel_for(0, rows(), grain, some) : some(0, rows());
@@ -217,6 +284,18 @@ Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>
   return out;
 }
 
+// A matrix in the kernel's own form: levels (rows, columns) int8, all else (rows,) float32.
+Matrix in_panels(const Tensor& levels, const Tensor& scale, const Tensor& bias, const Tensor& column_sum,
+                 const std::optional<Tensor>& offset, const Grid& grid) {
+  const int64_t rows = levels.size(0), columns = levels.size(1), panels = (rows + PANEL - 1) / PANEL;
+  const auto padded = [&](const Tensor& one) { return at::constant_pad_nd(one, {0, panels * PANEL - rows}); };
+  Matrix made{{}, padded(scale), {}, padded(bias), padded(column_sum), {}, rows, columns, grid,
+              at::zeros({panels, (columns + 3) / 4, PANEL, 4}, at::kChar)};
+  if (offset) made.offset = padded(*offset);
+  fill_panels(levels.data_ptr<int8_t>(), rows, columns, made.panels.data_ptr<int8_t>());
+  return made;
+}
+
 // One product, its input quantized and its output complete: (..., columns) float32, contiguous, to (..., rows).
 Tensor linear(const Matrix& matrix, const Tensor& x) {
   const at::NoGradGuard guard;
@@ -225,11 +304,11 @@ Tensor linear(const Matrix& matrix, const Tensor& x) {
   Bytes bytes(rows, matrix.columns);
   const float* const in = x.data_ptr<float>();
   at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) bytes.take(in + i * matrix.columns, i, matrix);
+    for (int64_t i = begin; i < end; i++) take(bytes, in + i * matrix.columns, i, matrix);
   });
-  Tensor out = matrix.multiply(bytes.values, at::kFloat);
+  Tensor out = matrix.multiply(bytes, true);
   float* const to = out.data_ptr<float>();
-  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, matrix.done() ? 0 : rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) matrix.complete(to + i * matrix.rows, bytes.grids[i]);
   });
   std::vector<int64_t> sizes = x.sizes().vec();
@@ -249,12 +328,14 @@ Activation activation_of(const std::string& name) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   using namespace hf_mpq;
   namespace py = pybind11;
+  module.attr("HAS_PRODUCTS") = HAS_PRODUCTS;
   py::class_<Grid>(module, "Grid").def(py::init<bool, bool, float, float, float>());
   py::class_<Matrix>(module, "Matrix")
       .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor column_sum,
                        std::optional<Tensor> offset, int64_t rows, int64_t columns, Grid grid) {
-        return Matrix{packed, scale, zeros, bias, column_sum, offset, rows, columns, grid};
+        return Matrix{packed, scale, zeros, bias, column_sum, offset, rows, columns, grid, {}};
       }))
+      .def_static("in_panels", &in_panels)
       .def("linear", &linear, py::call_guard<py::gil_scoped_release>());
   py::class_<Norm>(module, "Norm").def(py::init([](Tensor weight, Tensor bias, float eps) {
     return Norm{weight, bias, eps};

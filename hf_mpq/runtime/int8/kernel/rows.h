@@ -41,21 +41,31 @@ inline RowGrid range_of(const float* row, int64_t count, const Grid& grid) {
   return {step, step == 0 ? 0 : std::nearbyint(-low / step), 0};
 }
 
+typedef uint8_t octets __attribute__((vector_size(16), aligned(1), may_alias));
+
+// Bytes of floats.
+struct Levels {
+  float inverse, zero, bottom, top;
+
+  Levels(const Grid& grid, const RowGrid& found)
+      : inverse(found.step == 0 ? 1 : 1 / found.step), zero(found.zero), bottom(grid.symmetric ? 128 - grid.levels : 0),
+        top(grid.symmetric ? 128 + grid.levels : grid.levels) {}
+
+  octets operator()(floats values) const {
+    const floats level = smaller(larger(nearest(values * inverse) + zero, broadcast(bottom)), broadcast(top));
+    return __builtin_convertvector(__builtin_convertvector(level, ints), octets);
+  }
+  uint8_t operator()(float value) const {
+    return (uint8_t)std::min(std::max(std::nearbyint(value * inverse) + zero, bottom), top);
+  }
+};
+
 // Bytes of a row.
 inline RowGrid quantize(const float* row, uint8_t* bytes, int64_t count, const Grid& grid, bool with_total) {
   RowGrid found = range_of(row, count, grid);
-  const float inverse = found.step == 0 ? 1 : 1 / found.step;
-  const float bottom = grid.symmetric ? 128 - grid.levels : 0, top = grid.symmetric ? 128 + grid.levels : grid.levels;
-  by_lanes(count,
-           [&](int64_t i) {
-             floats level = nearest(load(row + i) * inverse) + found.zero;
-             level = smaller(larger(level, broadcast(bottom)), broadcast(top));
-             typedef uint8_t octets __attribute__((vector_size(16), aligned(1), may_alias));
-             *(octets*)(bytes + i) = __builtin_convertvector(__builtin_convertvector(level, ints), octets);
-           },
-           [&](int64_t i) {
-             bytes[i] = (uint8_t)std::min(std::max(std::nearbyint(row[i] * inverse) + found.zero, bottom), top);
-           });
+  const Levels levels(grid, found);
+  by_lanes(count, [&](int64_t i) { *(octets*)(bytes + i) = levels(load(row + i)); },
+           [&](int64_t i) { bytes[i] = levels(row[i]); });
   if (with_total) {
     int64_t total = 0;
     for (int64_t i = 0; i < count; i++) total += bytes[i];
