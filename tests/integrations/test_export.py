@@ -80,6 +80,16 @@ def test_onnx(family, activations, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
+@pytest.mark.parametrize("fields", [{}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5},
+                                    {"bits": (0, 4), "pruned": True}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
+def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
+    model = packed(family, **fields)
+    folder = hf_mpq.export(model, "onnx", tmp_path, activations="trained")
+    for batch in (tiny_batch(), tiny_batch(rows=1, tokens=5)):
+        assert_alike(run_onnx(folder, batch), wanted(model, batch), 0.01)
+
+
 @pytest.mark.parametrize("activations", ["static", "float"])
 @pytest.mark.parametrize("family", MOST)
 def test_openvino(family, activations, tmp_path):
@@ -212,9 +222,11 @@ def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
         hf_mpq.export(packed(), "onnx", tmp_path, activations="static")
     with pytest.raises(ValueError, match="calibration="):
         hf_mpq.export(packed(), "openvino", tmp_path)
+    with pytest.raises(ValueError, match="fixed activation ranges"):
+        hf_mpq.export(packed(), "openvino", tmp_path, activations="trained")
     with pytest.raises(ValueError, match="dense"):
         hf_mpq.export(packed("modernbert"), "compressed-tensors", tmp_path)
-    with pytest.raises(ValueError, match="static, dynamic, float"):
+    with pytest.raises(ValueError, match="static, dynamic, trained, float"):
         hf_mpq.export(packed(), "onnx", tmp_path, activations="int4")
     monkeypatch.setattr("hf_mpq.integrations.exporters.base.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'hf_mpq\[openvino\]'"):

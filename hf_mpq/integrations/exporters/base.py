@@ -13,10 +13,11 @@ from torch import nn
 
 from ...core import Registry
 from ...nn import PackedLinear
+from ...runtime import use_backend
 from ..calibration_batches import batches_of
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
-ACTIVATIONS = ("static", "dynamic", "float")
+ACTIVATIONS = ("static", "dynamic", "trained", "float")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ExportRequest:
 
     Attributes:
         activations: `"static"` (one range for each tensor, fixed in the file), `"dynamic"` (one for each tensor, found
-            in every pass) or `"float"`.
+            in every pass), `"trained"` (what the packed model does: by default a range for each token) or `"float"`.
         batches: example inputs that static ranges are read from; may be empty where the model has its own.
     """
 
@@ -61,15 +62,17 @@ def export(
 ) -> Path:  # fmt: skip
     """Write a packed model in a format that needs no hf_mpq to run.
 
-    - `"onnx"`: `model.onnx` with int8 weights and `QuantizeLinear`/`DequantizeLinear` pairs (static activations), or
-      `DynamicQuantizeLinear` and `MatMulInteger` (dynamic ones); weights and tables of at most 4 bits take half a byte.
+    - `"onnx"`: `model.onnx` with integer weights and tables, each row in the bits that it needs; runtimes widen them to
+      int8 when they load the file. Static activations are `QuantizeLinear`/`DequantizeLinear` pairs, the others
+      `MatMulInteger`, behind `DynamicQuantizeLinear` where they are dynamic.
     - `"openvino"`: `openvino_model.xml` and `.bin` made of that graph; no dynamic activations.
     - `"compressed-tensors"`: a checkpoint with one precision for each matrix that plain transformers loads.
     - `"dense"`: a float checkpoint of the smallest standard configuration that holds the model.
 
     Removable pruned rows and heads are gone from ONNX and OpenVINO files, removable rows from dense ones. Weights are
     exactly the packed ones, but for matrices with a scale per column or a low-rank correction, which are rounded to 8
-    bits for each row (dense: never). Activations trained with a range for each token get one for each tensor.
+    bits for each row (dense: never). Activations trained with a range for each token get one for each tensor, unless
+    `activations="trained"`.
 
     Args:
         model: packed, as `pack` returns it or `from_pretrained` loads it; it stays as it is.
@@ -77,8 +80,9 @@ def export(
         path: folder; made where it is not there. `config.json` is written too.
         tokenizer: saved beside the model.
         calibration: tokenized rows or batches, for static ranges that the model does not have.
-        activations: `"static"`, `"dynamic"` or `"float"`; by default the model's own static ranges, or those found in
-            `calibration`, else dynamic ones; float where the model's are.
+        activations: `"static"`, `"dynamic"`, `"trained"` (as in the packed model, a range for each token as a rule: the
+            same labels, about twice as slow in ONNX Runtime) or `"float"`; by default the model's own static ranges,
+            or those found in `calibration`, else dynamic ones; float where the model's are.
         calibration_examples: rows of `calibration` that are used, from the start.
 
     Returns:
@@ -99,7 +103,8 @@ def export(
     request = ExportRequest(_activations(twin, activations, bool(batches)), batches)
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    exporter.write(twin, folder, request)
+    with use_backend("reference"):  # what the model was prepared with stands back
+        exporter.write(twin, folder, request)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return folder
@@ -113,6 +118,8 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
         return "float" if not quantizers else "static" if own or calibrated else "dynamic"
     if wanted not in ACTIVATIONS:
         raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}; got {wanted!r}")
+    if wanted == "trained" and (own or not quantizers):
+        return "static" if own else "float"
     if wanted == "static" and not own and not calibrated:
         raise ValueError("static activations need ranges, which this model does not have: give calibration=<some "
                          "tokenized rows>, or activations='dynamic'")  # fmt: skip

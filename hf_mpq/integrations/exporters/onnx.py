@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import AttentionQuantizers, family_of
-from ...runtime import compact
+from ...runtime import CompactLinear, compact
 from .base import EXPORTERS, Exporter, ExportRequest
 from .configs import save_plain_config
 from .onnx_small import shrink_onnx
@@ -40,9 +40,9 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
     if any(isinstance(module, AttentionQuantizers) for module in model.modules()):
         warnings.warn("attention_bits are left out of the export: its attention products are float", stacklevel=4)
     grids = static_grids(model, request.batches) if request.activations == "static" else {}
-    if family_of(model) is not None:
+    if family_of(model) is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
         compact(model)
-    make_portable(model, grids, request.activations == "dynamic")
+    make_portable(model, grids, request.activations)
     if family_of(model) is None or family_of(model).interface:
         model.set_attn_implementation("eager")
     traced = _Traced(model)

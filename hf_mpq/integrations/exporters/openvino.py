@@ -20,7 +20,7 @@ class OpenVinoExporter(Exporter):
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
-        if request.activations == "dynamic":
+        if request.activations not in ("static", "float"):
             raise ValueError("OpenVINO multiplies integers only with fixed activation ranges: give calibration=<some "
                              "tokenized rows>, or activations='float'")  # fmt: skip
         import openvino

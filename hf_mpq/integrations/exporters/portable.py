@@ -59,19 +59,37 @@ class _DynamicProduct(torch.autograd.Function):
         return g.op("Mul", sums, g.op("Mul", step, scale))
 
 
+class _IntegerProduct(torch.autograd.Function):
+    """`MatMulInteger` of levels, as float32."""
+
+    @staticmethod
+    def forward(ctx, codes: Tensor, levels: Tensor) -> Tensor:
+        return codes.float() @ levels.float()
+
+    @staticmethod
+    def symbolic(g, codes, levels):
+        return g.op("Cast", g.op("MatMulInteger", codes, levels), to_i=FLOAT)
+
+
 class PortableLinear(nn.Module):
     """A packed linear layer as integers `(in, out)` with a scale per output.
 
     Args:
         layer: packed.
-        grid: of its input; None: float.
-        dynamic: whether its input gets a range in every pass instead.
+        grid: of its input, where that is fixed.
+        activations: as in `ExportRequest`; whatever is said there, an input that is float in the layer and has no grid
+            stays so.
     """
 
-    def __init__(self, layer: PackedLinear, grid: ActivationGrid | None, dynamic: bool):
+    def __init__(self, layer: PackedLinear, grid: ActivationGrid | None, activations: str):
         super().__init__()
         matrix = IntegerMatrix.of(layer)
-        self.shift, self.divisor, self.dynamic = layer.input_shift, layer.input_scale, dynamic
+        self.shift, self.divisor = layer.input_shift, layer.input_scale
+        quantized = grid is None and layer.input_quantizer is not None
+        self.dynamic = quantized and activations == "dynamic"
+        self.quantizer = layer.input_quantizer if quantized and activations == "trained" else None
+        if self.quantizer is not None:
+            self.register_buffer("column_sum", matrix.levels.sum(1, dtype=torch.float32))
         self.register_buffer("levels", matrix.levels.t().contiguous())
         self.register_buffer("scale", matrix.scale.contiguous())
         self.register_buffer("offset", matrix.offset)
@@ -96,12 +114,21 @@ class PortableLinear(nn.Module):
         x = shift_and_scale(x, self.shift, self.divisor)
         if self.dynamic:
             y = _DynamicProduct.apply(x, self.levels, self.scale)
+        elif self.quantizer is not None:
+            x, y = self._product_as_trained(x)
         else:
             x = self._quantized(x)
             y = torch.matmul(x, _Dequantize.apply(self.levels, self.scale, 1))
         if self.offset is not None:
             y = y + x.sum(-1, keepdim=True) * self.offset
         return y + self.bias
+
+    def _product_as_trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The quantized input, and its product."""
+        codes, grid = self.quantizer.encode(x)
+        sums = _IntegerProduct.apply(codes.to(torch.int8 if grid.low < 0 else torch.uint8), self.levels)
+        y = (sums - grid.zero * self.column_sum) * (grid.step * self.scale)
+        return self.quantizer.decode(codes, grid), y
 
     def _quantized(self, x: Tensor) -> Tensor:
         if "step" not in self._buffers:
@@ -150,18 +177,17 @@ class PortableDecoder(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], dynamic: bool) -> nn.Module:
+def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activations: str) -> nn.Module:
     """Replace every packed layer, in place.
 
     Args:
-        grids: of inputs, by layer name; the inputs of layers that are not named stay float.
-        dynamic: whether quantized inputs get a range in every pass instead.
+        grids: of inputs that have a fixed one, by layer name.
+        activations: what becomes of the others, as in `ExportRequest`.
     """
     decoders, tables = [], {}
     for name, module in list(model.named_modules()):
         if isinstance(module, PackedLinear):
-            follows = dynamic and module.input_quantizer is not None
-            model.set_submodule(name, PortableLinear(module, grids.get(name), follows))
+            model.set_submodule(name, PortableLinear(module, grids.get(name), activations))
         elif isinstance(module, PackedEmbedding):
             tables[id(module)] = PortableEmbedding(module)
             model.set_submodule(name, tables[id(module)])
