@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from hf_mpq.nn import PackedLinear
 from hf_mpq.runtime import compact, machine, timing
 from hf_mpq.runtime.machine import remembered
 from hf_mpq.runtime.shrinking import dense_shape, shrunk
-from hf_mpq.runtime.timing import measure_latencies, undisturbed
+from hf_mpq.runtime.timing import clock, measure_latencies, undisturbed
 from tests.integrations.models import mixed_assignment
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
@@ -82,7 +83,15 @@ def test_larger_layers_take_longer():
 
 
 def test_other_processes_do_not_count():
-    assert undisturbed([10.0] * 5 + [30.0, 50.0, 90.0] * 5) == 10
+    start = clock()
+    time.sleep(0.05)
+    assert clock() - start < 0.02, "what one thread waits"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert undisturbed([10.0] * 5 + [30.0, 50.0, 90.0] * 5) == 10
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_what_is_measured_is_the_model_of_the_space():
