@@ -4,19 +4,21 @@
     python recipes/compare_methods.py --tasks sst2 --methods mpq uniform --budgets 2bits 2.5bits --table
 
 Every run is a row of `results.jsonl`; what is there is not run again, and an interrupted run goes on where it was. The
-tables, the paired intervals and the picture are made of what is there, and name what is not.
+tables, the paired intervals and the picture are made of what is there, and name the command of what is not.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
-from comparison import write_report
+from comparison import command, write_report
 from study import Results, Study, agreement, divergences
 
 import hf_mpq
@@ -29,10 +31,32 @@ CONFIGS = {
 }
 """Candidates where they differ from the method's own."""
 KEYS = ("task", "method", "variant", "budget", "seed")
+CELLS = ("tasks", "methods", "budgets", "seeds", "variant", "table")
+"""Arguments that say which rows; all others are their settings."""
+FAIR = ("epochs", "learning_rate", "batch_size", "train_rows", "float_epochs", "dev_rows", "selection_examples")
+"""Settings that all rows of a task and variant share."""
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, then report."""
+    args, settings = _arguments(argv)
+    results = Results(args.out / "results.jsonl", *KEYS)
+    for task in args.tasks if not args.table else ():
+        _check_alike(results.rows, task, args, settings)
+        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows,
+                      epochs=args.float_epochs)  # fmt: skip
+        _float_row(study, results, args)
+        for seed, budget, method in product(args.seeds, args.budgets, args.methods):
+            key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
+            if not results.has(**key):
+                results.add(**key, **_run(study, key, args), settings=settings, command=command(key, settings))
+    cells = product(args.tasks, args.methods, args.budgets, args.seeds)
+    wanted = [dict(zip(KEYS, (task, method, args.variant, budget, seed))) for task, method, budget, seed in cells]
+    write_report(results.rows, wanted, args.out, settings)
+
+
+def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """What was given, and the settings among it that are not at their defaults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
     parser.add_argument("--tasks", nargs="+", default=["sst2"])
@@ -52,19 +76,22 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
-    args = parser.parse_args()
-    results = Results(args.out / "results.jsonl", *KEYS)
-    for task in args.tasks if not args.table else ():
-        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows,
-                      epochs=args.float_epochs)  # fmt: skip
-        _float_row(study, results, args)
-        for seed, budget, method in product(args.seeds, args.budgets, args.methods):
-            key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
-            if not results.has(**key):
-                results.add(**key, **_run(study, key, args))
-    cells = product(args.tasks, args.methods, args.budgets, args.seeds)
-    wanted = [dict(zip(KEYS, (task, method, args.variant, budget, seed))) for task, method, budget, seed in cells]
-    write_report(results.rows, wanted, args.out)
+    args = parser.parse_args(argv)
+    changed = {name: value for name, value in vars(args).items()
+               if name not in CELLS and value != parser.get_default(name)}  # fmt: skip
+    return args, {name: str(value) if isinstance(value, Path) else value for name, value in changed.items()}
+
+
+def _check_alike(rows: list[dict], task: str, args: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Rows of one table are trained alike; raises SystemExit where one was not."""
+    for row in rows:
+        if "settings" in row and (row["task"], row["variant"]) == (task, args.variant):
+            names = (*FAIR, *(("config", "stages") if row["method"] in args.methods else ()))
+            other = [f"{name} {row['settings'].get(name, 'at its default')}, now {settings.get(name, 'at its default')}"
+                     for name in names if row["settings"].get(name) != settings.get(name)]  # fmt: skip
+            if other:
+                raise SystemExit(f"{args.out} has rows of {task} with other settings ({'; '.join(other)}): name this "
+                                 "--variant, or give another --out")  # fmt: skip
 
 
 def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None:

@@ -1,7 +1,11 @@
 """Tables, paired intervals and a picture of compared methods."""
 
+import json
+import shlex
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +16,13 @@ SHOWN = {"score": "score", "unseen_kl": "KL", "unseen_agreement": "agreement %",
          "megabytes": "MB"}  # fmt: skip
 
 
-def write_report(rows: list[dict], wanted: list[dict], folder: Path) -> None:
-    """`report.md` and `pareto.png`: what was asked for, and what of it is missing."""
-    text = "\n\n".join([_table(rows, wanted), _intervals(wanted, folder), _missing(rows, wanted)])
+def write_report(rows: list[dict], wanted: list[dict], folder: Path, settings: Mapping[str, Any]) -> None:
+    """`report.md` and `pareto.png`: what was asked for, and what of it is missing.
+
+    Args:
+        settings: arguments that are not at their defaults, for the commands of what is missing.
+    """
+    text = "\n\n".join([_table(rows, wanted), _intervals(wanted, folder), _missing(rows, wanted, settings)])
     (folder / "report.md").write_text(text.strip() + "\n")
     _picture(rows, wanted, folder / "pareto.png")
     print(text)
@@ -90,15 +98,37 @@ def _intervals(wanted: list[dict], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _missing(rows: list[dict], wanted: list[dict]) -> str:
+def _missing(rows: list[dict], wanted: list[dict], settings: Mapping[str, Any]) -> str:
     absent = [key for key in wanted if not any(_same(row, key) for row in rows)]
-    return "\n".join(f"- not run: `{_command(key)}`" for key in absent)
+    return "\n".join(_line(key, _settings_of_variant(rows, key), settings) for key in absent)
 
 
-def _command(key: dict) -> str:
-    variant = f" --variant {key['variant']}" if key["variant"] else ""
-    return (f"python recipes/compare_methods.py --tasks {key['task']} --methods {key['method']} "
-            f"--budgets {key['budget']} --seeds {key['seed']}{variant}")  # fmt: skip
+def _line(key: dict, known: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+    if known is None and key["variant"] and not settings.keys() & {"config", "stages"}:
+        return (f"- not run, and no row says what `{key['variant']}` changes (--config, --stages): "
+                f"{command(key, settings)}")  # fmt: skip
+    return f"- not run: `{command(key, settings if known is None else known)}`"
+
+
+def _settings_of_variant(rows: list[dict], key: dict) -> Mapping[str, Any] | None:
+    """Settings of a run that differs by task, budget or seed only, of the same task first."""
+    same = {name: key[name] for name in ("method", "variant")}
+    like = [row for row in rows if "settings" in row and _same(row, same)]
+    like.sort(key=lambda row: row["task"] != key["task"])
+    return like[0]["settings"] if like else None
+
+
+def command(key: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What makes the row of a key, to be pasted into a shell.
+
+    Args:
+        settings: arguments that are not at their defaults, name to value; dictionaries are written as JSON.
+    """
+    named = {"tasks": key["task"], "methods": key["method"], "budgets": key["budget"], "seeds": key["seed"],
+             **({"variant": key["variant"]} if key["variant"] else {}), **settings}  # fmt: skip
+    words = [f"--{name} {shlex.quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
+             for name, value in named.items()]  # fmt: skip
+    return " ".join(["python recipes/compare_methods.py", *words])
 
 
 def _picture(rows: list[dict], wanted: list[dict], file: Path) -> None:
