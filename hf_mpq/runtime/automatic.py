@@ -64,11 +64,13 @@ class FastestBackend:
     @torch.no_grad()
     def _measure(self, model: nn.Module, shape: Shape, args: tuple, kwargs: Mapping) -> None:
         taken = {name: [] for name in self.names}
+        _wait(model)
         for _ in range(ROUNDS + 1):
             for name in self.names:
                 with activated(name):
                     start = time.perf_counter()
                     model.forward(*args, **kwargs)
+                    _wait(model)
                     taken[name].append(1000 * (time.perf_counter() - start))
         self.milliseconds[shape] = {name: statistics.median(times[1:]) for name, times in taken.items()}
         self.chosen[shape] = min(self.names, key=self.milliseconds[shape].__getitem__)
@@ -85,6 +87,13 @@ def shape_of(args: tuple, kwargs: Mapping) -> Shape | None:
     ids = next((value for value in (*args[:1], *(kwargs.get(name) for name in ("input_ids", "inputs_embeds")))
                 if isinstance(value, Tensor)), None)  # fmt: skip
     return None if ids is None or ids.dim() < 2 else (_power(ids.shape[0]), _power(ids.shape[1]))
+
+
+def _wait(model: nn.Module) -> None:
+    """Until a GPU has done what it was asked for; a CPU has already."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _power(count: int) -> int:

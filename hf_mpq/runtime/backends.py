@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ..core import Registry
 from ..nn import PackedEmbedding, PackedLinear
 from ..nn.packed import activated
+from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
 from .lookup import prepare_lookup
 
@@ -86,6 +87,37 @@ class CpuInt8(Backend):
         use_native_products(model)
 
 
+@BACKENDS.register("cuda-float")
+class CudaFloat(CpuFloat):
+    """As cpu-float, on a GPU."""
+
+    name = "cuda-float"
+
+    @classmethod
+    def unavailable(cls, model: nn.Module) -> str | None:
+        return lacking(_devices(model), integers=False)
+
+
+@BACKENDS.register("cuda")
+class Cuda(Backend):
+    """Integer products on tensor cores; for few tokens, codes of few bits unpacked inside the product."""
+
+    name = "cuda"
+
+    @classmethod
+    def unavailable(cls, model: nn.Module) -> str | None:
+        integers = any(layer.input_quantizer is not None for layer in packed_linears(model))
+        return lacking(_devices(model), integers)
+
+    @classmethod
+    def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
+        for layer in packed_linears(model):
+            kernels, floats = kernels_for(layer.anchor.device), layer.input_quantizer is None
+            layer.prepared[cls.name] = (PlanesProduct.of(layer, kernels, _FloatProduct(layer)) if floats else
+                                        TensorCoreProduct(layer, kernels))  # fmt: skip
+        _prepare_lookups(model, cls.name)
+
+
 class _FloatProduct:
     """Decodes at its first use, so that it takes no memory where it is never chosen."""
 
@@ -122,6 +154,10 @@ def _not_on_cpu(model: nn.Module) -> str | None:
     if any(layer.anchor.device.type != "cpu" for layer in packed_linears(model)):
         return "the model is not on the CPU: call model.cpu() first"
     return None
+
+
+def _devices(model: nn.Module) -> set[torch.device]:
+    return {layer.anchor.device for layer in packed_linears(model)}
 
 
 def packed_linears(model: nn.Module) -> list[PackedLinear]:

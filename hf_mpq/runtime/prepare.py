@@ -10,7 +10,7 @@ from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .int8 import restore_layers
 
-AUTOMATIC = ("cpu-int8", "cpu-float")
+AUTOMATIC = ("cpu-int8", "cpu-float", "cuda", "cuda-float")
 """What `"auto"` chooses from; the first that can run is used where nothing was measured."""
 
 
@@ -25,9 +25,9 @@ def prepare(
 
     Args:
         model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.
-        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, or `"auto"`: at each shape (batch and tokens, rounded up to
-            powers of two) the fastest of those that can run it here, which its first use finds out; see
-            `FastestBackend`, kept as `model.fastest_backend`.
+        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, `"cuda-float"`, `"cuda"`, or `"auto"`: at each shape (batch
+            and tokens, rounded up to powers of two) the fastest of those that can run it where it is, which its first
+            use finds out; see `FastestBackend`, kept as `model.fastest_backend`.
 
         attention_dtype: `torch.bfloat16` lets the fused layers of cpu-int8 multiply attention in it where the CPU does,
             which is a tenth faster; what it rounds moves more activations to the next level, so labels agree with those
