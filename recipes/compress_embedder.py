@@ -1,7 +1,8 @@
 """Compress the sentence embedder all-MiniLM-L6-v2, word table and all: Spearman on STS-B beside bytes on disk.
 
 For every budget once without training and once trained on a few thousand sentences without labels, to keep each
-embedding (cosine) and the similarities between them; beside torch's and ONNX Runtime's dynamic int8 of the same model.
+embedding (cosine) and the similarities between them; beside torch's and ONNX Runtime's dynamic int8 of the same model;
+and at the same bytes without the tokens that never occur in the sentences.
 Rows are written as they come, and are not run again.
 
     python recipes/compress_embedder.py --data_dir DATA
@@ -24,9 +25,11 @@ from torch import nn
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 import hf_mpq
+from hf_mpq.integrations.vocabulary import prune_vocabulary
 from hf_mpq.training import MPQTrainer, MPQTrainingArguments
 
 PEERS = {"torch dynamic int8": torch_dynamic, "ONNX Runtime dynamic int8": ort_dynamic}
+PRUNED = "training-free, fewer tokens"
 UNUSED = {r"^pooler\.dense$": {"bits": 0}}
 """Mean pooling never asks the pooler."""
 
@@ -36,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
     parser.add_argument("--budgets", nargs="+", default=["0.5x", "0.25x", "0.125x"])
+    parser.add_argument("--prune", nargs="*", default=["0.125x"], help="budgets that also run on a smaller vocabulary")
     parser.add_argument("--activation_bits", type=int, default=8)
     parser.add_argument("--calibration", type=int, default=256, help="sentences that scores and rounding look at")
     parser.add_argument("--train_sentences", type=int, default=6000, help="0: nothing is trained")
@@ -70,6 +74,9 @@ class Rows:
                 self._add(name, None, make)
         for budget in self.args.budgets:
             self._ours(budget)
+        for budget in self.args.prune:
+            if not self._has(PRUNED, budget):
+                self._pruned(budget)
 
     def _ours(self, budget: str) -> None:
         names = ["training-free", *(["trained"] if self.args.train_sentences else [])]
@@ -85,6 +92,16 @@ class Rows:
             start = perf_counter()
             model = self._trained(model, tokenizer, folder / "run")
             self._add_packed("trained", budget, model, tokenizer, folder / "trained", perf_counter() - start)
+
+    def _pruned(self, budget: str) -> None:
+        """As many bytes as the budget leaves of the whole float model, for fewer rows."""
+        start, model = perf_counter(), self.study.model()
+        total = hf_mpq.size_report(model).total_bytes * float(budget.removesuffix("x"))
+        model, tokenizer, vocabulary = prune_vocabulary(model, self.study.tokenizer, self.study.corpus)
+        model = self._compressed(model, f"{total / 1e6}MB", tokenizer)
+        folder = self.args.out / f"{budget}-{self.args.pooling}" / "pruned"
+        self._add_packed(PRUNED, budget, model, tokenizer, folder, perf_counter() - start, tokens=len(tokenizer))
+        vocabulary.save(folder)
 
     def _compressed(self, model: nn.Module, budget: str, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
         torch.manual_seed(self.args.seed)
@@ -109,7 +126,7 @@ class Rows:
         return trainer.model
 
     def _add_packed(self, name: str, budget: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path,
-                    seconds: float) -> None:  # fmt: skip
+                    seconds: float, **more) -> None:  # fmt: skip
         """Save the whole pipeline, load it again, and score that."""
         packed = hf_mpq.pack(copy.deepcopy(model).cpu().eval())
         report = hf_mpq.size_report(packed)
@@ -118,7 +135,7 @@ class Rows:
         self.results.add(
             model=name, budget=budget, pooling=self.args.pooling, spearman=self.study.spearman(again),
             bytes=(folder / "model.safetensors").stat().st_size, code_bits=report.average_bits,
-            embedding_bytes=report.embedding_bytes, seconds=seconds,
+            embedding_bytes=report.embedding_bytes, seconds=seconds, **more,
         )  # fmt: skip
 
     def _has(self, name: str, budget: str | None) -> bool:

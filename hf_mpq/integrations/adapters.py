@@ -20,8 +20,8 @@ _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 
 
 def for_packed(config: LoraConfig) -> LoraConfig:
-    """The config, in place, so that it also attaches to packed layers: for `get_peft_model`, for `model.add_adapter`,
-    and for `PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))`.
+    """The config, in place, so that it also attaches to packed layers: for `get_peft_model`, and for
+    `PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))`.
 
     Raises:
         ValueError: for variants of LoRA that change or rescale the weight itself.
