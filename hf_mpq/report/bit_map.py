@@ -122,7 +122,7 @@ def _legend(figure: Figure, parts: Sequence[BlockBits], theme: Theme) -> None:
             weights.update({int(bits): int(count) * part.line_length for bits, count in
                             zip(*np.unique(part.bits, return_counts=True))})  # fmt: skip
     total = max(sum(weights.values()), 1)
-    labels = {PRUNED: "pruned", FLOAT: "float"}
+    labels = {PRUNED: "pruned", FLOAT: "float", 1: "1 bit"}
     handles = [Patch(color=colour, label=f"{labels.get(bits, f'{bits} bits')} ({weights[bits] / total:.0%})")
                for bits, colour in zip(present, theme.bit_colours(present))]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="share of encoder weights")

@@ -48,6 +48,7 @@ class ModelSummary:
         peak_memory: bytes of having the prepared model and running one pass at the shape of `latency`; without Python
             and libraries.
         carbon, loyalty: where they were asked for.
+        similarity: of a model without a head: mean cosine of its mean-pooled embeddings and the teacher's.
         scores: task metrics, as given.
         search: what the stages of its run cost.
         left_out: name to the reason why a metric is None.
@@ -75,6 +76,7 @@ class ModelSummary:
     peak_memory: int | None = None
     carbon: Carbon | None = None
     loyalty: Loyalty | None = None
+    similarity: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     search: tuple[StageCost, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +113,8 @@ class ModelSummary:
             count = f" of {self.loyalty.predictions} predictions"
             yield "quality", "label loyalty", f"{self.loyalty.labels:.2%}{count}"
             yield "quality", "probability loyalty", f"{self.loyalty.probabilities:.4f}, 1 - sqrt(JS)"
+        if self.similarity is not None:
+            yield "quality", "embeddings like the teacher's", f"{self.similarity:.4f}, mean cosine"
         yield from self._compute_rows()
         yield from self._measured_rows()
         for stage in self.search:

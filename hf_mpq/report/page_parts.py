@@ -37,6 +37,8 @@ def tiles(summary: ModelSummary) -> Iterator[tuple[str, str]]:
         yield f"{summary.latency.milliseconds:.3g} ms", f"one input of {summary.latency.tokens} tokens"
     if summary.loyalty is not None:
         yield f"{summary.loyalty.labels:.1%}", "labels like the teacher's"
+    if summary.similarity is not None:
+        yield f"{summary.similarity:.4f}", "cosine to the teacher's embeddings"
 
 
 def groups(summary: ModelSummary) -> dict[str, list[tuple[str, str]]]:

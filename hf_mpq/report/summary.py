@@ -10,6 +10,7 @@ from torch import nn
 from ..cost import COSTS, BitOperations
 from ..integrations import MPQConfig
 from .carbon import carbon_missing, measure_carbon
+from .likeness import embedding_similarity
 from .loading import loaded
 from .loyalty import loyalty
 from .memory import PeakMemory
@@ -34,7 +35,7 @@ def summarize(
 
     Args:
         model: or a folder that holds one.
-        teacher: the float model; with `data` for loyalty, and for a speed-up.
+        teacher: the float model; with `data` for loyalty (without a head: similarity), and for a speed-up.
         data: tokenized rows, or batches of tensors.
         scores: task metrics that are known already, to be listed too.
         run_folder: of the `MPQTrainer` that made the model, for what the search cost.
@@ -55,10 +56,11 @@ def summarize(
     found: dict[str, Any] = _compute(model, tokens, reasons)
     if measure:
         found |= _measured(model, teacher, tokens, batch, seconds, backend, carbon_country, reasons)
+    name, compare = ("similarity", embedding_similarity) if model.base_model is model else ("loyalty", loyalty)
     if teacher is not None and data is not None:
-        found["loyalty"] = _or_reason("loyalty", reasons, lambda: loyalty(model, teacher, data))
+        found[name] = _or_reason(name, reasons, lambda: compare(model, teacher, data))
     else:
-        reasons["loyalty"] = "it needs teacher= and data="
+        reasons[name] = "it needs teacher= and data="
     if run_folder is not None:
         found["search"] = tuple(StageCost(stage.name, stage.result["steps"], stage.result.get("seconds"))
                                 for stage in read_run(run_folder).stages if stage.result)  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 import hf_mpq
 from hf_mpq.cost import COSTS
 from hf_mpq.report import loyalty, summarize
+from hf_mpq.report.likeness import embedding_similarity
 from hf_mpq.report.loyalty import divergence
 from hf_mpq.report.memory import PeakMemory
 from hf_mpq.report.model_space import space_of
@@ -18,7 +19,7 @@ from hf_mpq.report.model_space import space_of
 from ..tiny import MOST, tiny_batch, tiny_model
 from .pictures import mixed
 
-QUICK = {"tokens": 16, "batch": 4, "seconds": 0.02}
+QUICK = {"tokens": 16, "batch": 4, "seconds": 0.02, "backend": "cpu-float"}
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["trainable", "packed"])
@@ -32,7 +33,7 @@ def test_the_space_of_a_model_is_found_in_both_storages(family, packed):
 def test_a_summary_has_every_metric_of_a_folder(tmp_path):
     model, teacher = mixed("bert", packed=True), tiny_model("bert")
     model.save_pretrained(tmp_path)
-    found = summarize(tmp_path, teacher, [tiny_batch()], scores={"accuracy": 0.91}, backend="cpu-float", **QUICK)
+    found = summarize(tmp_path, teacher, [tiny_batch()], scores={"accuracy": 0.91}, **QUICK)
     assert found.disk_bytes == (tmp_path / "model.safetensors").stat().st_size > hf_mpq.size_report(model).total_bytes
     assert found.float_bytes == 4 * sum(one.numel() for one in teacher.parameters())
     report = hf_mpq.size_report(model)
@@ -64,7 +65,8 @@ def test_a_trainable_model_is_left_as_it_was_and_measured_like_its_packed_twin()
 
 
 def test_what_cannot_be_told_comes_with_its_reason():
-    found = summarize(mixed("bert", "bare", activation_bits=None), tiny_model("bert", "bare"), [tiny_batch()], **QUICK)
+    float_scores = tiny_model("bert", num_labels=1)
+    found = summarize(mixed("bert", activation_bits=None), float_scores, [tiny_batch()], **QUICK)
     assert found.energy is None and "quantized activations" in found.left_out["energy"]
     assert found.loyalty is None and "no class scores" in found.left_out["loyalty"]
     assert found.carbon is None and found.left_out["carbon"]
@@ -93,6 +95,19 @@ def test_a_model_is_wholly_loyal_to_itself_and_less_so_when_it_changes(head, pre
     student = mixed("bert", head, bits=(2,), embedding_bits=2)
     other = loyalty(student, teacher, [tiny_batch()])
     assert 0 < other.probabilities < 0.999 and other.labels <= 1
+
+
+def test_embedders_are_compared_by_their_embeddings():
+    teacher, student = tiny_model("bert", "bare"), mixed("bert", "bare")
+    assert embedding_similarity(teacher, teacher, [tiny_batch()]) == pytest.approx(1)
+    found = summarize(student, teacher, [tiny_batch()], measure=False)
+    assert 0.3 < found.similarity < 0.9999 and found.loyalty is None and "mean cosine" in str(found)
+    pooled = []
+    for model in (student, teacher):
+        with torch.no_grad():
+            hidden, mask = model(**tiny_batch()).last_hidden_state, tiny_batch()["attention_mask"].unsqueeze(-1)
+        pooled.append((hidden * mask).sum(1) / mask.sum(1))
+    assert found.similarity == pytest.approx(float(torch.cosine_similarity(*pooled).mean()), abs=1e-5)
 
 
 def test_rows_and_batches_give_the_same_loyalty():
