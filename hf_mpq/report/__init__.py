@@ -3,6 +3,7 @@
 from .bit_map import bit_map
 from .card import write_card
 from .latency_chart import latency_chart
+from .likeness import embedding_similarity
 from .loyalty import Loyalty, loyalty
 from .model_summary import ModelSummary
 from .page import write_html
@@ -17,6 +18,7 @@ __all__ = [
     "ModelSummary",
     "SizeReport",
     "bit_map",
+    "embedding_similarity",
     "latency_chart",
     "loyalty",
     "pareto_front",
