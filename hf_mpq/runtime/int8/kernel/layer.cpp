@@ -60,9 +60,11 @@ struct Matrix {
   void multiply(const Bytes& bytes, bool threads, Activation then, const Grid& reader, Bytes& to) const {
     const Levels levels(reader, {reader.step, reader.zero, 0});
     std::fill(to.grids.begin(), to.grids.end(), RowGrid{reader.step, reader.zero, 0});
-    by_panels(bytes, threads, [&, then](int64_t i, int64_t output, int64_t count, floats y) {
+    uint8_t* const first = to.row(0);
+    by_panels(bytes, threads, [=, this](int64_t i, int64_t output, int64_t count, floats y) {
       const octets found = levels(activate(y, then));
-      std::copy_n((const uint8_t*)&found, count, to.row(i) + output);
+      if (count == LANES) *(octets*)(first + i * rows + output) = found;
+      else std::copy_n((const uint8_t*)&found, count, first + i * rows + output);
     });
   }
 
@@ -90,15 +92,16 @@ struct Matrix {
     const int64_t quads = (columns + 3) / 4, tiles = (bytes.rows + TILE_ROWS - 1) / TILE_ROWS;
     const Finish finish{scale.data_ptr<float>(), column_sum.data_ptr<float>(), bias.data_ptr<float>(),
                         offset ? offset->data_ptr<float>() : nullptr, (float)columns};
+    const uint8_t* const from = bytes.row(0);
+    const int8_t* const weights = panels.data_ptr<int8_t>();
     const auto some = [&](int64_t begin, int64_t end) {
       alignas(64) int32_t sums[TILE_ROWS * PANEL];
       for (int64_t one = begin; one < end; one++) {
         const int64_t first = one / tiles * PANEL, row = one % tiles * TILE_ROWS;
-        const int8_t* const panel = panels.data_ptr<int8_t>() + first * quads * 4;
         const int here = std::min<int64_t>(TILE_ROWS, bytes.rows - row);
-        some_rows<TILE_ROWS>(here, bytes.row(row), columns, panel, quads, sums);
+        some_rows<TILE_ROWS>(here, from + row * columns, columns, weights + first * quads * 4, quads, sums);
         for (int64_t output = first; output < std::min(first + PANEL, rows); output += LANES) {
-          const Finish::Output finish_one = finish.at(output);
+          const Finish::Output finish_one = finish.at(output, grid);
           const int64_t count = std::min<int64_t>(LANES, rows - output);
           for (int i = 0; i < here; i++)
             put(row + i, output, count, finish_one(*(const ints*)&sums[i * PANEL + output - first], bytes.grids[row + i]));

@@ -20,17 +20,24 @@ struct Finish {
   struct Output {
     floats scale, column_sum, bias, offset;
     float columns;
-    bool shifted;
+    bool fixed, shifted;
 
     floats operator()(ints sums, const RowGrid& grid) const {
-      const floats y = (__builtin_convertvector(sums, floats) * scale - grid.zero * column_sum) * grid.step + bias;
+      const floats raw = __builtin_convertvector(sums, floats) * scale;
+      const floats y = fixed ? raw + bias : (raw - grid.zero * column_sum) * grid.step + bias;
       return shifted ? y + grid.step * (grid.total - columns * grid.zero) * offset : y;
     }
   };
 
-  Output at(int64_t output) const {
-    return {load(scale + output), load(column_sum + output), load(bias + output),
-            offset ? load(offset + output) : floats{}, columns, offset != nullptr};
+  // Of a vector of outputs; a fixed grid is put into their scales and biases.
+  Output at(int64_t output, const Grid& grid) const {
+    Output one{load(scale + output), load(column_sum + output), load(bias + output),
+               offset ? load(offset + output) : floats{}, columns, !grid.dynamic, offset != nullptr};
+    if (one.fixed) {
+      one.scale *= grid.step;
+      one.bias -= grid.step * grid.zero * one.column_sum;
+    }
+    return one;
   }
 };
 
