@@ -128,7 +128,8 @@ class GateSearch(SearchStrategy):
         highest = {name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
                    for name, spec in specs.items()}  # fmt: skip
         groups = sum(spec.layout.count for spec in specs.values() if spec.bits is None)
-        return Target(self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate)
+        return Target(self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate,
+                      self.optimizer == "adam")  # fmt: skip
 
     def _decided_cost(self, usages: Mapping[str, Usage]) -> float:
         with torch.no_grad():

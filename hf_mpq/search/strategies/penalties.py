@@ -21,12 +21,14 @@ class Target:
         largest: the cost with every open sub-group at its highest precision, in the same unit.
         groups: number of open sub-groups.
         learning_rate: of the gates.
+        normalised: whether the gates' optimizer makes steps of one size whatever the gradients' is, as Adam does.
     """
 
     limit: float | None
     largest: float
     groups: int
     learning_rate: float
+    normalised: bool = False
 
 
 class Penalty(ABC):
@@ -72,7 +74,8 @@ class LogBand(Penalty):
 
     The paper gives no lambda. A sub-group's logit gets a gradient of about `lambda / (3 groups)`, far below that of the
     loss, so by default lambda is what moves the mean logit by `REACH` over the whole search under plain SGD:
-    `3 REACH groups / (learning_rate search_steps)`.
+    `3 REACH groups / (learning_rate search_steps)`. Under Adam, whose steps have one size, only its ratio to the loss
+    counts, and so large a lambda would leave the loss no say in which sub-groups give way; there it is `BESIDE_LOSS`.
 
     Args:
         strength: lambda; None for the default above.
@@ -81,6 +84,7 @@ class LogBand(Penalty):
 
     name = "log-band"
     REACH = 3.0
+    BESIDE_LOSS = 0.3
 
     def __init__(self, target: Target, strength: float | None = None, tolerance: float = 0.02):
         super().__init__(target, strength)
@@ -98,6 +102,8 @@ class LogBand(Penalty):
     def _strength(self, progress: Progress) -> float:
         if self.strength is not None:
             return self.strength
+        if self.target.normalised:
+            return self.BESIDE_LOSS
         share = progress.search_steps / max(progress.steps_per_epoch, 1) if progress.search_steps else 1.0
         return 3 * self.REACH * self.target.groups / (self.target.learning_rate * max(progress.steps * share, 1))
 

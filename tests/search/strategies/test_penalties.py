@@ -6,10 +6,11 @@ from math import log
 import pytest
 import torch
 
-from hf_mpq.core import Usage
+from hf_mpq.core import PrecisionSpace, SubgroupLayout, Usage, WeightSpec
 from hf_mpq.cost import AverageBits
 from hf_mpq.search.strategies import PENALTIES, STRATEGIES, Progress, likeliest
 from hf_mpq.search.strategies.penalties import Target
+from hf_mpq.search.strategies.seeding import seeded
 
 TARGET = Target(limit=100.0, largest=400.0, groups=50, learning_rate=0.1)
 MIDDLE = Progress(50, 200, 10, 2)
@@ -105,3 +106,29 @@ def test_the_actual_cost_is_that_of_the_likeliest_precisions(make_space):
     shipped = strategy.cost.of(likeliest(space, usages))
     assert strategy._decided_cost(usages) == pytest.approx(shipped)
     assert float(strategy.cost.expected(usages)) != pytest.approx(shipped)
+
+
+@pytest.mark.parametrize("limit", [1.0, 2.4, 3.0])
+def test_under_adam_the_log_band_meets_the_budget_and_what_matters_keeps_more_bits(limit):
+    """Sub-groups whose errors fall with the bits as 4^-b, times an importance of each; Gumbel noise in every step."""
+    candidates, groups, steps = (0, 2, 4), 64, 200
+    spec = WeightSpec(SubgroupLayout((groups, 64), groups), candidates=candidates, gate="gumbel")
+    space = PrecisionSpace({"only": spec})
+    strategy = STRATEGIES["bilevel"](space, AverageBits(space), limit, warmup_epochs=0, optimizer="adam")
+    logits, bits = torch.zeros(groups, 3, requires_grad=True), torch.tensor(candidates, dtype=torch.float32)
+    optimizer = torch.optim.Adam([logits], **strategy.gate_optimizer()[1])
+    importance = torch.randn(groups, 1, generator=seeded(1)).mul(1.5).exp()
+    errors = importance / importance.mean() * 4.0**-bits
+    for step in range(steps):
+        progress = Progress(step, steps, steps, steps)
+        mixture = ((logits - torch.empty(groups, 3).exponential_(generator=seeded(0, step)).log())
+                   / strategy.temperature_at(progress)).softmax(1)  # fmt: skip
+        shares = logits.softmax(1)
+        usages = {"only": Usage(shares @ bits, 1 - shares[:, 0], shares)}
+        loss = (mixture * errors).sum(1).mean() + strategy.penalty(usages, progress)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    chosen = bits[logits.argmax(1)]
+    assert chosen.mean() == pytest.approx(limit, rel=0.08)
+    assert torch.corrcoef(torch.stack([chosen, importance[:, 0].log()]))[0, 1] > 0.5
