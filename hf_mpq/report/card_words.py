@@ -1,5 +1,6 @@
 """What the template of the model card is filled with."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def _size_rows(sizes: SizeReport) -> list[tuple[str, int, int]]:
 
 
 def _snippet(folder: Path, task: HeadTask, name: str) -> str:
-    if (folder / "modules.json").exists():
-        loading = ["from sentence_transformers import SentenceTransformer", "",
-                   f'model = SentenceTransformer("{name}")']  # fmt: skip
+    embedder = folder / "config_sentence_transformers.json"
+    if embedder.exists():
+        kind = json.loads(embedder.read_text()).get("model_type", "SentenceTransformer")
+        loading = [f"from sentence_transformers import {kind}", "", f'model = {kind}("{name}")']
     elif (folder / "tokenizer_config.json").exists():
         loading = ["from transformers import pipeline", "", f'pipe = pipeline("{task.pipeline}", "{name}")']
     else:

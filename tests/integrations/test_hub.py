@@ -58,6 +58,7 @@ def test_what_each_push_said(pushed):
     assert repositories[FROM_FOLDER].private and not repositories[FROM_MODEL].private
     assert repositories[FROM_FOLDER].messages[-1] == "three bits"
     assert repositories[FROM_TRAINER].messages[-1] == "End of training"
+    assert pushed.results["in the background"] == pushed.results[FROM_TRAINER][0], "nothing had changed"
     model = ModelCard(pushed.text(FROM_MODEL)).data
     assert "demo" in model.tags and model.license == "mit" and model.eval_results is None
 

@@ -20,6 +20,7 @@ from hf_mpq.training.card_facts import dataset_facts
 from tests.tiny import HEADS, tiny_model
 
 from .models import read_config, reload, stored_model
+from .test_users import save_tokenizer
 
 PIPELINES = {"bare": "feature-extraction", "sequence": "text-classification", "token": "token-classification",
              "question": "question-answering", "masked": "fill-mask"}  # fmt: skip
@@ -59,6 +60,20 @@ def test_the_snippet_loads_the_model(head, tmp_path):
     assert snippet.startswith("import hf_mpq")
     exec(snippet, names)
     assert type(names["model"]) is type(model)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder"])
+def test_the_snippet_of_an_embedder_and_of_a_reranker(kind, tmp_path):
+    """What sentence-transformers says of its own model stays, and the snippet loads by its class."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    packed(tmp_path / "plain", head="bare" if kind == "SentenceTransformer" else "sequence")
+    save_tokenizer(tmp_path / "plain")
+    getattr(sentence_transformers, kind)(str(tmp_path / "plain"), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    text, names = write_card(tmp_path / "saved", CardFacts(str(tmp_path / "saved"))).read_text(), {}
+    assert ModelCard(text).data.library_name == "sentence-transformers"
+    exec(text.split("import hf_mpq  #")[1].split("```")[0].split("\n", 1)[1], names)
+    assert type(names["model"]).__name__ == kind
 
 
 def test_words_and_metadata_of_the_user_stay(tmp_path):
