@@ -91,7 +91,8 @@ class Rows:
         if "trained" in missing:
             start = perf_counter()
             model = self._trained(model, tokenizer, folder / "run")
-            self._add_packed("trained", budget, model, tokenizer, folder / "trained", perf_counter() - start)
+            self._add_packed("trained", budget, model, tokenizer, folder / "trained", perf_counter() - start,
+                             sentences=self.args.train_sentences, epochs=self.args.epochs)  # fmt: skip
 
     def _pruned(self, budget: str) -> None:
         """As many bytes as the budget leaves of the whole float model, for fewer rows."""
@@ -135,7 +136,8 @@ class Rows:
         self.results.add(
             model=name, budget=budget, pooling=self.args.pooling, spearman=self.study.spearman(again),
             bytes=(folder / "model.safetensors").stat().st_size, code_bits=report.average_bits,
-            embedding_bytes=report.embedding_bytes, seconds=seconds, **more,
+            embedding_bytes=report.embedding_bytes, seconds=seconds, rounding=self.args.rounding,
+            calibration=self.args.calibration, **more,
         )  # fmt: skip
 
     def _has(self, name: str, budget: str | None) -> bool:
