@@ -1,9 +1,10 @@
-"""Every example of every `--help` is run as it stands, in a folder that has what it names."""
+"""Every example of every `--help` and of the README is run as it stands, in a folder that has what it names."""
 
 import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,6 +14,7 @@ from tests.cli.conftest import needs_minilm
 from tests.hub_server import TOKEN, USER, HubServer
 from tests.integrations.hub_client import run_online
 
+README = Path(__file__).parents[2] / "README.md"
 COMMANDS = [command.name for command in app.registered_commands]
 SMALLER = {
     "compress": "--data-dir data --examples 16 --rounding nearest",
@@ -29,9 +31,12 @@ SLOW = ("hf-mpq train run_glue", "hf-mpq demo", "hf-mpq push packed me/small-ber
 
 
 def examples() -> list[str]:
-    """The lines that begin with the command's name, as the source of `--help` has them."""
-    texts = (command.callback.__doc__ for command in app.registered_commands)
-    return [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("hf-mpq ")]
+    """The lines that begin with the command's name, as the sources of `--help` and the README have them, without
+    comments; and what follows `&&`."""
+    texts = [command.callback.__doc__ for command in app.registered_commands] + [README.read_text()]
+    found = [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("hf-mpq ")]
+    parts = [part.strip() for line in found for part in re.sub(r" +# .*| > \S+$", "", line).split(" && ")]
+    return list(dict.fromkeys(parts))
 
 
 def marks(line: str) -> list:

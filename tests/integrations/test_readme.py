@@ -6,18 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 import hf_mpq
 from tests.tiny import tiny_model
 from tests.training.runs import collate, sentences
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+ELSEWHERE = {"pipeline(": "test_users.py", "push_to_hub": "test_hub.py"}
+"""Blocks that need a tokenizer, or a server, and the tests that run them."""
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch) -> dict:
+def names(tmp_path, monkeypatch, tokenizer) -> dict:
     """What the blocks take as given: fine-tuned models in folders, float and packed, a float model, rows, scores."""
     monkeypatch.chdir(tmp_path)
     model = tiny_model("bert")
@@ -26,19 +28,25 @@ def names(tmp_path, monkeypatch) -> dict:
     space = hf_mpq.MPQConfig(bits=(2, 3, 4, 8)).resolve(model)
     scores = {name: torch.rand(spec.layout.count, len(spec.candidates)) for name, spec in space.weights.items()}
     rows = Dataset.from_dict({"input_ids": [[3, 4, 5], [6, 7, 8, 9]]})
+    corpus = ["returns the list", "raises an error"]
+    encoder = tiny_model("bert", "bare", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    for part in (encoder, tokenizer):
+        part.save_pretrained("my-embedder")
+    packed = AutoModelForSequenceClassification.from_pretrained("my-packed-bert")
     accuracy = lambda one: 1.0  # noqa: E731
     given = {"AutoModelForSequenceClassification": AutoModelForSequenceClassification, "train": sentences(32),
-             "dev": sentences(8), "collator": collate, "tokenizer": None}  # fmt: skip
+             "dev": sentences(8), "collator": collate, "AutoModel": AutoModel, "encoder": encoder,
+             "tokenizer": tokenizer, "corpus": corpus, "packed": packed}  # fmt: skip
     return {"hf_mpq": hf_mpq, "model": model, "scores": scores, "tokenized_rows": rows, "accuracy": accuracy, **given}
 
 
-@pytest.mark.parametrize("number", [n for n, block in enumerate(BLOCKS) if "pipeline" not in block])
+@pytest.mark.parametrize("number", [n for n, block in enumerate(BLOCKS) if not any(word in block for word in ELSEWHERE)])
 def test_block(number, names):
-    block = BLOCKS[number].replace('"60MB"', '"45kB"').replace('"0.2x"', '"0.3x"').replace('"0.15x"', '"0.29x"')
+    block = BLOCKS[number].replace('"0.125x"', '"0.5x"').replace('"60MB"', '"45kB"').replace('"0.2x"', '"0.3x"').replace('"0.15x"', '"0.29x"')
     block = block.replace('"2.5bits"', '"3bits"').replace("num_train_epochs=3", "num_train_epochs=1, use_cpu=True")
     exec(compile(block, f"README block {number}", "exec"), names)
-    if "save_pretrained" in block:
-        assert (Path("packed") / "model.safetensors").exists()
+    for folder in re.findall(r'save_pretrained\("([^"]+)"\)', block):
+        assert (Path(folder) / "model.safetensors").exists()
     if "hf_mpq.export" in block:
         assert Path("bert-onnx/model.onnx").exists()
     if "save_packed" in block:
@@ -46,5 +54,7 @@ def test_block(number, names):
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) >= 5
-    assert sum("pipeline" in block for block in BLOCKS) == 1, "pipelines are tested with a tokenizer elsewhere"
+    assert len(BLOCKS) >= 10
+    for word, file in ELSEWHERE.items():
+        assert sum(word in block for block in BLOCKS) == 1
+        assert word in (Path(__file__).parent / file).read_text() + (Path(__file__).parent / "hub_client.py").read_text()
