@@ -89,9 +89,8 @@ def _setting(args: argparse.Namespace, study: Study, folder: Path) -> Setting:
 
 
 def _batch(rows: Mapping, study: Study) -> dict[str, Tensor]:
-    padded = study.tokenizer.pad({"input_ids": rows["input_ids"]}, return_tensors="pt")
-    return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"],
-            "token_type_ids": torch.zeros_like(padded["input_ids"])}  # fmt: skip
+    padded = study.tokenizer.pad({name: rows[name] for name in INPUTS}, return_tensors="pt")
+    return {name: padded[name] for name in INPUTS}
 
 
 def _engines(args: argparse.Namespace, setting: Setting) -> dict[str, Engine]:
