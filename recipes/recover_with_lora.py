@@ -72,8 +72,9 @@ def trained(study: Study, model: nn.Module, args) -> nn.Module:
     )  # fmt: skip
     prepared = study.task.prepare(rows, study.tokenizer, study.max_length)
     collator = study.task.data_collator(study.tokenizer)
-    Trainer(adapted, arguments, train_dataset=prepared, data_collator=collator).train()
-    return adapted.cpu().eval()
+    trainer = Trainer(adapted, arguments, train_dataset=prepared, data_collator=collator)
+    trainer.train()
+    return trainer.accelerator.unwrap_model(adapted, keep_fp32_wrapper=False).cpu().eval()
 
 
 def saved(model: nn.Module, study: Study, folder: Path) -> Path:
