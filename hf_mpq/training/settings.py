@@ -17,8 +17,8 @@ ARGUMENTS = (
     "search_fraction", "selection_examples", "selection_steps", "calibration_examples", "reinit", "pretrained",
 )  # fmt: skip
 """Those that change what is trained; logging, saving, evaluation and memory savings may change between resumes."""
-_WRITTEN = ("resolved", "shapes", "packed")
-"""Fields of a config that follow from others."""
+_WRITTEN = ("resolved", "shapes", "packed", "origin")
+"""Fields of a config that follow from others, or only say where a model is from."""
 
 
 def settings_of(
