@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import signal
 import traceback
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import Annotated
 
 import typer
@@ -29,25 +31,50 @@ def guarded(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def run(*args, debug: bool = False, **kwargs) -> None:
+        interrupts = Interrupts()
         try:
             quiet_libraries()
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            leave("interrupted; nothing half written is left", INTERRUPTED, debug)
-        except BrokenPipeError:
-            raise
-        except MISTAKES as error:
-            leave(f"error: {one_line(error)}", MISTAKE, debug)
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
-        except Exception as error:
-            leave(f"error: this should not happen, please report it: {one_line(error)}", BUG, True)
+            with interrupts:
+                command(*args, **kwargs)
+        except BaseException as error:
+            if interrupts.seen or isinstance(error, KeyboardInterrupt):
+                leave("interrupted; nothing half written is left", INTERRUPTED, debug)
+            _end(error, debug)
 
     signature = inspect.signature(command)
     debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug])
     run.__annotations__ = {**command.__annotations__, "debug": Debug}
     return run
+
+
+class Interrupts:
+    """Remembers Ctrl-C: libraries turn the KeyboardInterrupt that it raises into errors of their own."""
+
+    def __init__(self):
+        self.seen = False
+
+    def __enter__(self) -> None:
+        self.before = signal.getsignal(signal.SIGINT) if current_thread() is main_thread() else None
+        if self.before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._take)
+
+    def _take(self, number: int, frame) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+    def __exit__(self, *error) -> None:
+        if self.before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self.before)
+
+
+def _end(error: BaseException, debug: bool) -> None:
+    """Exit as an error of a command says."""
+    if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort | typer.BadParameter | SystemExit):
+        raise error
+    if isinstance(error, MISTAKES):
+        leave(f"error: {one_line(error)}", MISTAKE, debug)
+    leave(f"error: this should not happen, please report it: {one_line(error)}", BUG, True)
 
 
 def leave(message: str, code: int, with_traceback: bool) -> None:
