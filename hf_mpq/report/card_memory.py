@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+
+from ..format.store import digest
 from ..integrations.hub import CardFacts
 
 END = "<!-- end of hf_mpq -->"
@@ -27,11 +30,13 @@ class Memory:
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when the weights do."""
-    digest = hashlib.sha256()
+    """Changes when the tensors do; the bytes of a file also change with the order of its metadata, which is random."""
+    found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+        with safe_open(str(file), framework="pt") as content:
+            for name in sorted(content.keys()):
+                found.update(f"{name} {digest(content.get_tensor(name).reshape(-1))}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def begin(facts: CardFacts, weights: str) -> str:
