@@ -1,0 +1,49 @@
+"""Notebooks as they are in the repository, and executed anew."""
+
+import re
+
+import nbformat
+import pytest
+
+from tests.cli.conftest import needs_minilm
+
+from .execute import NOTEBOOKS, execute
+
+PICTURES = {"01_quickstart": 1, "02_search_and_pareto": 4}
+SMALL = {
+    "01_quickstart": "ROWS, TEST_ROWS = 64, 32",
+    "02_search_and_pareto": "ROWS, TEST_ROWS, EXAMPLES, STEPS = 96, 32, 16, 12",
+}  # fmt: skip
+"""Cells of parameters that make a run short."""
+
+
+def code(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook) -> list:
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def pictures(notebook) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_outputs_are_those_of_one_run(file):
+    notebook = nbformat.read(file, as_version=4)
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    assert pictures(notebook) == PICTURES[file.stem]
+    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs(notebook))
+    told = "".join(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+                   for output in outputs(notebook))  # fmt: skip
+    assert not re.search(r"/(home|root|tmp|work|Users)/", told)
+
+
+@needs_minilm
+@pytest.mark.parametrize("file", [pytest.param(file, id=file.stem, marks=[pytest.mark.full] if number else [])
+                                  for number, file in enumerate(NOTEBOOKS)])  # fmt: skip
+def test_executed(file, tmp_path):
+    notebook = execute(file, tmp_path, SMALL[file.stem])
+    assert pictures(notebook) == PICTURES[file.stem]
+    assert not any(output.output_type == "error" for output in outputs(notebook))
