@@ -160,7 +160,7 @@ class ModelSummary:
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=110, force_jupyter=False).print(self)
+        Console(file=text, width=110, force_jupyter=False, color_system=None).print(self)
         return text.getvalue()
 
 

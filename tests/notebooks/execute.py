@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ HOME = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(HOME.glob("*.ipynb"))
 TIMEOUT = 500
 """Seconds for one cell."""
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def execute(file: Path, folder: Path, parameters: str | None = None) -> NotebookNode:
@@ -43,13 +45,27 @@ def execute(file: Path, folder: Path, parameters: str | None = None) -> Notebook
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """Without warnings, and without when and by whom cells were run."""
+    """Without warnings and colours, each text in one piece, and without when cells were run."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = joined([one for one in cell.outputs if one.get("name") != "stderr"])
     notebook.metadata.language_info = {"name": "python"}
     return notebook
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """What was printed in a row becomes one output, without the codes of a terminal."""
+    found = []
+    for output in outputs:
+        if found and "text" in output and "text" in found[-1]:
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    for output in found:
+        if "text" in output:
+            output.text = ESCAPE.sub("", output.text)
+    return found
 
 
 def main(words: list[str]) -> None:
