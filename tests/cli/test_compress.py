@@ -124,10 +124,12 @@ def test_what_was_there_stays_when_it_fails(here, out, refused):
 
 
 def test_interrupted(here, out):
-    """Ctrl-C in the midst of the work leaves neither the folder nor a part of it."""
+    """Ctrl-C in the midst of the work leaves neither the folder nor a part of it, also where the tests run in the
+    background of a shell, which has it ignored."""
     command = [sys.executable, "-m", "hf_mpq.cli.main", "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x",
                "--out", str(out), "--scorer", "kl"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     partial = out.with_name("out.partial")
     while not partial.exists():
         assert process.poll() is None
