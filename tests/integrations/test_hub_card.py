@@ -16,7 +16,7 @@ import hf_mpq
 from hf_mpq.integrations.hub import CardFacts, hub_name, push
 from hf_mpq.integrations.hub.origin import command_line, without_paths
 from hf_mpq.report import write_card
-from hf_mpq.training.card_facts import dataset_facts
+from hf_mpq.training.publishing import dataset_facts
 from tests.tiny import HEADS, tiny_model
 
 from .models import read_config, reload, stored_model
@@ -166,7 +166,7 @@ def test_a_path_below_the_working_folder_is_relative(tmp_path, monkeypatch):
      "python train.py --hub_token ... --text 'a b'"),
     (None, ["train.py", "--api-key=secret1", "hf_abcdefghijk"], "python train.py --api-key=... ..."),
     ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes a"),
-    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/root/kernel.json"], None),
+    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], None),
     (None, ["-c"], None), (None, [""], None),
 ])  # fmt: skip
 def test_the_command(module, words, expected, monkeypatch):
