@@ -67,3 +67,8 @@ class MPQTrainingArguments(TrainingArguments):
         if self.deepspeed or self.fsdp:
             raise ValueError("stages run in one process or with DistributedDataParallel (torchrun, accelerate launch); "
                              "leave deepspeed and fsdp off")  # fmt: skip
+
+
+def examples_per_step(args: MPQTrainingArguments) -> int:
+    """Of one optimizer step, over all micro-batches and processes."""
+    return args.train_batch_size * args.world_size * args.gradient_accumulation_steps

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..core import METHODS, MethodSpec, StageSpec
-from .arguments import REINITS, MPQTrainingArguments
+from .arguments import REINITS, MPQTrainingArguments, examples_per_step
 
 DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
 
@@ -81,3 +81,21 @@ def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], fold
         before = getattr(own, name)
         setattr(own, name, type(before)(value) if isinstance(before, Enum) else value)
     return own
+
+
+def stage_folder(number: int, stage: StageSpec) -> str:
+    """Name of a stage's folder in its run; stages count from 1."""
+    return f"{number}-{stage.name}"
+
+
+def trial_steps(plan: list[StageSpec], args: MPQTrainingArguments, number: int, rows: int) -> int:
+    """Steps of the short training that compares assignments: as the user says, or a tenth of the stage's own.
+
+    Args:
+        number: of the stage, from 1.
+        rows: of the training set.
+    """
+    if args.selection_steps:
+        return args.selection_steps
+    own, unit = shares(plan, args)[number - 1], examples_per_step(args)
+    return max(round(own.get("max_steps") or own["num_train_epochs"] * rows / unit) // 10, 1)

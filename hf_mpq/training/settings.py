@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core import MethodSpec, StageSpec
 from ..integrations import MPQConfig
-from .arguments import MPQTrainingArguments
+from .arguments import MPQTrainingArguments, examples_per_step
 
 ARGUMENTS = (
     "seed", "data_seed", "num_train_epochs", "max_steps", "learning_rate", "scale_learning_rate", "lr_scheduler_type",
@@ -33,7 +33,6 @@ def settings_of(
         rows: the training set.
         teacher: whether one was given.
     """
-    step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     given = {name: value for name, value in config.to_dict().items() if name not in _WRITTEN}
     if given.get("assignment") is not None:
         given["assignment"] = hashlib.sha256(json.dumps(given["assignment"], sort_keys=True).encode()).hexdigest()[:12]
@@ -42,7 +41,7 @@ def settings_of(
         "plan": [asdict(stage) for stage in plan],
         "config": given,
         "arguments": {name: getattr(args, name) for name in ARGUMENTS},
-        "examples_per_step": step,
+        "examples_per_step": examples_per_step(args),
         "training_examples": len(rows) if hasattr(rows, "__len__") else None,
         "teacher": "given" if teacher else "the model itself",
     }

@@ -1,7 +1,6 @@
 """The trainer that users see: a run in stages, each an ordinary Trainer."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import cached_property
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
 from rich.console import Console
 from torch import nn
 from transformers import Trainer, set_seed
@@ -21,20 +20,20 @@ from ..cost import LatencyTable, budget_cost
 from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.float_copy import float_copy
-from ..integrations.hub import push
 from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments
-from .card_facts import dataset_facts, last_scores
 from .checkpoints import complete_checkpoints, remove_partial_checkpoints
+from .latencies import FILE as LATENCIES
+from .latencies import read_latencies, write_latencies
 from .objectives import OBJECTIVES
-from .plan import method_of, plan_of, shares, stage_arguments
+from .plan import method_of, plan_of, shares, stage_arguments, stage_folder, trial_steps
 from .preferences import FILE as SCORES
 from .preferences import Preferences
-from .record import ASSIGNMENT, RunRecord
-from .record import FILE as STAGES
+from .publishing import publish, run_facts
+from .record import RunRecord, open_record
 from .rows import split_rows
 from .selection import select
 from .settings import settings_of
@@ -42,7 +41,6 @@ from .stage_module import StageModule
 from .stage_trainer import StageTrainer
 from .students import MODEL, START, Students, is_open
 
-LATENCIES = "latencies.json"
 PACKED = "packed"
 
 
@@ -150,48 +148,22 @@ class MPQTrainer(Trainer):
         self.save_packed(folder)
         if not self.is_world_process_zero():
             return None
-        facts = {**dataset_facts(self.eval_dataset), "metrics": last_scores(RunRecord(self.args.output_dir)), **facts}
-        facts.pop("model_name", None)  # Trainer's own callers give it
-        options = {
-            "token": self.args.hub_token if token is None else token, "revision": revision or self.args.hub_revision,
-            "private": self.args.hub_private_repo if private is None else private, "commit_message": commit_message,
-        }  # fmt: skip
-        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
-        if blocking:
-            return push(folder, name, **options, **facts)
-        return HfApi().run_as_future(push, folder, name, **options, **facts)
+        given = {"token": token, "revision": revision, "private": private, "commit_message": commit_message}
+        return publish(folder, self.args, {**run_facts(self.args.output_dir, self.eval_dataset), **facts}, given,
+                       blocking)  # fmt: skip
 
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
-        folder = Path(self.args.output_dir)
-        place = Path(resume).resolve() if isinstance(resume, str | Path) else folder.resolve()
-        if folder.resolve() not in (place, *place.parents):
-            raise ValueError(f"{resume} is not in output_dir={folder}: set output_dir to the folder of the run, and "
-                             "resume_from_checkpoint=True")  # fmt: skip
-        record = RunRecord(folder, self.args.should_save)
-        exists = record.exists
-        if exists and not resume:
-            raise ValueError(f"{folder} holds a run: train(resume_from_checkpoint=True) goes on with it; for a new one "
-                             "give another output_dir")  # fmt: skip
         settings = settings_of(self.method, self.plan, self._config, self.args, self.train_dataset,
                                self.teacher is not None)  # fmt: skip
-        if exists:
-            record.check(settings)
-        else:
-            self._refuse_remains(folder)
+        stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
+        record = open_record(self.args, resume, settings, [SCORES, LATENCIES, *stages])
+        exists = record.exists
         self.accelerator.wait_for_everyone()
         if not exists:
             self._in_main_first(self._save_start)
             record.begin(settings)
         self.accelerator.wait_for_everyone()
         return record
-
-    def _refuse_remains(self, folder: Path) -> None:
-        """A run that lost its `stages.json` is neither gone on with nor mixed with a new one."""
-        names = [ASSIGNMENT, SCORES, LATENCIES, *(stage_folder(k, stage) for k, stage in enumerate(self.plan, 1))]
-        found = [name for name in names if (folder / name).exists()]
-        if found:
-            raise ValueError(f"{folder} holds {', '.join(found)} of a run, but no {STAGES}: remove them, or give "
-                             "another output_dir")  # fmt: skip
 
     def _save_start(self) -> None:
         """Write the model as it was given, with activation ranges set."""
@@ -209,16 +181,8 @@ class MPQTrainer(Trainer):
         if not is_latency(self._config.budget):
             return None
         file = Path(self.args.output_dir) / LATENCIES
-
-        def measure() -> None:
-            if not file.exists():
-                cost, _ = budget_cost(self._config.resolve(self.model), self._config.budget)
-                partial = file.with_name(f"{LATENCIES}.partial")
-                partial.write_text(json.dumps(cost.latencies.to_dict(), indent=1))
-                partial.replace(file)
-
-        self._in_main_first(measure)
-        return LatencyTable.from_dict(json.loads(file.read_text()))
+        self._in_main_first(lambda: write_latencies(file, self._config, self.model))
+        return read_latencies(file)
 
     # One stage
 
@@ -299,25 +263,19 @@ class MPQTrainer(Trainer):
         rest, _ = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)  # no row that scored
         rows, kept = split_rows(rest, self.args.selection_examples, self.args.seed)
         batches = batches_of(kept, self.model, self.args.per_device_train_batch_size, self.args.selection_examples)
+        short = {"max_steps": trial_steps(self.plan, self.args, number, len(self.train_dataset)), "report_to": [],
+                 "save_strategy": "no", "eval_strategy": "no"}  # fmt: skip
 
         def trial(assignment: Assignment) -> float:
             set_seed(self.args.seed + number)
             student = self.students.start("previous", previous, assignment)
-            trainer = self._stage_trainer(number, stage, student, None, rows, None, max_steps=self._trial_steps(number),
-                                          save_strategy="no", eval_strategy="no", report_to=[])  # fmt: skip
+            trainer = self._stage_trainer(number, stage, student, None, rows, None, **short)
             trainer.train()
             trainer.model.close()
             found = [mean_divergence(self._teacher, student, batches)]
             return broadcast_object_list(found)[0]  # so that all processes choose alike
 
         return select(candidates, trial, record)
-
-    def _trial_steps(self, number: int) -> int:
-        if self.args.selection_steps:
-            return self.args.selection_steps
-        own = shares(self.plan, self.args)[number - 1]
-        unit = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return max(round(own.get("max_steps") or own["num_train_epochs"] * len(self.train_dataset) / unit) // 10, 1)
 
     # What stages share
 
@@ -351,7 +309,3 @@ class MPQTrainer(Trainer):
         if self.is_world_process_zero() and not self.args.disable_tqdm:
             Console(stderr=True).print(words)
 
-
-def stage_folder(number: int, stage: StageSpec) -> str:
-    """Name of a stage's folder in its run."""
-    return f"{number}-{stage.name}"
