@@ -1,7 +1,6 @@
 """The fastest backend at each shape."""
 
 import copy
-import threading
 import time
 
 import pytest
@@ -10,6 +9,7 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.runtime.int8 import unsupported
+from tests.runtime.threads import wrong_answers
 from tests.tiny import outputs, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
@@ -75,21 +75,8 @@ def test_requests_during_a_measurement_are_answered():
     batches = [tiny_batch(1 + number % 3, 7 + number) for number in range(6)]
     with torch.no_grad(), hf_mpq.use_backend("reference"):
         wanted = [model(**batch).logits for batch in batches]
-    wrong = []
-
-    def serve(number):
-        with torch.no_grad():
-            for _ in range(5):
-                got = model(**batches[number]).logits
-                if not torch.allclose(got, wanted[number], rtol=0, atol=0.1 * float(wanted[number].abs().max())):
-                    wrong.append(number)
-
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong and model.fastest_backend.chosen
+    alike = lambda got, want: torch.allclose(got, want, rtol=0, atol=0.1 * float(want.abs().max()))  # noqa: E731
+    assert not wrong_answers(model, batches, wanted, alike) and model.fastest_backend.chosen
 
 
 def test_copies_decode_and_another_backend_takes_its_place():

@@ -2,7 +2,6 @@
 
 import copy
 import sys
-import threading
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from hf_mpq.weights import MASKS, QUANTIZERS, ActivationQuantizer
 from tests.contracts.test_folding import pruned_model
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.nn.test_packed_layers import with_dead
+from tests.runtime.threads import wrong_answers
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
 MIXING = [name for name in QUANTIZERS if name != "nested"]
@@ -261,20 +261,7 @@ def test_threads_can_share_a_model(device):
     batches = [on(device, tiny_batch(1 + number % 3, 7 + number)) for number in range(6)]
     with torch.no_grad():
         wanted = [model(**batch).logits for batch in batches]
-    wrong = []
-
-    def serve(number):
-        with torch.no_grad():
-            for _ in range(10):
-                if not torch.equal(model(**batches[number]).logits, wanted[number]):
-                    wrong.append(number)
-
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not wrong_answers(model, batches, wanted)
 
 
 def test_a_cpu_says_what_to_do_and_imports_no_triton():

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import threading
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from hf_mpq.runtime.int8.build import kernel
 from hf_mpq.runtime.int8.matrix import IntegerMatrix
 from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
+from tests.runtime.threads import wrong_answers
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
@@ -251,20 +251,7 @@ def test_threads_can_share_a_model():
     batches = [tiny_batch(1 + number % 3, 7 + number) for number in range(8)]
     with torch.no_grad():
         wanted = [model(**batch).logits for batch in batches]
-    wrong = []
-
-    def serve(number):
-        with torch.no_grad():
-            for _ in range(20):
-                if not torch.equal(model(**batches[number]).logits, wanted[number]):
-                    wrong.append(number)
-
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not wrong_answers(model, batches, wanted)
 
 
 def test_what_cannot_be_prepared_says_why():
