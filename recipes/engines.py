@@ -233,8 +233,8 @@ def ours_pruned(setting: Setting) -> Engine:
     return _ours(setting.pruned)
 
 
-def _exported(setting: Setting, model: nn.Module, name: str, format: str) -> Engine:
-    folder = hf_mpq.export(model, format, setting.folder / name, calibration=setting.batches)
+def _exported(setting: Setting, model: nn.Module, name: str, format: str, activations: str | None = None) -> Engine:
+    folder = hf_mpq.export(model, format, setting.folder / name, calibration=setting.batches, activations=activations)
     if format == "onnx":
         return Engine(_ort(folder / "model.onnx", setting.threads), megabytes_of(folder))
     return Engine(_openvino(folder / "openvino_model.xml", setting), megabytes_of(folder))
@@ -244,6 +244,12 @@ def _exported(setting: Setting, model: nn.Module, name: str, format: str) -> Eng
 def export_onnx(setting: Setting) -> Engine:
     """Dense."""
     return _exported(setting, setting.packed, "our-onnx", "onnx")
+
+
+@ENGINES.register("our export in ort, per token")
+def export_onnx_per_token(setting: Setting) -> Engine:
+    """Dense, with a range for each token as trained."""
+    return _exported(setting, setting.per_token, "our-onnx-per-token", "onnx", "trained")
 
 
 @ENGINES.register("our export in openvino")

@@ -30,7 +30,7 @@ def prepare(
             use finds out; see `FastestBackend`, kept as `model.fastest_backend`.
 
         attention_dtype: `torch.bfloat16` lets the fused layers of cpu-int8 multiply attention in it where the CPU does,
-            which is a tenth faster; what it rounds moves more activations to the next level, so labels agree with those
+            which is faster; what it rounds moves more activations to the next level, so labels agree with those
             of the packed model less often.
 
     Returns:

@@ -80,8 +80,8 @@ def export(
         path: folder; made where it is not there. `config.json` is written too.
         tokenizer: saved beside the model.
         calibration: tokenized rows or batches, for static ranges that the model does not have.
-        activations: `"static"`, `"dynamic"`, `"trained"` (as in the packed model, a range for each token as a rule: the
-            same labels, about twice as slow in ONNX Runtime) or `"float"`; by default the model's own static ranges,
+        activations: `"static"`, `"dynamic"`, `"trained"` (as in the packed model, a range for each token as a rule: its
+            numbers but for rounding, slower in ONNX Runtime) or `"float"`; by default the model's own static ranges,
             or those found in `calibration`, else dynamic ones; float where the model's are.
         calibration_examples: rows of `calibration` that are used, from the start.
 

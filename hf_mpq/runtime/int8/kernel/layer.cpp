@@ -28,7 +28,6 @@ struct Bytes {
         values(at::empty({rows * columns + 4}, at::kByte).slice(0, 0, rows * columns).view({rows, columns})) {}
 
   uint8_t* row(int64_t i) const { return values.data_ptr<uint8_t>() + i * columns; }  // 4 bytes beyond it can be read
-
 };
 
 // A matrix of the layer, and what its input is quantized to. Its products are this kernel's where it has panels, and
