@@ -82,11 +82,13 @@ class StageModule(nn.Module):
         if hasattr(self.student, "activation_checkpointing_enable"):
             self.student.activation_checkpointing_enable(kwargs, **options)
         else:
-            self.student.gradient_checkpointing_enable(kwargs)
+            self.student.gradient_checkpointing_enable(kwargs, **options)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
         """Older name of `activation_checkpointing_enable`."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
     @torch.compiler.disable(recursive=False)
     def _signals(self, place: int, model: nn.Module, inputs: Mapping[str, Tensor]) -> Signals:
