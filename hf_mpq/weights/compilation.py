@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cache, wraps
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -16,9 +17,12 @@ VARIANTS = 64
 
 
 @cache
-def compiler_present() -> bool:
-    """Whether `torch.compile` can build code here; `HF_MPQ_COMPILE=0` in the environment says no."""
-    if os.environ.get("HF_MPQ_COMPILE", "1") == "0":
+def compiler_present(device: str = "cpu") -> bool:
+    """Whether `torch.compile` can build code here for a type of device; `HF_MPQ_COMPILE=0` in the environment says no.
+
+    For all but the CPU that takes Triton, too.
+    """
+    if os.environ.get("HF_MPQ_COMPILE", "1") == "0" or (device != "cpu" and find_spec("triton") is None):
         return False
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "cl"))
 
@@ -30,10 +34,11 @@ def compiled_when_large(function: Callable) -> Callable:
 
     @wraps(function)
     def call(first: Tensor, *rest):
-        if first.numel() < SMALLEST or failed or not compiler_present() or torch.compiler.is_compiling():
+        too_small, kind = first.numel() < SMALLEST, first.device.type
+        if too_small or failed or not compiler_present(kind) or torch.compiler.is_compiling():
             return function(first, *rest)
         try:
-            with torch._dynamo.config.patch(recompile_limit=VARIANTS), torch.autocast(first.device.type, enabled=False):
+            with torch._dynamo.config.patch(recompile_limit=VARIANTS), torch.autocast(kind, enabled=False):
                 return build()(first, *rest)
         except (torch._dynamo.exc.BackendCompilerFailed, torch._dynamo.exc.InternalTorchDynamoError) as error:
             failed.append(error)

@@ -213,7 +213,7 @@ def compilations(monkeypatch):
     """Counts calls of compiled functions instead of compiling."""
     calls = []
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *a: calls.append(function) or function(*a))
-    monkeypatch.setattr("hf_mpq.weights.compilation.compiler_present", lambda: True)
+    monkeypatch.setattr("hf_mpq.weights.compilation.compiler_present", lambda device: True)
     return calls
 
 
@@ -245,4 +245,11 @@ def test_compiling_can_be_switched_off(monkeypatch):
     compiler_present.cache_clear()
     assert not compiler_present()
     monkeypatch.undo()
+    compiler_present.cache_clear()
+
+
+def test_other_devices_than_the_cpu_need_triton(monkeypatch):
+    monkeypatch.setattr("hf_mpq.weights.compilation.find_spec", lambda name: None)
+    compiler_present.cache_clear()
+    assert not compiler_present("cuda")
     compiler_present.cache_clear()
