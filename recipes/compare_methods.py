@@ -22,7 +22,6 @@ from comparison import command, write_report
 from study import Results, Study, agreement, divergences
 
 import hf_mpq
-from hf_mpq.tasks import predict
 from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
 
 CONFIGS = {
@@ -128,7 +127,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     seconds = perf_counter() - start
     trainer.save_packed(folder / "packed")
     packed = study.task.auto_class.from_pretrained(folder / "packed")
-    logits, report = predict(packed, study.unseen, study.tokenizer)[0], hf_mpq.size_report(packed)
+    logits, report = study.logits(packed, study.unseen), hf_mpq.size_report(packed)
     distances = divergences(study.unseen_logits, logits)
     (args.out / "kl").mkdir(exist_ok=True)
     np.save(args.out / "kl" / f"{folder.name}.npy", distances)

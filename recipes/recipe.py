@@ -116,7 +116,7 @@ def run(kind: str, argv: list[str] | None = None) -> dict[str, float]:
     trainer.save_packed(packed)
     results = {}
     if trainer.is_world_process_zero():
-        shipped = task.auto_class.from_pretrained(packed)
+        shipped = task.auto_class.from_pretrained(packed).to(training.device)
         report = size_report(shipped)
         results = {**evaluate_model(shipped, task, dev, tokenizer, recipe.max_length),
                    "encoder_bits": report.average_bits, "megabytes": report.total_bytes / 1e6}  # fmt: skip

@@ -17,6 +17,8 @@ from hf_mpq.tasks import Task, get_task, predict, subset
 from hf_mpq.training import fine_tune
 
 UNSEEN_ROWS = 2000
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where models are judged."""
 
 
 @dataclass
@@ -100,17 +102,22 @@ class Study:
     @cached_property
     def unseen_logits(self) -> np.ndarray:
         """The float model's logits on the unseen rows."""
-        return predict(self.model(), self.unseen, self.tokenizer)[0]
+        return self.logits(self.model(), self.unseen)
 
     @cached_property
     def float_logits(self) -> np.ndarray:
         """The float model's logits on the dev rows, `(rows, classes)`."""
-        return predict(self.model(), self.dev, self.tokenizer)[0]
+        return self.logits(self.model(), self.dev)
+
+    def logits(self, model: nn.Module, rows: Dataset) -> np.ndarray:
+        """Logits of a model for tokenized rows, `(rows, classes)`; on a GPU where there is one, and the model stays
+        there."""
+        return predict(model.to(DEVICE), rows, self.tokenizer)[0]
 
     def judge(self, model: nn.Module) -> dict[str, float]:
         """Dev score (`score`, in percent), KL divergence from the float model per row (regression: half the squared
         difference), and agreement with its labels in percent."""
-        logits = predict(model, self.dev, self.tokenizer)[0]
+        logits = self.logits(model, self.dev)
         metrics = self.task.compute_metrics(EvalPrediction(logits, np.array(self.dev["labels"])))
         return {"score": 100 * metrics[self.task.headline], "kl": divergence(self.float_logits, logits),
                 "agreement": 100 * agreement(self.float_logits, logits)}  # fmt: skip
