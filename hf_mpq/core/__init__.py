@@ -2,6 +2,7 @@
 
 from .assignment import Assignment, MatrixAssignment
 from .budget import Budget, BudgetError
+from .constants import constant
 from .float_bytes import from_bytes, to_bytes
 from .layout import SubgroupLayout, spread
 from .liveness import Liveness, applies, kept_rows, liveness, scores_of
@@ -32,6 +33,7 @@ __all__ = [
     "Usage",
     "WeightSpec",
     "applies",
+    "constant",
     "from_bytes",
     "kept_rows",
     "liveness",

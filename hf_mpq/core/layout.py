@@ -120,5 +120,5 @@ class SubgroupLayout:
 
 @lru_cache(maxsize=4096)
 def _line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
-    sizes = torch.tensor(layout.sizes)
-    return torch.repeat_interleave(torch.arange(layout.count), sizes).to(device)
+    with torch.inference_mode(False):
+        return torch.repeat_interleave(torch.arange(layout.count), torch.tensor(layout.sizes)).to(device)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..core import PrecisionSpace, SubgroupLayout, Usage, WeightSpec
+from ..core import PrecisionSpace, SubgroupLayout, Usage, WeightSpec, constant
 from ..core.liveness import applies, dead_rows
 from .exact import kept_share
 
@@ -83,10 +82,9 @@ class ExpectedMatrix:
         return used.round().clamp(min=1).log2().ceil()
 
 
-@lru_cache(maxsize=4096)
 def line_counts(layout: SubgroupLayout, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Rows (or columns) of each sub-group, `(groups,)`."""
-    return torch.tensor(layout.sizes, device=device, dtype=dtype)
+    return constant(layout.sizes, dtype, device)
 
 
 def line_column(layout: SubgroupLayout) -> Tensor:
@@ -110,7 +108,7 @@ def fixed_usage(name: str, spec: WeightSpec, device: torch.device) -> Usage:
     """The usage of a matrix whose bits are fixed."""
     if spec.bits is None:
         raise ValueError(f"no usage was given for {name!r}, which has no fixed bits")
-    bits = torch.tensor(spec.bits, dtype=torch.float32, device=device)
+    bits = constant(spec.bits, torch.float32, device)
     return Usage(bits, (bits > 0).to(bits.dtype))
 
 
@@ -127,7 +125,7 @@ def _expected(spec: WeightSpec, usage: Usage, rows: Tensor, columns: Tensor) -> 
 
 def _neighbours(bits: Tensor, precisions: tuple[int, ...]) -> Tensor:
     """Shares of the two precisions around each value of `bits` `(groups,)`: `(groups, precisions)`."""
-    grid = torch.tensor(precisions, dtype=bits.dtype, device=bits.device)
+    grid = constant(precisions, bits.dtype, bits.device)
     progress = ((bits.unsqueeze(1) - grid[:-1]) / grid.diff()).clamp(0, 1)  # (groups, precisions - 1)
     edges = pad(pad(progress, (1, 0), value=1.0), (0, 1))
     return edges[:, :-1] - edges[:, 1:]

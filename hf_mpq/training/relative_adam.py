@@ -37,11 +37,11 @@ class RelativeAdam(Optimizer):
     def _update(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros(())
+            state["step"] = 0  # no tensor: on a GPU its value would have to be waited for
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         (first, second), gradient = group["betas"], parameter.grad * parameter
         state["step"] += 1
-        count = int(state["step"])
+        count = state["step"]
         state["mean"].lerp_(gradient, 1 - first)
         state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         mean = state["mean"] / (1 - first**count)

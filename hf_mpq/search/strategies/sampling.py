@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...core import PrecisionSpace, Usage
+from ...core import PrecisionSpace, Usage, constant
 
 
 @torch.no_grad()
@@ -24,5 +24,5 @@ def _decided(candidates: tuple[int, ...], usage: Usage) -> Usage:
 def certain(candidates: tuple[int, ...], index: Tensor, like: Usage) -> Usage:
     """The usage of sub-groups that are at the candidate of their `index` `(groups,)`."""
     chosen = torch.nn.functional.one_hot(index, len(candidates)).to(like.bits.dtype)
-    bits = torch.tensor(candidates, dtype=chosen.dtype, device=chosen.device)
-    return replace(like, bits=chosen @ bits, keep=chosen[:, bits > 0].sum(1), probabilities=chosen)
+    bits = chosen @ constant(candidates, chosen.dtype, chosen.device)
+    return replace(like, bits=bits, keep=chosen[:, candidates.count(0) :].sum(1), probabilities=chosen)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ...core import Registry, Usage
+from ...core import Registry, Usage, constant
 from ..choice import Choice
 
 GATES: Registry[type["Gate"]] = Registry("gate")
@@ -47,9 +47,9 @@ class Gate(nn.Module, ABC):
         """Set the start; `bits` `(groups,)` where the precision is given."""
 
     def _candidate_bits(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.candidates, dtype=like.dtype, device=like.device)
+        return constant(self.candidates, like.dtype, like.device)
 
     def _usage_of(self, probabilities: Tensor) -> Usage:
-        bits = self._candidate_bits(probabilities)
-        keep = probabilities[:, bits > 0].sum(1)
-        return Usage(bits=probabilities @ bits, keep=keep, probabilities=probabilities)
+        keep = probabilities[:, self.candidates.count(0) :].sum(1)
+        bits = probabilities @ self._candidate_bits(probabilities)
+        return Usage(bits=bits, keep=keep, probabilities=probabilities)

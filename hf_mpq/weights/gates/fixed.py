@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...core import Usage
+from ...core import Usage, constant
 from ..choice import Choice
 from .base import GATES, Gate
 
@@ -26,11 +26,11 @@ class FixedGate(Gate):
         self.bits.copy_(torch.tensor(bits, dtype=torch.uint8))
 
     def forward(self) -> Choice:
-        candidates = torch.tensor(self.candidates, device=self.bits.device)
+        candidates = constant(self.candidates, torch.int64, self.bits.device)
         return Choice(index=torch.searchsorted(candidates, self.bits.long()))
 
     def usage(self) -> Usage:
-        chosen = torch.tensor(self.candidates, device=self.bits.device) == self.bits.long().unsqueeze(1)
+        chosen = constant(self.candidates, torch.int64, self.bits.device) == self.bits.long().unsqueeze(1)
         return self._usage_of(chosen.float())
 
     def derive(self) -> Tensor:

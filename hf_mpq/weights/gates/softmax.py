@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import Usage
+from ...core import Usage, constant
 from ..choice import Choice
 from .base import GATES, Gate
 
@@ -41,4 +41,4 @@ class SoftmaxGate(Gate):
         return self._usage_of(torch.softmax(self.logits / self.temperature, dim=1))
 
     def derive(self) -> Tensor:
-        return torch.tensor(self.candidates, device=self.logits.device)[self.logits.argmax(dim=1)]
+        return constant(self.candidates, torch.int64, self.logits.device)[self.logits.argmax(dim=1)]

@@ -7,6 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from ...core import constant
 from ..choice import Choice
 from ..fused import LineGrid, Mixture
 from .base import WeightQuantizer
@@ -56,14 +57,13 @@ class GridQuantizer(WeightQuantizer):
     def line_parameters(self, weight: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor | None, LineGrid]:
         """What the fused operation needs for each line: probabilities, steps, offsets and grid constants."""
         steps, offsets = self.steps(weight)
-        kept = [k for k, bits in enumerate(self.candidates) if bits > 0]
-        expand = self.layout.expand
+        pruned, expand = self.candidates.count(0), self.layout.expand
         if choice.probabilities is not None:
             lines = None if offsets is None else expand(offsets)
-            return expand(choice.probabilities[:, kept]), expand(steps), lines, self._constants(weight)
-        position = (choice.index - (len(self.candidates) - len(kept))).clamp(min=0).unsqueeze(1)
+            return expand(choice.probabilities[:, pruned:]), expand(steps), lines, self._constants(weight)
+        position = (choice.index - pruned).clamp(min=0).unsqueeze(1)
         grid = LineGrid(*(expand(row[0][position]) for row in self._constants(weight)))
-        keep = expand((choice.index >= len(self.candidates) - len(kept)).to(weight.dtype).unsqueeze(1))
+        keep = expand((choice.index >= pruned).to(weight.dtype).unsqueeze(1))
         offsets = None if offsets is None else expand(offsets.gather(1, position))
         return keep, expand(steps.gather(1, position)), offsets, grid
 
@@ -100,9 +100,5 @@ class GridQuantizer(WeightQuantizer):
     def _constants(self, weight: Tensor) -> LineGrid:
         """Grid constants of every precision, each `(1, precisions)`."""
         grids = [self.grid(bits) for bits in self.precisions]
-        return LineGrid(
-            *(
-                torch.tensor([[getattr(grid, name) for grid in grids]], dtype=weight.dtype, device=weight.device)
-                for name in LineGrid._fields
-            )
-        )
+        return LineGrid(*(constant((tuple(getattr(grid, name) for grid in grids),), weight.dtype, weight.device)
+                          for name in LineGrid._fields))  # fmt: skip

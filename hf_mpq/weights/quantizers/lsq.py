@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import replace_forward, scale_gradient, to_stored_type
+from ...core import constant, replace_forward, scale_gradient, to_stored_type
 from .base import QUANTIZERS
 from .scan import scan_scale
 from .signed import SignedGridQuantizer
@@ -38,9 +38,9 @@ class LearnedStepQuantizer(SignedGridQuantizer):
 
     def _gradient_scale(self, like: Tensor) -> Tensor:
         """`(groups, precisions)`"""
-        size = torch.tensor(self.layout.numel, dtype=like.dtype, device=like.device).unsqueeze(1)
-        highest = [max(self.grid(bits).high, 1) for bits in self.precisions]
-        return (size * torch.tensor(highest, dtype=like.dtype, device=like.device)).rsqrt()
+        size = constant(self.layout.numel, like.dtype, like.device).unsqueeze(1)
+        highest = tuple(max(self.grid(bits).high, 1) for bits in self.precisions)
+        return (size * constant(highest, like.dtype, like.device)).rsqrt()
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:

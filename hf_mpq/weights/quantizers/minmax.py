@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...core import to_stored_type
+from ...core import constant, to_stored_type
 from .base import QUANTIZERS
 from .grid import Grid, GridQuantizer
 
@@ -32,6 +32,6 @@ class MinMaxQuantizer(GridQuantizer):
 
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         low, high = (self._extreme(weight.detach(), how) for how in ("amin", "amax"))
-        levels = torch.tensor([2.0**bits - 1 for bits in self.precisions], dtype=weight.dtype, device=weight.device)
+        levels = constant(tuple(2.0**bits - 1 for bits in self.precisions), weight.dtype, weight.device)
         step = to_stored_type((high - low) / levels, self.scale_dtype)
         return step, to_stored_type(low, self.scale_dtype).expand_as(step)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import replace_forward, scale_gradient, to_stored_type
+from ...core import constant, replace_forward, scale_gradient, to_stored_type
 from ..encodings import Nested
 from .base import QUANTIZERS, WeightQuantizer
 from .grid import Grid
@@ -27,7 +27,7 @@ class NestedQuantizer(WeightQuantizer):
         self.scale = nn.Parameter(torch.ones(layout.count, len(self.precisions)))
 
     def _scales(self, weight: Tensor) -> Tensor:
-        size = torch.tensor(self.layout.numel, dtype=weight.dtype, device=weight.device).unsqueeze(1)
+        size = constant(self.layout.numel, weight.dtype, weight.device).unsqueeze(1)
         factor = (size * 2 ** (self.top - 1)).rsqrt()
         return to_stored_type(scale_gradient(self.scale, factor).abs().to(weight.dtype), self.scale_dtype)
 

@@ -1,0 +1,48 @@
+"""On a GPU every tensor made of Python numbers, and every index list, waits for all work under way there."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import hf_mpq
+from hf_mpq import MPQConfig
+from hf_mpq.core import METHODS
+from tests.tiny import tiny_batch, tiny_model
+
+
+class FromPython(TorchDispatchMode):
+    """Counts the tensors that are made of Python numbers."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.lift_fresh.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fields", [{"method": name} for name in METHODS] + [
+    {"quantizer": "minmax"}, {"nested": True, "bits": (2, 4, 8)}, {"bits": (0, 2, 4)},
+], ids=str)  # fmt: skip
+def test_a_step_makes_none(fields):
+    config = MPQConfig(**{"groups": 8, "budget": "0.5x" if "method" in fields else None, **fields})
+    model, batch = hf_mpq.quantize(tiny_model("bert"), config).train(), tiny_batch()
+    batch["labels"] = torch.zeros(3, dtype=torch.long)
+    model(**batch).loss.backward()
+    with FromPython() as seen:
+        model(**batch).loss.backward()
+    assert seen.count == 0
+
+
+def test_the_count_counts():
+    with FromPython() as seen:
+        torch.tensor([1.0, 2.0])
+    assert seen.count == 1
+
+
+def test_constants_made_in_inference_serve_training():
+    hf_mpq.core.constants.constant.cache_clear()
+    with torch.inference_mode():
+        made = hf_mpq.core.constant((1.0, 2.0), torch.float32, torch.device("cpu"))
+        assert torch.equal(made, torch.tensor([1.0, 2.0]))
+    (torch.ones(2, requires_grad=True) * made).sum().backward()
+    assert not made.is_inference()
