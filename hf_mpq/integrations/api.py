@@ -177,7 +177,8 @@ def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
     group_bits = packed.group_bits()
     for bits, floats in packed.group_floats().items():
         layer.program.quantizer.restore(bits, (group_bits == bits).nonzero().flatten(), floats)
-    layer.program.live_columns.copy_(packed.column_flags())
+    if layer.program.layout.axis == 0:
+        layer.program.live_columns.copy_(packed.column_flags())
     if layer.spec.bias:
         layer.live_rows.copy_(packed.row_flags())
     if packed.stored.affine or packed.stored.rank:

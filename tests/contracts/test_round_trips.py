@@ -59,6 +59,18 @@ def test_learned_ranges_survive_unpacking(family, activation, tmp_path):
     assert same_state(hf_mpq.pack(model).state_dict(), packed)
 
 
+@pytest.mark.parametrize("bits", [4, (0, 2, 4)], ids=str)
+def test_groups_of_columns_survive_unpacking(bits):
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=bits, groups="columns:4"))
+    for _, layer in hf_mpq.nn.walk.matrices(model):
+        if layer.program.gate.searching:
+            torch.nn.init.normal_(layer.program.gate.logits)
+    hf_mpq.pack(model)
+    before, packed = outputs(model), state_of(model)
+    close(before, outputs(hf_mpq.unpack(model)))
+    assert same_state(hf_mpq.pack(model).state_dict(), packed)
+
+
 def test_masks_survive_unpacking():
     config = MPQConfig(groups=8, quantizer_options={"two_bits": "ternary"}, mask="element",
                        mask_options={"density": 0.7}, bits=2, rules={"intermediate": {"bits": (0, 2)}})  # fmt: skip
