@@ -1,9 +1,11 @@
 """Plain fine-tuning of a float model: what compression starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -17,7 +19,8 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str | Path, **arguments) -> nn.Module:
-    """Train `model` on prepared rows with the ordinary Trainer; nothing is saved but what the arguments ask for.
+    """Train `model` on prepared rows with the ordinary Trainer; nothing is saved but what the arguments ask for, and
+    trainers with other arguments, made before or after, train as without it.
 
     Args:
         rows: tokenized, with `labels`.
@@ -31,6 +34,20 @@ def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str |
         "report_to": "none", "logging_steps": 50, "bf16": cpu_multiplies_bf16(),
         "use_cpu": not torch.cuda.is_available(), "train_sampling_strategy": "group_by_length", **arguments,
     }  # fmt: skip
-    trainer = Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows)
-    trainer.train()
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()  # without autocast around forward
+    with _state_kept():
+        trainer = Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows)
+        trainer.train()
+        return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()  # no autocast around forward
+
+
+@contextmanager
+def _state_kept() -> Iterator[None]:
+    """Afterwards accelerate's precision and device, which all trainers of a process share, are what they were. Process
+    groups are left alone, and one that was made inside stays known."""
+    precision, device = dict(AcceleratorState._shared_state), dict(PartialState._shared_state)
+    try:
+        yield
+    finally:
+        AcceleratorState._shared_state.clear()
+        AcceleratorState._shared_state.update(precision)
+        PartialState._shared_state.update(device)
