@@ -107,7 +107,9 @@ def _inside_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[floa
 
 
 def _rising(shares: Mapping[int, float], milliseconds: float) -> tuple[tuple[float, float], ...]:
-    """Points in order, their times made to rise: what goes down between two counts is noise."""
-    counts = sorted(shares)
-    rising = isotonic_regression([shares[count] for count in counts]).x
-    return tuple((float(count), float(milliseconds * share)) for count, share in zip(counts, rising))
+    """Points in order, their times made to rise up to that of the whole model: what goes down between two counts, or
+    takes longer than all of it, is noise."""
+    *fewer, full = sorted(shares)
+    rising = isotonic_regression([shares[count] for count in fewer]).x.clip(max=1) if fewer else ()
+    times = (milliseconds * share for share in (*rising, 1.0))
+    return tuple((float(count), float(time)) for count, time in zip((*fewer, full), times))

@@ -2,11 +2,13 @@
 
 import copy
 import json
-import time
-from itertools import pairwise
+from itertools import accumulate, count, pairwise
+from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import hf_mpq
 from hf_mpq.cost import LatencyTable
@@ -59,6 +61,14 @@ def test_copies_have_the_shapes_that_pruning_leaves(family):
     assert shapes(shrunk(whole)) == shapes(whole)
 
 
+def check(table):
+    """What holds of every table, however a machine was disturbed."""
+    assert 0 < table.encoder < table.whole
+    for points in (table.rows, table.heads):
+        assert all(low[0] < high[0] and low[1] <= high[1] for low, high in pairwise(points))
+        assert points[0][1] > 0 and points[-1][1] == table.whole
+
+
 @pytest.mark.parametrize("family, backend", [("bert", "auto"), ("bert", "cpu-float"), ("bert", "reference"),
                                              ("albert", "auto"), ("modernbert", "auto"), ("mpnet", "cpu-float")])
 def test_a_model_is_measured(family, backend):
@@ -69,26 +79,40 @@ def test_a_model_is_measured(family, backend):
     assert (rows, heads) == (56, 0 if family == "mpnet" else 4)
     assert table.rows[0][0] == 1 and table.rows[-1][0] == rows and table.layers == 2
     assert table.heads[-1][0] == heads and len(table.heads) == (1 if family == "mpnet" else 4)
-    assert 0 < table.encoder < table.whole
-    for points in (table.rows, table.heads):
-        assert all(low[0] < high[0] and low[1] <= high[1] for low, high in pairwise(points))
+    check(table)
     assert all(torch.equal(one, other) for one, other in zip(outputs(model), before)), "the model is left as it was"
 
 
-def test_larger_layers_take_longer():
+def test_larger_layers_take_longer(monkeypatch):
+    """By a clock that counts multiplications."""
     model = tiny_model("bert", hidden_size=128, intermediate_size=2048)
     model = hf_mpq.pack(hf_mpq.quantize(model, hf_mpq.MPQConfig(bits=8))).eval()
-    table = measure_latencies(model, 4, 32)
-    assert table.rows[0][1] < 0.8 * table.rows[-1][1] and table.heads[0][1] < table.heads[-1][1]
+    with FlopCounterMode(display=False) as counted:
+        monkeypatch.setattr(timing, "clock", lambda: counted.get_total_flops() / 1e9)
+        table = measure_latencies(model, 4, 32, "cpu-float")
+    check(table)
+    (few, low), (all_rows, high) = table.rows[0], table.rows[-1]
+    assert low < 0.3 * high and table.heads[0][1] < table.heads[-1][1]
+    for rows, milliseconds in table.rows:
+        assert milliseconds == pytest.approx(low + (high - low) * (rows - few) / (all_rows - few))
 
 
-def test_other_processes_do_not_count():
-    start = clock()
-    time.sleep(0.05)
-    assert clock() - start < 0.02, "what one thread waits"
+@pytest.mark.parametrize("seed", range(4))
+def test_a_disturbed_measurement_makes_a_table(seed, monkeypatch):
+    """Whatever the clock says."""
+    random = Random(seed)
+    monkeypatch.setattr(timing, "clock", iter(accumulate(random.lognormvariate(-7, 1) for _ in count())).__next__)
+    check(measure_latencies(packed(), 2, 9))
+
+
+def test_other_processes_do_not_count(monkeypatch):
+    clocks = SimpleNamespace(thread_time=lambda: 1.0, perf_counter=lambda: 2.0)
+    monkeypatch.setattr(timing, "time", clocks)
     threads = torch.get_num_threads()
+    assert clock() == 1, "what one thread works, not what it waits"
     torch.set_num_threads(2)
     try:
+        assert clock() == 2
         assert undisturbed([10.0] * 5 + [30.0, 50.0, 90.0] * 5) == 10
     finally:
         torch.set_num_threads(threads)
