@@ -30,7 +30,7 @@ def test_backends_and_float_side_by_side(here, run, run_json, chosen):
 
 def test_cost_of_loading(here):
     found = load_and_run("packed")
-    assert 0 < found["seconds"] < 60 and found["peak_bytes"] > 0
+    assert found["seconds"] > 0 and found["peak_bytes"] > 0
 
 
 @pytest.mark.full

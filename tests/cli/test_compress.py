@@ -123,10 +123,24 @@ def test_what_was_there_stays_when_it_fails(here, out, refused):
     assert names(out) == {"sst2"} and names(out.parent) == {"out"}
 
 
+ENDLESS = """
+import copy
+import hf_mpq
+from hf_mpq.cli.main import app
+
+def endless(model, *arguments, **options):
+    while True:
+        compress(copy.deepcopy(model), *arguments, **options)
+
+compress, hf_mpq.compress = hf_mpq.compress, endless
+app()
+"""
+
+
 def test_interrupted(here, out):
-    """Ctrl-C in the midst of the work leaves neither the folder nor a part of it, also where the tests run in the
-    background of a shell, which has it ignored."""
-    command = [sys.executable, "-m", "hf_mpq.cli.main", "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x",
+    """Ctrl-C in the midst of the work, which does not end before it comes, leaves neither the folder nor a part of it,
+    also where the tests run in the background of a shell, which has it ignored."""
+    command = [sys.executable, "-c", ENDLESS, "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x",
                "--out", str(out), "--scorer", "kl"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
@@ -134,10 +148,10 @@ def test_interrupted(here, out):
     while not partial.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    for _ in range(10):  # a user presses again when it was lost in a destructor
+    for _ in range(5):  # a user presses again when it was lost in a destructor
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=100)
             break
     assert process.returncode == 130 and said.splitlines()[-1] == "interrupted; nothing half written is left"
     assert not out.exists() and not partial.exists()
