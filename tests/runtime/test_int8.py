@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import hf_mpq
-from hf_mpq.core import ActivationSpec
+from hf_mpq.core import ActivationSpec, SubgroupLayout
 from hf_mpq.nn import encoder_blocks, record_blocks
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
@@ -244,6 +244,26 @@ def test_native_products_are_those_of_the_stored_weight(activation, name):
     difference = (layer(x) - want).abs()
     assert difference.median() < 1e-5 * want.abs().max() and difference.max() < 0.05 * want.abs().max()
     assert_close(layer(x.double()), want.double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("name", ["per token", "static"])
+def test_native_products_are_nearer_than_float32(name):
+    """Beside the layer in double precision, where zero points and sums of rows are large; no level is another."""
+    layer, x = linear_of(SubgroupLayout.of("channel", (64, 384)), (8,)), torch.randn(2000, 384) + 0.5
+    layer.weight.data.add_(0.3)
+    layer.calibrate()
+    layer.input_quantizer = ActivationQuantizer.from_spec(GRIDS[name]).eval()
+    layer.input_quantizer.calibrate(x)
+    layer = pack_matrix(layer).eval()
+    layer.prepared["cpu-int8"] = Int8Product(layer)
+    use_native_products(layer)
+    with torch.no_grad():
+        got = layer(x)
+        with hf_mpq.use_backend("reference"):
+            plain, exact = layer(x), layer.double()(x.double())
+    assert (got - exact).abs().median() < 0.5 * (plain - exact).abs().median()
+    assert (got - exact).abs().max() < 1e-6 * exact.abs().max()
 
 
 def test_threads_can_share_a_model():

@@ -49,9 +49,10 @@ def use_native_products(model: nn.Module) -> None:
 def native_matrix(library: ModuleType, layers: list[PackedLinear], grid):
     """Layers that share their input, as one matrix of the kernel."""
     matrix = IntegerMatrix.stacked([IntegerMatrix.of(layer) for layer in layers])
-    levels, bias, sums = matrix.levels.contiguous(), matrix.bias.contiguous(), matrix.column_sum
+    levels, bias = matrix.levels.contiguous(), matrix.bias.contiguous()
     if multiplies(library):
-        return library.Matrix.in_panels(levels, matrix.scale, bias, sums, matrix.offset, grid)
+        return library.Matrix.in_panels(levels, matrix.scale, bias, matrix.offset, grid)
+    sums = levels.sum(1, dtype=torch.float32)
     return library.Matrix(*prepacked(matrix), bias, sums, matrix.offset, *levels.shape, grid)
 
 

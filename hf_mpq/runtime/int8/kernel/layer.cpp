@@ -33,11 +33,12 @@ struct Bytes {
 // A matrix of the layer, and what its input is quantized to. Its products are this kernel's where it has panels, and
 // oneDNN's otherwise.
 struct Matrix {
-  Tensor packed, scale, zeros, bias, column_sum;
+  Tensor packed, scale, zeros, bias, level_sum;
   std::optional<Tensor> offset;  // what every weight of a row is above its scaled integer
   int64_t rows, columns;
   Grid grid;
-  Tensor panels;  // undefined where oneDNN multiplies; then `packed` is
+  Tensor panels, start;  // undefined where oneDNN multiplies; then `packed` is, and `unit`
+  Tensor unit;           // scales of oneDNN's sums that we finish
 
   bool own() const { return panels.defined(); }
   bool plain() const { return !grid.dynamic && !offset; }  // oneDNN can finish the product itself
@@ -71,8 +72,8 @@ struct Matrix {
   bool done() const { return own() || plain(); }
   void complete(float* row, const RowGrid& found) const {
     if (!done())
-      finish(row, rows, columns, found, column_sum.data_ptr<float>(), offset ? offset->data_ptr<float>() : nullptr,
-             bias.data_ptr<float>());
+      finish(row, rows, columns, found, scale.data_ptr<float>(), level_sum.data_ptr<float>(),
+             offset ? offset->data_ptr<float>() : nullptr, bias.data_ptr<float>());
   }
 
   Tensor by_onednn(const Tensor& bytes, c10::ScalarType type, const char* then = "none", double step = 1,
@@ -80,8 +81,9 @@ struct Matrix {
     static const auto product =
         c10::Dispatcher::singleton().findSchemaOrThrow("onednn::qlinear_pointwise", "").typed<Product>();
     const std::optional<Tensor> added = plain() ? std::optional<Tensor>(bias) : std::nullopt;
-    return product.call(bytes, plain() ? grid.step : 1.0, plain() ? (int64_t)grid.zero : 0, packed, scale, zeros, added,
-                        step, zero, type, then, Scalars(), std::string(then) == "none" ? "" : "none");
+    return product.call(bytes, plain() ? grid.step : 1.0, plain() ? (int64_t)grid.zero : 0, packed,
+                        plain() ? scale : unit, zeros, added, step, zero, type, then, Scalars(),
+                        std::string(then) == "none" ? "" : "none");
   }
 
   // `put(row, output, how many outputs, values)` for every vector of outputs.
@@ -89,18 +91,20 @@ struct Matrix {
   void by_panels(const Bytes& bytes, bool threads, const Put& put) const {
 #ifdef __AVX512VNNI__
     const int64_t quads = (columns + 3) / 4, tiles = (bytes.rows + TILE_ROWS - 1) / TILE_ROWS;
-    const Finish finish{scale.data_ptr<float>(), column_sum.data_ptr<float>(), bias.data_ptr<float>(),
-                        offset ? offset->data_ptr<float>() : nullptr, (float)columns};
+    const Finish finish{scale.data_ptr<float>(), level_sum.data_ptr<float>(), bias.data_ptr<float>(),
+                        offset ? offset->data_ptr<float>() : nullptr, (float)columns, !grid.dynamic};
     const uint8_t* const from = bytes.row(0);
     const int8_t* const weights = panels.data_ptr<int8_t>();
+    const int32_t* const starts = start.data_ptr<int32_t>();
     const auto some = [&](int64_t begin, int64_t end) {
       alignas(64) int32_t sums[TILE_ROWS * PANEL];
       for (int64_t one = begin; one < end; one++) {
         const int64_t first = one / tiles * PANEL, row = one % tiles * TILE_ROWS;
         const int here = std::min<int64_t>(TILE_ROWS, bytes.rows - row);
-        some_rows<TILE_ROWS>(here, from + row * columns, columns, weights + first * quads * 4, quads, sums);
+        some_rows<TILE_ROWS>(here, from + row * columns, columns, weights + first * quads * 4, quads, starts + first,
+                             sums);
         for (int64_t output = first; output < std::min(first + PANEL, rows); output += LANES) {
-          const Finish::Output finish_one = finish.at(output, grid);
+          const Finish::Output finish_one = finish.at(output);
           const int64_t count = std::min<int64_t>(LANES, rows - output);
           for (int i = 0; i < here; i++)
             put(row + i, output, count, finish_one(*(const ints*)&sums[i * PANEL + output - first], bytes.grids[row + i]));
@@ -287,12 +291,15 @@ Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>
 }
 
 // A matrix in the kernel's own form: levels (rows, columns) int8, all else (rows,) float32.
-Matrix in_panels(const Tensor& levels, const Tensor& scale, const Tensor& bias, const Tensor& column_sum,
-                 const std::optional<Tensor>& offset, const Grid& grid) {
+Matrix in_panels(const Tensor& levels, const Tensor& scale, const Tensor& bias, const std::optional<Tensor>& offset,
+                 const Grid& grid) {
   const int64_t rows = levels.size(0), columns = levels.size(1), panels = (rows + PANEL - 1) / PANEL;
   const auto padded = [&](const Tensor& one) { return at::constant_pad_nd(one, {0, panels * PANEL - rows}); };
-  Matrix made{{}, padded(scale), {}, padded(bias), padded(column_sum), {}, rows, columns, grid,
-              at::zeros({panels, (columns + 3) / 4, PANEL, 4}, at::kChar)};
+  const Tensor sums = padded(levels.sum({1}, false, at::kInt));
+  Matrix made{{}, padded(scale), {}, padded(bias), sums.to(at::kFloat), {}, rows, columns, grid,
+              at::zeros({panels, (columns + 3) / 4, PANEL, 4}, at::kChar),
+              sums * (grid.dynamic ? 0 : -(int64_t)grid.zero), {}};
+  if (!grid.dynamic) made.scale *= grid.step;
   if (offset) made.offset = padded(*offset);
   fill_panels(levels.data_ptr<int8_t>(), rows, columns, made.panels.data_ptr<int8_t>());
   return made;
@@ -333,9 +340,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.attr("HAS_PRODUCTS") = HAS_PRODUCTS;
   py::class_<Grid>(module, "Grid").def(py::init<bool, bool, float, float, float>());
   py::class_<Matrix>(module, "Matrix")
-      .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor column_sum,
+      .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor level_sum,
                        std::optional<Tensor> offset, int64_t rows, int64_t columns, Grid grid) {
-        return Matrix{packed, scale, zeros, bias, column_sum, offset, rows, columns, grid, {}};
+        return Matrix{packed, scale, zeros, bias, level_sum, offset, rows, columns, grid, {}, {}, at::ones_like(scale)};
       }))
       .def_static("in_panels", &in_panels)
       .def("linear", &linear, py::call_guard<py::gil_scoped_release>());

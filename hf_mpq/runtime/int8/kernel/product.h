@@ -11,42 +11,44 @@ constexpr int64_t PANEL = TILE_VECTORS * LANES;  // outputs of one panel
 
 #ifdef __AVX512VNNI__
 
-// What turns sums into outputs: step (scale sum - zero column_sum) + bias, and step (total - columns zero) offset where
-// every weight of an output has an offset; all arrays are padded to whole panels.
+// What turns sums into outputs: step scale (sum - zero level_sum) + bias, and step (total - columns zero) offset where
+// every weight of an output has an offset; all arrays are padded to whole panels. The zero point is taken off integers:
+// scaled first, they would be rounded at several times the size of the difference. A fixed grid is in the scales, and
+// in what the sums start from.
 struct Finish {
-  const float *scale, *column_sum, *bias, *offset;  // offset may be null
+  const float *scale, *level_sum, *bias, *offset;  // offset may be null
   float columns;
+  bool fixed;
 
   struct Output {
-    floats scale, column_sum, bias, offset;
+    floats scale, level_sum, bias, offset;
     float columns;
     bool fixed, shifted;
 
     floats operator()(ints sums, const RowGrid& grid) const {
-      const floats raw = __builtin_convertvector(sums, floats) * scale;
-      const floats y = fixed ? raw + bias : (raw - grid.zero * column_sum) * grid.step + bias;
+      const floats sum = __builtin_convertvector(sums, floats);
+      const floats y = (fixed ? sum * scale : (sum - grid.zero * level_sum) * scale * grid.step) + bias;
       return shifted ? y + grid.step * (grid.total - columns * grid.zero) * offset : y;
     }
   };
 
-  // Of a vector of outputs; a fixed grid is put into their scales and biases.
-  Output at(int64_t output, const Grid& grid) const {
-    Output one{load(scale + output), load(column_sum + output), load(bias + output),
-               offset ? load(offset + output) : floats{}, columns, !grid.dynamic, offset != nullptr};
-    if (one.fixed) {
-      one.scale *= grid.step;
-      one.bias -= grid.step * grid.zero * one.column_sum;
-    }
-    return one;
+  // Of a vector of outputs.
+  Output at(int64_t output) const {
+    return {load(scale + output), load(level_sum + output), load(bias + output),
+            offset ? load(offset + output) : floats{}, columns, fixed, offset != nullptr};
   }
 };
 
-// Sums `(ROWS, PANEL)` of one tile: ROWS rows of bytes, one panel of weights `(quads, PANEL, 4)`.
+// Sums `(ROWS, PANEL)` of one tile: ROWS rows of bytes, one panel of weights `(quads, PANEL, 4)`, from `(PANEL)` on.
 template <int ROWS>
-inline void tile(const uint8_t* bytes, int64_t stride, const int8_t* panel, int64_t quads, int32_t* to) {
+inline void tile(const uint8_t* bytes, int64_t stride, const int8_t* panel, int64_t quads, const int32_t* start,
+                 int32_t* to) {
   __m512i sums[ROWS][TILE_VECTORS];
 #pragma GCC unroll 8
-  for (int i = 0; i < ROWS; i++) sums[i][0] = sums[i][1] = _mm512_setzero_si512();
+  for (int i = 0; i < ROWS; i++) {
+    sums[i][0] = _mm512_loadu_si512(start);
+    sums[i][1] = _mm512_loadu_si512(start + LANES);
+  }
   for (int64_t q = 0; q < quads; q++) {
     const __m512i first = _mm512_load_si512(panel + q * 4 * PANEL), second = _mm512_load_si512(panel + q * 4 * PANEL + 64);
 #pragma GCC unroll 8
@@ -66,10 +68,11 @@ inline void tile(const uint8_t* bytes, int64_t stride, const int8_t* panel, int6
 }
 
 template <int ROWS>
-inline void some_rows(int rows, const uint8_t* bytes, int64_t stride, const int8_t* panel, int64_t quads, int32_t* to) {
+inline void some_rows(int rows, const uint8_t* bytes, int64_t stride, const int8_t* panel, int64_t quads,
+                      const int32_t* start, int32_t* to) {
   if constexpr (ROWS > 0) {
-    if (rows == ROWS) tile<ROWS>(bytes, stride, panel, quads, to);
-    else some_rows<ROWS - 1>(rows, bytes, stride, panel, quads, to);
+    if (rows == ROWS) tile<ROWS>(bytes, stride, panel, quads, start, to);
+    else some_rows<ROWS - 1>(rows, bytes, stride, panel, quads, start, to);
   }
 }
 

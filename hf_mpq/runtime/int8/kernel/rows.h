@@ -43,20 +43,23 @@ inline RowGrid range_of(const float* row, int64_t count, const Grid& grid) {
 
 typedef uint8_t octets __attribute__((vector_size(16), aligned(1), may_alias));
 
-// Bytes of floats.
+// Bytes of floats: what dividing by the step would give, by an inverse of twice the precision.
 struct Levels {
-  float inverse, zero, bottom, top;
+  float inverse, rest, low, high;
+  int32_t zero;
 
   Levels(const Grid& grid, const RowGrid& found)
-      : inverse(found.step == 0 ? 1 : 1 / found.step), zero(found.zero), bottom(grid.symmetric ? 128 - grid.levels : 0),
-        top(grid.symmetric ? 128 + grid.levels : grid.levels) {}
+      : inverse(found.step == 0 ? 1 : 1 / found.step), rest(found.step == 0 ? 0 : 1 / (double)found.step - inverse),
+        low((grid.symmetric ? 128 - grid.levels : 0) - found.zero),
+        high((grid.symmetric ? 128 + grid.levels : grid.levels) - found.zero), zero(found.zero) {}
 
   octets operator()(floats values) const {
-    const floats level = smaller(larger(nearest(values * inverse) + zero, broadcast(bottom)), broadcast(top));
-    return __builtin_convertvector(__builtin_convertvector(level, ints), octets);
+    const floats ratio = add_product(values * rest, values, broadcast(inverse));
+    const ints level = nearest_ints(smaller(larger(ratio, broadcast(low)), broadcast(high))) + zero;
+    return __builtin_convertvector(level, octets);
   }
   uint8_t operator()(float value) const {
-    return (uint8_t)std::min(std::max(std::nearbyint(value * inverse) + zero, bottom), top);
+    return (uint8_t)(std::nearbyint(std::min(std::max(std::fma(value, inverse, value * rest), low), high)) + zero);
   }
 };
 
@@ -74,19 +77,20 @@ inline RowGrid quantize(const float* row, uint8_t* bytes, int64_t count, const G
   return found;
 }
 
-// The integer product of a row, as the floats that it was scaled to, made the layer's output in place:
-// step (raw - zero column_sum) + step (total - columns zero) offset + bias. Offset may be null.
-inline void finish(float* raw, int64_t rows, int64_t columns, const RowGrid& grid, const float* column_sum,
-                   const float* offset, const float* bias) {
+// The sums of a row made the layer's output in place:
+// step scale (sum - zero level_sum) + step (total - columns zero) offset + bias. Offset may be null.
+inline void finish(float* sums, int64_t rows, int64_t columns, const RowGrid& grid, const float* scale,
+                   const float* level_sum, const float* offset, const float* bias) {
   const float shift = grid.step * (grid.total - columns * grid.zero);
   by_lanes(rows,
            [&](int64_t i) {
-             floats y = (load(raw + i) - grid.zero * load(column_sum + i)) * grid.step + load(bias + i);
-             store(raw + i, offset ? y + shift * load(offset + i) : y);
+             const floats sum = load(sums + i) - grid.zero * load(level_sum + i);
+             const floats y = sum * load(scale + i) * grid.step + load(bias + i);
+             store(sums + i, offset ? y + shift * load(offset + i) : y);
            },
            [&](int64_t i) {
-             const float y = (raw[i] - grid.zero * column_sum[i]) * grid.step + bias[i];
-             raw[i] = offset ? y + shift * offset[i] : y;
+             const float y = (sums[i] - grid.zero * level_sum[i]) * scale[i] * grid.step + bias[i];
+             sums[i] = offset ? y + shift * offset[i] : y;
            });
 }
 

@@ -40,6 +40,23 @@ inline floats nearest(floats value) {
   return (value + magic) - magic;
 }
 
+inline ints nearest_ints(floats value) {
+#ifdef __AVX512F__
+  return (ints)_mm512_cvtps_epi32((__m512)value);
+#else
+  return __builtin_convertvector(nearest(value), ints);
+#endif
+}
+
+// sum + a b, rounded once where the machine can.
+inline floats add_product(floats sum, floats a, floats b) {
+#ifdef __AVX512F__
+  return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#else
+  return sum + a * b;
+#endif
+}
+
 // 1 / x, relative error 2^-27.
 inline floats reciprocal(floats x) {
 #ifdef __AVX512F__
@@ -84,18 +101,20 @@ inline floats share_of(floats x) {
   return p * (floats)power;
 }
 
-// Error function as a ratio of polynomials between -4 and 4, beyond which it is 1 to float32; absolute error 5e-7.
-inline floats erf(floats x) {
-  const floats bounded = smaller(larger(x, broadcast(-4.0f)), broadcast(4.0f)), square = bounded * bounded;
-  floats p = square * -2.72614225801306e-10f + 2.77068142495902e-8f;
-  p = p * square - 2.10102402082508e-6f;
-  p = p * square - 5.69250639462346e-5f;
-  p = p * square - 7.34990630326855e-4f;
-  p = p * square - 2.95459980854025e-3f;
-  p = p * square - 1.60960333262415e-2f;
-  floats q = square * -1.45660718464996e-5f - 2.13374055278905e-4f;
-  q = q * square - 1.68282697438203e-3f;
-  q = q * square - 7.37332916720468e-3f;
+// erf(x / sqrt(2)) as a ratio of polynomials, and beyond 4 sqrt(2), where it is 1 to float32, as there; absolute error
+// 4e-7.
+inline floats normal_erf(floats x) {
+  const floats bounded = smaller(larger(x, broadcast(-5.65685425f)), broadcast(5.65685425f));
+  const floats square = bounded * bounded;
+  floats p = square * -3.01199012050038e-12f + 6.1223988253004e-10f;
+  p = p * square - 9.28530207850775e-8f;
+  p = p * square - 5.03151234198254e-6f;
+  p = p * square - 1.29929214703174e-4f;
+  p = p * square - 1.04460878015564e-3f;
+  p = p * square - 1.138161431519e-2f;
+  floats q = square * -9.10379490406225e-7f - 2.66717569098631e-5f;
+  q = q * square - 4.20706743595508e-4f;
+  q = q * square - 3.68666458360234e-3f;
   q = q * square - 1.42647390514189e-2f;
   return bounded * p * reciprocal(q);
 }
@@ -110,8 +129,9 @@ enum class Activation { none, gelu, gelu_tanh, relu };
 inline floats activate(floats x, Activation kind) {
   if (kind == Activation::none) return x;
   if (kind == Activation::relu) return larger(x, floats{});
-  if (kind == Activation::gelu) return 0.5f * x * (1.0f + erf(x * 0.70710678f));
-  return 0.5f * x * (1.0f + tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+  const floats half = 0.5f * x;
+  if (kind == Activation::gelu) return half + half * normal_erf(x);
+  return half + half * tanh(0.79788456f * (x + 0.044715f * x * x * x));
 }
 
 }  // namespace hf_mpq
