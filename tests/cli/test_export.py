@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from hf_mpq.integrations.exporters.base import unmet
 from tests.cli.conftest import sentence
 
 LOAD = """
@@ -25,7 +26,7 @@ def test_dense_files_answer_without_hf_mpq(here, tmp_path, run_json):
     assert done.stdout.strip() == ("negative", "positive")[label], done.stderr
 
 
-@pytest.mark.skipif(find_spec("onnxruntime") is None or find_spec("onnx") is None, reason="onnx is not installed")
+@pytest.mark.skipif(find_spec("onnxruntime") is None or unmet("onnx") is not None, reason=f"onnx: {unmet('onnx')}")
 def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
     import numpy as np
     import onnxruntime

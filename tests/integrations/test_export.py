@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import hf_mpq
+from hf_mpq.integrations.exporters import base
 from hf_mpq.nn import MPQLinear
 from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
@@ -18,6 +19,7 @@ runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 openvino = pytest.importorskip("openvino", reason="pip install 'hf_mpq[openvino]'")
 pytest.importorskip("compressed_tensors", reason="pip install 'hf_mpq[interop]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
+traced = pytest.mark.skipif(bool(base.unmet("onnx")), reason=str(base.unmet("onnx")))
 
 CLOSE = 0.05
 """Of the largest output: one range for each tensor instead of each token, and levels that round the other way."""
@@ -74,6 +76,7 @@ def assert_alike(found, expected, close=CLOSE):
 
 @pytest.mark.parametrize("activations", ["dynamic", "static", "float"])
 @pytest.mark.parametrize("family", MOST)
+@traced
 def test_onnx(family, activations, tmp_path):
     model, batch = packed(family), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path, activations=activations, calibration=[batch])
@@ -83,6 +86,7 @@ def test_onnx(family, activations, tmp_path):
 @pytest.mark.parametrize("fields", [{}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5},
                                     {"bits": (0, 4), "pruned": True}], ids=str)  # fmt: skip
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
+@traced
 def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
     model = packed(family, **fields)
     folder = hf_mpq.export(model, "onnx", tmp_path, activations="trained")
@@ -92,6 +96,7 @@ def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
 
 @pytest.mark.parametrize("activations", ["static", "float"])
 @pytest.mark.parametrize("family", MOST)
+@traced
 def test_openvino(family, activations, tmp_path):
     model, batch = packed(family), tiny_batch()
     folder = hf_mpq.export(model, "openvino", tmp_path, activations=activations, calibration=[batch])
@@ -100,6 +105,7 @@ def test_openvino(family, activations, tmp_path):
 
 
 @pytest.mark.parametrize("head", HEADS)
+@traced
 def test_onnx_has_the_outputs_of_every_head(head, tmp_path):
     model, batch = packed(head=head), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path, activations="float")
@@ -113,18 +119,21 @@ def test_onnx_has_the_outputs_of_every_head(head, tmp_path):
     {"groups": "columns:4"}, {"bits": (2, 4, 8), "nested": True}, {"bits": 2}, {"activation_bits": None},
     {"embedding_bits": None}, {"changes": {"type_vocab_size": 1}},
 ], ids=str)  # fmt: skip
+@traced
 def test_onnx_of_every_kind_of_code(fields, tmp_path):
     model, batch = packed(**fields), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path, calibration=[batch])
     assert_alike(run_onnx(folder, batch), wanted(model, batch), 0.08 if "activation_bits" in fields else CLOSE)
 
 
+@traced
 def test_float_activations_leave_only_exact_weights(tmp_path):
     model, batch = packed(activation_bits=None), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path)
     assert_alike(run_onnx(folder, batch, exactly=True), wanted(model, batch), 1e-5)
 
 
+@traced
 def test_ranges_of_training_are_kept(tmp_path):
     model = hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=8, activation="static"))
     hf_mpq.nn.calibrate_activations(model, [tiny_batch()])
@@ -136,6 +145,7 @@ def test_ranges_of_training_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("format, run", [("onnx", run_onnx), ("openvino", run_openvino)])
+@traced
 def test_any_batch_and_length(format, run, tmp_path):
     model = packed()
     folder = hf_mpq.export(model, format, tmp_path, activations="float")
@@ -148,6 +158,7 @@ def _initializers(folder):
     return [onnx.numpy_helper.to_array(one) for one in onnx.load(str(folder / "model.onnx")).graph.initializer]
 
 
+@traced
 def test_what_is_pruned_is_gone(tmp_path):
     model, batch = packed(bits=(0, 4), pruned=True), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path / "onnx", calibration=[batch])
@@ -161,6 +172,7 @@ def test_what_is_pruned_is_gone(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
+@traced
 def test_files_are_as_small_as_reported(bits, tmp_path):
     changes = {"vocab_size": 3000, "hidden_size": 128, "intermediate_size": 512}
     model = packed(bits=bits, embedding_bits=bits, changes=changes)
@@ -203,6 +215,7 @@ def test_plain_transformers_loads_checkpoints(tmp_path):
     assert all(small < 0.6 * large for large, small in zip(sizes[::2], sizes[1::2]))
 
 
+@traced
 def test_the_model_stays_as_it_is_and_the_tokenizer_comes_along(tmp_path, tokenizer):
     model, batch = packed(), tiny_batch()
     before = wanted(model, batch)
@@ -213,6 +226,7 @@ def test_the_model_stays_as_it_is_and_the_tokenizer_comes_along(tmp_path, tokeni
     assert all(torch.equal(got, want) for got, want in zip(wanted(model, batch), before))
 
 
+@traced
 def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="compressed-tensors, dense, onnx, openvino"):
         hf_mpq.export(packed(), "gguf", tmp_path)
@@ -231,3 +245,11 @@ def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mpq.integrations.exporters.base.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'hf_mpq\[openvino\]'"):
         hf_mpq.export(packed(), "openvino", tmp_path)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_an_old_transformers_is_named(format, tmp_path, monkeypatch):
+    monkeypatch.setattr(base.transformers, "__version__", "5.8.1")
+    with pytest.raises(ImportError, match=r"needs transformers 5\.9 or newer, this is 5\.8\.1: pip install -U trans"):
+        hf_mpq.export(packed(), format, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
 
 from ...core import Registry
@@ -39,10 +41,12 @@ class Exporter(ABC):
 
     Attributes:
         packages: what must be importable.
+        transformers: the oldest version that it works with; empty for any.
         extra: of this package, that installs them.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
+    transformers: ClassVar[str] = ""
     extra: ClassVar[str] = ""
 
     @classmethod
@@ -90,14 +94,13 @@ def export(
 
     Raises:
         ValueError: for an unknown format, a model that is not packed, or activations that cannot be.
-        ImportError: when the format's package is missing, with the command that installs it.
+        ImportError: when the format's package is missing or transformers is too old, with the command that installs it.
     """
     exporter = EXPORTERS[format]
     if not any(isinstance(module, PackedLinear) for module in model.modules()):
         raise ValueError("export needs a packed model: call hf_mpq.pack(model) first, or load a packed folder")
-    missing = [name for name in exporter.packages if find_spec(name) is None]
-    if missing:
-        raise ImportError(f"the {format} export needs {', '.join(missing)}: pip install 'hf_mpq[{exporter.extra}]'")
+    if refused := unmet(format):
+        raise ImportError(refused)
     twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
     batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
     request = ExportRequest(_activations(twin, activations, bool(batches)), batches)
@@ -124,3 +127,15 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
         raise ValueError("static activations need ranges, which this model does not have: give calibration=<some "
                          "tokenized rows>, or activations='dynamic'")  # fmt: skip
     return wanted
+
+
+def unmet(format: str) -> str | None:
+    """What a format needs that is not installed, with the command that installs it; None where all is there."""
+    exporter = EXPORTERS[format]
+    missing = [name for name in exporter.packages if find_spec(name) is None]
+    if missing:
+        return f"the {format} export needs {', '.join(missing)}: pip install 'hf_mpq[{exporter.extra}]'"
+    if Version(transformers.__version__) < Version(exporter.transformers or "0"):
+        return (f"the {format} export needs transformers {exporter.transformers} or newer, this is "
+                f"{transformers.__version__}: pip install -U transformers")  # fmt: skip
+    return None

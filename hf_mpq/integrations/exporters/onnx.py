@@ -18,6 +18,8 @@ from .ranges import static_grids
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TRACED_OPSET = 20
 """The newest that the tracing exporter of torch writes."""
+OLDEST_TRACED = "5.9"
+"""The first transformers whose attention masks can be traced with sizes that are tensors."""
 
 
 @EXPORTERS.register("onnx")
@@ -25,6 +27,7 @@ class OnnxExporter(Exporter):
     """`model.onnx`, with dynamic batch and length, and `config.json`."""
 
     packages = ("onnx",)
+    transformers = OLDEST_TRACED
     extra = "onnx"
 
     @classmethod

@@ -7,7 +7,7 @@ from torch import nn
 
 from .base import EXPORTERS, Exporter, ExportRequest
 from .configs import save_plain_config
-from .onnx import write_onnx
+from .onnx import OLDEST_TRACED, write_onnx
 from .openvino_small import shrink_openvino
 
 
@@ -16,6 +16,7 @@ class OpenVinoExporter(Exporter):
     """`openvino_model.xml` and `openvino_model.bin`, by way of the ONNX graph."""
 
     packages = ("onnx", "openvino")
+    transformers = OLDEST_TRACED
     extra = "openvino"
 
     @classmethod
