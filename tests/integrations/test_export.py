@@ -14,10 +14,10 @@ from hf_mpq.integrations.exporters import base
 from hf_mpq.nn import MPQLinear
 from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
+pytest.importorskip("compressed_tensors", reason="pip install 'hf_mpq[interop]'")  # first: openvino's telemetry forks
 onnx = pytest.importorskip("onnx", reason="pip install 'hf_mpq[onnx]'")
 runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 openvino = pytest.importorskip("openvino", reason="pip install 'hf_mpq[openvino]'")
-pytest.importorskip("compressed_tensors", reason="pip install 'hf_mpq[interop]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
 traced = pytest.mark.skipif(bool(base.unmet("onnx")), reason=str(base.unmet("onnx")))
 

@@ -38,8 +38,15 @@ def classifier(shared_data, tmp_path_factory):
     return model, tokenizer, data["validation"]
 
 
+def agreement(some, others):
+    """Share of sentences with the same label."""
+    return (some.argmax(1) == others.argmax(1)).float().mean()
+
+
 @pytest.mark.parametrize("activation", ["dynamic-token", "static"])
 def test_labels_are_those_of_the_packed_model(classifier, activation):
+    """At least 99.5 %, or about as many as of the packed model in double precision: where a rounded float puts one
+    activation on the next level, logits near zero can change their sign."""
     model, tokenizer, dev = classifier
     sentences, labels = list(dev["sentence"]), torch.tensor(dev["label"])
     quantized = hf_mpq.quantize(copy.deepcopy(model), hf_mpq.MPQConfig(bits=8, activation=activation))
@@ -48,6 +55,8 @@ def test_labels_are_those_of_the_packed_model(classifier, activation):
         hf_mpq.nn.calibrate_activations(quantized, [dict(batch)])
     packed = hf_mpq.pack(quantized).eval()
     want = answers(packed, tokenizer, sentences)
+    exact = answers(copy.deepcopy(packed).double(), tokenizer, sentences)
     got = answers(hf_mpq.prepare(packed, "cpu-int8"), tokenizer, sentences)
     assert (want.argmax(1) == labels).float().mean() > 0.7
-    assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.995
+    assert agreement(got, want) >= min(0.995, agreement(exact, want) - 0.003)
+    assert (got - want).abs().median() <= 1.5 * (exact - want).abs().median() + 1e-3
