@@ -6,14 +6,20 @@ import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=4096)
+@torch.compiler.assume_constant_result
 def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`torch.tensor(values, ...)`, not to be written to.
 
-    A copy to a GPU waits for all work that is under way there, so what is needed in every step is kept on the device.
+    A copy to a GPU waits for all work that is under way there, so what is needed in every step is kept on the device;
+    compiled code takes it for a constant.
 
     Args:
         values: numbers, or equally long tuples of them.
     """
+    return _made(values, dtype, device)
+
+
+@lru_cache(maxsize=4096)
+def _made(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)

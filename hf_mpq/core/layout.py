@@ -118,7 +118,12 @@ class SubgroupLayout:
         return start.scatter_reduce(0, index, values, reduce=how, include_self=how == "sum")
 
 
-@lru_cache(maxsize=4096)
+@torch.compiler.assume_constant_result
 def _line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
+    return _made_line_index(layout, device)
+
+
+@lru_cache(maxsize=4096)
+def _made_line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.repeat_interleave(torch.arange(layout.count), torch.tensor(layout.sizes)).to(device)

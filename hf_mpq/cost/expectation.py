@@ -67,7 +67,7 @@ class ExpectedMatrix:
     @property
     def lines(self) -> Tensor:
         """Expected rows (columns for axis 1) that each sub-group has while kept, `(groups,)`."""
-        return line_counts(self.spec.layout, self.keep.device, self.keep.dtype) * self.usage.width
+        return constant(self.spec.layout.sizes, self.keep.dtype, self.keep.device) * self.usage.width
 
     @property
     def length(self) -> Tensor | int:
@@ -82,14 +82,9 @@ class ExpectedMatrix:
         return used.round().clamp(min=1).log2().ceil()
 
 
-def line_counts(layout: SubgroupLayout, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Rows (or columns) of each sub-group, `(groups,)`."""
-    return constant(layout.sizes, dtype, device)
-
-
 def line_column(layout: SubgroupLayout) -> Tensor:
     """Rows (or columns) of each sub-group as a float64 column, `(groups, 1)`."""
-    return line_counts(layout, torch.device("cpu"), torch.float64).unsqueeze(1)
+    return constant(layout.sizes, torch.float64, torch.device("cpu")).unsqueeze(1)
 
 
 def expected_matrices(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dict[str, ExpectedMatrix]:

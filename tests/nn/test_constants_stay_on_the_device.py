@@ -33,6 +33,17 @@ def test_a_step_makes_none(fields):
     assert seen.count == 0
 
 
+@pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize("method", ["mpq", "uniform"])
+def test_compiled_models_take_them_as_they_are(method):
+    """What a table looks up differs from batch to batch, and ends a graph; nothing in the layers does."""
+    config = MPQConfig(method=method, groups=8, budget="0.5x")
+    model = hf_mpq.quantize(tiny_model("bert"), config).train()
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(model)(**tiny_batch())
+    assert all("_unique2" in str(one.reason) for one in found.break_reasons) and found.graph_count < 12
+
+
 def test_the_count_counts():
     with FromPython() as seen:
         torch.tensor([1.0, 2.0])
@@ -40,7 +51,7 @@ def test_the_count_counts():
 
 
 def test_constants_made_in_inference_serve_training():
-    hf_mpq.core.constants.constant.cache_clear()
+    hf_mpq.core.constants._made.cache_clear()
     with torch.inference_mode():
         made = hf_mpq.core.constant((1.0, 2.0), torch.float32, torch.device("cpu"))
         assert torch.equal(made, torch.tensor([1.0, 2.0]))
