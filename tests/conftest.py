@@ -26,6 +26,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
+def pytest_fixture_setup(fixturedef):
+    """What tests share draws the same numbers, whichever test comes first."""
+    if fixturedef.scope != "function":
+        torch.manual_seed(0)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
                                                                              reason="no GPU"))])  # fmt: skip
 def device(request) -> torch.device:

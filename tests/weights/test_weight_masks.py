@@ -15,9 +15,10 @@ OPTIONS = {"element": {"density": 0.4}, "n:m": {"kept": 1, "block": 3}}
 MIXING = [name for name in QUANTIZERS if name != "nested"]
 
 
-@pytest.mark.parametrize("weight", [torch.randn(9, 12), torch.ones(9, 12)], ids=["random", "all ties"])
+@pytest.mark.parametrize("draw", [torch.randn, torch.ones], ids=["random", "all ties"])
 @pytest.mark.parametrize("density", [0.05, 0.4, 1 / 3, 1.0])
-def test_element_keeps_the_largest_and_exactly_as_many(weight, density):
+def test_element_keeps_the_largest_and_exactly_as_many(draw, density):
+    weight = draw(9, 12)
     mask = MASKS["element"](weight.shape, density=density)
     mask.initialise(weight)
     assert int(mask.keep.sum()) == round(density * weight.numel())
@@ -25,9 +26,10 @@ def test_element_keeps_the_largest_and_exactly_as_many(weight, density):
         assert weight[mask.keep].abs().min() >= weight[~mask.keep].abs().max()
 
 
-@pytest.mark.parametrize("weight", [torch.randn(9, 12), torch.ones(9, 12)], ids=["random", "all ties"])
+@pytest.mark.parametrize("draw", [torch.randn, torch.ones], ids=["random", "all ties"])
 @pytest.mark.parametrize(("kept", "block"), [(2, 4), (1, 3), (4, 4), (5, 6)])
-def test_blocks_keep_exactly_n_of_every_m(weight, kept, block):
+def test_blocks_keep_exactly_n_of_every_m(draw, kept, block):
+    weight = draw(9, 12)
     mask = MASKS["n:m"](weight.shape, kept=kept, block=block)
     mask.initialise(weight)
     blocks, sizes = mask.keep.view(9, -1, block), weight.abs().view(9, -1, block)
