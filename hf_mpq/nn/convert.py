@@ -45,12 +45,11 @@ def _trainable_layers(model: nn.Module, space: PrecisionSpace) -> Iterator[tuple
         yield full, MPQLayerNorm.from_norm(model.get_submodule(full), space.norm_dtype, space.norm_precisions)
 
 
-def tied_decoders(model: nn.Module) -> dict[str, str]:
-    """Full name of each decoder whose weight is tied to an embedding, with that embedding's name."""
+def tied_decoders(model: nn.Module, kinds: tuple[type, ...] = (MPQEmbedding, PackedEmbedding)) -> dict[str, str]:
+    """Full name of each decoder whose weight is tied to an embedding of these kinds, with that embedding's name."""
     ties = getattr(model, "all_tied_weights_keys", None) or {}
     pairs = {target.removesuffix(".weight"): source.removesuffix(".weight") for target, source in ties.items()
              if target.endswith(".weight")}  # fmt: skip
-    kinds = (MPQEmbedding, PackedEmbedding)
     return {target: source for target, source in pairs.items() if isinstance(model.get_submodule(source), kinds)}
 
 

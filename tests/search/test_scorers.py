@@ -150,9 +150,12 @@ def test_wrong_options_name_the_right_ones(scorer, options, message):
         SCORERS[scorer](**options)
 
 
-@pytest.mark.parametrize("scorer", [name for name in SCORERS if SCORERS[name].needs_data])
-def test_padding_does_not_matter(scorer):
-    model = tiny_model("bert", num_hidden_layers=1)
+@pytest.mark.parametrize(("head", "scorer"), [
+    (head, name) for head in ("sequence", "question", "bare") for name in SCORERS if SCORERS[name].needs_data
+    and (head, name) not in {("question", "fisher"), ("question", "gradient")}  # they draw for every position
+])  # fmt: skip
+def test_padding_does_not_matter(head, scorer):
+    model = tiny_model("bert", head, num_hidden_layers=1)
     short = batches(1)
     padded = [{name: torch.cat([value, torch.full((3, 6), 1 if name == "input_ids" else 0)], 1)
                for name, value in batch.items()} for batch in short]  # fmt: skip
@@ -194,7 +197,8 @@ def gauss_newton(model, name: str, change: torch.Tensor, given) -> float:
             logits.append(model(**batch).logits.detach())
             weight.data.sub_(sign * size * change)
         moved, chances = (logits[0] - logits[1]) / (2 * size), logits[2].softmax(-1)
-        found += (0.5 * ((chances * moved**2).sum(-1) - (chances * moved).sum(-1) ** 2)).tolist()
+        each = 0.5 * ((chances * moved**2).sum(-1) - (chances * moved).sum(-1) ** 2)
+        found += (each if each.dim() == 1 else (each * batch["attention_mask"]).sum(1)).tolist()
     return sum(found) / len(found)
 
 
@@ -214,6 +218,21 @@ def test_projected_fisher_is_the_gauss_newton_form_of_each_sub_group(rules, name
                               for group in range(spec.layout.count)])  # fmt: skip
         torch.testing.assert_close(scores[name][:, 0].sum(), exact.sum().double(), rtol=0.15, atol=0)
         assert spearmanr(scores[name][:, 0], exact).statistic > 0.8 or spec.layout.count < 3
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_table_is_scored_with_the_decoder_that_is_tied_to_it(family):
+    model, given = tiny_model(family, "masked").double(), batches(2)
+    space = MPQConfig(bits=4, rules={"(word|tok)_embeddings": {"bits": (2, 4), "groups": 6}}).resolve(model)
+    name = next(name for name, spec in space.weights.items() if len(spec.candidates) > 1)
+    spec = space.weights[name]
+    change = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, spec)[0].double()
+    exact = sum(gauss_newton(model, name, only_groups(change, spec.layout, [group]), given)
+                for group in range(spec.layout.count))  # fmt: skip
+    projected = SCORERS["fisher"](draws=64).score(model, space, given)[name]
+    kronecker = SCORERS["fisher"](form="kronecker", draws=8).score(model, space, given)[name]
+    assert float(projected[:, 0].sum()) == pytest.approx(exact, rel=0.2)
+    assert exact / 5 < float(kronecker[:, 0].sum()) < 5 * exact
 
 
 def test_shared_layers_are_projected_over_all_their_calls():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...core import PrecisionSpace, Registry, WeightSpec
 from ...nn import absolute_name
+from ...nn.convert import tied_decoders
 from ...weights import QUANTIZERS
 
 SCORERS: Registry[type["Scorer"]] = Registry("scorer")
@@ -49,6 +50,16 @@ def open_matrices(model: nn.Module, space: PrecisionSpace) -> dict[str, tuple[nn
         for name, spec in space.weights.items()
         if len(spec.candidates) > 1
     }
+
+
+def readers(model: nn.Module, layers: Mapping[str, tuple[nn.Module, WeightSpec]]) -> dict[str, list[nn.Module]]:
+    """Name to every module that reads its weight: the layer itself, and decoders tied to a table."""
+    names = {module: name for name, (module, _) in layers.items()}
+    found = {name: [module] for name, (module, _) in layers.items()}
+    for target, source in tied_decoders(model, (nn.Embedding,)).items():
+        if model.get_submodule(source) in names:
+            found[names[model.get_submodule(source)]].append(model.get_submodule(target))
+    return found
 
 
 @torch.no_grad()

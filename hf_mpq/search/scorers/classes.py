@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .passes import Batch, real_tokens
+from .passes import Batch, real_tokens, without_padding
 from .task_loss import IGNORED, task_loss
 
 MOST_CLASSES = 64
@@ -38,7 +38,7 @@ class Classing:
         with torch.no_grad():
             output = model(**batches[0].inputs)
             if "start_logits" in output:
-                return cls(bins, bins, 0.0, max(batch.inputs["input_ids"].shape[1] for batch in batches))
+                return cls(bins, bins, 0.0, max(map(_longest, batches)))
             if "logits" not in output:
                 return cls(1, bins)
             classes = output["logits"].shape[-1]
@@ -51,7 +51,8 @@ class Classing:
         """`(batch,)`, or of a token head `(batch, tokens)`, int64; `IGNORED` counts for nothing."""
         if "start_logits" in output:
             given = batch.labels.get("start_positions")
-            return self._binned(output["start_logits"].argmax(-1) if given is None else given)
+            found = without_padding(output["start_logits"], batch.mask).argmax(-1) if given is None else given
+            return self._binned(found)
         if "logits" not in output:
             return output[0].new_zeros(len(batch), dtype=torch.long)
         logits, labels = output["logits"], batch.target
@@ -76,6 +77,13 @@ def importance_loss(output: Mapping[str, Tensor], batch: Batch) -> Tensor:
     if "logits" in output or "start_logits" in output:
         return task_loss(output, batch)
     return real_tokens(output[0], batch.mask).abs().sum()
+
+
+def _longest(batch: Batch) -> float:
+    """Tokens up to the last real one of any example."""
+    if batch.mask is None:
+        return batch.inputs["input_ids"].shape[1]
+    return int(batch.mask.any(0).nonzero().max()) + 1
 
 
 def _values(model: nn.Module, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec
-from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, rounding_errors
+from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, readers, rounding_errors
 from .moments import Moment, MomentRecorder
 from .passes import batches_on, differentiating, tables
 from .projections import ProjectionRecorder
@@ -31,7 +31,7 @@ class FisherScorer(Scorer):
 
     Gradients are those of outputs drawn from the model (see `sampled_loss`): the true Fisher information, not the
     empirical one, which vanishes at convergence. Padding counts for nothing. Rows of a table count as read half a time
-    more than they were seen. Our own composition.
+    more than they were seen; a decoder tied to it counts too. Our own composition.
 
     Memory: projected, four bytes for each weight and candidate (1.7 GB for the encoder of BERT-base and five);
     kronecker, one A for each distinct input (540 MB).
@@ -57,7 +57,7 @@ class FisherScorer(Scorer):
 
     def _projected(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         given = batches_on(model, batches)
-        with ProjectionRecorder(layers) as recorder:
+        with ProjectionRecorder(layers, readers(model, layers)) as recorder:
             for batch, backward in self._passes(model, given):
                 recorder.begin(len(batch))
                 backward()
@@ -70,16 +70,18 @@ class FisherScorer(Scorer):
 
     def _kronecker(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         given = batches_on(model, batches)
-        modules = {name: module for name, (module, _) in layers.items()}
-        with MomentRecorder(modules, self.form == "diagonal") as moments:
+        parts = {(name, number): module for name, modules in readers(model, layers).items()
+                 for number, module in enumerate(modules)}  # fmt: skip
+        with MomentRecorder(parts, self.form == "diagonal") as moments:
             for _, backward in self._passes(model, given, moments):
                 backward()
         drawn = sum(map(len, given)) * self.draws
-        shown = track(layers.items(), "scoring", disable=not self.progress)
-        return {
-            name: _kronecker_table(module, spec, moments.inputs(name), moments.gradients[name], drawn)
-            for name, (module, spec) in shown
-        }
+        tables: dict[str, Tensor] = {}
+        for key, module in track(parts.items(), "scoring", disable=not self.progress):
+            name = key[0]
+            table = _kronecker_table(module, layers[name][1], moments.inputs(key), moments.gradients[key], drawn)
+            tables[name] = tables[name] + table if name in tables else table
+        return tables
 
     def _passes(self, model: nn.Module, given: list, moments: MomentRecorder | None = None):
         """Run forward; yield each batch with its backward pass, once for each draw."""

@@ -1,6 +1,6 @@
 """Inner products of each example's gradient with the changes that candidates make, sub-group by sub-group."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,18 @@ class ProjectionRecorder:
     change; so further candidates cost little. What does not have the batch in front (positions) is summed over the
     examples too: their gradients are independent with mean zero, so products between them vanish on average.
 
+    What a decoder tied to a table makes of it is added to what reading the table makes, example by example.
+
     Args:
         layers: name to linear layer or table, with its spec.
+        readers: name to the modules that read its weight.
 
     Attributes:
         totals: name to summed squares, `(groups, candidates)` float64.
     """
 
-    def __init__(self, layers: Mapping[str, tuple[nn.Module, WeightSpec]]):
-        self.layers = layers
+    def __init__(self, layers: Mapping[str, tuple[nn.Module, WeightSpec]], readers: Mapping[str, Sequence[nn.Module]]):
+        self.layers, self.readers = layers, readers
         self.changes = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
         self.totals = {name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
                        for name, (_, spec) in layers.items()}  # fmt: skip
@@ -38,7 +41,8 @@ class ProjectionRecorder:
         self._examples, self._found = 0, {}
 
     def __enter__(self) -> "ProjectionRecorder":
-        self._hooks = [module.register_forward_hook(self._forward(name)) for name, (module, _) in self.layers.items()]
+        self._hooks = [module.register_forward_hook(self._forward(name)) for name, modules in self.readers.items()
+                       for module in modules]  # fmt: skip
         return self
 
     def __exit__(self, *error) -> None:
@@ -63,14 +67,14 @@ class ProjectionRecorder:
     def _forward(self, name: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             x = inputs[0].detach()
-            output.register_hook(lambda gradient: self._backward(name, x, gradient.detach().float()))
+            table = isinstance(module, nn.Embedding)
+            output.register_hook(lambda gradient: self._backward(name, table, x, gradient.detach().float()))
 
         return hook
 
     @torch.no_grad()
-    def _backward(self, name: str, x: Tensor, gradient: Tensor) -> None:
-        module, spec = self.layers[name]
-        table = isinstance(module, nn.Embedding)
+    def _backward(self, name: str, table: bool, x: Tensor, gradient: Tensor) -> None:
+        spec = self.layers[name][1]
         if table:
             self._squares[name] = self._squares[name] + gradient.flatten(0, -2).square().sum(0)
             self._tokens[name] += int((gradient.abs().amax(-1) > 0).sum())  # padding has no gradient
