@@ -4,11 +4,17 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_LABELS = {"labels": "labels", "label": "labels", "label_ids": "labels", "start_positions": "start_positions",
+           "end_positions": "end_positions"}  # fmt: skip
+_IGNORED = -100
 
 
-def batches_of(calibration: Iterable | None, model: nn.Module, batch_size: int, max_examples: int) -> list[Mapping]:
+def batches_of(
+    calibration: Iterable | None, model: nn.Module, batch_size: int, max_examples: int, labels: bool = False
+) -> list[Mapping]:
     """Padded batches of tensors from a data set of tokenized rows; batches that are given as such are passed on.
 
     Args:
@@ -17,6 +23,8 @@ def batches_of(calibration: Iterable | None, model: nn.Module, batch_size: int, 
         model: whose padding token is used.
         batch_size: of the batches made from rows.
         max_examples: rows that are used, from the start; rows of like length come together.
+        labels: whether labels of rows, or their start and end positions, go into the batches too; only for rows of the
+            model's own task.
 
     Raises:
         ValueError: when the rows are not tokenized.
@@ -35,7 +43,9 @@ def batches_of(calibration: Iterable | None, model: nn.Module, batch_size: int, 
     rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     padding = {"input_ids": model.config.pad_token_id or 0}
     starts = range(0, len(rows), batch_size)
-    return [_padded(rows[start : start + batch_size], names, padding) for start in starts]
+    known = {name: key for name, key in _LABELS.items() if labels and rows[0].get(name) is not None}
+    parts = [rows[start : start + batch_size] for start in starts]
+    return [{**_padded(part, names, padding), **_labels(part, known)} for part in parts]
 
 
 def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int]) -> dict[str, Tensor]:
@@ -46,3 +56,14 @@ def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int]) -
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         batch["attention_mask"] = (torch.arange(width) < lengths.unsqueeze(1)).long()
     return batch
+
+
+def _labels(rows: list[Mapping], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Labels of examples, or of tokens, padded with what is ignored."""
+    width, found = max(len(row["input_ids"]) for row in rows), {}
+    for name, key in names.items():
+        values = [torch.as_tensor(row[name]) for row in rows]
+        if all(value.shape == (len(row["input_ids"]),) for value, row in zip(values, rows)):
+            values = [pad(value, (0, width - len(value)), value=_IGNORED) for value in values]
+        found[key] = torch.stack(values)
+    return found

@@ -16,6 +16,7 @@ _DEVIATIONS = (
     "the actual size C_O that gates the penalty is that of the likeliest precisions, which are what argmax ships",
     "lambda, tolerance, temperatures, N0 and N1 are not in the paper: lambda moves the mean logit by 3 over the "
     "search, the tolerance is 2 %, the temperature falls from 5 to 0.3 by epochs after one epoch of warm-up",
+    "the expected size is that of the gates' probabilities; the paper's weighs them with the drawn sample O",
     "the mixture is soft in forward, which the paper implies by 'mixed operations' but does not print",
     "the offset min A is added back to code / q, which the paper's formula leaves out",
     "biases of pruned rows are kept, and folded into the next layer where that is exact; the paper does not say",

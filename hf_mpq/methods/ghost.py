@@ -11,6 +11,7 @@ GHOST = METHODS.add("ghost", MethodSpec(
     rounding="nearest",
     stages=(StageSpec("qat", objectives={"task": {"weight": 2.0}, "self-teaching": {"weight": 400.0}}),),
     deviations=(
+        "activations have 8 bits throughout; the paper gives a layer's those of its weights",
         "distortion is divided by the variance of the weights and its threshold set by the budget; the paper's own "
         "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', 'tau': 0.1}) gives an "
         "encoder 7 or 8 bits nearly everywhere",

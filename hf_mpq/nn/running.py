@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+POSITIONS = ("start_positions", "end_positions")
+"""Labels of spans."""
+
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
@@ -22,7 +25,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
     """What forward is called with: a batch without its labels, where the model is."""
     device = next(model.parameters()).device
-    return {key: value.to(device) for key, value in batch.items() if "label" not in key}
+    return {key: value.to(device) for key, value in batch.items() if "label" not in key and key not in POSITIONS}
 
 
 def real_tokens(batch: Mapping) -> Tensor | None:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...nn.running import evaluating
-
-_POSITIONS = ("start_positions", "end_positions")
+from ...nn.running import POSITIONS, evaluating
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def batches_on(model: nn.Module, batches: Iterable[Mapping]) -> list[Batch]:
     found = []
     for batch in batches:
         tensors = {key: value.to(device) for key, value in batch.items()}
-        labels = {key: value for key, value in tensors.items() if "label" in key or key in _POSITIONS}
+        labels = {key: value for key, value in tensors.items() if "label" in key or key in POSITIONS}
         inputs = {key: value for key, value in tensors.items() if key not in labels}
         mask = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
         found.append(Batch(inputs, labels, mask))

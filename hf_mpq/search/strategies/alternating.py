@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from .base import STRATEGIES, Pass, Progress
 from .bilevel import GATE_PASS, WEIGHT_PASS
-from .gate_search import GateSearch
+from .gate_search import WarmGateSearch
 
 
 @STRATEGIES.register("alternating")
-class Alternating(GateSearch):
+class Alternating(WarmGateSearch):
     """The search of Risso et al. (IGSC 2022): the gates learn on a search slice of each epoch while the weights stand
     still, and the weights on the rest while the gates do.
 
@@ -16,9 +16,7 @@ class Alternating(GateSearch):
     exp(-0.045) per epoch, over up to 500 epochs; for a few epochs of fine-tuning it falls here from 5 to 0.3 by steps.
     `temperature={"start": 5, "decay": 0.045}` is the paper's. The gates' SGD is the paper's.
 
-    Args:
-        warmup: share of the stage, 0 to 1, in which all data trains the weights and the gates stand still.
-        options: of `GateSearch`.
+    During the warm-up all data trains the weights. Arguments are those of `WarmGateSearch`.
     """
 
     split: ClassVar[str | None] = "epochs"
@@ -27,18 +25,7 @@ class Alternating(GateSearch):
         "optimizer_options": {"momentum": 0.9, "weight_decay": 1e-4}, "penalty": "hinge", "decision": "projection",
     }  # fmt: skip
 
-    def __init__(self, space, cost, limit, warmup: float = 0.0, **options):
-        super().__init__(space, cost, limit, **options)
-        self.warmup = checked_warmup(warmup)
-
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """A weight pass, or in the search slice a gate pass once the warm-up is over."""
-        searching = progress.in_search_slice and progress.fraction >= self.warmup
+        searching = progress.in_search_slice and progress.step >= self.idle(progress)
         return (GATE_PASS,) if searching else (WEIGHT_PASS,)
-
-
-def checked_warmup(share: float) -> float:
-    """The share; raises ValueError unless it is at least 0 and below 1."""
-    if not 0 <= share < 1:
-        raise ValueError(f"warmup is a share of the stage, at least 0 and below 1; got {share}")
-    return share

@@ -1,12 +1,8 @@
 """AQ-BERT's search: weights and gates learn from different data, in turn."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from torch import Tensor
-
-from ...core import Usage
 from .base import GATES, STRATEGIES, Pass, Progress
 from .gate_search import GateSearch
 from .temperature import Temperature, epochs
@@ -47,20 +43,18 @@ class Bilevel(GateSearch):
         """A weight pass, or in the search slice a gate pass; nothing there during the warm-up."""
         if not progress.in_search_slice:
             return (WEIGHT_PASS,)
-        return () if progress.epoch < self._warmup(progress) else (GATE_PASS,)
+        return () if progress.step < self.idle(progress) else (GATE_PASS,)
+
+    def idle(self, progress: Progress) -> int:
+        return self._warmup(progress) * progress.steps_per_epoch
 
     def temperature_at(self, progress: Progress) -> float:
+        """By the epochs of the whole stage, for N0 counts them."""
         own, count = self.temperature, epochs(progress)
         if own.end is not None and count == 1:
             return replace(own, by_epoch=False).at(progress)
         wait = min(self._warmup(progress), count - 2) if own.end is not None else self._warmup(progress)
         return replace(own, wait=max(wait, 0) if own.wait is None else own.wait).at(progress)
-
-    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
-        """As of `GateSearch`; its schedule counts the epochs in which gates move."""
-        idle = self._warmup(progress) * progress.steps_per_epoch
-        moving = replace(progress, step=max(progress.step - idle, 0), steps=max(progress.steps - idle, 1))
-        return super().penalty(usages, moving)
 
     def _warmup(self, progress: Progress) -> int:
         """Epochs before the gates move."""

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil
 from typing import Any, ClassVar
 
 import torch
@@ -96,15 +98,24 @@ class GateSearch(SearchStrategy):
             gate.set_temperature(temperature)
             gate.redraw(generator)
 
+    def idle(self, progress: Progress) -> int:
+        """Steps of the stage before the gates move."""
+        return 0
+
+    def moving(self, progress: Progress) -> Progress:
+        """Progress of the part of the stage in which the gates move: what temperature and penalty go by."""
+        idle = self.idle(progress)
+        return replace(progress, step=max(progress.step - idle, 0), steps=max(progress.steps - idle, 1))
+
     def temperature_at(self, progress: Progress) -> float:
         """The temperature of a step."""
-        return self.temperature.at(progress)
+        return self.temperature.at(self.moving(progress))
 
     def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
         """The penalty of the expected cost. Where it looks at the actual cost, that is the cost of the likeliest
         precisions, which is what argmax would ship."""
         expected = self.cost.expected(usages)
-        return self._penalty(expected, lambda: self._decided_cost(usages), progress)
+        return self._penalty(expected, lambda: self._decided_cost(usages), self.moving(progress))
 
     def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
         limit = self.limit if self.decision == "projection" else None
@@ -134,6 +145,27 @@ class GateSearch(SearchStrategy):
     def _decided_cost(self, usages: Mapping[str, Usage]) -> float:
         with torch.no_grad():
             return float(self.cost.expected(decided(self.space, usages)))
+
+
+class WarmGateSearch(GateSearch):
+    """A gate search whose gates stand still for the first share of the stage.
+
+    Args:
+        warmup: that share, at least 0 and below 1.
+        options: of `GateSearch`.
+
+    Raises:
+        ValueError: for a share outside it.
+    """
+
+    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None, warmup: float = 0.0, **options):
+        super().__init__(space, cost, limit, **options)
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is a share of the stage, at least 0 and below 1; got {warmup}")
+        self.warmup = warmup
+
+    def idle(self, progress: Progress) -> int:
+        return ceil(self.warmup * progress.steps)
 
 
 def _one_of(field: str, known: tuple[str, ...], value: str) -> str:

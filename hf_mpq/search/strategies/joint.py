@@ -1,15 +1,14 @@
 """The joint search: one pass trains weights and gates."""
 
-from .alternating import checked_warmup
 from .base import GATES, STRATEGIES, WEIGHTS, Pass, Progress
 from .bilevel import WEIGHT_PASS
-from .gate_search import GateSearch
+from .gate_search import WarmGateSearch
 
 JOINT_PASS = Pass("joint", frozenset({WEIGHTS, GATES}), penalised=True)
 
 
 @STRATEGIES.register("joint")
-class Joint(GateSearch):
+class Joint(WarmGateSearch):
     """Weights and gates learn together from every batch, as in the follow-up of Risso et al. (Motetti et al., 2024).
 
     Ours besides: it starts from the training-free assignment, each sub-group as sure as its margin is large; the gates
@@ -17,9 +16,7 @@ class Joint(GateSearch):
     so that a penalty that is over is forgotten; and the result is projected into the budget, which takes the likeliest
     assignment that meets it.
 
-    Args:
-        warmup: share of the stage, 0 to 1, in which the gates stand still.
-        options: of `GateSearch`.
+    Arguments are those of `WarmGateSearch`.
     """
 
     needs_scores = True
@@ -28,10 +25,6 @@ class Joint(GateSearch):
         "optimizer_options": {"betas": (0.5, 0.99)}, "penalty": "relative", "decision": "projection",
     }  # fmt: skip
 
-    def __init__(self, space, cost, limit, warmup: float = 0.0, **options):
-        super().__init__(space, cost, limit, **options)
-        self.warmup = checked_warmup(warmup)
-
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """One pass for everything; for the weights alone during the warm-up."""
-        return (WEIGHT_PASS,) if progress.fraction < self.warmup else (JOINT_PASS,)
+        return (WEIGHT_PASS,) if progress.step < self.idle(progress) else (JOINT_PASS,)

@@ -122,6 +122,17 @@ def test_joint_trains_both_in_one_pass(make_case, at_step):
     assert not case.strategy("joint", start="zeros").needs_scores
 
 
+@pytest.mark.parametrize("name", ["alternating", "joint"])
+def test_time_begins_when_the_gates_move(make_case, at_step, name):
+    case = make_case("1bits")
+    strategy = case.strategy(name, warmup=0.2, temperature=(5.0, 0.3), start="bits", penalty="hinge")
+    strategy.prepare(case.model)
+    assert [strategy.temperature_at(at_step(step)) for step in (0, 6)] == [5.0, 5.0]
+    assert strategy.temperature_at(at_step(30)) == pytest.approx(0.3)
+    first, half = (strategy.penalty(usages(case.model), at_step(step)) for step in (6, 18))
+    assert float(first) == pytest.approx(0.01 * float(half)) and float(half) > 0
+
+
 def test_bilevel_falls_by_epochs_after_the_warm_up(make_case, at_step):
     case = make_case()
     strategy = case.strategy("bilevel", temperature={"start": 5.0, "decay": 0.045}, warmup_epochs=2)
