@@ -80,12 +80,14 @@ def compress(
     Raises:
         BudgetError: when nothing can meet a budget; it names the smallest possible.
         ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose,
-            there are no examples where some are needed, or the model is quantized already.
+            there are no examples where some are needed, budgets in ms stand beside others, or the model is quantized
+            already.
     """
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; compress starts from the float model")
     _check_target(budget, max_drop, evaluate)
     budgets = _budgets(budget)
+    _check_alike(budgets)
     config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
     batches = batches_of(calibration, model, batch_size, max_examples)
     default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
@@ -94,7 +96,8 @@ def compress(
     choice = _choice(default, config.method, scorer, allocator, rounding, outliers, bias_correction)
     engine = TrainingFree(model, config, choice, batches, evaluate, progress, pooling)
     _check_needs(engine, budget, max_drop)
-    engine.announce(max(len(budgets), 1))
+    tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
+    engine.announce(tried or max(len(budgets), 1), tried)
     if max_drop is not None:
         result = _smallest_within(engine, max_drop)
     elif not engine.open:
@@ -111,6 +114,12 @@ def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None
         raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate, not both")
     if max_drop is not None and evaluate is None:
         raise ValueError("max_drop needs evaluate, a function from a model to a score")
+
+
+def _check_alike(budgets: list[Budget]) -> None:
+    """Budgets in ms remove rows and heads, the others choose bits: a list of both has no one set of candidates."""
+    if len({is_latency(one) for one in budgets}) > 1:
+        raise ValueError("budgets in ms and others choose among different things: give them in two calls")
 
 
 def _budgets(budget: Any) -> list[Budget]:

@@ -16,7 +16,7 @@ from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
 from ..rounding import ROUNDERS, correct_biases
-from ..search import ALLOCATORS, SCORELESS, SCORERS
+from ..search import ALLOCATORS, EVALUATIONS, SCORELESS, SCORERS
 from ..search.scorers import mean_divergence
 from .api import fix, quantize
 from .config import MPQConfig
@@ -71,6 +71,7 @@ class TrainingFree:
         self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}
         self._reference: float | None = None
+        self._evaluation_seconds = 0.0
         self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
 
     def choose(self, choice: MethodSpec) -> None:
@@ -128,7 +129,9 @@ class TrainingFree:
     def reference(self) -> float:
         """The float model's own score."""
         if self._reference is None:
+            start = perf_counter()
             self._reference = self.evaluate(self.model)
+            self._evaluation_seconds = perf_counter() - start
         return self._reference
 
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
@@ -165,16 +168,28 @@ class TrainingFree:
             return "os+"
         return None if self.choice.outliers == "none" else self.choice.outliers
 
-    def estimate(self, models: int = 1) -> float:
-        """About how many seconds scoring and building `models` models will take, from one timed forward pass."""
+    def estimate(self, models: int = 1, judged: int = 0) -> float:
+        """About how many seconds it will take, from one timed forward pass and, where it is called, one `evaluate`.
+
+        Args:
+            models: that are allocated and built.
+            judged: how many of them `evaluate` scores.
+        """
         weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
         seconds = SCAN_SECONDS * weights * (1 + self.open)
+        measured = EVALUATIONS.get(self.choice.allocator) if self.open else None
+        judged += models * measured(self.space, **self.choice.allocator_options) if measured is not None else 0
+        if judged and self.evaluate is not None:
+            self.reference()
+            seconds += judged * self._evaluation_seconds
         if not self.batches:
             return seconds
         count = len(self.batches)
         passes = self.scorer.forward_passes(self.space, count) if self.uses_scores else 0.0
         each = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
         passes += models * each
+        if self.evaluate is None:
+            passes += judged * 2 * count  # the float model's outputs, and the other's
         return seconds + passes * self._forward_seconds()
 
     @torch.no_grad()
@@ -194,12 +209,13 @@ class TrainingFree:
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - start
 
-    def announce(self, models: int) -> None:
-        """Print how long it will take."""
+    def announce(self, models: int, judged: int = 0) -> None:
+        """Print how long it will take; as of `estimate`."""
         if self.progress:
+            seconds = self.estimate(models, judged)
             examples = sum(len(batch["input_ids"]) for batch in self.batches)
             Console(stderr=True).print(
-                f"compress: about {readable(self.estimate(models))} for {models} model(s) from {examples} examples "
+                f"compress: about {readable(seconds)} for {models} model(s) from {examples} examples "
                 f"(scores: {self.choice.scorer}, allocation: {self.choice.allocator}, rounding: {self.choice.rounding})"
             )
 

@@ -1,5 +1,6 @@
 """Training-free compression in one call."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -8,7 +9,10 @@ from datasets import Dataset
 
 import hf_mpq
 from hf_mpq import MPQConfig, compress
+from hf_mpq.integrations.compress import DEFAULT
+from hf_mpq.integrations.training_free import TrainingFree
 from hf_mpq.rounding import ROUNDERS
+from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import mean_divergence as divergence
 from tests.tiny import outputs, tiny_batch, tiny_model
 
@@ -104,6 +108,34 @@ def test_the_estimate_and_the_parts_are_printed(capsys):
     assert "fisher" in printed
 
 
+@pytest.mark.parametrize(("allocator", "evaluations"), [("lagrangian", 0), ("threshold", 40), ("ranked", 32)])
+def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, allocator, evaluations):
+    choice = dataclasses.replace(DEFAULT, allocator=allocator, rounding="nearest", scorer="gradient")
+    engine = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch(), tiny_batch()])
+    monkeypatch.setattr(engine, "_forward_seconds", lambda: 1000.0)
+    twice = engine.estimate(2) - engine.estimate(1)
+    assert twice == pytest.approx(evaluations * 2 * 2 * 1000)
+    assert engine.estimate(1, judged=3) - engine.estimate(1) == pytest.approx(3 * 2 * 2 * 1000)
+    judged = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch()], evaluate=lambda model: 1.0)
+    clock = iter(range(0, 1000, 50))
+    monkeypatch.setattr("hf_mpq.integrations.training_free.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(judged, "_forward_seconds", lambda: 0.0)
+    assert judged.estimate(1, judged=3) - judged.estimate(1) == pytest.approx(3 * 50)
+
+
+def test_a_drop_is_announced_with_all_models_that_are_tried(capsys):
+    compress(tiny_model("bert"), None, [tiny_batch()], CONFIG, rounding="nearest", max_drop=1.0,
+             evaluate=lambda one: 1.0)  # fmt: skip
+    assert "for 7 model(s)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_budgets_are_scored_once(monkeypatch):
+    asked, score = [], SCORERS["gradient"].score
+    monkeypatch.setattr(SCORERS["gradient"], "score", lambda *given: asked.append(1) or score(*given))
+    quiet(tiny_model("bert"), ["3bits", "2.5bits"], [tiny_batch()], CONFIG, scorer="gradient", rounding="nearest")
+    assert len(asked) == 1
+
+
 def test_errors_say_what_to_do():
     model = tiny_model("bert")
     with pytest.raises(ValueError, match="either a budget"):
@@ -120,6 +152,8 @@ def test_errors_say_what_to_do():
         quiet(model, "4bits", [tiny_batch()], max_drop=0.1, evaluate=len)
     with pytest.raises(ValueError, match=r"a mapping with 'name' and options"):
         quiet(model, "4bits", [tiny_batch()], scorer={"draws": 2})
+    with pytest.raises(ValueError, match=r"in ms and others .* two calls"):
+        quiet(model, ["0.25x", "8ms"], [tiny_batch()])
     with pytest.raises(ValueError, match="unknown rounding"):
         quiet(model, "4bits", [tiny_batch()], rounding="guess")
     with pytest.raises(hf_mpq.core.BudgetError, match="smallest"):

@@ -1,6 +1,6 @@
 """Allocators: which precision each sub-group gets within a budget."""
 
-from .base import ALLOCATORS, SCORELESS, Allocator
+from .base import ALLOCATORS, EVALUATIONS, SCORELESS, Allocator
 from .distortion import allocate_below_threshold
 from .greedy import allocate_greedy
 from .lagrangian import LagrangianResult, allocate, solve
@@ -12,6 +12,7 @@ from .uniform import allocate_uniform
 
 __all__ = [
     "ALLOCATORS",
+    "EVALUATIONS",
     "SCORELESS",
     "Allocator",
     "LagrangianResult",

@@ -15,6 +15,8 @@ Scores = Mapping[str, Tensor | np.ndarray]
 
 SCORELESS = frozenset({"uniform"})
 """Allocators that do not look at scores."""
+EVALUATIONS: dict[str, Callable[..., int]] = {}
+"""How many assignments an allocator that measures them measures at most, from the space and its options."""
 
 
 class Allocator(Protocol):

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, EVALUATIONS, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, no_scores
@@ -30,6 +30,9 @@ def allocate_ranked(
 ) -> Assignment:
     """The best of `ranked_candidates`."""
     return ranked_candidates(space, cost, budget, scores, evaluate, 1, evaluations, combinations, seed, progress)[0][0]
+
+
+EVALUATIONS["ranked"] = lambda space, evaluations=32, **others: evaluations
 
 
 def ranked_candidates(

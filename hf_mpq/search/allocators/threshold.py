@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, EVALUATIONS, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, largest_within, needed
@@ -61,6 +61,13 @@ def allocate_by_thresholds(
         thresholds.raise_until_met()
     thresholds.settle()
     return search.units.assignment(thresholds.choice())
+
+
+def _evaluations(space: PrecisionSpace, step: float = 0.1, **others) -> int:
+    return max(len(spec.candidates) - 1 for spec in space.weights.values()) * ceil(1 / step)
+
+
+EVALUATIONS["threshold"] = _evaluations
 
 
 class _Thresholds:
