@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from .errors import MISTAKES, UserError, one_line
 from .models import has_tokenizer, load_packed
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
+AGAIN = "copy or download it again"
 PLAIN_LOADING = """
 import json, sys, transformers
 transformers.logging.set_verbosity_error()
@@ -30,28 +31,47 @@ class Finding:
 
 
 def examine(folder: Path, quick: bool = False) -> Iterator[Finding]:
-    """Everything from the config to what happens without the import; what cannot go on stops there."""
+    """Everything from the config to what happens without the import; what cannot go on stops there.
+
+    Whatever error a damaged file leads to is a finding.
+    """
     try:
         config = _config(folder)
         yield Finding("config", OK, f"{config['architectures'][0]}, quantized by hf_mpq, packed")
         files = _files(folder)
         yield Finding("files", OK, ", ".join(f"{file.name} ({file.stat().st_size / 1e6:.2f} MB)" for file in files))
-    except UserError as error:
-        yield Finding("folder", BROKEN, one_line(error))
+    except Exception as error:
+        yield Finding("folder", BROKEN, _told(error))
         return
-    yield _versions(config)
-    yield from _contents(folder, files)
-    yield _tokenizer(folder, config)
-    yield _card(folder)
+    yield from _safely("versions", lambda: [_versions(config)])
+    yield from _safely("contents", lambda: _contents(folder, files))
+    yield from _safely("tokenizer", lambda: [_tokenizer(folder, config)])
+    yield from _safely("card", lambda: [_card(folder)])
     if not quick:
-        yield _without_import(folder)
+        yield from _safely("without hf_mpq", lambda: [_without_import(folder)])
+
+
+def _safely(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What was found, up to the first error, which is a finding too."""
+    try:
+        yield from look()
+    except Exception as error:
+        yield Finding(check, BROKEN, _told(error))
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of one that is nobody's advice, also its kind and what to do."""
+    if isinstance(error, MISTAKES):
+        return one_line(error)
+    return (f"{type(error).__name__}: {one_line(error)}; config.json, or a file that it describes, is damaged: copy or "
+            f"download the folder again")  # fmt: skip
 
 
 def _config(folder: Path) -> dict:
     """The content of config.json.
 
     Raises:
-        UserError: it is not there, not JSON, or not that of a packed model.
+        UserError: it is not there, not JSON, not that of a packed model, or names no class.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -59,39 +79,57 @@ def _config(folder: Path) -> dict:
     try:
         config = json.loads(file.read_text())
     except ValueError as error:
-        raise UserError(f"config.json is damaged ({one_line(error)}): copy or download it again") from error
-    described = config.get("quantization_config") or {}
-    if described.get("quant_method") != "mpq":
+        raise UserError(f"config.json is damaged ({one_line(error)}): {AGAIN}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"config.json is damaged (it holds no fields): {AGAIN}")
+    described = config.get("quantization_config")
+    if not isinstance(described, dict) or described.get("quant_method") != "mpq":
         raise UserError("config.json says nothing of hf_mpq, so this is a float model or another library's: "
                         "`hf-mpq compress` packs float models")  # fmt: skip
     if described.get("storage") != "packed":
         raise UserError("this is a checkpoint for training: hf_mpq.pack(model).save_pretrained(...) packs it")
-    return {"architectures": ["unknown class"], **config}
+    if not _is_list_of_words(config.get("architectures")):
+        raise UserError(f"config.json is damaged (its `architectures` name no class): {AGAIN}")
+    return config
+
+
+def _is_list_of_words(value: object) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(word, str) for word in value)
 
 
 def _files(folder: Path) -> list[Path]:
     """The files of the weights.
 
     Raises:
-        UserError: one is missing.
+        UserError: one is missing, or the index does not say which there are.
     """
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
+    names = _names_in(index) if index.is_file() else ["model.safetensors"]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{', '.join(missing)} is missing: copy or download the folder again")
     return [folder / name for name in names]
 
 
+def _names_in(index: Path) -> list[str]:
+    try:
+        names = list(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{index.name} is damaged ({one_line(error)}): {AGAIN}") from error
+    if not _is_list_of_words(names):
+        raise UserError(f"{index.name} is damaged (it names no files): {AGAIN}")
+    return sorted(set(names))
+
+
 def _versions(config: dict) -> Finding:
     from importlib.metadata import version
 
     described = config["quantization_config"]
-    written = {"transformers": config.get("transformers_version", "unknown"),
-               **described.get("origin", {}).get("versions", {})}  # fmt: skip
+    origin = described.get("origin", {})
+    versions = origin.get("versions", {}) if isinstance(origin, dict) else None
+    if not isinstance(versions, dict):
+        return Finding("versions", BROKEN, f"config.json is damaged (`origin` does not hold what packed it): {AGAIN}")
+    written = {"transformers": config.get("transformers_version", "unknown"), **versions}
     here = {name: version(name) for name in ("hf_mpq", "transformers", "torch")}
     return Finding("versions", OK, f"packed format {described.get('format_version', 'unknown')}, written by "
                                    f"{_listed(written)}; here {_listed(here)}")  # fmt: skip
@@ -109,11 +147,7 @@ def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
     from hf_mpq.format import read_headers, read_metadata
     from hf_mpq.runtime.timing import example
 
-    try:
-        model = load_packed(folder)
-    except MISTAKES as error:
-        yield Finding("contents", BROKEN, one_line(error))
-        return
+    model = load_packed(folder)
     yield Finding("contents", OK, f"{len(read_headers(files))} tensors as config.json says; "
                                   f"{len(read_metadata(files))} digests agree")  # fmt: skip
     stored, report = sum(file.stat().st_size for file in files), size_report(model)
@@ -135,11 +169,12 @@ def _tokenizer(folder: Path, config: dict) -> Finding:
                                           "tokenizer.save_pretrained(folder)")  # fmt: skip
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         return Finding("tokenizer", BROKEN, f"it cannot be read ({one_line(error)}): save it again")
-    if len(tokenizer) > config.get("vocab_size", len(tokenizer)):
-        return Finding("tokenizer", BROKEN, f"it has {len(tokenizer)} tokens and the model {config['vocab_size']}: put "
-                                            f"the model's own tokenizer there")  # fmt: skip
+    size = config.get("vocab_size")
+    if isinstance(size, int) and len(tokenizer) > size:
+        return Finding("tokenizer", BROKEN, f"it has {len(tokenizer)} tokens and the model {size}: put the model's own "
+                                            f"tokenizer there")  # fmt: skip
     return Finding("tokenizer", OK, f"{type(tokenizer).__name__} with {len(tokenizer)} tokens")
 
 
@@ -147,7 +182,7 @@ def _card(folder: Path) -> Finding:
     card = folder / "README.md"
     if not card.is_file():
         return Finding("card", NOTE, "no README.md: `hf-mpq push` writes one that tells readers to import hf_mpq")
-    if "import hf_mpq" not in card.read_text():
+    if "import hf_mpq" not in card.read_text(errors="replace"):
         return Finding("card", NOTE, "README.md does not tell readers to `import hf_mpq` before loading: add it")
     return Finding("card", OK, "README.md tells readers to `import hf_mpq` before loading")
 

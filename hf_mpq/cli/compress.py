@@ -1,5 +1,7 @@
 """`hf-mpq compress`: training-free, from a float model to a packed folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,8 +9,9 @@ import typer
 
 from . import options
 from .console import print_json, say, screen, watched
-from .data import Examples, Source, open_data
-from .errors import UserError
+from .data import Source, open_data
+from .errors import UserError, one_line
+from .examples import Examples
 from .folders import new_folder
 from .models import load_float, load_tokenizer, longest_input
 from .scores import scorer
@@ -36,6 +39,7 @@ def compress(
     task: options.TaskName = None,
     text_column: options.TextColumns = None,
     label_column: options.LabelColumn = None,
+    data_config: options.DataConfig = None,
     examples: Annotated[int, typer.Option(min=1, help="Rows of the data to calibrate on.")] = 512,
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
@@ -45,7 +49,8 @@ def compress(
 ) -> None:
     """Compress a float model without training, and save it packed, with its tokenizer.
 
-    Needs a few hundred inputs, no labels; --max-drop needs labels too.
+    Needs a few hundred inputs, no labels; --max-drop needs labels too. --bits N, and scorers and rounding that look at
+    weights only, need no inputs.
 
     [bold]Examples[/bold]
 
@@ -58,9 +63,11 @@ def compress(
     """
     import hf_mpq
 
-    config = _config(bits, method, budget, max_drop, data)
-    source = Source(data, data_dir, task, tuple(text_column or ()), label_column) if data is not None else None
-    with new_folder(out, overwrite) as folder:
+    config = _config(bits, method, budget, max_drop)
+    source = None
+    if data is not None:
+        source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
+    with new_folder(out, overwrite) as folder, _naming_data(data):
         float_model = load_float(model)
         words = load_tokenizer(tokenizer or model)
         length = longest_input(float_model, max_length)
@@ -83,8 +90,7 @@ def compress(
     say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
 
 
-def _config(bits: str | None, method: str | None, budget: str | None, max_drop: float | None,
-            data: str | None) -> "MPQConfig | None":  # fmt: skip
+def _config(bits: str | None, method: str | None, budget: str | None, max_drop: float | None) -> "MPQConfig | None":
     """What `--bits` and `--method` say; None leaves all to `hf_mpq.compress`."""
     import hf_mpq
 
@@ -96,8 +102,6 @@ def _config(bits: str | None, method: str | None, budget: str | None, max_drop: 
         raise UserError("give either --budget or --max-drop, not both")
     if not fixed and method is None and budget is None and max_drop is None:
         raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
-    if data is None and not fixed and method is None:
-        raise UserError("choosing bits needs examples: give --data, a task or a file with a few hundred texts")
     if bits is None:
         return None if method is None else hf_mpq.MPQConfig(method=method)
     try:
@@ -105,6 +109,17 @@ def _config(bits: str | None, method: str | None, budget: str | None, max_drop: 
     except ValueError:
         raise UserError(f"--bits {bits!r} is not understood: write one number (4) or several (2,3,4,8)") from None
     return hf_mpq.MPQConfig(**{"method": method} if method else {}, bits=values if len(values) > 1 else values[0])
+
+
+@contextmanager
+def _naming_data(data: str | None) -> Iterator[None]:
+    """Where `hf_mpq.compress` lacks examples, its error names the option that gives some."""
+    try:
+        yield
+    except ValueError as error:
+        if data is None and "no calibration examples" in str(error):
+            raise UserError(f"{one_line(error)}: give --data, a task or a file of texts") from error
+        raise
 
 
 def _target(found: Examples | None, max_drop: float | None, words, length: int, rows: int | None) -> dict:

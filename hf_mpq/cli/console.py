@@ -1,6 +1,8 @@
 """Where commands write: results to stdout, everything else to stderr; plain and quiet where nobody watches."""
 
 import json
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import typer
@@ -35,5 +37,13 @@ def quiet_libraries() -> None:
 
 
 def print_json(content: Any) -> None:
-    """A result for programs."""
-    typer.echo(json.dumps(content, indent=2))
+    """A result for programs; numbers that are not finite, for which JSON has no word, as null."""
+    typer.echo(json.dumps(_in_json(content), indent=2, allow_nan=False))
+
+
+def _in_json(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _in_json(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_in_json(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content

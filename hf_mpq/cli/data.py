@@ -1,15 +1,17 @@
 """Examples from whatever a user has: a task by name, files, a folder, the Hub."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, one_line
-from .labels import task_of_labels
+from .examples import Examples
+from .labels import task_of_labels, with_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
 
     from hf_mpq.tasks import Task
 
@@ -17,80 +19,45 @@ READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json",
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
          ("question", "context"), ("query", "passage"))  # fmt: skip
 SINGLES = ("text", "sentence", "content", "review", "document", "query")
-EVALUATION = ("validation", "validation_matched", "dev", "test")
+NO_CONFIGURATION = ("Config name is missing", "BuilderConfig", "Available configs")
+"""What datasets says where a configuration is to be named, or another one."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the options say about the data: `--data`, `--data-dir`, `--task`, `--text-column`, `--label-column`."""
+    """What the options say: `--data`, `--data-dir`, `--task`, `--text-column`, `--label-column`, `--data-config`."""
 
     name: str
     data_dir: Path | None = None
     task: str | None = None
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Rows, their text, and how they are scored.
-
-    Attributes:
-        splits: by name.
-        text_columns: one, or two for pairs; empty where the rows are tokenized already.
-        task: None where there are no labels.
-    """
-
-    splits: "DatasetDict"
-    text_columns: tuple[str, ...]
-    task: "Task | None"
-
-    def calibration(self, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int) -> "Dataset":
-        """Up to `rows` tokenized rows of the training split, or of the only one; a function of nothing but the data."""
-        from hf_mpq.tasks import subset
-
-        chosen = subset(self.splits["train" if "train" in self.splits else next(iter(self.splits))], rows)
-        return tokenized(chosen, self.text_columns, self.task, tokenizer, max_length)
-
-    def evaluation(self, rows: int | None = None) -> "Dataset":
-        """Raw rows of the validation split, else the test split, else the last; the first `rows` of them."""
-        name = next((split for split in EVALUATION if split in self.splits), list(self.splits)[-1])
-        data = self.splits[name]
-        return data if rows is None else data.select(range(min(rows, len(data))))
-
-
-def tokenized(data: "Dataset", columns: tuple[str, ...], task: "Task | None", tokenizer: "PreTrainedTokenizerBase",
-              max_length: int) -> "Dataset":
-    """The model's inputs for rows of text, without labels; rows that are tokenized already as they are."""
-    if task is not None:
-        prepared = task.prepare(data, tokenizer, max_length)
-        return prepared.select_columns([name for name in tokenizer.model_input_names if name in prepared.column_names])
-    if not columns:
-        return data
-    encode = lambda batch: tokenizer(*(batch[name] for name in columns), truncation=True, max_length=max_length)  # noqa: E731
-    return data.map(encode, batched=True, remove_columns=data.column_names)
+    config: str | None = None
 
 
 def open_data(source: Source, config: "PretrainedConfig") -> Examples:
-    """The examples, with the task that scores them for a model of this config.
+    """The examples, with the task that scores them for a model of this config, if they have a column of labels.
 
     Raises:
         UserError: they are not found, or it is not clear what is text and what is a label.
     """
     from hf_mpq.tasks import TASKS, get_task
 
+    path = Path(source.name)
+    if source.config is not None and (source.name in TASKS or path.is_file() or _is_saved(path)):
+        raise UserError(f"{source.name} has no configurations: leave out --data-config {source.config}")
     if source.name in TASKS:
         return _of_task(get_task(source.name), source, config)
-    splits = _splits(source.name)
+    splits = _splits(source.name, source.config)
     if source.task is not None:
-        return _as_task(get_task(source.task), splits, config)
+        return _as_task(get_task(source.task), source, splits, config)
     columns = next(iter(splits.values())).column_names
     label = _label_column(source, columns)
     texts = () if "input_ids" in columns else text_columns(source, next(iter(splits.values())), label)
     if label is None or not texts:
-        return Examples(splits, texts, None)
-    task, splits = task_of_labels(splits, texts, label, config)
-    return Examples(splits, texts, task)
+        return Examples(source.name, splits, texts)
+    task = task_of_labels(texts, label, config)
+    return Examples(source.name, splits, texts, task, partial(with_ids, label=label, names=task.label_names))
 
 
 def _of_task(task: "Task", source: Source, config: "PretrainedConfig") -> Examples:
@@ -98,30 +65,32 @@ def _of_task(task: "Task", source: Source, config: "PretrainedConfig") -> Exampl
         splits = task.load(source.data_dir)
     except OSError as error:
         raise UserError(one_line(error).replace("data_dir=", "--data-dir")) from error
-    return _checked(task, splits, config)
+    return _as_task(task, source, splits, config)
 
 
-def _as_task(task: "Task", splits: "DatasetDict", config: "PretrainedConfig") -> Examples:
-    from datasets import DatasetDict
-
+def _as_task(task: "Task", source: Source, splits: "DatasetDict", config: "PretrainedConfig") -> Examples:
     from hf_mpq.tasks.columns import conform
 
-    parts = {name: conform(data, task.features(), task.name) for name, data in splits.items()}
-    return _checked(task, DatasetDict(parts), config)
+    for data in splits.values():
+        conform(data, dict.fromkeys(task.text_columns), task.name)
+    as_ids = partial(_with_ids_of_task, task=task, config=config)
+    return Examples(source.name, splits, task.text_columns, task, as_ids)
 
 
-def _checked(task: "Task", splits: "DatasetDict", config: "PretrainedConfig") -> Examples:
-    """The task's examples, if the model's labels are the task's, in its order."""
+def _with_ids_of_task(data: "Dataset", task: "Task", config: "PretrainedConfig") -> "Dataset":
+    """The rows with the task's ids, if the model's labels are the task's, in its order."""
+    from hf_mpq.tasks.columns import conform
+
     own = [config.id2label[number].casefold() for number in sorted(config.id2label)]
     wanted = [label.casefold() for label in task.label_names]
     if own != wanted and sorted(own) == sorted(wanted):
         raise UserError(f"the model's labels are {own}, and {task.name!r} has them in the order {wanted}: give the "
                         f"data as a file whose label column holds the names")  # fmt: skip
-    return Examples(splits, task.text_columns, task)
+    return conform(data, task.features(), task.name)
 
 
-def _splits(name: str) -> "DatasetDict":
-    """The data of a file, a folder or the Hub."""
+def _splits(name: str, config: str | None) -> "DatasetDict":
+    """The data of a file, a folder or the Hub, the latter two in a configuration of that name."""
     from datasets import load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
@@ -130,14 +99,20 @@ def _splits(name: str) -> "DatasetDict":
         if path.is_file():
             return _of_file(path)
         if path.is_dir():
-            saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
-            return _as_splits(load_from_disk(str(path)) if saved else load_dataset(str(path)))
+            return _as_splits(load_from_disk(str(path)) if _is_saved(path) else load_dataset(str(path), config))
         if name.count("/") == 1 and not path.suffix:
-            return _as_splits(load_dataset(name))
+            return _as_splits(load_dataset(name, config))
     except (DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"cannot read the data {name!r}: {one_line(error)}") from error
+        reason = one_line(error).partition(" Example of usage")[0]
+        cure = ": name one with --data-config" if any(words in reason for words in NO_CONFIGURATION) else ""
+        raise UserError(f"cannot read the data {name!r}: {reason}{cure}") from error
     raise UserError(f"there is no task, file or folder {name!r}: give one of the tasks {_tasks()}, or a file "
                     f"({', '.join(sorted(READERS))})")  # fmt: skip
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether it is a folder of `save_to_disk`."""
+    return any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 
 def _tasks() -> str:

@@ -22,6 +22,7 @@ def export(
     task: options.TaskName = None,
     text_column: options.TextColumns = None,
     label_column: options.LabelColumn = None,
+    data_config: options.DataConfig = None,
     examples: Annotated[int, typer.Option(min=1, help="Rows of the data that fix activation ranges.")] = 128,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
@@ -45,7 +46,7 @@ def export(
     model, words = load_packed(folder), load_tokenizer(tokenizer or folder)
     rows = None
     if data is not None:
-        source = Source(data, data_dir, task, tuple(text_column or ()), label_column)
+        source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
         rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
     with new_folder(out, overwrite) as partial:
         hf_mpq.export(model, format, partial, tokenizer=words, calibration=rows, activations=activations,

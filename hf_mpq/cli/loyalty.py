@@ -7,8 +7,12 @@ import numpy as np
 
 
 def label_loyalty(teacher: np.ndarray, student: np.ndarray) -> float:
-    """Share of decisions in which both find the same class likeliest; of probabilities `(decisions, classes)`."""
-    return float((teacher.argmax(-1) == student.argmax(-1)).mean())
+    """Share of decisions in which both find the same class likeliest; of probabilities `(decisions, classes)`.
+
+    Where one of them has no finite number there is no such class.
+    """
+    told = np.isfinite(teacher).all(-1) & np.isfinite(student).all(-1)
+    return float((told & (teacher.argmax(-1) == student.argmax(-1))).mean())
 
 
 def probability_loyalty(teacher: np.ndarray, student: np.ndarray) -> float:

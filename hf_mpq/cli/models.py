@@ -17,8 +17,9 @@ def config_of(source: str | Path) -> "PretrainedConfig":
     """The config of a model.
 
     Raises:
-        UserError: there is no such folder, no model in it, or no such model on the Hub.
+        UserError: there is no such folder, no model in it, no such model on the Hub, or the config is damaged.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
@@ -27,6 +28,8 @@ def config_of(source: str | Path) -> "PretrainedConfig":
         raise UserError(f"there is no folder {source}: give a model's folder, or its name on the Hub")
     try:
         return AutoConfig.from_pretrained(source)
+    except (TypeError, AttributeError, StrictDataclassError) as error:
+        raise UserError(f"config.json of {source} is damaged ({one_line(error)}): copy or download it again") from error
     except (OSError, KeyError) as error:
         if Path(source).exists():
             raise UserError(f"{source} holds no model that transformers can read: {one_line(error)}") from error
@@ -84,6 +87,7 @@ def load_quantized(source: str | Path) -> "PreTrainedModel":
 
 def _load(source: str | Path, config: "PretrainedConfig", **options) -> "PreTrainedModel":
     import transformers
+    from safetensors import SafetensorError
 
     name = (config.architectures or ["AutoModel"])[0]
     if not hasattr(transformers, name):
@@ -91,6 +95,9 @@ def _load(source: str | Path, config: "PretrainedConfig", **options) -> "PreTrai
                         f"model whose class it has")  # fmt: skip
     try:
         return getattr(transformers, name).from_pretrained(source, **options).eval()
+    except SafetensorError as error:
+        raise UserError(f"the weights in {source} are damaged ({one_line(error)}): copy or download the folder "
+                        f"again") from error  # fmt: skip
     except RuntimeError as error:
         raise UserError(f"the weights in {source} do not fit its config.json: {one_line(error)}") from error
 

@@ -14,6 +14,9 @@ TextColumns = Annotated[
     list[str] | None, typer.Option("--text-column", help="Column of the text; give two for pairs of texts.")
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the label; default: label or labels.")]
+DataConfig = Annotated[
+    str | None, typer.Option(help="Configuration of a data set, such as sst2 of nyu-mll/glue, where it has several.")
+]
 MaxLength = Annotated[int, typer.Option(min=2, help="Tokens after which inputs are cut.")]
 EvalRows = Annotated[int | None, typer.Option(min=1, help="Score only so many rows of the evaluation split.")]
 DATA = ("A task (sst2, squad, conll2003, ...), a file (parquet, csv, tsv, json, jsonl, txt), a folder of such files or "

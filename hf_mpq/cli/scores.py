@@ -1,13 +1,14 @@
 """Scores in points, from 0 to 100 as papers print them, whatever the metric's own scale."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import Examples, tokenized
 from .errors import UserError
+from .examples import Examples, tokenized
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +58,8 @@ class Judged:
 
     Attributes:
         distributions: class probabilities, `(decisions, classes)`; None for regression.
-        points: of the headline metric; None without labels.
-        metrics: all of the task's, in their own scale.
+        points: of the headline metric; None without labels, NaN where an output is not finite.
+        metrics: all of the task's, in their own scale; only the headline where an output is not finite.
     """
 
     distributions: np.ndarray | None
@@ -99,8 +100,10 @@ class Judge:
         distributions = self._distributions(logits)
         if self.task is None:
             return Judged(distributions, None, {})
-        prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
-        metrics = self.task.metric_function(self.data, self.rows)(prediction)
+        metrics = {self.task.headline: math.nan}
+        if all(np.isfinite(part).all() for part in logits):
+            prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
+            metrics = self.task.metric_function(self.data, self.rows)(prediction)
         return Judged(distributions, points(self.task, metrics), metrics)
 
     def _labels(self) -> np.ndarray | None:

@@ -30,6 +30,7 @@ def verify(
     task: options.TaskName = None,
     text_column: options.TextColumns = None,
     label_column: options.LabelColumn = None,
+    data_config: options.DataConfig = None,
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
@@ -39,6 +40,7 @@ def verify(
 
     Drop of the task's metric in points (accuracy in percent, say); label loyalty, the share of decisions that are the
     teacher's; probability loyalty, the mean of 1 - sqrt(Jensen-Shannon divergence). Without labels, loyalty alone.
+    Rows without a label among labelled ones are left out. A result that is not finite is not good enough.
 
     [bold]Examples[/bold]
 
@@ -50,8 +52,11 @@ def verify(
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
     student, float_model = load_packed(folder), load_float(teacher)
     words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]))
-    source = Source(data, data_dir, task, tuple(text_column or ()), label_column)
-    judge = Judge(open_data(source, float_model.config), words, longest_input(float_model, max_length), eval_rows)
+    source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
+    examples = open_data(source, float_model.config)
+    if max_drop is None and any(limit is not None for limit in limits.values()):
+        examples = examples.without_empty_labels()
+    judge = Judge(examples, words, longest_input(float_model, max_length), eval_rows)
     first, second = judge.judge(float_model), judge.judge(student)
     found = compare(first, second)
     limits = _limits(limits, found)
@@ -93,8 +98,9 @@ def _limits(given: dict[str, float | None], found: dict[str, float | None]) -> d
     if "drop" in limits and found["drop"] is None:
         raise UserError("the data have no labels, so there is no metric that could drop: name their column with "
                         "--label-column, or check --min-label-loyalty alone")  # fmt: skip
-    if found["label_loyalty"] is None and len(limits) > 1:
-        raise UserError("a model that gives a number has no labels to be loyal to: check --max-drop alone")
+    if found["label_loyalty"] is None and set(limits) != {"drop"}:
+        raise UserError("a model that gives a number has no labels to be loyal to: check --max-drop alone, on rows "
+                        "with labels")  # fmt: skip
     return limits
 
 
@@ -104,7 +110,8 @@ def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _fails(name: str, value: float, limit: float) -> bool:
-    return value > limit if name == "drop" else value < limit
+    """Also for NaN, which is on neither side of a limit."""
+    return not (value <= limit if name == "drop" else value >= limit)
 
 
 def _table(found: dict[str, float | None], limits: dict[str, float], metric: str | None, rows: int) -> Table:

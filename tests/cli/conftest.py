@@ -50,7 +50,7 @@ def home(tmp_path_factory, tokenizer) -> Path:
     (folder / "my_recipe.py").write_text("import sys; print(sys.argv[1:]); sys.exit(int(sys.argv[-1]) - 1)")
     _float_model(folder / "my-fine-tuned-bert", table, tokenizer)
     _packed_model(folder / "my-fine-tuned-bert", folder / "packed", bits=8, rules={"layer.0.intermediate": {"bits": 6}})
-    _packed_model(folder / "my-fine-tuned-bert", folder / "worse", bits=1, embedding_bits=1)
+    _packed_model(folder / "my-fine-tuned-bert", folder / "worse", turned=True, bits=1, embedding_bits=1)
     return folder
 
 
@@ -69,9 +69,11 @@ def _float_model(folder: Path, table: Dataset, tokenizer) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _packed_model(source: Path, folder: Path, **options) -> None:
-    """The float model of a folder, packed with its tokenizer."""
+def _packed_model(source: Path, folder: Path, turned: bool = False, **options) -> None:
+    """The float model of a folder, packed with its tokenizer; `turned`: it answers the contrary."""
     model = AutoModelForSequenceClassification.from_pretrained(source)
+    for part in model.classifier.parameters() if turned else ():
+        part.data.neg_()
     hf_mpq.pack(hf_mpq.quantize(model, hf_mpq.MPQConfig(groups=8, **options))).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from datasets import Dataset
 
 import hf_mpq
 from hf_mpq.cli.data import Source, open_data
@@ -66,6 +67,48 @@ def test_published_method(here, out, run_json):
     assert found["average_bits"] == 8.0
 
 
+def test_labels_are_not_read_where_nothing_is_scored(here, out, tmp_path, run, refused):
+    """Those of another task, as any labelled file has them."""
+    Dataset.from_dict({"text": ["a list", "of names"], "label": ["sports", "arts"]}).to_json(tmp_path / "rows.jsonl")
+    given = ("compress", MODEL, "--data", tmp_path / "rows.jsonl", "--out", out, *QUICK)
+    run(*given, "--budget", "0.3x")
+    assert "['arts', 'sports'] are none of the model's" in refused(*given, "--max-drop", "1", "--overwrite")
+
+
+def test_what_looks_at_weights_only_needs_no_data(here, out, run_json, refused):
+    given = ("compress", MODEL, "--budget", "0.3x", "--out", out, "--rounding", "nearest")
+    assert run_json(*given, "--scorer", "distance")["ratio"] <= 0.3
+    line = refused(*given, "--overwrite")
+    assert "no calibration examples were given, and 'fisher' need them" in line and "give --data" in line
+
+
+def test_rows_without_text_are_left_out(here, out, tmp_path, run, refused):
+    (tmp_path / "rows.csv").write_text("text,label\na list,positive\n,negative\nof names,\n")
+    run_with = ("compress", MODEL, "--budget", "0.3x", "--out", out, *QUICK, "--data")
+    said = run(*run_with, tmp_path / "rows.csv").stderr
+    assert "rows.csv, split 'train': left out 1 of 3 rows, which have no text in 'text'" in said
+    (tmp_path / "empty.csv").write_text("text,label\n,positive\n,negative\n")
+    line = refused(*run_with, tmp_path / "empty.csv", "--text-column", "text", "--overwrite")
+    assert "none of the 2 rows has a text in 'text', so give others, or another --text-column" in line
+
+
+@pytest.mark.parametrize("size", [-1, 100], ids=["one byte less", "hardly more than nothing"])
+def test_truncated_weights(size, here, out, tmp_path, refused):
+    folder = shutil.copytree(MODEL, tmp_path / "float")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    line = refused("compress", folder, "--bits", "8", "--out", out)
+    assert f"the weights in {folder} are damaged" in line and "copy or download the folder again" in line
+    assert not out.exists()
+
+
+def test_damaged_config(here, out, tmp_path, refused):
+    folder = shutil.copytree(MODEL, tmp_path / "float")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "x"}))
+    assert f"config.json of {folder} is damaged" in refused("compress", folder, "--bits", "8", "--out", out)
+
+
 MISTAKES = [
     (("--out", "new"), "say how small: --budget 0.25x, --max-drop 1.0 or --bits 4"),
     (("--budget", "0.3x", "--out", "new"), "give --data"),
@@ -81,6 +124,7 @@ MISTAKES = [
     (("--budget", "0.3x", "--data", "rows.csv", "--text-column", "texts", "--out", "new"), "another --text-column"),
     (("--budget", "0.3x", "--data", "rows.csv", "--label-column", "y", "--out", "new"), "another --label-column"),
     (("--budget", "0.3x", "--data", "sst2", "--data-dir", "nowhere", "--out", "new"), "--data-dir takes the folder"),
+    (("--budget", "0.3x", "--data", "rows.csv", "--data-config", "sst2", "--out", "new"), "leave out --data-config"),
     (("--budget", "0.3x", "--data", "rows.csv", "--scorer", "magic", "--out", "new"), "unknown scorer 'magic'"),
     (("--bits", "8", "--method", "magic", "--out", "new"), "unknown method 'magic'"),
     (("--bits", "8", "--out", "rows.csv"), "rows.csv is a file: give another --out"),
@@ -144,8 +188,7 @@ def test_interrupted(here, out):
                "--out", str(out), "--scorer", "kl"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
-    partial = out.with_name("out.partial")
-    while not partial.exists():
+    while not names(out.parent):
         assert process.poll() is None
         time.sleep(0.05)
     for _ in range(5):  # a user presses again when it was lost in a destructor
@@ -154,7 +197,7 @@ def test_interrupted(here, out):
             _, said = process.communicate(timeout=100)
             break
     assert process.returncode == 130 and said.splitlines()[-1] == "interrupted; nothing half written is left"
-    assert not out.exists() and not partial.exists()
+    assert names(out.parent) == set()
 
 
 def test_a_quantized_model_in_training_is_no_float_model(tmp_path, refused):

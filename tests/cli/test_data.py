@@ -1,12 +1,17 @@
 """Every kind of data that `--data` takes."""
 
+import math
+import shutil
+
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
+from transformers import PretrainedConfig
 
 from hf_mpq.cli.data import Source, open_data
 from hf_mpq.cli.errors import UserError
 from hf_mpq.cli.models import config_of, load_float, load_tokenizer, longest_input
+from hf_mpq.tasks import get_task
 from tests.cli.conftest import LABELS
 from tests.tiny import tiny_model
 
@@ -25,6 +30,7 @@ def table(**columns) -> Dataset:
 def save(data: Dataset, folder, kind: str) -> str:
     """The path of a file or folder of that kind."""
     file = folder / f"rows.{kind}"
+    shutil.rmtree(file, ignore_errors=True)
     if kind == "disk":
         data.save_to_disk(file)
     elif kind == "folder":
@@ -80,6 +86,112 @@ def test_pairs_and_chosen_columns(config, home, tmp_path):
         open_data(Source(path), config)
     chosen = open_data(Source(path, text_columns=("body",), label_column="stars"), config)
     assert chosen.text_columns == ("body",) and chosen.task is not None
+
+
+def test_labels_that_are_not_the_models(config, home, tmp_path):
+    """They count only in the rows that are scored: not in others, and not for calibration."""
+    path = tmp_path / "both"
+    DatasetDict(train=table(label=["sports"] * 4), validation=table(label=["positive", "arts"] * 2)).save_to_disk(path)
+    found = open_data(Source(str(path)), config)
+    assert len(found.calibration(load_tokenizer(home / "my-fine-tuned-bert"), 8, 8)) == 4
+    assert found.evaluation(1)["label"][:] == [1]
+    with pytest.raises(UserError, match=r"the labels \['arts'\] are none of the model's 2 labels"):
+        found.evaluation()
+
+
+@pytest.mark.parametrize("lists", [False, True], ids=["words", "lists"])
+def test_any_unknown_label_is_a_mistake_of_one_line(lists, config, tmp_path):
+    path = save(table(label=[["positive"]] * 4 if lists else ["neutral"] * 4), tmp_path, "parquet")
+    with pytest.raises(UserError, match="none of the model's 2 labels"):
+        open_data(Source(path), config).evaluation()
+
+
+@pytest.mark.parametrize("labels", [[1, -1, 0, None], ["positive", "", "negative", None], [1.0, math.nan, 0.0, -1.0]])
+def test_rows_without_label_are_left_out(labels, config, tmp_path, capsys):
+    """The Hub has -1 there, files have nothing."""
+    found = open_data(Source(save(table(label=labels), tmp_path, "parquet")), config).evaluation()
+    assert found["label"][:] == [1, 0] and found["text"][:] == [TEXTS[0], TEXTS[2]]
+    assert "split 'train': left out 2 of 4 rows, which have no label in 'label'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", [None, "sst2"])
+def test_unlabelled_rows_of_class_labels(task, config, tmp_path):
+    """-1 is no index of the last class."""
+    data = Dataset.from_dict({"sentence": TEXTS, "label": [-1] * 4})
+    path = save(data.cast_column("label", ClassLabel(names=list(LABELS))), tmp_path, "disk")
+    found = open_data(Source(path, task=task), config)
+    with pytest.raises(UserError, match="none of the 4 rows has a label in 'label', so give others, or another"):
+        found.evaluation()
+    alone = found.without_empty_labels()
+    assert alone.task is None and alone.evaluation()["sentence"][:] == TEXTS
+
+
+def test_numbers_as_labels(config, tmp_path):
+    """-1 is a number like others, but where it is the only one the Hub means that there is none."""
+    regression = PretrainedConfig(num_labels=1)
+    found = [open_data(Source(save(table(label=labels), tmp_path, "parquet")), regression)
+             for labels in ([-1.0, 0.5, None, 1.0], [-1.0] * 4, ["0.5", "1", "good", "2"])]  # fmt: skip
+    assert found[0].evaluation()["label"][:] == [-1.0, 0.5, 1.0]
+    with pytest.raises(UserError, match="none of the 4 rows has a label"):
+        found[1].evaluation()
+    with pytest.raises(UserError, match=r"the labels \['good'\] are no numbers.* another --label-column"):
+        found[2].evaluation()
+
+
+def test_calibration_of_a_task_is_its_own_rows_without_labels(config, home, tmp_path):
+    """For each kind of task, what its preparation with labels gives."""
+    words = load_tokenizer(home / "my-fine-tuned-bert")
+    split = [text.split() for text in TEXTS]
+    rows = {
+        "sst2": {"sentence": TEXTS, "label": [0, 1, 1, 0]},
+        "conll2003": {"tokens": split, "ner_tags": [[0] * len(text) for text in split]},
+        "squad": {"id": list("abcd"), "question": TEXTS, "context": TEXTS[::-1],
+                  "answers": [{"text": [text[:4]], "answer_start": [0]} for text in TEXTS[::-1]]},
+    }  # fmt: skip
+    for name, columns in rows.items():
+        task, data = get_task(name), Dataset.from_dict(columns)
+        bare = data.select_columns(list(task.text_columns))
+        wanted = task.prepare(data, words, 12)
+        found = open_data(Source(save(bare, tmp_path, "parquet"), task=name), config).calibration(words, 12, 4)
+        assert set(found.column_names) == {"input_ids", "attention_mask", "token_type_ids"}
+        assert sorted(found["input_ids"][:]) == sorted(wanted["input_ids"][:])
+        with pytest.raises(ValueError, match="lack the columns"):
+            open_data(Source(save(bare, tmp_path, "parquet"), task=name), config).evaluation()
+
+
+@pytest.fixture
+def configurations(tmp_path):
+    """A data set of two configurations, as on the Hub."""
+    folder = tmp_path / "glue"
+    for name, label in (("cola", "negative"), ("sst2", "positive")):
+        (folder / name).mkdir(parents=True)
+        table(label=[label] * 4).to_parquet(folder / name / "train.parquet")
+    parts = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("cola", "sst2"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
+    return str(folder)
+
+
+def test_configurations(configurations, config):
+    found = open_data(Source(configurations, config="sst2"), config)
+    assert found.evaluation()["label"][:] == [1] * 4
+    with pytest.raises(UserError, match=r"available configs: \['cola', 'sst2'\]: name one with --data-config$"):
+        open_data(Source(configurations), config)
+    with pytest.raises(UserError, match=r"'mnli' not found.*: name one with --data-config$"):
+        open_data(Source(configurations, config="mnli"), config)
+
+
+def test_the_hub_is_asked_for_the_configuration(config, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or table(label=[0, 1, 1, 0]))
+    open_data(Source("nyu-mll/glue", config="sst2"), config)
+    assert asked == [("nyu-mll/glue", "sst2")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "disk", "task"])
+def test_data_without_configurations(kind, config, tmp_path):
+    name = "sst2" if kind == "task" else save(table(label=[0, 1, 1, 0]), tmp_path, kind)
+    with pytest.raises(UserError, match="has no configurations: leave out --data-config sst2"):
+        open_data(Source(name, config="sst2"), config)
 
 
 def test_tokenized_rows_are_taken_as_they_are(config, home, tmp_path):

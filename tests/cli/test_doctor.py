@@ -104,8 +104,42 @@ def test_missing_shard(tmp_path, states):
     assert f"{shards[-1].name} is missing" in states(tmp_path, 1)["folder"][1]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {}}',
+                                     '{"weight_map": {"a": 3}}'])  # fmt: skip
+def test_damaged_index(content, folder, states):
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json is damaged" in states(folder, 1)["folder"][1]
+
+
+DAMAGES = {
+    "no class": ({"architectures": None}, "folder", "its `architectures` name no class"),
+    "class without name": ({"architectures": [3]}, "folder", "its `architectures` name no class"),
+    "origin": ({"quantization_config": {"origin": None}}, "versions", "`origin` does not hold what packed it"),
+    "versions": ({"quantization_config": {"origin": {"versions": 1}}}, "versions", "`origin` does not hold"),
+    "packed as a list": ({"quantization_config": {"packed": ["x"]}}, "contents", "download the folder again"),
+    "packed as a word": ({"quantization_config": {"packed": "x"}}, "contents", "download the folder again"),
+    "packed without tables": ({"quantization_config": {"packed": {"x": 1}}}, "contents", "KeyError"),
+    "rule": ({"quantization_config": {"rules": {"x": None}}}, "contents", "download the folder again"),
+    "rules": ({"quantization_config": {"rules": None}}, "contents", "download the folder again"),
+    "format": ({"quantization_config": {"format_version": "x"}}, "contents", "download the folder again"),
+    "size": ({"hidden_size": "x"}, "contents", "hidden_size"),
+    "words": ({"vocab_size": "x"}, "contents", "vocab_size"),
+}
+
+
+@pytest.mark.parametrize(("fields", "check", "words"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_configs(fields, check, words, folder, states, run):
+    config = read_config(folder)
+    described = {**config["quantization_config"], **fields.get("quantization_config", {})}
+    (folder / "config.json").write_text(json.dumps({**config, **fields, "quantization_config": described}))
+    state, detail = states(folder, 1)[check]
+    assert state == "broken" and words in detail
+    assert "is broken" in run("doctor", folder, "--quick", code=1).stdout
+
+
 @pytest.mark.parametrize(("content", "words"), [
-    ("{", "config.json is damaged"), ("{}", "says nothing of hf_mpq"),
+    ("{", "config.json is damaged"), ("[]", "config.json is damaged"), ("{}", "says nothing of hf_mpq"),
+    ('{"quantization_config": [1]}', "says nothing of hf_mpq"),
     ('{"quantization_config": {"quant_method": "mpq", "storage": "trainable"}}', "is a checkpoint for training"),
 ])  # fmt: skip
 def test_other_configs(content, words, folder, states):

@@ -5,6 +5,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from datasets import Dataset
 
 from hf_mpq.integrations.exporters.base import unmet
 from tests.cli.conftest import sentence
@@ -24,6 +25,11 @@ def test_dense_files_answer_without_hf_mpq(here, tmp_path, run_json):
     text, label = sentence(5)
     done = subprocess.run([sys.executable, "-c", LOAD, tmp_path / "dense", text], capture_output=True, text=True)
     assert done.stdout.strip() == ("negative", "positive")[label], done.stderr
+
+
+def test_labels_are_not_read(here, tmp_path, run_json):
+    Dataset.from_dict({"text": ["a list", "of names"], "label": ["sports", "arts"]}).to_json(tmp_path / "rows.jsonl")
+    run_json("export", "packed", "dense", "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "dense")
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None or unmet("onnx") is not None, reason=f"onnx: {unmet('onnx')}")

@@ -28,6 +28,13 @@ def test_damaged_folders_stay_here(here, tmp_path, refused):
     assert "holds a float model" in refused("push", "my-fine-tuned-bert", "me/small-bert")
 
 
+def test_scores_that_are_no_numbers(here, tmp_path, refused):
+    """What verify prints about a model that gives NaN."""
+    (tmp_path / "verified.json").write_text('{"metrics": {"accuracy": null}, "float_metrics": {"accuracy": 1.0}}')
+    line = refused("push", "packed", "me/small-bert", "--token", "hf_x", "--verified", tmp_path / "verified.json")
+    assert "push a model that `hf-mpq verify` passes" in line
+
+
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"passed": True})])
 def test_other_files_than_those_of_verify(content, here, tmp_path, refused):
     (tmp_path / "verified.json").write_text(content)

@@ -1,5 +1,6 @@
 """`hf-mpq verify`: the gate, and its numbers against plain arithmetic."""
 
+import json
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.spatial.distance import jensenshannon
 import hf_mpq
 from hf_mpq.cli.loyalty import label_loyalty, probability_loyalty
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from tests.cli.conftest import LABELS, sentence
+from tests.integrations.models import read_tensors, write_tensors
 from tests.tiny import tiny_model
 
 TEACHER = ("--teacher", "my-fine-tuned-bert")
@@ -88,6 +91,76 @@ def test_regression(other_heads, tmp_path, run_json, refused):
     found = run_json("verify", *given)
     assert found["metric"] == "spearmanr" and found["label_loyalty"] is None and found["passed"]
     assert "check --max-drop alone" in refused("verify", *given, "--min-label-loyalty", "0.5")
+
+
+def test_regression_without_labels(other_heads, tmp_path, refused):
+    (tmp_path / "rows.txt").write_text("a list\nof names\n")
+    given = ("verify", *other_heads("sequence", num_labels=1), "--data", tmp_path / "rows.txt")
+    assert "check --max-drop alone, on rows with labels" in refused(*given, "--min-label-loyalty", "0.9")
+    assert "the data have no labels" in refused(*given)
+
+
+def test_regression_with_empty_and_wrong_cells(other_heads, tmp_path, run, refused):
+    (tmp_path / "rows.csv").write_text("text,label\na list,1.0\nof names,\n,2.0\nwhen every,0.5\n")
+    model = other_heads("sequence", num_labels=1)
+    given = ("verify", *model, "--max-drop", "200", "--data")
+    done = run(*given, tmp_path / "rows.csv")
+    assert "2 rows" in done.stdout and "left out 1 of 4 rows, which have no text in 'text'" in done.stderr
+    assert "left out 1 of 3 rows, which have no label in 'label'" in done.stderr
+    (tmp_path / "words.csv").write_text("text,label\na list,good\nof names,1.0\n")
+    assert "write numbers into the column 'label'" in refused(*given, tmp_path / "words.csv")
+
+
+@pytest.fixture
+def broken(here, tmp_path):
+    """Makes a packed folder whose head gives NaN, which no digest covers."""
+
+    def make(source):
+        folder = shutil.copytree(source, tmp_path / "nan")
+        tensors = read_tensors(folder)
+        tensors["classifier.bias"] = torch.full_like(tensors["classifier.bias"], torch.nan)
+        write_tensors(folder, tensors)
+        return folder
+
+    return make
+
+
+def strictly(text: str) -> dict:
+    """As a parser has it that knows no NaN."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+@pytest.mark.parametrize("label", ["positive", "negative"])
+def test_a_model_without_numbers_fails(label, broken, tmp_path, run):
+    """Whatever class is the first of equals: NaN has no likeliest one, and no score."""
+    texts = [text for text, number in map(sentence, range(20)) if LABELS[number] == label]
+    Dataset.from_dict({"text": texts, "label": [label] * len(texts)}).to_csv(tmp_path / "one.csv", index=False)
+    given = ("verify", broken("packed"), *TEACHER, "--data", tmp_path / "one.csv")
+    found = strictly(run(*given, "--min-label-loyalty", "0", "--min-probability-loyalty", "0", "--json", code=1).stdout)
+    assert found["failed"] == ["drop", "probability_loyalty"] and not found["passed"]
+    assert found["packed"] is found["drop"] is found["probability_loyalty"] is None and found["label_loyalty"] == 0
+    assert found["metrics"] == {"accuracy": None} and found["float_metrics"]["accuracy"] == 1.0
+    assert "FAILED: drop" in run(*given, code=1).stdout
+    loyal = run(*given, "--min-label-loyalty", "0.01", code=1).stdout
+    assert "label_loyalty" in loyal.splitlines()[-1]
+
+
+def test_a_regression_without_numbers_fails(other_heads, broken, tmp_path, run):
+    Dataset.from_dict({"text": ["a list", "of names"], "label": [1.0, 2.0]}).to_parquet(tmp_path / "rows.parquet")
+    folder, *teacher = other_heads("sequence", num_labels=1)
+    given = ("verify", broken(folder), *teacher, "--data", tmp_path / "rows.parquet", "--max-drop", "1000", "--json")
+    assert strictly(run(*given, code=1).stdout)["drop"] is None
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [None, None]])
+def test_unlabelled_data(labels, here, tmp_path, run_json, refused):
+    """No metric of labels that are not there; loyalty alone needs none."""
+    Dataset.from_dict({"text": ["a list", "of names"], "label": labels}).to_parquet(tmp_path / "rows.parquet")
+    given = ("verify", "packed", *TEACHER, "--data", tmp_path / "rows.parquet")
+    for options in ((), ("--max-drop", "1"), ("--max-drop", "1", "--min-label-loyalty", "0.5")):
+        assert "none of the 2 rows has a label in 'label', so give others" in refused(*given, *options)
+    found = run_json(*given, "--min-label-loyalty", "0.5")
+    assert found["metric"] is None and found["rows"] == 2 and found["limits"] == {"label_loyalty": 0.5}
 
 
 def test_tagging(other_heads, tmp_path, run_json):
