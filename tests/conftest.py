@@ -5,11 +5,12 @@ import os
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections import Counter
 from pathlib import Path
+from re import findall
 
 import pytest
 import torch
-from tokenizers import BertWordPieceTokenizer
 from transformers import BertTokenizerFast
 from transformers.utils import logging
 
@@ -55,7 +56,13 @@ def docstrings():
 
 @pytest.fixture(scope="session")
 def tokenizer(docstrings):
-    """A small word piece tokenizer that knows every letter."""
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(docstrings["train"]["text"], vocab_size=2000, min_frequency=2, show_progress=False)
-    return BertTokenizerFast(vocab=trainer.get_vocab(), do_lower_case=True)
+    """A small word piece tokenizer that knows every letter, and whole words that are frequent.
+
+    Not a trained one: training breaks ties in another way in every process.
+    """
+    counts = Counter(word for text in docstrings["train"]["text"] for word in findall(r"\w+|[^\w\s]", text.lower()))
+    letters = sorted(set("".join(counts)))
+    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
+    vocabulary = list(dict.fromkeys(pieces))[:2000]
+    return BertTokenizerFast(vocab={piece: number for number, piece in enumerate(vocabulary)}, do_lower_case=True)

@@ -81,8 +81,8 @@ def test_carbon_is_estimated_for_a_country():
     assert found.carbon.grams > 0 and found.carbon.country == "DEU" and "codecarbon" in str(found)
 
 
-@pytest.mark.skipif(find_spec("codecarbon") is not None, reason="codecarbon is installed")
-def test_without_codecarbon_the_reason_names_what_to_install():
+def test_without_codecarbon_the_reason_names_what_to_install(monkeypatch):
+    monkeypatch.setattr("hf_mpq.report.carbon.find_spec", lambda name: None)
     found = summarize(mixed("bert"), carbon_country="DEU", **QUICK)
     assert "pip install hf_mpq[carbon]" in found.left_out["carbon"] and "hf_mpq[carbon]" in str(found)
 
