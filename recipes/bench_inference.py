@@ -3,24 +3,28 @@
     python recipes/bench_inference.py --data_dir DATA --task mrpc --threads 2
     python recipes/bench_inference.py --shape bert-base --shapes 1x32 1x128 --no-accuracy
 
-Engines take turns, round by round, after calls to warm up, and rest in between. Each cell is the median in
-milliseconds, and in brackets the median ratio to `--reference` of the same round with its quartiles. Every int8 engine
-that needs ranges is calibrated on the same real sentences, and the score is each engine's own on the dev set. The floor
-is what the encoder's integer products take alone, in the same rounds. Written to `--out` as JSON lines and a table.
+Engines take turns, round by round, after calls to warm up, and rest in between, on as many cores as they have threads.
+Each cell is the median in milliseconds, and in brackets the median ratio to `--reference` of the same round with its
+quartiles. Every int8 engine that needs ranges is calibrated on the same real sentences, and the score is each engine's
+own on the dev set. The floor is what the encoder's integer products take alone, in the same rounds; beside it stands
+what reading their weights takes. Loading is measured in fresh processes (Linux only), imports aside. Written to `--out`
+as JSON lines and tables.
 """
 
 import argparse
 import copy
 import json
+import os
+import re
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from engines import ENGINES, INPUTS, Engine, Setting, missing
+from engines import ENGINES, FLOOR, INPUTS, Engine, Setting, encoder_layers, missing
 from study import Study
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, EvalPrediction
@@ -32,11 +36,14 @@ LEAST_SECONDS = 0.03
 """Short calls are repeated until a measurement lasts so long."""
 REST_SECONDS = 0.05
 """Before each turn: the threads of the engine before it spin for a while."""
+STREAM = 2**26
+"""Floats that are read to measure memory: more than any cache holds."""
+LOADED = {"seconds": "load s", "ready": "load and first pass s", "loaded": "peak MB", "used": "peak MB with first pass"}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
-def main() -> None:
-    """Make the engines, time them, score them."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the engines, time them, score them, load them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
     parser.add_argument("--task", default="mrpc")
@@ -50,8 +57,12 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=8, help="of our weights")
     parser.add_argument("--pruned", type=Path, default=None, help="packed folder of recipes/train_pruned.py")
     parser.add_argument("--accuracy", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--loads", type=int, default=3, help="fresh processes that load each engine; 0 for none")
+    parser.add_argument("--pin", action=argparse.BooleanOptionalAction, default=True, help="threads to cores")
     parser.add_argument("--out", type=Path, default=Path("out/inference"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.pin:
+        pin(args.threads)
     torch.set_num_threads(args.threads)
     study = Study(args.task, args.models, args.data_dir)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,13 +75,35 @@ def main() -> None:
                 print(f"{shape:8} {name:36} {_cell(found)}", flush=True)
         if args.accuracy and args.shape == "minilm":
             for name, engine in engines.items():
-                rows[name]["score"] = None if name.startswith("floor") else _score(engine, study, study.task)
+                rows[name]["score"] = None if name == FLOOR else _score(engine, study, study.task)
+        for name, found in _loads(engines, args.loads).items():
+            rows[name]["load"] = found
+        if FLOOR in rows:
+            rows[FLOOR] |= _memory(setting)
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"{args.shape}-{args.threads}-threads"
     lines = [json.dumps({"engine": engine, **row}) for engine, row in rows.items()]
     (args.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    (args.out / f"{name}.md").write_text(_table(rows, args.shapes) + "\n")
-    print(_table(rows, args.shapes))
+    text = "\n\n".join(part for part in (_table(rows, args.shapes), _memory_line(rows), _load_table(rows)) if part)
+    (args.out / f"{name}.md").write_text(text + "\n")
+    print(text)
+
+
+def pin(threads: int) -> None:
+    """Keep this process, and those that it starts, on as many cores, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0), key=_preference)[:threads]
+    for task in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+    print(f"on cores {', '.join(map(str, cores))}", flush=True)
+
+
+def _preference(cpu: int) -> tuple[bool, int]:
+    """First what is a core of its own, then the second threads of cores."""
+    file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    first = re.match(r"\d+", file.read_text()) if file.exists() else None
+    return first is not None and int(first[0]) != cpu, cpu
 
 
 def _setting(args: argparse.Namespace, study: Study, folder: Path) -> Setting:
@@ -137,11 +170,41 @@ def _calls(engine: Engine, batch: Mapping[str, Tensor]) -> int:
 
 
 def _summary(times: list[float], reference: list[float] | None) -> dict:
-    found = {"ms": statistics.median(times), "quartiles": statistics.quantiles(times, n=4)[::2]}
+    found = {"ms": statistics.median(times), "quartiles": _quartiles(times)}
     if reference is not None:
         ratios = [own / other for own, other in zip(times, reference)]
-        found |= {"ratio": statistics.median(ratios), "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2]}
+        found |= {"ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios)}
     return found
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    """The first and the third."""
+    return statistics.quantiles(values, n=4)[::2] if len(values) > 1 else values * 2
+
+
+def _loads(engines: Mapping[str, Engine], rounds: int) -> dict[str, dict[str, float]]:
+    """Medians over fresh processes, for each engine that comes out of files."""
+    loadings = {name: engine.loading for name, engine in engines.items() if engine.loading is not None}
+    found = {name: [] for name in loadings}
+    for _ in range(rounds if Path("/proc/self/status").exists() else 0):
+        for name, loading in loadings.items():
+            try:
+                found[name].append(loading.measured())
+            except RuntimeError as error:
+                print(f"not loaded: {name} ({error})", flush=True)
+    return {name: {key: statistics.median(row[key] for row in rows) for key in LOADED}
+            for name, rows in found.items() if rows}  # fmt: skip
+
+
+def _memory(setting: Setting) -> dict[str, float]:
+    """GB/s that all threads read together, and the MB of int8 weights that the floor reads."""
+    x, taken = torch.ones(STREAM), []
+    for _ in range(7):
+        start = time.perf_counter()
+        torch.dot(x, x)
+        taken.append(time.perf_counter() - start)
+    weights = sum(layer.in_features * layer.out_features for layer in encoder_layers(setting))
+    return {"gigabytes_per_second": 4 * STREAM / min(taken) / 1e9, "weights": weights / 1e6}
 
 
 def _score(engine: Engine, study: Study, task: Task) -> float:
@@ -167,6 +230,23 @@ def _table(rows: Mapping[str, Mapping], shapes: list[str]) -> str:
         size = "" if np.isnan(size) else f"{size:.1f}"
         lines.append(f"| {name} | {' | '.join(cells)} | {size} | {'' if score is None else f'{score:.2f}'} |")
     return "\n".join(lines)
+
+
+def _memory_line(rows: Mapping[str, Mapping]) -> str:
+    if FLOOR not in rows:
+        return ""
+    speed, weights = rows[FLOOR]["gigabytes_per_second"], rows[FLOOR]["weights"]
+    return (f"Memory is read at {speed:.1f} GB/s: at that speed the encoder's {weights:.1f} MB of int8 weights take "
+            f"{weights / speed:.2f} ms, where no cache holds them.")  # fmt: skip
+
+
+def _load_table(rows: Mapping[str, Mapping]) -> str:
+    loaded = {name: row["load"] for name, row in rows.items() if "load" in row}
+    lines = ["| engine | " + " | ".join(LOADED.values()) + " |", "|---" * (len(LOADED) + 1) + "|"]
+    for name, found in loaded.items():
+        cells = [f"{found[key]:.2f}" if key in ("seconds", "ready") else f"{found[key]:.0f}" for key in LOADED]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) if loaded else ""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -30,18 +32,43 @@ def resident(field: str) -> int:
     return 1024 * int(lines[field].split()[0])
 
 
+def measure(load: Callable[[], Callable[[], object]]) -> dict[str, float]:
+    """Seconds and MB of loading (`seconds`, `loaded`), and of it with a first pass (`ready`, `used`); to be called in a
+    process of its own.
+
+    Args:
+        load: returns what makes a pass.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now, not what imports took
+    before, start = resident("VmRSS"), time.perf_counter()
+    first_pass = load()
+    seconds, loaded = time.perf_counter() - start, resident("VmHWM") - before
+    first_pass()
+    ready, used = time.perf_counter() - start, resident("VmHWM") - before
+    return {"seconds": seconds, "ready": ready, "loaded": loaded / 1e6, "used": used / 1e6}
+
+
+def in_fresh_process(*arguments: str) -> dict[str, float]:
+    """What a script prints last, read as JSON.
+
+    Raises:
+        RuntimeError: with its errors, where it fails.
+    """
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def load_once(folder: str) -> None:
     """Load and print seconds and memory in MB; runs in its own process."""
-    before = resident("VmRSS")
-    start = time.perf_counter()
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
-    seconds = time.perf_counter() - start
-    loaded = resident("VmHWM") - before
-    with torch.no_grad():
-        model(input_ids=torch.ones(1, 32, dtype=torch.long))
-    ready = time.perf_counter() - start
-    used = resident("VmHWM") - before
-    print(json.dumps({"seconds": seconds, "ready": ready, "loaded": loaded / 1e6, "used": used / 1e6}))
+
+    def load() -> Callable[[], object]:
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        return torch.no_grad()(lambda: model(input_ids=torch.ones(1, 32, dtype=torch.long)))
+
+    print(json.dumps(measure(load)))
 
 
 def main() -> None:
@@ -66,9 +93,7 @@ def main() -> None:
                 hf_mpq.pack(model).save_pretrained(folders[name])
         for _ in range(args.rounds):
             for name, folder in folders.items():
-                command = [sys.executable, __file__, "--load", str(folder)]
-                result = subprocess.run(command, capture_output=True, text=True, check=True)
-                found[name].append(json.loads(result.stdout.splitlines()[-1]))
+                found[name].append(in_fresh_process(__file__, "--load", str(folder)))
         for name, rows in found.items():
             size = (folders[name] / "model.safetensors").stat().st_size / 1e6
             seconds, ready, loaded, used = (statistics.median(row[key] for row in rows)

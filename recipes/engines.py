@@ -1,15 +1,26 @@
-"""The engines that `bench_inference.py` compares: each makes a function from batch to logits out of the same model."""
+"""The engines that `bench_inference.py` compares: each makes files of the same model, and out of them a function from
+batch to logits.
+
+    python recipes/engines.py LOADING    # as JSON: what loading takes; see `Loading`
+"""
 
 import copy
+import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from bench_loading import in_fresh_process, measure
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
 
 import hf_mpq
 from hf_mpq.core import Registry
@@ -18,6 +29,7 @@ from hf_mpq.runtime.int8.product import ONEDNN, prepacked
 
 Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+FLOOR = "floor: int8 products alone"
 
 
 @dataclass
@@ -42,15 +54,43 @@ class Setting:
     threads: int
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How an engine comes out of its files, in this process or in another.
+
+    Attributes:
+        kind: of `LOADERS`.
+        path: file or folder.
+        threads: of the CPU.
+        options: of that loader.
+    """
+
+    kind: str
+    path: str
+    threads: int
+    options: Mapping[str, Any]
+
+    def load(self) -> Predict:
+        """The function."""
+        return LOADERS[self.kind](Path(self.path), self.threads, **self.options)
+
+    def measured(self) -> dict[str, float]:
+        """Seconds and memory of it in a fresh process; see `bench_loading.measure`. Imports do not count."""
+        return in_fresh_process(__file__, json.dumps(asdict(self)))
+
+
 @dataclass
 class Engine:
-    """What an engine gives: logits of a batch, and how many megabytes (10^6) its file takes."""
+    """What an engine gives: logits of a batch, how many megabytes (10^6) its file takes, and how it is loaded."""
 
     predict: Predict
     megabytes: float
+    loading: Loading | None = None
 
 
 ENGINES: Registry[Callable[[Setting], Engine]] = Registry("engine")
+LOADERS: Registry[Callable[..., Predict]] = Registry("loader")
+RUNTIMES = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch._dynamo", "ours": "torch"}
 NEEDS = {"ort": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "nncf": ("openvino", "nncf"),
          "torchao": ("torchao",)}  # fmt: skip
 
@@ -62,10 +102,17 @@ def missing(name: str) -> str | None:
     return f"pip install {' '.join(lacking)}" if lacking else None
 
 
-def megabytes_of(folder: Path) -> float:
-    """Of all files but configurations and tokenizers."""
+def megabytes_of(path: Path) -> float:
+    """Of a file, or of all in a folder but configurations and tokenizers."""
     kinds = (".safetensors", ".onnx", ".bin", ".xml", ".pt")
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.suffix in kinds) / 1e6
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.suffix in kinds) / 1e6
+
+
+def _engine(setting: Setting, kind: str, path: Path, megabytes: float | None = None, **options: Any) -> Engine:
+    """What is loaded from files; `megabytes` where they hold more than they need."""
+    loading = Loading(kind, str(path), setting.threads, options)
+    return Engine(loading.load(), megabytes_of(path) if megabytes is None else megabytes, loading)
 
 
 def _torch(model: nn.Module) -> Predict:
@@ -76,8 +123,27 @@ def _torch(model: nn.Module) -> Predict:
     return predict
 
 
-def _float_megabytes(model: nn.Module, bytes_each: int = 4) -> float:
-    return sum(one.numel() for one in model.parameters()) * bytes_each / 1e6
+@LOADERS.register("torch")
+def load_torch(path: Path, threads: int, compiled: bool = False) -> Predict:
+    """A checkpoint, or a whole model that was saved; `compiled` with dynamic shapes."""
+    whole = path.suffix == ".pt"
+    model = torch.load(path, weights_only=False) if whole else AutoModelForSequenceClassification.from_pretrained(path)
+    return _torch(torch.compile(model.eval(), dynamic=True) if compiled else model.eval())
+
+
+@LOADERS.register("ours")
+def load_ours(path: Path, threads: int, attention: str) -> Predict:
+    """A packed folder; `attention` is the type that attention multiplies in."""
+    model = AutoModelForSequenceClassification.from_pretrained(path)
+    return _torch(hf_mpq.prepare(model, "cpu-int8", getattr(torch, attention)))
+
+
+def _saved(setting: Setting, model: nn.Module, name: str) -> Path:
+    """A checkpoint's folder, written once."""
+    folder = setting.folder / name
+    if not folder.exists():
+        model.save_pretrained(folder)
+    return folder
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -87,25 +153,25 @@ def _copy(model: nn.Module) -> nn.Module:
 @ENGINES.register("torch fp32")
 def torch_fp32(setting: Setting) -> Engine:
     """Eager."""
-    return Engine(_torch(setting.model), _float_megabytes(setting.model))
+    return _engine(setting, "torch", _saved(setting, setting.model, "torch-float"))
 
 
 @ENGINES.register("torch bf16 compiled")
 def torch_bf16(setting: Setting) -> Engine:
     """`torch.compile` with dynamic shapes."""
-    model = _copy(setting.model).to(torch.bfloat16)
-    return Engine(_torch(torch.compile(model, dynamic=True)), _float_megabytes(model, 2))
+    folder = _saved(setting, _copy(setting.model).to(torch.bfloat16), "torch-bf16")
+    return _engine(setting, "torch", folder, compiled=True)
 
 
 @ENGINES.register("torch dynamic int8")
 def torch_dynamic(setting: Setting) -> Engine:
-    """`quantize_dynamic` of linear layers, saved as a state dict."""
+    """`quantize_dynamic` of linear layers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.ao.quantization.quantize_dynamic(_copy(setting.model), {nn.Linear}, torch.qint8)
     file = setting.folder / "torch-dynamic.pt"
-    torch.save(model.state_dict(), file)
-    return Engine(_torch(model), file.stat().st_size / 1e6)
+    torch.save(model, file)
+    return _engine(setting, "torch", file)
 
 
 @ENGINES.register("torchao int8 compiled")
@@ -113,10 +179,12 @@ def torchao_int8(setting: Setting) -> Engine:
     """W8A8 with a range per token."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    model = _copy(setting.model)
+    model, file = _copy(setting.model), setting.folder / "torchao.pt"
     quantize_(model, Int8DynamicActivationInt8WeightConfig())
-    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
-    return Engine(_torch(torch.compile(model, dynamic=True)), _float_megabytes(model) - 3 * weights / 1e6)
+    for module in model.modules():
+        vars(module).pop("extra_repr", None)  # torchao's own cannot be pickled
+    torch.save(model, file)
+    return _engine(setting, "torch", file, compiled=True)
 
 
 def float_onnx(setting: Setting) -> Path:
@@ -134,12 +202,14 @@ def float_onnx(setting: Setting) -> Path:
     return file
 
 
-def _ort(file: Path, threads: int) -> Predict:
+@LOADERS.register("ort")
+def load_ort(path: Path, threads: int) -> Predict:
+    """An ONNX file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     return lambda batch: session.run(None, {name: batch[name].numpy() for name in names})[0]
 
@@ -147,7 +217,7 @@ def _ort(file: Path, threads: int) -> Predict:
 @ENGINES.register("ort fp32")
 def ort_fp32(setting: Setting) -> Engine:
     """ONNX Runtime, fused by its own optimizer."""
-    return Engine(_ort(_fused(setting), setting.threads), _fused(setting).stat().st_size / 1e6)
+    return _engine(setting, "ort", _fused(setting))
 
 
 def _fused(setting: Setting) -> Path:
@@ -169,16 +239,33 @@ def ort_int8(setting: Setting) -> Engine:
 
     file = setting.folder / "ort-int8.onnx"
     quantize_dynamic(str(_fused(setting)), str(file), extra_options={"DefaultTensorType": TensorProto.FLOAT})
-    return Engine(_ort(file, setting.threads), file.stat().st_size / 1e6)
+    return _engine(setting, "ort", file)
 
 
-def _openvino(model, setting: Setting, **hints) -> Predict:
+@LOADERS.register("openvino")
+def load_openvino(path: Path, threads: int, static: bool = False, **hints: str) -> Predict:
+    """An OpenVINO file in a folder; `static`: compiled for one batch and length, and anew at another."""
     import openvino
 
-    options = {"INFERENCE_NUM_THREADS": setting.threads, "PERFORMANCE_HINT": "LATENCY", **hints}
-    compiled = openvino.compile_model(model, "CPU", options)
-    names = [one.any_name for one in compiled.inputs]
-    return lambda batch: compiled({name: batch[name].numpy() for name in names})[0]
+    (file,) = path.glob("*.xml")
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **hints}
+    model = openvino.Core().read_model(file)
+    names = [one.any_name for one in model.inputs]
+
+    @lru_cache(maxsize=1)
+    def compiled(*shape: int):
+        if static:
+            model.reshape({name: list(shape) for name in names})
+        return openvino.compile_model(model, "CPU", options)
+
+    if not static:
+        compiled()
+
+    def predict(batch: Mapping[str, Tensor]) -> np.ndarray:
+        shape = batch["input_ids"].shape if static else ()
+        return compiled(*shape)({name: batch[name].numpy() for name in names})[0]
+
+    return predict
 
 
 @ENGINES.register("openvino bf16")
@@ -186,58 +273,71 @@ def openvino_bf16(setting: Setting) -> Engine:
     """Float weights, bfloat16 products where the CPU has them."""
     import openvino
 
-    model = openvino.convert_model(float_onnx(setting))
-    openvino.save_model(model, setting.folder / "ov-float" / "model.xml")
-    return Engine(_openvino(model, setting, INFERENCE_PRECISION_HINT="bf16"), megabytes_of(setting.folder / "ov-float"))
+    folder = setting.folder / "ov-float"
+    openvino.save_model(openvino.convert_model(float_onnx(setting)), folder / "model.xml")
+    return _engine(setting, "openvino", folder, INFERENCE_PRECISION_HINT="bf16")
 
 
 @ENGINES.register("openvino nncf int8")
 def openvino_nncf(setting: Setting) -> Engine:
     """NNCF's static int8 for transformers, calibrated on the same sentences."""
+    return _engine(setting, "openvino", _nncf(setting))
+
+
+@ENGINES.register("openvino nncf int8, static shape")
+def openvino_nncf_static(setting: Setting) -> Engine:
+    """The same, compiled for each batch and length alone."""
+    return _engine(setting, "openvino", _nncf(setting), static=True)
+
+
+def _nncf(setting: Setting) -> Path:
+    """The quantized model's folder, made once."""
     import nncf
     import openvino
 
+    folder = setting.folder / "ov-nncf"
+    if folder.exists():
+        return folder
     model = openvino.convert_model(float_onnx(setting))
     data = nncf.Dataset(list(setting.batches), lambda batch: {name: batch[name].numpy() for name in INPUTS})
     quantized = nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(setting.batches))
-    openvino.save_model(quantized, setting.folder / "ov-nncf" / "model.xml")
-    return Engine(_openvino(quantized, setting), megabytes_of(setting.folder / "ov-nncf"))
+    openvino.save_model(quantized, folder / "model.xml")
+    return folder
 
 
-def _ours(model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> Engine:
+def _ours(setting: Setting, what: str, attention: str = "float32") -> Engine:
+    model = getattr(setting, what)
     size = hf_mpq.size_report(model).total_bytes / 1e6
-    return Engine(_torch(hf_mpq.prepare(_copy(model), "cpu-int8", attention_dtype)), size)
+    return _engine(setting, "ours", _saved(setting, model, f"ours-{what}"), size, attention=attention)
 
 
 @ENGINES.register("ours cpu-int8, fixed ranges")
 def ours_static(setting: Setting) -> Engine:
     """Dense."""
-    return _ours(setting.packed)
+    return _ours(setting, "packed")
 
 
 @ENGINES.register("ours cpu-int8, fixed ranges, bf16 attention")
 def ours_static_bf16(setting: Setting) -> Engine:
     """Dense."""
-    return _ours(setting.packed, torch.bfloat16)
+    return _ours(setting, "packed", "bfloat16")
 
 
 @ENGINES.register("ours cpu-int8, per token")
 def ours_per_token(setting: Setting) -> Engine:
     """Dense."""
-    return _ours(setting.per_token)
+    return _ours(setting, "per_token")
 
 
 @ENGINES.register("ours cpu-int8, half pruned")
 def ours_pruned(setting: Setting) -> Engine:
     """Trained, half of the feed-forward rows and heads gone."""
-    return _ours(setting.pruned)
+    return _ours(setting, "pruned")
 
 
 def _exported(setting: Setting, model: nn.Module, name: str, format: str, activations: str | None = None) -> Engine:
     folder = hf_mpq.export(model, format, setting.folder / name, calibration=setting.batches, activations=activations)
-    if format == "onnx":
-        return Engine(_ort(folder / "model.onnx", setting.threads), megabytes_of(folder))
-    return Engine(_openvino(folder / "openvino_model.xml", setting), megabytes_of(folder))
+    return _engine(setting, *(("ort", folder / "model.onnx") if format == "onnx" else ("openvino", folder)))
 
 
 @ENGINES.register("our export in ort")
@@ -264,12 +364,16 @@ def export_openvino_pruned(setting: Setting) -> Engine:
     return _exported(setting, setting.pruned, "our-openvino-pruned", "openvino")
 
 
-@ENGINES.register("floor: int8 products alone")
+def encoder_layers(setting: Setting) -> list[hf_mpq.nn.PackedLinear]:
+    """Whose products are the floor."""
+    return [module for name, module in setting.packed.named_modules()
+            if isinstance(module, hf_mpq.nn.PackedLinear) and ".encoder." in name]  # fmt: skip
+
+
+@ENGINES.register(FLOOR)
 def floor(setting: Setting) -> Engine:
     """oneDNN's integer products of the encoder, at the model's own shapes, with nothing around them."""
-    layers = [module for name, module in setting.packed.named_modules()
-              if isinstance(module, hf_mpq.nn.PackedLinear) and ".encoder." in name]  # fmt: skip
-    parts = [(layer.in_features, *prepacked(IntegerMatrix.of(layer))) for layer in layers]
+    parts = [(layer.in_features, *prepacked(IntegerMatrix.of(layer))) for layer in encoder_layers(setting)]
 
     def predict(batch: Mapping[str, Tensor]) -> np.ndarray:
         tokens = batch["input_ids"].numel()
@@ -280,3 +384,17 @@ def floor(setting: Setting) -> Engine:
         return np.zeros((len(batch["input_ids"]), 1))
 
     return Engine(predict, float("nan"))
+
+
+def load_once(words: str) -> None:
+    """Load an engine and print seconds and memory; runs in its own process."""
+    loading = Loading(**json.loads(words))
+    torch.set_num_threads(loading.threads)
+    import_module(RUNTIMES[loading.kind])
+    ids = torch.ones(1, 32, dtype=torch.long)
+    batch = dict(zip(INPUTS, (ids, ids, torch.zeros_like(ids))))
+    print(json.dumps(measure(lambda: partial(loading.load(), batch))))
+
+
+if __name__ == "__main__":
+    load_once(sys.argv[1])

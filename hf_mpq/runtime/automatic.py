@@ -4,7 +4,7 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ Shape = tuple[int, int]
 
 
 class FastestBackend:
-    """Hooks around a model's forward that make it run the fastest of its backends at the shape of its input.
+    """Which of a model's backends is the fastest at the shape of its input.
 
     A shape is batch and tokens, each rounded up to a power of two. At the first use of one all backends run in turn, a
     few times: that call takes about a dozen times as long, and others that come meanwhile in other threads run the
-    first backend. Inside `use_backend`, and while compiling, it stands back.
+    first backend.
 
     Attributes:
         chosen: shape to backend, for the shapes that were met.
@@ -33,33 +33,17 @@ class FastestBackend:
         self.names = names
         self.chosen: dict[Shape, str] = {}
         self.milliseconds: dict[Shape, dict[str, float]] = {}
-        self._lock, self._here = threading.Lock(), threading.local()
-        self._handles = []
+        self._lock = threading.Lock()
 
-    def attach(self, model: nn.Module) -> None:
-        """Follow the forward passes of `model`."""
-        self._handles = [model.register_forward_pre_hook(self._before, with_kwargs=True),
-                         model.register_forward_hook(self._after, always_call=True)]  # fmt: skip
-
-    def detach(self) -> None:
-        """Leave the model as it was."""
-        for handle in self._handles:
-            handle.remove()
-
-    def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        stack = self._here.__dict__.setdefault("stacks", [])
-        stack.append(ExitStack())
-        if active_backend() is None and not torch.compiler.is_compiling():
-            shape = shape_of(args, kwargs)
-            if shape is not None and shape not in self.chosen and self._lock.acquire(blocking=False):
-                try:
-                    self._measure(model, shape, args, kwargs)
-                finally:
-                    self._lock.release()
-            stack[-1].enter_context(activated(self.chosen.get(shape, self.names[0])))
-
-    def _after(self, *_: Any) -> None:
-        self._here.stacks.pop().close()
+    def at(self, model: nn.Module, args: tuple, kwargs: Mapping) -> str:
+        """The name of the fastest for these arguments, measured first where their shape is new."""
+        shape = shape_of(args, kwargs)
+        if shape is not None and shape not in self.chosen and self._lock.acquire(blocking=False):
+            try:
+                self._measure(model, shape, args, kwargs)
+            finally:
+                self._lock.release()
+        return self.chosen.get(shape, self.names[0])
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, shape: Shape, args: tuple, kwargs: Mapping) -> None:
@@ -75,11 +59,51 @@ class FastestBackend:
         self.milliseconds[shape] = {name: statistics.median(times[1:]) for name, times in taken.items()}
         self.chosen[shape] = min(self.names, key=self.milliseconds[shape].__getitem__)
 
-    def __deepcopy__(self, memo: dict) -> "FastestBackend":
-        return FastestBackend(self.names)  # a copy of the model decodes, whatever is active
 
-    def __reduce__(self):
-        return FastestBackend, (self.names,)
+class Automatic:
+    """Mixin that makes calls of a model run the backend that its `fastest_backend` names; inside `use_backend`, and
+    while compiling, it stands back. The model stays the same object, of a class by the same name; copies are of the
+    original class, without `fastest_backend`.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the original model."""
+        if torch.compiler.is_compiling() or active_backend() is not None or "fastest_backend" not in vars(self):
+            return super().__call__(*args, **kwargs)
+        with activated(self.fastest_backend.at(self, args, kwargs)):
+            return super().__call__(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol):
+        state = {name: value for name, value in self.__dict__.items() if name != "fastest_backend"}
+        return _blank, (_original_class(self),), state
+
+
+def follow(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Make a model choose among backends that it is prepared for, in place."""
+    model.fastest_backend = FastestBackend(names)
+    model.__class__ = _automatic_class(type(model))
+
+
+def unfollow(model: nn.Module) -> None:
+    """Make models, inside this one too, what they were before `follow`, in place."""
+    for module in model.modules():
+        if isinstance(module, Automatic):
+            module.__class__ = _original_class(module)
+            vars(module).pop("fastest_backend", None)
+
+
+@cache
+def _automatic_class(model_class: type[nn.Module]) -> type[nn.Module]:
+    same = {name: getattr(model_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(model_class.__name__, (Automatic, model_class), same)
+
+
+def _original_class(model: Automatic) -> type[nn.Module]:
+    return type(model).__mro__[2]
+
+
+def _blank(model_class: type[nn.Module]) -> nn.Module:
+    return model_class.__new__(model_class)
 
 
 def shape_of(args: tuple, kwargs: Mapping) -> Shape | None:

@@ -19,6 +19,8 @@ class CompactLinear(PackedLinear):
     """
 
     compacted = True
+    chosen_by = ("map", "live_rows", "live_columns")
+    """Stored tensors that say what is pruned."""
 
     @classmethod
     def of(cls, layer: PackedLinear, rows: Tensor, columns: Tensor) -> "CompactLinear":
@@ -26,7 +28,8 @@ class CompactLinear(PackedLinear):
         compact = cls(layer.stored, layer.compute_dtype, layer.anchor.device, layer.input_quantizer)
         compact._buffers.update(layer._buffers)
         compact.output_quantizer, compact.precision = layer.output_quantizer, layer.precision
-        compact.kept_rows, compact.kept_columns = rows.nonzero().flatten(), columns.nonzero().flatten()
+        for name, kept in (("kept_rows", rows), ("kept_columns", columns)):
+            compact.register_buffer(name, kept.nonzero().flatten(), persistent=False)
         compact.out_features, compact.in_features = len(compact.kept_rows), len(compact.kept_columns)
         return compact.train(layer.training)
 
@@ -51,6 +54,19 @@ class CompactLinear(PackedLinear):
         """The decoded bias, `(kept rows,)`; None without one."""
         full = super().bias
         return None if full is None else full[self.kept_rows]
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        given = {name: state_dict.get(prefix + name) for name in self.chosen_by if name in self._buffers}
+        changed = [name for name, value in given.items() if value is not None and not self._is_stored(name, value)]
+        if changed:
+            errors.append(f"{prefix.removesuffix('.')} is compacted, and the given {', '.join(changed)} prune other "
+                          "rows or columns than those that are gone: load into a packed model as from_pretrained or "
+                          "hf_mpq.pack give it, and call hf_mpq.prepare after that")  # fmt: skip
+        else:
+            super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+
+    def _is_stored(self, name: str, value: Tensor) -> bool:
+        return not self.anchor.is_meta and torch.equal(self._buffers[name], value.to(self.anchor.device))
 
 
 @torch.no_grad()

@@ -10,43 +10,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from filelock import FileLock
 
 from ..cost import LatencyTable
-from .int8.build import fingerprint
+from .int8.build import fingerprint, state
 
 FOLDER = "~/.cache/hf_mpq"
 _HERE = Path(__file__).parent
 
 
 def machine() -> dict[str, Any]:
-    """What the speed of a prepared model depends on besides the model: the CPU and its flags, cores and threads, torch,
-    and the code that runs it."""
+    """What the speed of a prepared model depends on besides the model: the CPU and its flags, cores (those that this
+    process may use too) and threads, torch and transformers, the code that runs it, and whether its kernel is built."""
     code = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(_HERE.rglob("*.py"))))
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "kernel and flags": fingerprint(), "code": code.hexdigest()[:12]}  # fmt: skip
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "affinity": _affinity(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "transformers": transformers.__version__, "kernel": state(),
+            "kernel and flags": fingerprint(), "code": code.hexdigest()[:12]}  # fmt: skip
 
 
 def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable]) -> LatencyTable:
     """The table of an earlier measurement on this machine; where there is none, or its file is damaged, a new one.
 
-    It is kept in the folder `HF_MPQ_CACHE`, by default `~/.cache/hf_mpq`. Of several processes one measures.
+    It is kept in the folder `HF_MPQ_CACHE`, by default `~/.cache/hf_mpq`, as of the machine that it left: the first
+    measurement may build the kernel. Of several processes one measures.
 
     Args:
         measured: what the table is of, JSON-able.
         measure: makes it.
     """
-    words = {"machine": machine(), "measured": measured}
-    key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("HF_MPQ_CACHE", FOLDER)).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"latency-{key}.json"
+    file, _ = _place(measured)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        table = _read(file)
+        table = _read(_place(measured)[0])
         if table is None:
             table = measure()
+            file, words = _place(measured)
             _write(file, {**words, "table": table.to_dict()})
     return table
+
+
+def _place(measured: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The file of a table on the machine as it is now, and the words that its name is made of."""
+    words = {"machine": machine(), "measured": measured}
+    key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(os.environ.get("HF_MPQ_CACHE", FOLDER)).expanduser() / f"latency-{key}.json", words
 
 
 def _read(file: Path) -> LatencyTable | None:
@@ -61,6 +69,10 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as partial:
         json.dump(content, partial, indent=1)
     Path(partial.name).replace(file)
+
+
+def _affinity() -> list[int] | None:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _cpu_name() -> str:

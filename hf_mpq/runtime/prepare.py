@@ -5,7 +5,7 @@ from torch import nn
 
 from ..nn import family_of
 from ..nn.packed import PackedMatrix
-from .automatic import FastestBackend
+from .automatic import follow, unfollow
 from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .int8 import restore_layers
@@ -20,14 +20,15 @@ def prepare(
     """Make a packed model ready to serve, in place: removable pruned rows and heads leave the products, and a backend
     takes the place of decoding weights in every pass. Saving writes the same packed files as before.
 
-    What was prepared is dropped where it would no longer be true: by moves to another device or type, by copies and by
-    `set_precision`; the model then decodes again until it is prepared anew.
+    What was prepared is dropped where it would no longer be true: by moves to another device or type, by copies, by
+    `set_precision` and by `load_state_dict`; the model then decodes again until it is prepared anew. Layers that became
+    smaller load only what has the same rows and columns pruned.
 
     Args:
         model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.
         backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, `"cuda-float"`, `"cuda"`, or `"auto"`: at each shape (batch
             and tokens, rounded up to powers of two) the fastest of those that can run it where it is, which its first
-            use finds out; see `FastestBackend`, kept as `model.fastest_backend`.
+            use finds out; see `hf_mpq.runtime.automatic.FastestBackend`, kept as `model.fastest_backend`.
 
         attention_dtype: `torch.bfloat16` lets the fused layers of cpu-int8 multiply attention in it where the CPU does,
             which is faster; what it rounds moves more activations to the next level, so labels agree with those
@@ -50,8 +51,7 @@ def prepare(
     for one in chosen:
         one.apply(model.eval(), attention_dtype)
     if len(chosen) > 1:
-        model.fastest_backend = FastestBackend(tuple(one.name for one in chosen))
-        model.fastest_backend.attach(model)
+        follow(model, tuple(one.name for one in chosen))
     return model.eval()
 
 
@@ -69,9 +69,7 @@ def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:
 def undo(model: nn.Module) -> None:
     """Let a model decode again, in place."""
     restore_layers(model)
-    if "fastest_backend" in vars(model):
-        model.fastest_backend.detach()
-        del model.fastest_backend
+    unfollow(model)
     for module in model.modules():
         if isinstance(module, PackedMatrix):
             module.prepared = {}

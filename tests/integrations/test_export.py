@@ -114,6 +114,44 @@ def test_onnx_has_the_outputs_of_every_head(head, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
+@pytest.mark.parametrize("family, types, asked", [
+    ("bert", 2, True), ("bert", 1, False), ("deberta-v2", 2, True), ("roberta", 2, False), ("xlm-roberta", 2, False),
+    ("xlm-roberta", 1, False),
+])  # fmt: skip
+@traced
+def test_inputs_are_those_that_the_tokenizer_gives(family, types, asked, tmp_path, tokenizer):
+    model, batch = packed(family, changes={"type_vocab_size": types}), tiny_batch()
+    names = ["input_ids", "attention_mask", *["token_type_ids"][:asked]]
+    folder = hf_mpq.export(model, "onnx", tmp_path / "without", activations="float")
+    assert [one.name for one in runtime.InferenceSession(str(folder / "model.onnx")).get_inputs()] == names
+    assert_alike(run_onnx(folder, batch), wanted(model, batch))
+    if types > 1:
+        folder = hf_mpq.export(model, "onnx", tmp_path / "with", activations="float", tokenizer=tokenizer)
+        names = [one.name for one in runtime.InferenceSession(str(folder / "model.onnx")).get_inputs()]
+        assert set(names) == set(tokenizer.model_input_names)
+
+
+@pytest.mark.parametrize("head, labels, axes", [("sequence", 9, ["batch", 9]), ("sequence", 10, ["batch", 10]),
+                                                ("token", 9, ["batch", "tokens", 9])])  # fmt: skip
+@traced
+def test_labels_are_not_taken_for_tokens(head, labels, axes, tmp_path):
+    folder = hf_mpq.export(packed(head=head, changes={"num_labels": labels}), "onnx", tmp_path, activations="float")
+    (output,) = onnx.load(str(folder / "model.onnx")).graph.output
+    assert [one.dim_param or one.dim_value for one in output.type.tensor_type.shape.dim] == axes
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "dense", "compressed-tensors"])
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+@traced
+def test_attention_that_becomes_float_is_told(family, format, tmp_path):
+    model, batch = packed(family, bits=8, attention_bits=8), tiny_batch()
+    with pytest.warns(UserWarning, match="attention_bits are left out") as told:
+        folder = hf_mpq.export(model, format, tmp_path, activations="float")
+    assert told[-1].filename == __file__
+    if format == "onnx":
+        assert_alike(run_onnx(folder, batch, exactly=True), wanted(model, batch), 0.08)
+
+
 @pytest.mark.parametrize("fields", [
     {"quantizer": "minmax"}, {"activation_bits": 5}, {"activation_options": {"symmetric": True}}, {"bits": 8},
     {"groups": "columns:4"}, {"bits": (2, 4, 8), "nested": True}, {"bits": 2}, {"activation_bits": None},

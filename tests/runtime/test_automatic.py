@@ -1,6 +1,8 @@
 """The fastest backend at each shape."""
 
 import copy
+import inspect
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -82,13 +84,41 @@ def test_requests_during_a_measurement_are_answered():
 
 def test_copies_decode_and_another_backend_takes_its_place():
     model = packed("bert")
-    want = outputs(model)
+    want, kind = outputs(model), type(model)
     hf_mpq.prepare(model)
     outputs(model)
-    assert all(torch.equal(got, expected) for got, expected in zip(outputs(copy.deepcopy(model)), want))
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert all(torch.equal(got, expected) for got, expected in zip(outputs(twin), want))
+        assert is_plain(twin, kind)
+        hf_mpq.prepare(twin, "auto")
+        outputs(twin)
+        assert twin.fastest_backend.chosen and twin.fastest_backend is not model.fastest_backend
+        assert is_plain(hf_mpq.prepare(twin, "reference"), kind)
     hf_mpq.prepare(model, "reference")
-    assert "fastest_backend" not in vars(model) and not model._forward_pre_hooks
+    assert is_plain(model, kind)
     assert all(torch.equal(got, expected) for got, expected in zip(outputs(model), want))
+
+
+def is_plain(model, kind):
+    hooks = model._forward_pre_hooks, model._forward_hooks
+    return type(model) is kind and "fastest_backend" not in vars(model) and not any(hooks)
+
+
+def test_the_model_is_what_it_was_to_others(tmp_path):
+    model = packed("bert")
+    forward = inspect.signature(model.forward)
+    hf_mpq.prepare(model)
+    with torch.no_grad():
+        assert len(model(**tiny_batch(), output_hidden_states=True).hidden_states) == 3
+    assert isinstance(model, type(packed("bert"))) and str(type(model)) == str(type(packed("bert")))
+    assert inspect.signature(model.forward) == forward
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert again.config.architectures == ["BertForSequenceClassification"] and len(outputs(again)) == 1
+    assert is_plain(hf_mpq.prepare(again, "reference"), type(packed("bert")))
 
 
 def test_an_error_in_forward_leaves_the_context_as_it_was():
@@ -98,6 +128,24 @@ def test_an_error_in_forward_leaves_the_context_as_it_was():
     with torch.no_grad():
         model(**tiny_batch())
     assert hf_mpq.nn.packed.active_backend() is None
+
+
+@pytest.mark.parametrize("calls", [0, 1], ids=["while it measures", "later"])
+def test_an_interrupted_call_leaves_the_context_as_it_was(calls):
+    model = hf_mpq.prepare(packed("bert"))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for _ in range(calls):
+        outputs(model)
+    hook = model.classifier.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        outputs(model)
+    assert hf_mpq.nn.packed.active_backend() is None
+    hook.remove()
+    outputs(model)
+    assert model.fastest_backend.chosen
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,8 +1,9 @@
 """`export`: a packed model as files that other runtimes read."""
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,8 @@ from packaging.version import Version
 from torch import nn
 
 from ...core import Registry
-from ...nn import PackedLinear
+from ...nn import AttentionQuantizers, PackedLinear
+from ...nn.attention import QuantizedDropout
 from ...runtime import use_backend
 from ..calibration_batches import batches_of
 
@@ -30,10 +32,12 @@ class ExportRequest:
         activations: `"static"` (one range for each tensor, fixed in the file), `"dynamic"` (one for each tensor, found
             in every pass), `"trained"` (what the packed model does: by default a range for each token) or `"float"`.
         batches: example inputs that static ranges are read from; may be empty where the model has its own.
+        inputs: what the tokenizer gives; None where there is none.
     """
 
     activations: str
     batches: tuple[Mapping, ...]
+    inputs: Sequence[str] | None = None
 
 
 class Exporter(ABC):
@@ -82,7 +86,8 @@ def export(
         model: packed, as `pack` returns it or `from_pretrained` loads it; it stays as it is.
         format: see above.
         path: folder; made where it is not there. `config.json` is written too.
-        tokenizer: saved beside the model.
+        tokenizer: saved beside the model; an ONNX or OpenVINO file asks for the inputs that it gives, without one for
+            those that the family's own gives.
         calibration: tokenized rows or batches, for static ranges that the model does not have.
         activations: `"static"`, `"dynamic"`, `"trained"` (as in the packed model, a range for each token as a rule: its
             numbers but for rounding, slower in ONNX Runtime) or `"float"`; by default the model's own static ranges,
@@ -103,7 +108,10 @@ def export(
         raise ImportError(refused)
     twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
     batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
-    request = ExportRequest(_activations(twin, activations, bool(batches)), batches)
+    inputs = getattr(tokenizer, "model_input_names", None)
+    request = ExportRequest(_activations(twin, activations, bool(batches)), batches, inputs)
+    if any(isinstance(module, AttentionQuantizers | QuantizedDropout) for module in twin.modules()):
+        warnings.warn("attention_bits are left out of the export: its attention products are float", stacklevel=2)
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     with use_backend("reference"):  # what the model was prepared with stands back

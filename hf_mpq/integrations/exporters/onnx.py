@@ -2,12 +2,14 @@
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import TOKENIZER_MAPPING, PretrainedConfig
 
-from ...nn import AttentionQuantizers, family_of
+from ...nn import family_of
 from ...runtime import CompactLinear, compact
 from .base import EXPORTERS, Exporter, ExportRequest
 from .configs import save_plain_config
@@ -40,22 +42,20 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
     """Trace a packed model, which this changes, and write one file; `small`: constants in the bits that they need."""
     import onnx
 
-    if any(isinstance(module, AttentionQuantizers) for module in model.modules()):
-        warnings.warn("attention_bits are left out of the export: its attention products are float", stacklevel=4)
     grids = static_grids(model, request.batches) if request.activations == "static" else {}
     if family_of(model) is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
         compact(model)
     make_portable(model, grids, request.activations)
     if family_of(model) is None or family_of(model).interface:
         model.set_attn_implementation("eager")
-    traced = _Traced(model)
-    names, example = traced.example()
+    traced = _Traced(model, request.inputs)
+    example = traced.example(9)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about shapes that the trace takes for constants, and about the exporter's age
         outputs = traced.output_names(example)
         torch.onnx.export(
-            traced, example, str(file), input_names=names, output_names=outputs, opset_version=TRACED_OPSET,
-            dynamic_axes=_axes(traced, example, names, outputs), dynamo=False, do_constant_folding=False,
+            traced, example, str(file), input_names=traced.names, output_names=outputs, opset_version=TRACED_OPSET,
+            dynamic_axes=_axes(traced, outputs), dynamo=False, do_constant_folding=False,
         )  # fmt: skip
     graph = onnx.load(str(file))
     if small:
@@ -65,26 +65,32 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
 
 
 class _Traced(nn.Module):
-    """A model whose inputs are given in order, and whose outputs are a plain tuple."""
+    """A model whose inputs are given in order, and whose outputs are a plain tuple.
 
-    def __init__(self, model: nn.Module):
+    Args:
+        model: what to trace.
+        given: inputs that its tokenizer gives; None where that is not known.
+    """
+
+    def __init__(self, model: nn.Module, given: Sequence[str] | None):
         super().__init__()
         self.model = model
         known = inspect.signature(model.forward).parameters
-        types = getattr(model.config, "type_vocab_size", 0) > 0 and model.config.model_type != "roberta"
+        given = _given_by_the_family(model.config) if given is None else given
+        types = getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in given
         self.names = [name for name in INPUTS if name in known and (name != "token_type_ids" or types)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model(**dict(zip(self.names, inputs)), return_dict=True)
         return tuple(value for value in outputs.values() if isinstance(value, Tensor))
 
-    def example(self) -> tuple[list[str], tuple[Tensor, ...]]:
-        """Names of the inputs, and some: two rows of 9 tokens, the second with padding."""
-        ids = torch.arange(18).view(2, 9) % (self.model.config.vocab_size - 1) + 1
+    def example(self, tokens: int) -> tuple[Tensor, ...]:
+        """Inputs in two rows, the second with padding."""
+        ids = torch.arange(2 * tokens).view(2, tokens) % (self.model.config.vocab_size - 1) + 1
         mask = torch.ones_like(ids)
-        mask[1, 6:] = 0
+        mask[1, -3:] = 0
         values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-        return self.names, tuple(values[name] for name in self.names)
+        return tuple(values[name] for name in self.names)
 
     def output_names(self, example: tuple[Tensor, ...]) -> list[str]:
         """Names of the outputs, as the model calls them."""
@@ -92,9 +98,17 @@ class _Traced(nn.Module):
         return [name for name, value in outputs.items() if isinstance(value, Tensor)]
 
 
-def _axes(traced: _Traced, example: tuple[Tensor, ...], names: list[str], outputs: list[str]) -> dict:
-    tokens = example[0].shape[1]
-    axes = {name: {0: "batch", 1: "tokens"} for name in names}
-    for name, value in zip(outputs, traced(*example)):
-        axes[name] = {0: "batch"} | ({1: "tokens"} if value.dim() > 1 and value.shape[1] == tokens else {})
+def _given_by_the_family(config: PretrainedConfig) -> Sequence[str]:
+    """What its own tokenizer gives; all there is where that is not known."""
+    found = TOKENIZER_MAPPING.get(type(config), None)
+    kinds = found if isinstance(found, tuple) else (found,)
+    return next((kind.model_input_names for kind in kinds if kind is not None), INPUTS)
+
+
+def _axes(traced: _Traced, outputs: list[str]) -> dict:
+    """Names of what differs from batch to batch; in outputs, sizes that another length changes."""
+    axes = {name: {0: "batch", 1: "tokens"} for name in traced.names}
+    for name, value, longer in zip(outputs, traced(*traced.example(9)), traced(*traced.example(10))):
+        sizes = enumerate(zip(value.shape, longer.shape))
+        axes[name] = {0: "batch"} | {axis: "tokens" for axis, (size, other) in sizes if size != other}
     return axes

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ...nn import PackedEmbedding, PackedLayerNorm, PackedLinear
 from ...nn.affine import shift_and_scale
+from ...nn.attention import QuantizedDropout
 from ...nn.packed import PackedTiedLinear
 from ...runtime.int8 import IntegerMatrix
 from ...weights.activations import ActivationGrid
@@ -178,7 +179,7 @@ class PortableDecoder(nn.Module):
 
 
 def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activations: str) -> nn.Module:
-    """Replace every packed layer, in place.
+    """Replace every packed layer, in place, and leave attention in float.
 
     Args:
         grids: of inputs that have a fixed one, by layer name.
@@ -195,6 +196,8 @@ def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activat
             decoders.append((name, module))
         elif isinstance(module, PackedLayerNorm):
             model.set_submodule(name, _norm(module))
+        elif isinstance(module, QuantizedDropout):
+            model.set_submodule(name, nn.Dropout(module.p).train(module.training))
     for name, module in decoders:
         model.set_submodule(name, PortableDecoder(tables[id(module.embedding)], module.bias))
     return model

@@ -20,7 +20,8 @@ class PackedMatrix(PackedModule):
         stored: what the shapes of the buffers depend on.
         precision: active precision of nested codes; None reads all planes.
         prepared: backend to what it put in place of decoding: from the (normalised) input of a linear layer, or the ids
-            of a table, to the output. Emptied by copies, moves to another device or type, and changes of precision.
+            of a table, to the output. Emptied by copies, moves to another device or type, changes of precision, and
+            loading into it.
         weight, bias: decoded anew at each access, in the compute type.
     """
 
@@ -204,6 +205,11 @@ class PackedMatrix(PackedModule):
         if (self.anchor.device, self.anchor.dtype) != before:
             self.prepared = {}
         return applied
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if any(key.startswith(prefix) for key in state_dict):
+            self.prepared = {}
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "prepared": {}}

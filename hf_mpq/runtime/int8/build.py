@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 import warnings
 from functools import cache
 from pathlib import Path
@@ -22,10 +23,10 @@ FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno",
 def kernel() -> ModuleType | None:
     """The built kernel; None, with a warning that says why, where there is no compiler or it fails.
 
-    It is built once per version of torch, of the sources and of the CPU (about a minute), and kept in the folder that
+    It is built once per Python, torch, version of the sources and CPU (about a minute), and kept in the folder that
     `torch.utils.cpp_extension` uses (`TORCH_EXTENSIONS_DIR`).
     """
-    if shutil.which("g++") is None or shutil.which("ninja") is None:
+    if not _can_build():
         warnings.warn("g++ and ninja build the fused encoder layers of cpu-int8, and are not here: products are "
                       "integer, all else runs as in the packed model", stacklevel=2)  # fmt: skip
         return None
@@ -36,25 +37,49 @@ def kernel() -> ModuleType | None:
         return None
 
 
-def _built() -> ModuleType:
-    from torch.utils.cpp_extension import get_default_build_root, load
+def state() -> str:
+    """Of the kernel, without building it: `"built"`, `"not built"`, or `"no compiler"`."""
+    if not _can_build():
+        return "no compiler"
+    return "built" if _file().exists() else "not built"
 
-    name = f"hf_mpq_int8_{fingerprint()}"
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root(), name)
+
+def _can_build() -> bool:
+    return shutil.which("g++") is not None and shutil.which("ninja") is not None
+
+
+def _file() -> Path:
+    """Where it is, or will be: of its own for each place of torch and of the sources, both of which are in the build's
+    commands, so that one build does not undo another."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    name = f"hf_mpq_int8_{fingerprint(torch.__file__, str(SOURCES))}"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root(), name, f"{name}.so")
+
+
+def _built() -> ModuleType:
+    from torch.utils.cpp_extension import load
+
+    file = _file()
+    folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "building.lock"):  # the system frees it when a process dies
         (folder / "lock").unlink(missing_ok=True)  # torch's own mark, for which the next build would wait for ever
-        if not (folder / f"{name}.so").exists():
+        if not file.exists():
             logger.warning("building the fused layers of cpu-int8, once for this machine; about a minute")
         sources = [str(SOURCES / "layer.cpp")]
-        return load(name, sources, extra_cflags=list(FLAGS), build_directory=str(folder))
+        return load(file.stem, sources, extra_cflags=list(FLAGS), build_directory=str(folder))
 
 
-def fingerprint() -> str:
-    """Of the kernel's sources, torch and the CPU: of all that the built file, and how fast it is, depend on."""
+def fingerprint(*more: str) -> str:
+    """Of the kernel's sources, Python, torch and the CPU: of all that the built file, and how fast it is, depend on.
+
+    Args:
+        more: that makes another one.
+    """
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    parts += [torch.__version__.encode(), " ".join(FLAGS).encode(), _cpu().encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+    words = (sys.implementation.cache_tag or "", torch.__version__, *FLAGS, _cpu(), *more)
+    return hashlib.sha256(b"\0".join([*parts, *(word.encode() for word in words)])).hexdigest()[:12]
 
 
 def _cpu() -> str:
