@@ -80,8 +80,8 @@ def compress(
     Raises:
         BudgetError: when nothing can meet a budget; it names the smallest possible.
         ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose,
-            there are no examples where some are needed, budgets in ms stand beside others without a config, or the model is quantized
-            already.
+            there are no examples where some are needed, budgets in ms stand beside others without a config, or the
+            model is quantized already.
     """
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; compress starts from the float model")
@@ -118,7 +118,7 @@ def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None
 
 
 def _check_alike(budgets: list[Budget]) -> None:
-    """By default budgets in ms remove rows and heads, and the others choose bits: both have no one set of candidates."""
+    """By default budgets in ms remove rows and heads, and the others choose bits: there is no one set of candidates."""
     if len({is_latency(one) for one in budgets}) > 1:
         raise ValueError("budgets in ms and others choose among different things by default: give them in two calls, "
                          "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))")  # fmt: skip
