@@ -47,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _float_row(study, results, args)
         for seed, budget, method in product(args.seeds, args.budgets, args.methods):
             key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
+            folder = _folder(key, args)
             if not results.has(**key):
-                results.add(**key, **_run(study, key, args), settings=settings, command=command(key, settings))
+                results.add(**key, **_run(study, key, folder, args), settings=settings, command=command(key, settings))
+            _remove(folder)
     cells = product(args.tasks, args.methods, args.budgets, args.seeds)
     wanted = [dict(zip(KEYS, (task, method, args.variant, budget, seed))) for task, method, budget, seed in cells]
     write_report(results.rows, wanted, args.out, settings)
@@ -101,13 +103,25 @@ def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None
                     megabytes=sum(one.numel() for one in model.parameters()) * 4 / 1e6)  # fmt: skip
 
 
-def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
-    """Train one model, and judge it."""
+def _folder(key: dict, args: argparse.Namespace) -> Path:
+    return args.out / "runs" / "-".join(str(part) for part in key.values() if part != "")
+
+
+def _remove(folder: Path) -> None:
+    """Delete the folder of a run whose row is there; one that is killed meanwhile leaves nothing of that name."""
+    going = folder.with_name(f"{folder.name}.removed")
+    if folder.exists():
+        shutil.rmtree(going, ignore_errors=True)
+        folder.replace(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Train one model, and judge it; an interrupted run goes on, and its folder stays until its row is there."""
     method, seed = key["method"], key["seed"]
     config = {**CONFIGS.get(method, {}), **args.config}
     model = hf_mpq.quantize(study.model(), hf_mpq.MPQConfig(
         method=method, budget=None if method == "q8" else key["budget"], embedding_bits=8, **config))  # fmt: skip
-    folder = args.out / "runs" / "-".join(str(part) for part in key.values() if part != "")
     spec = hf_mpq.core.METHODS[method]
     same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
@@ -133,7 +147,6 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     np.save(args.out / "kl" / f"{folder.name}.npy", distances)
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{folder.name}.json")
-    shutil.rmtree(folder)
     return {
         **study.judge(packed), "unseen_kl": float(distances.mean()),
         "unseen_agreement": 100 * agreement(study.unseen_logits, logits), "unseen_rows": len(study.unseen),

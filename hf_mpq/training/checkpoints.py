@@ -31,7 +31,8 @@ def remove_partial_checkpoints(folder: str | Path) -> None:
 
 
 class StageCheckpoints:
-    """Saving and loading for a Trainer whose `model` is a `StageModule` and that has a `strategy`.
+    """Saving and loading for a Trainer whose `model` is a `StageModule` and that has a `strategy`, `in_step` and
+    `stop_after_step`.
 
     A checkpoint is the student as `save_pretrained` writes it, with the parameters of objectives and the state of the
     strategy beside it, and all that a Trainer saves. It counts once its last file is written; older ones are deleted
@@ -53,6 +54,9 @@ class StageCheckpoints:
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.in_step:
+            self.stop_after_step()
+            return
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if (folder / COMPLETE).exists():  # the one that this run was resumed from
             return

@@ -1,18 +1,40 @@
 """The stages of a run: the method's, with the user's changes."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import SchedulerType
+from transformers.training_args import OptimizerNames
 
 from ..core import METHODS, MethodSpec, StageSpec
 from .arguments import REINITS, MPQTrainingArguments, examples_per_step
 
 DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
+
+
+def _whole(value: Any) -> int:
+    if float(value) != int(float(value)):
+        raise ValueError("not a whole number")
+    return int(float(value))
+
+
+def _steps(value: Any) -> int | float:
+    """So many steps, or below 1 a share of the stage's."""
+    return float(value) if float(value) < 1 else _whole(value)
+
+
+CHANGEABLE: Mapping[str, Callable[[Any], Any]] = {
+    "learning_rate": float, "scale_learning_rate": float, "lr_scheduler_type": SchedulerType,
+    "lr_scheduler_kwargs": dict, "warmup_steps": _steps, "optim": OptimizerNames, "optim_args": str,
+    "weight_decay": float, "adam_beta1": float, "adam_beta2": float, "adam_epsilon": float, "max_grad_norm": float,
+    "num_train_epochs": float, "max_steps": _whole, "per_device_train_batch_size": _whole,
+    "gradient_accumulation_steps": _whole, "logging_steps": _steps, "eval_steps": _steps, "save_steps": _steps,
+}  # fmt: skip
+"""Arguments that a stage may set for itself, with what makes their type of what YAML or JSON gives."""
 
 
 def method_of(config: Any) -> MethodSpec:
@@ -26,7 +48,8 @@ def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> 
     """The stages in order; those that search are left out where nothing is open.
 
     Raises:
-        ValueError: when the method has no stages, or a change names a stage or field that is not there.
+        ValueError: when the method has no stages, or a change names a stage or field that is not there, or an argument
+            that is of the whole run.
     """
     if not method.stages:
         raise ValueError(f"method {method.name!r} needs no training: hf_mpq.compress(model, method={method.name!r})")
@@ -49,10 +72,22 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
     stage = replace(stage, **merged)
     if args.reinit is not None and stage.start == "loaded":
         stage = replace(stage, start=REINITS[args.reinit])
-    wrong = sorted(set(stage.arguments) - {one.name for one in fields(TrainingArguments)})
+    return replace(stage, arguments=_typed(stage))
+
+
+def _typed(stage: StageSpec) -> dict[str, Any]:
+    """A stage's own arguments, each of its type."""
+    wrong = sorted(set(stage.arguments) - set(CHANGEABLE))
     if wrong:
-        raise ValueError(f"stage {stage.name!r} sets {wrong}, which TrainingArguments does not have")
-    return stage
+        raise ValueError(f"stage {stage.name!r} sets {wrong}; what a stage can set: {', '.join(CHANGEABLE)}; all "
+                         "else is of the whole run")  # fmt: skip
+    typed = {}
+    for name, value in stage.arguments.items():
+        try:
+            typed[name] = CHANGEABLE[name](value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"stage {stage.name!r}: {name} cannot be {value!r} ({error})") from error
+    return typed
 
 
 def shares(plan: list[StageSpec], args: MPQTrainingArguments) -> list[dict[str, float]]:
@@ -62,6 +97,13 @@ def shares(plan: list[StageSpec], args: MPQTrainingArguments) -> list[dict[str, 
         ends = [round(args.max_steps * sum(one.share for one in plan[: k + 1]) / total) for k in range(len(plan))]
         return [{"max_steps": max(end - start, 1)} for start, end in zip([0, *ends], ends)]
     return [{"num_train_epochs": args.num_train_epochs * stage.share / total} for stage in plan]
+
+
+def stage_length(plan: list[StageSpec], args: MPQTrainingArguments, number: int) -> dict[str, float]:
+    """`num_train_epochs` or `max_steps` (-1: not this one) of a stage, from 1: its own, else its share of the run's."""
+    given = plan[number - 1].arguments
+    own = {name: given[name] for name in ("max_steps", "num_train_epochs") if given.get(name, 0) > 0}
+    return {"max_steps": -1, **(own or shares(plan, args)[number - 1])}
 
 
 def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int,
@@ -74,10 +116,14 @@ def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], fold
         seed: of the stage.
         label_names: columns that are labels to the student, where the run does not name them.
     """
-    own = copy.copy(args)
     fixed = {"output_dir": str(folder), "seed": seed, "push_to_hub": False,
              "label_names": args.label_names or label_names}  # fmt: skip
-    for name, value in {**changes, **fixed}.items():
+    return _with(args, {**changes, **fixed})
+
+
+def _with(args: MPQTrainingArguments, changes: Mapping[str, Any]) -> MPQTrainingArguments:
+    own = copy.copy(args)
+    for name, value in changes.items():
         before = getattr(own, name)
         setattr(own, name, type(before)(value) if isinstance(before, Enum) else value)
     return own
@@ -88,14 +134,14 @@ def stage_folder(number: int, stage: StageSpec) -> str:
     return f"{number}-{stage.name}"
 
 
-def trial_steps(plan: list[StageSpec], args: MPQTrainingArguments, number: int, rows: int) -> int:
+def trial_steps(plan: list[StageSpec], args: MPQTrainingArguments, number: int, rows: int | None) -> int:
     """Steps of the short training that compares assignments: as the user says, or a tenth of the stage's own.
 
     Args:
         number: of the stage, from 1.
-        rows: of the training set.
+        rows: of the training set; None where it has no length, and steps are all that there is to count.
     """
     if args.selection_steps:
         return args.selection_steps
-    own, unit = shares(plan, args)[number - 1], examples_per_step(args)
-    return max(round(own.get("max_steps") or own["num_train_epochs"] * rows / unit) // 10, 1)
+    own, unit = stage_length(plan, args, number), examples_per_step(_with(args, plan[number - 1].arguments))
+    return max(round(own["max_steps"] if own["max_steps"] > 0 else own["num_train_epochs"] * rows / unit) // 10, 1)

@@ -4,11 +4,13 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import DataCollatorForLanguageModeling, DataCollatorForPermutationLanguageModeling
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..search.strategies.seeding import seeded
@@ -20,7 +22,8 @@ class Part:
 
     Attributes:
         indices: of the examples that it draws from.
-        count: how many of them an epoch takes; those that it takes change from epoch to epoch.
+        count: how many of them an epoch takes; those that it takes change from epoch to epoch. Where there are fewer,
+            its first ones come again at the end.
     """
 
     indices: Sequence[int]
@@ -47,8 +50,8 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for place, part in enumerate(self.parts):
             generator = seeded(self.seed, self.epoch, place)
-            order = torch.randperm(len(part.indices), generator=generator)[: part.count].tolist()
-            taken = [part.indices[position] for position in order]
+            order = torch.randperm(len(part.indices), generator=generator).tolist()
+            taken = [part.indices[position] for position in islice(cycle(order), part.count)]
             if self.lengths is not None:
                 lengths = [self.lengths[index] for index in taken]
                 taken = [taken[k] for k in get_length_grouped_indices(lengths, self.batch, generator=generator)]
@@ -91,6 +94,9 @@ class SearchBatches:
 class SeededCollator:
     """A collator whose random choices (which tokens are masked) depend on seed, epoch and examples alone.
 
+    The examples are those of a whole micro-batch: cut into other micro-batches, by another per-device batch size,
+    accumulation or number of processes, the same step masks other tokens. What is not random is the same.
+
     Args:
         collate: makes a batch of a list of rows.
         seed: of its choices.
@@ -108,6 +114,13 @@ class SeededCollator:
             batch = self.collate(rows)
         random.setstate(before[0]), np.random.set_state(before[1])
         return batch
+
+
+def masks_at_random(collator: Any) -> bool:
+    """Whether a collator is one of transformers' that choose the tokens that are predicted."""
+    if isinstance(collator, DataCollatorForLanguageModeling):
+        return collator.mlm
+    return isinstance(collator, DataCollatorForPermutationLanguageModeling)
 
 
 def slices(count: int, size: int, seed: int) -> tuple[list[int], list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..core import MethodSpec, StageSpec
 from ..integrations import MPQConfig
 from .arguments import MPQTrainingArguments, examples_per_step
+from .sampling import masks_at_random
 
 ARGUMENTS = (
     "seed", "data_seed", "num_train_epochs", "max_steps", "learning_rate", "scale_learning_rate", "lr_scheduler_type",
@@ -22,16 +23,19 @@ _WRITTEN = ("resolved", "shapes", "packed", "origin")
 
 
 def settings_of(
-    method: MethodSpec, plan: list[StageSpec], config: MPQConfig, args: MPQTrainingArguments, rows: Any, teacher: bool
-) -> dict[str, Any]:
+    method: MethodSpec, plan: list[StageSpec], config: MPQConfig, args: MPQTrainingArguments, rows: Any, teacher: bool,
+    collator: Any = None,
+) -> dict[str, Any]:  # fmt: skip
     """What `stages.json` begins with, as JSON gives it back.
 
     Of the batch size, accumulation and the number of processes only the product counts, `examples_per_step`: how a step
-    is cut up makes no difference but to dropout.
+    is cut up makes no difference but to dropout, and to which tokens a collator masks: where it chooses them at random,
+    the cut counts too, as `micro_batches`.
 
     Args:
         rows: the training set.
         teacher: whether one was given.
+        collator: makes batches.
     """
     given = {name: value for name, value in config.to_dict().items() if name not in _WRITTEN}
     if given.get("assignment") is not None:
@@ -45,6 +49,9 @@ def settings_of(
         "training_examples": len(rows) if hasattr(rows, "__len__") else None,
         "teacher": "given" if teacher else "the model itself",
     }
+    if masks_at_random(collator):
+        names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
+        content["micro_batches"] = {name: getattr(args, name) for name in names}
     return json.loads(json.dumps(content, default=str))
 
 

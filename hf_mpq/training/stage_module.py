@@ -11,6 +11,7 @@ from ..nn import usages
 from ..nn.features import FeatureRecorder
 from ..nn.running import forward_inputs, real_tokens
 from ..search.strategies import Pass, Progress, SearchStrategy
+from .forward_names import forward_names, named_inputs
 from .objectives import Objective, Signals
 
 PENALTY = "penalty"
@@ -43,12 +44,17 @@ class StageModule(nn.Module):
         """Of the student."""
         return self.student.config
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Inputs that the student or the teacher reads."""
+        return tuple(dict.fromkeys(name for model in (self.student, *self._teachers) for name in forward_names(model)))
+
     @torch.compiler.disable(recursive=False)
     def forward(self, the_pass: Pass | None = None, progress: Progress | None = None, **batch: Tensor) -> Any:
         """Without a pass the student's outputs; with one its terms, name to an unweighted mean in float32, with the
         strategy's penalty where the pass wants it."""
         if the_pass is None:
-            return self.student(**batch)
+            return self.student(**named_inputs(self.student, batch))
         inputs = batch if self._needs_labels else forward_inputs(self.student, batch)
         student = self._signals(0, self.student, inputs)
         teacher = None
@@ -94,9 +100,10 @@ class StageModule(nn.Module):
     def _signals(self, place: int, model: nn.Module, inputs: Mapping[str, Tensor]) -> Signals:
         recording = self._recorders[place].recording() if self._recorders else nullcontext({})
         with recording as features:
-            outputs = model(**inputs)
+            outputs = model(**named_inputs(model, inputs))
         return Signals(outputs, features, real_tokens(inputs))
 
     @torch.compiler.disable
     def _penalty(self, progress: Progress) -> Tensor:
-        return self._strategy.penalty(usages(self.student), progress)
+        with torch.autocast(next(self.student.parameters()).device.type, enabled=False):
+            return self._strategy.penalty(usages(self.student), progress)

@@ -1,8 +1,8 @@
 """One stage of a run: an ordinary Trainer whose steps are the passes of a strategy."""
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from datasets import Dataset as TableDataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
 from ..search.strategies import Pass, Progress, SearchStrategy
 from .arguments import MPQTrainingArguments
@@ -20,6 +21,7 @@ from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
 from .scaler import IdleStepScaler
 from .stage_module import StageModule
 from .stage_optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
+from .stopping import TrainingStopped
 
 PLAIN_PASSES = (Pass(),)
 
@@ -29,7 +31,9 @@ class StageTrainer(StageCheckpoints, Trainer):
 
     A step's gradient is that of the whole batch: terms count by what they are the mean of, over micro-batches and
     processes alike. Gradients that a pass is not for are dropped; `requires_grad` is never changed, so that DDP and
-    compiled graphs stay as they are.
+    compiled graphs stay as they are. Every step is whole: an epoch that ends with less than a step is filled up with
+    its first examples, or ends before with `dataloader_drop_last`. A checkpoint and a stop that are asked for within a
+    step, as transformers does at a SIGTERM, wait for its end.
 
     Args:
         module: student, objectives, teacher and strategy.
@@ -37,6 +41,7 @@ class StageTrainer(StageCheckpoints, Trainer):
         strategy: the search, or None.
         seed: of the data's order and of the search slice; the same for all stages.
         number: of the stage in its run, from 1; logged as `stage`.
+        facts: what stays as it is during the stage, for the logs.
         options: other arguments of `Trainer`.
 
     Raises:
@@ -44,10 +49,10 @@ class StageTrainer(StageCheckpoints, Trainer):
     """
 
     def __init__(self, module: StageModule, args: MPQTrainingArguments, strategy: SearchStrategy | None = None,
-                 seed: int = 0, number: int = 1, **options: Any):  # fmt: skip
-        self.strategy, self.order_seed, self.number = strategy, seed, number
+                 seed: int = 0, number: int = 1, facts: Mapping[str, float] | None = None, **options: Any):  # fmt: skip
+        self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
         self.groups = ParameterGroups.of(module)
-        self._means, self._search_batches = RunningMeans(), None
+        self._means, self._search_batches, self._begun, self._stop = RunningMeans(), None, None, False
         callbacks = [_Schedule(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
         super().__init__(module, args, callbacks=callbacks, **options)
         self.data_collator = SeededCollator(self.data_collator, seed)
@@ -64,6 +69,21 @@ class StageTrainer(StageCheckpoints, Trainer):
         super().create_accelerator_and_postprocess()
         if self.accelerator.scaler is not None:
             self.accelerator.scaler = IdleStepScaler(self.accelerator.device)
+
+    def train_to_end(self, checkpoint: Path | None = None) -> TrainOutput:
+        """Train from a checkpoint, or from the start, and take every hook off the models.
+
+        Raises:
+            TrainingStopped: when training ended before its last step.
+        """
+        output = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        self.model.close()
+        done, steps = self.state.global_step, self.state.max_steps
+        if done < steps:
+            raise TrainingStopped(f"{self.args.output_dir} was stopped at step {done} of {steps}, by a callback, a "
+                                  "signal or the end of its data, and is not finished: "
+                                  "train(resume_from_checkpoint=True) goes on from its last checkpoint")  # fmt: skip
+        return output
 
     @property
     def progress(self) -> Progress:
@@ -89,8 +109,11 @@ class StageTrainer(StageCheckpoints, Trainer):
             rest, own = slices(count, max(round(count * args.search_fraction), 1), self.order_seed)
             per_step = args.world_size * args.gradient_accumulation_steps
             self._search_batches = SearchBatches(own, self.order_seed, args.train_batch_size, per_step)
-        self._parts = [Part(rest, len(rest))]
-        self._steps_per_epoch = math.ceil(len(rest) / self._unit)
+        self._steps_per_epoch = (math.floor if args.dataloader_drop_last else math.ceil)(len(rest) / self._unit)
+        if not self._steps_per_epoch:
+            raise ValueError(f"{len(rest)} training examples are less than a step of {self._unit}: use smaller "
+                             "batches, or leave dataloader_drop_last off")  # fmt: skip
+        self._parts = [Part(rest, self._steps_per_epoch * self._unit)]
 
     def _plan_split_epochs(self, count: int) -> None:
         """Each epoch ends with the search slice: there is a whole number of them, each as much shorter as needed."""
@@ -131,6 +154,7 @@ class StageTrainer(StageCheckpoints, Trainer):
         if self.state.global_step >= self.state.max_steps:
             return [], {}
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._begun = self.state.global_step if samples else None
         self._micro, self._search_samples, self._search_units = 0, [], {}
         if self._search_batches is not None:
             self._search_samples = [self._search_sample(place) for place in range(len(samples))]
@@ -159,6 +183,20 @@ class StageTrainer(StageCheckpoints, Trainer):
         return dict(zip(found[0], sums.tolist()))
 
     # Steps
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a step's batches are there, and its optimizer step is not done."""
+        return self._begun == self.state.global_step
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Without a checkpoint where a callback broke off a step between its micro-batches."""
+        self.control.should_save = self.control.should_save and not self.in_step
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def stop_after_step(self) -> None:
+        """Save a checkpoint and stop, but not before the step is done."""
+        self._stop, self.control.should_training_stop = True, False
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Every pass of one micro-batch; returns its share of the step's loss."""
@@ -226,18 +264,16 @@ class StageTrainer(StageCheckpoints, Trainer):
             logs.update({f"loss_{name}": value for name, value in self._means.take(self.accelerator).items()})
             for name, objective in self.model.objectives.items():
                 logs.update({f"{name}_{key}": value for key, value in objective.metrics().items()})
-            if self.strategy is not None:
-                logs.update(self.strategy.metrics(self.model.student))
+            logs.update(self._facts if self.strategy is None else self.strategy.metrics(self.model.student))
         super().log({"stage": self.number, **logs}, *args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
-            names = inspect.signature(self.model.student.forward).parameters
-            self._signature_columns = [*names, *{"label", "label_ids", *self.label_names}]
+            self._signature_columns = [*self.model.columns, *{"label", "label_ids", *self.label_names}]
 
 
 class _Schedule(TrainerCallback):
-    """Tells sampler and strategy where training is."""
+    """Tells sampler and strategy where training is, and ends it after a step."""
 
     def __init__(self, trainer: StageTrainer):
         self.trainer = trainer
@@ -247,6 +283,10 @@ class _Schedule(TrainerCallback):
         self.trainer.data_collator.epoch = epoch
         if self.trainer._parts is not None:
             self.trainer._sampler.set_epoch(epoch)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer._stop:
+            self.trainer._stop, control.should_save, control.should_training_stop = False, True, True
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.trainer.strategy is not None:

@@ -11,7 +11,8 @@ from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo
 from rich.console import Console
 from torch import nn
-from transformers import Trainer, set_seed
+from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.generic import find_labels
 
@@ -26,10 +27,12 @@ from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments
 from .checkpoints import complete_checkpoints, remove_partial_checkpoints
+from .fixed_metrics import fixed_metrics
+from .forward_names import NamedInputs
 from .latencies import FILE as LATENCIES
 from .latencies import read_latencies, write_latencies
 from .objectives import OBJECTIVES
-from .plan import method_of, plan_of, shares, stage_arguments, stage_folder, trial_steps
+from .plan import method_of, plan_of, stage_arguments, stage_folder, stage_length, trial_steps
 from .preferences import FILE as SCORES
 from .preferences import Preferences
 from .publishing import publish, run_facts
@@ -39,6 +42,7 @@ from .selection import select
 from .settings import settings_of
 from .stage_module import StageModule
 from .stage_trainer import StageTrainer
+from .stopping import refuse_early_stopping
 from .students import MODEL, START, Students, is_open
 
 PACKED = "packed"
@@ -52,6 +56,10 @@ class MPQTrainer(Trainer):
     what the uninterrupted run gives. Between stages `evaluate`, `predict` and `save_model` are those of a Trainer over
     the model so far; the dev set is reported, and chooses nothing.
 
+    A callback that sets `should_training_stop`, or a SIGTERM with `enable_jit_checkpoint`, interrupts the run: `train`
+    raises `TrainingStopped`, and a stage counts as finished after its last step only. Early stopping is refused.
+    Between stages a SIGTERM ends the process at once; all that is on disk is whole.
+
     Args:
         model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`. Without
             a method in its config, open precisions are searched as by `"mpq"`, and fixed ones trained as by
@@ -64,6 +72,9 @@ class MPQTrainer(Trainer):
     Raises:
         ValueError: when the model is not quantized, or is packed, or its method is not trained.
     """
+
+    _stage: int | None = None
+    """Number of the stage whose scores are being logged."""
 
     def __init__(
         self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any
@@ -81,8 +92,14 @@ class MPQTrainer(Trainer):
         if unsupported:
             raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
                              "loss; use the arguments optim and stages")  # fmt: skip
-        self.method, self.teacher, self._user_callbacks = method_of(config), teacher, options.get("callbacks")
-        super().__init__(model, args, **options)
+        self.method, self.teacher = method_of(config), teacher
+        given = [one() if isinstance(one, type) else one for one in options.pop("callbacks", None) or []]
+        refuse_early_stopping(given)
+        super().__init__(model, args, callbacks=given, **options)
+        jit = self.pop_callback(JITCheckpointCallback)  # each stage has its own
+        if jit is not None:
+            jit.on_train_end(args, self.state, self.control)  # takes its handler of signals away
+        self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
         self._config = copy.deepcopy(config)
         self.plan = plan_of(self.method, args, is_open(model))
         self.students = Students(args.output_dir, type(model), args.pretrained)
@@ -94,9 +111,13 @@ class MPQTrainer(Trainer):
             resume_from_checkpoint: go on with the run in `output_dir`; a path must be that folder, or one inside.
 
         Raises:
-            ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run.
+            ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run; or without a
+                training set.
             BudgetError: when nothing meets the budget.
+            TrainingStopped: when a callback, a signal or the end of the data stopped a stage. `self.model` is then the
+                last finished stage's, and `resume_from_checkpoint=True` goes on.
         """
+        self._check_rows()
         record = self._record(resume_from_checkpoint)
         self._latencies = self._measured()
         previous, results = None, []
@@ -110,6 +131,15 @@ class MPQTrainer(Trainer):
         self.state.global_step = steps
         return TrainOutput(steps, results[-1]["train_loss"], {key: value for key, value in results[-1].items()
                                                              if isinstance(value, int | float)})  # fmt: skip
+
+    def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
+        """Add a callback to this trainer and to every stage from now on; raises ValueError for early stopping."""
+        refuse_early_stopping([callback])
+        super().add_callback(callback)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the stage that the scores are of."""
+        super().log(logs if self._stage is None else {"stage": self._stage, **logs}, *args, **kwargs)
 
     def save_packed(self, folder: str | Path) -> None:
         """Write the model in packed storage, with its tokenizer: the small file that users load.
@@ -154,7 +184,7 @@ class MPQTrainer(Trainer):
 
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
         settings = settings_of(self.method, self.plan, self._config, self.args, self.train_dataset,
-                               self.teacher is not None)  # fmt: skip
+                               self.teacher is not None, self.data_collator)  # fmt: skip
         stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
         record = open_record(self.args, resume, settings, [SCORES, LATENCIES, *stages])
         exists = record.exists
@@ -164,6 +194,15 @@ class MPQTrainer(Trainer):
             record.begin(settings)
         self.accelerator.wait_for_everyone()
         return record
+
+    def _check_rows(self) -> None:
+        if self.train_dataset is None:
+            raise ValueError("train() needs rows to train on: give the trainer a train_dataset")
+        lengths = {stage.name: stage_length(self.plan, self.args, k) for k, stage in enumerate(self.plan, 1)}
+        endless = [name for name, length in lengths.items() if length["max_steps"] <= 0]
+        if endless and not hasattr(self.train_dataset, "__len__"):
+            raise ValueError(f"a training set without a length has no epochs: set max_steps in stages {endless}, not "
+                             "num_train_epochs")  # fmt: skip
 
     def _save_start(self) -> None:
         """Write the model as it was given, with activation ranges set."""
@@ -196,24 +235,23 @@ class MPQTrainer(Trainer):
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if strategy is not None and not checkpoints:
             strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
-        trainer = self._stage_trainer(number, stage, student, strategy, self.train_dataset, self._user_callbacks)
+        trainer = self._stage_trainer(number, stage, student, strategy, self.train_dataset, self._user_callbacks())
         self._say(f"stage {number} of {len(self.plan)}: {stage.name}" + (" (resumed)" if checkpoints else ""))
-        output = trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
-        trainer.model.close()
+        output = trainer.train_to_end(checkpoints[-1] if checkpoints else None)
         self.state.log_history.extend(trainer.state.log_history)
         if strategy is not None:
             student, assignment = strategy.derive(student)
             record.decide(assignment)
         self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
         self._take(fix(student, assignment) if is_open(student) else student)
-        metrics = self.evaluate() if self.eval_dataset is not None else {}
+        metrics = self._scores(number, trainer)
         record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
                       seconds=output.metrics["train_runtime"], packed_megabytes=self._packed_bytes() / 1e6,
                       **metrics)  # fmt: skip
 
     def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
                        rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
-        own = {**shares(self.plan, self.args)[number - 1], **stage.arguments, **changes}
+        own = {**stage.arguments, **stage_length(self.plan, self.args, number), **changes}
         folder = Path(self.args.output_dir) / stage_folder(number, stage)
         seed = self.args.seed + number
         args = stage_arguments(self.args, own, folder, seed, find_labels(type(student)))
@@ -222,12 +260,36 @@ class MPQTrainer(Trainer):
         objectives = {name: kind(student, teacher, **stage.objectives[name]) for name, kind in kinds.items()}
         module = StageModule(student, objectives, teacher, strategy)
         order = seed if self.args.data_seed is None else self.args.data_seed + number
-        return StageTrainer(
-            module, args, strategy, order, number, data_collator=self.data_collator, train_dataset=rows,
+        facts = self._fixed_metrics(student) if strategy is None else None
+        trainer = StageTrainer(
+            module, args, strategy, order, number, facts, data_collator=self.data_collator, train_dataset=rows,
             eval_dataset=self.eval_dataset, processing_class=self.processing_class,
             compute_metrics=self.compute_metrics, callbacks=callbacks,
             preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
         )  # fmt: skip
+        for one in self._default_callbacks:
+            if one not in self.callback_handler.callbacks:
+                trainer.remove_callback(type(one))
+        return trainer
+
+    def _user_callbacks(self) -> list[TrainerCallback]:
+        """All that were given or added, and not removed."""
+        return [one for one in self.callback_handler.callbacks if one not in self._default_callbacks]
+
+    def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
+        space = self._config.resolve(student)
+        cost, _ = budget_cost(space, self._config.budget, self._latencies)
+        return fixed_metrics(space, cost, assignment_of(student))
+
+    def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
+        """Scores of the model so far on the dev set, where there is one; logged as of the stage's last step."""
+        if self.eval_dataset is None:
+            return {}
+        self._stage, self.state.global_step, self.state.epoch = number, trainer.state.global_step, trainer.state.epoch
+        try:
+            return self.evaluate()
+        finally:
+            self._stage = None
 
     def _strategy(self, stage: StageSpec, student: nn.Module) -> SearchStrategy | None:
         if stage.strategy is None:
@@ -254,25 +316,30 @@ class MPQTrainer(Trainer):
     # The selection rule
 
     def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
-        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher."""
+        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher.
+
+        Both start from the weights that the search ended with. It trained weights and gates on every row, those that
+        the two are compared on too; the scores do not see these, nor does the short training, unless the training set
+        has no length.
+        """
         candidates = {"search": found, "training-free": self._preferences.assignment()}
         same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
         if same or self._config.budget is None:
             return found
         self._say("selection: a short training of the searched and of the training-free assignment")
-        rest, _ = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)  # no row that scored
-        rows, kept = split_rows(rest, self.args.selection_examples, self.args.seed)
+        rows, kept = split_rows(self.train_dataset, self.args.selection_examples, self.args.seed,
+                                skip=self.args.calibration_examples)  # no row that scored  # fmt: skip
         batches = batches_of(kept, self.model, self.args.per_device_train_batch_size, self.args.selection_examples)
-        short = {"max_steps": trial_steps(self.plan, self.args, number, len(self.train_dataset)), "report_to": [],
-                 "save_strategy": "no", "eval_strategy": "no"}  # fmt: skip
+        length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
+        short = {"max_steps": trial_steps(self.plan, self.args, number, length), "report_to": [],
+                 "save_strategy": "no", "eval_strategy": "no", "enable_jit_checkpoint": False}  # fmt: skip
 
         def trial(assignment: Assignment) -> float:
             set_seed(self.args.seed + number)
             student = self.students.start("previous", previous, assignment)
             trainer = self._stage_trainer(number, stage, student, None, rows, None, **short)
-            trainer.train()
-            trainer.model.close()
-            found = [mean_divergence(self._teacher, student, batches)]
+            trainer.train_to_end()
+            found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(student), batches)]
             return broadcast_object_list(found)[0]  # so that all processes choose alike
 
         return select(candidates, trial, record)
@@ -292,7 +359,7 @@ class MPQTrainer(Trainer):
     @cached_property
     def _calibration(self) -> list[Mapping]:
         _, rows = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)
-        return batches_of(rows, self.model, 16, self.args.calibration_examples)
+        return batches_of(rows, self.model, 16, self.args.calibration_examples, labels=True)
 
     def _take(self, model: nn.Module) -> None:
         """Make a model the one that this trainer evaluates and saves."""

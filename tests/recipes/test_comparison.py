@@ -139,6 +139,40 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
     assert again == rows[2]
 
 
+def test_a_run_is_kept_until_its_row_is_written(small, tmp_path, monkeypatch):
+    import compare_methods
+    import study
+
+    call = [*small, "--methods", "uniform", "--budgets", "3bits"]
+    folder = tmp_path / "out/runs/sst2-uniform-two-3bits-0"
+    judged = study.Study.judge
+
+    def judge(self, model):
+        if folder.exists():
+            raise KeyboardInterrupt
+        return judged(self, model)
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(study.Study, "judge", judge)
+        compare_methods.main(call)
+    trained = (folder / "stages.json").read_text()
+    assert '"qat"' in trained
+
+    def killed(place, **options):
+        if folder.name in str(place) and Path(place).exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(compare_methods.shutil, "rmtree", killed)
+        compare_methods.main(call)
+    rows = (tmp_path / "out/results.jsonl").read_text()
+    assert [json.loads(line)["method"] for line in rows.splitlines()] == ["float", "uniform"]
+    assert (tmp_path / f"out/kl/{folder.name}.json").read_text() == trained, "not trained again"
+    assert not folder.exists()
+    compare_methods.main(call)
+    assert (tmp_path / "out/results.jsonl").read_text() == rows and not list(folder.parent.iterdir())
+
+
 def test_rows_of_other_settings_are_not_put_beside_each_other(small, tmp_path):
     from compare_methods import main
 

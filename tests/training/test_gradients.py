@@ -8,6 +8,10 @@ import torch
 from torch import multiprocessing
 from transformers import TrainerCallback
 
+from hf_mpq.core import Registry
+from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
+from hf_mpq.training import trainer as trainer_module
+
 from .runs import quantized, sentences, trainer
 
 STEPS = 4
@@ -50,31 +54,33 @@ def still(model):
     return model
 
 
-def recorded(method, folder, batch, accumulation):
+def recorded(method, folder, batch, accumulation, **changes):
     record, options = Record(), dict(CASES[method])
     head = options.get("head", "sequence")
     stages = {"search": {"strategy_options": {"warmup": 0.0}}} if method == "channelwise" else None
+    changes = {"train_dataset": sentences(STEPS * 8 if method != "mpq" else 64, head), "stages": stages,
+               "num_train_epochs": 2, **changes}  # fmt: skip
     run = trainer(still(quantized(method, **options)), folder, per_device_train_batch_size=batch, logging_steps=1,
-                  gradient_accumulation_steps=accumulation, callbacks=[record], learning_rate=1e-4, stages=stages,
-                  train_dataset=sentences(STEPS * 8 if method != "mpq" else 64, head), num_train_epochs=2,
-                  save_strategy="no")  # fmt: skip
+                  gradient_accumulation_steps=accumulation, callbacks=[record], learning_rate=1e-4,
+                  save_strategy="no", **changes)  # fmt: skip
     run.train()
     return record.gradients, record.logs
 
 
-def _process(rank, port, method, folder):
+def _process(rank, port, method, folder, changes):
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
                       WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")  # fmt: skip
-    found = recorded(method, folder, 4, 1)
+    found = recorded(method, folder, 4, 1, **changes)
     torch.save(found, f"{folder}/rank{rank}.pt")
 
 
-def two_processes(method, folder):
+def two_processes(method, folder, **changes):
+    folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_process, (port, method, str(folder)), nprocs=2)
+    multiprocessing.spawn(_process, (port, method, str(folder), changes), nprocs=2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
@@ -104,8 +110,44 @@ def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, tmp_
                                     pytest.param("q8", marks=pytest.mark.full)])  # fmt: skip
 def test_two_processes_train_as_one(method, tmp_path):
     expected = recorded(method, tmp_path / "one", 8, 1)
-    folder = tmp_path / "two"
-    folder.mkdir()
-    first, second = two_processes(method, folder)
+    first, second = two_processes(method, tmp_path / "two")
     assert_same(first, expected)
     assert_same(second, expected)
+
+
+RAGGED = {"num_train_epochs": 1, "train_dataset": sentences(50)}
+
+
+@pytest.mark.parametrize(("drop_last", "steps"), [(False, 7), (True, 6)])
+def test_the_ragged_end_of_an_epoch_is_one_step_for_accumulation_too(drop_last, steps, tmp_path):
+    ragged = {**RAGGED, "dataloader_drop_last": drop_last}
+    expected = recorded("class-based", tmp_path / "one", 8, 1, **ragged)
+    assert len(expected[0]) == steps
+    assert_same(recorded("class-based", tmp_path / "more", 4, 2, **ragged), expected)
+
+
+def test_the_ragged_end_of_an_epoch_is_one_step_for_two_processes_too(tmp_path):
+    expected = recorded("class-based", tmp_path / "one", 8, 1, **RAGGED)
+    for found in two_processes("class-based", tmp_path / "two", **RAGGED):
+        assert_same(found, expected)
+
+
+class TwoPasses(Bilevel):
+    """In each step the weights learn from its batch, and the gates from one of the slice."""
+
+    split = "steps"
+
+    def passes(self, progress):
+        gates = Pass("gates", frozenset({GATES}), data="search", penalised=True)
+        return (Pass("weights", frozenset({WEIGHTS})), gates)
+
+
+def test_two_passes_of_a_step_accumulate_each(tmp_path, monkeypatch):
+    registry = Registry("search strategy")
+    registry.add("two", TwoPasses)
+    monkeypatch.setattr(trainer_module, "STRATEGIES", registry)
+    changes = {"stages": {"search": {"strategy": "two"}}, "num_train_epochs": 4}
+    expected = recorded("aq-bert", tmp_path / "one", 8, 1, **changes)
+    assert all(any("gate" in name and gradient.any() for name, gradient in step.items() if gradient is not None)
+               for step in expected[0])  # fmt: skip
+    assert_same(recorded("aq-bert", tmp_path / "more", 4, 2, **changes), expected)

@@ -2,14 +2,20 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import DataCollatorForLanguageModeling, EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_jit_checkpoint import CheckpointManager
 
 from hf_mpq import Assignment
+from hf_mpq.training import TrainingStopped
+from hf_mpq.training import trainer as trainer_module
+from hf_mpq.training.checkpoints import complete_checkpoints
 from hf_mpq.training.record import RunRecord
+from hf_mpq.training.settings import settings_of
 from hf_mpq.training.students import Students
 
 from .runs import quantized, sentences, trainer
@@ -125,6 +131,92 @@ def test_a_selection_killed_before_the_winner_is_named_names_it(tmp_path, monkey
     assert Assignment.load(tmp_path / "assignment.json") == run._preferences.assignment()
 
 
+# A stop that is asked for
+
+
+class Ask(TrainerCallback):
+    """Asks for a stop at a step of one stage, and for a checkpoint."""
+
+    def __init__(self, stage: str, step: int, save: bool = True):
+        self.stage, self.step, self.save = stage, step, save
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.output_dir.endswith(self.stage) and state.global_step == self.step:
+            control.should_save, control.should_training_stop = self.save or control.should_save, True
+
+
+@pytest.mark.parametrize(("method", "stage"), [("channelwise", "1-search"), ("mpq", "2-qat")])
+def test_a_run_that_is_asked_to_stop_is_not_finished_and_goes_on(method, stage, whole, tmp_path):
+    run = trainer(quantized(method, **RUNS[method]), tmp_path, callbacks=[Ask(stage, 4)])
+    with pytest.raises(TrainingStopped, match=rf"{stage} was stopped at step 4 of \d+, .*resume_from_checkpoint=True"):
+        run.train()
+    record = json.loads((tmp_path / "stages.json").read_text())
+    assert list(record["finished"]) == (["search"] if stage == "2-qat" else [])
+    assert (tmp_path / "assignment.json").exists() == (stage == "2-qat")
+    assert [path.name for path in complete_checkpoints(tmp_path / stage)] == ["checkpoint-3", "checkpoint-4"]
+    assert not (tmp_path / stage / "model").exists()
+    trainer(quantized(method, **RUNS[method]), tmp_path).train(resume_from_checkpoint=True)
+    assert_same_run(method, tmp_path, whole(method))
+
+
+def test_a_stop_at_the_last_step_is_none(tmp_path):
+    trainer(quantized("uniform"), tmp_path, max_steps=4, callbacks=[Ask("1-qat", 4)]).train()
+    assert json.loads((tmp_path / "stages.json").read_text())["finished"]["qat"]["steps"] == 4
+
+
+def test_a_selection_that_is_stopped_is_not_finished(tmp_path, monkeypatch):
+    made = trainer_module.StageTrainer
+
+    def stopping(*args, **options):
+        stage = made(*args, **options)
+        if stage.args.save_strategy == "no":
+            stage.add_callback(Ask("2-qat", 1, save=False))
+        return stage
+
+    with monkeypatch.context() as once, pytest.raises(TrainingStopped):
+        once.setattr(trainer_module, "StageTrainer", stopping)
+        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train()
+    assert json.loads((tmp_path / "run/stages.json").read_text())["selection"] is None
+    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train(resume_from_checkpoint=True)
+    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", selection_steps=2).train()
+    assert_same_run("mpq", tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_signal_within_a_step_stops_after_it(accumulation, whole, tmp_path, monkeypatch):
+    """With transformers' own checkpoint at a SIGTERM, which would otherwise be made before the optimizer's step."""
+    monkeypatch.setattr(CheckpointManager, "_sigterm_handler", lambda self, *args: self._enable_checkpoint())
+
+    class Signal(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if args.output_dir.endswith("1-search") and state.global_step == 4:
+                signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    cut = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
+    run = trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", enable_jit_checkpoint=True, callbacks=[Signal()],
+                  **cut)  # fmt: skip
+    assert signal.getsignal(signal.SIGTERM) == before, "outside of stages the process ends at once"
+    with pytest.raises(TrainingStopped, match="step 5 of"):
+        run.train()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in complete_checkpoints(tmp_path / "run/1-search")] == ["checkpoint-3", "checkpoint-5"]
+    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", **cut).train(resume_from_checkpoint=True)
+    if accumulation == 1:
+        assert_same_run("mpq", tmp_path / "run", whole("mpq"))
+    else:
+        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", **cut).train()
+        assert_same_run("mpq", tmp_path / "run", tmp_path / "whole")
+
+
+def test_early_stopping_is_refused(tmp_path):
+    for given in (EarlyStoppingCallback, EarlyStoppingCallback()):
+        with pytest.raises(ValueError, match="EarlyStoppingCallback would let the dev set choose"):
+            trainer(quantized("uniform"), tmp_path, callbacks=[given])
+        with pytest.raises(ValueError, match="EarlyStoppingCallback would let the dev set choose"):
+            trainer(quantized("uniform"), tmp_path).add_callback(given)
+
+
 def test_half_a_checkpoint_is_removed_and_not_used(whole, tmp_path):
     """One that was being deleted when the process died, and one that was being written."""
     with pytest.raises(Interrupted):
@@ -178,6 +270,24 @@ def test_several_differences_are_one_error(whole):
 def test_what_does_not_change_the_result_may_change(whole):
     options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "logging_steps": 1, "save_steps": 7}
     trainer(quantized("mpq", **RUNS["mpq"]), whole("mpq"), **options).train(resume_from_checkpoint=True)
+
+
+def settings_written(run):
+    return settings_of(run.method, run.plan, run._config, run.args, run.train_dataset, False, run.data_collator)
+
+
+def test_masks_that_would_be_drawn_anew_are_not(tokenizer, tmp_path):
+    """Which tokens are masked depends on the micro-batches."""
+    masking = DataCollatorForLanguageModeling(tokenizer, mask_replace_prob=1.0, random_replace_prob=0.0)
+    options = {"data_collator": masking, "max_steps": 2,
+               "train_dataset": sentences(16).remove_columns(["labels", "idle"])}  # fmt: skip
+    trainer(quantized("uniform", head="masked"), tmp_path, **options).train()
+    other = trainer(quantized("uniform", head="masked"), tmp_path, per_device_train_batch_size=4,
+                    gradient_accumulation_steps=2, **options)  # fmt: skip
+    with pytest.raises(ValueError, match=r"micro_batches\.per_device_train_batch_size was 8 and is now 4"):
+        other.train(resume_from_checkpoint=True)
+    whole = {**options, "data_collator": DataCollatorForLanguageModeling(tokenizer, mlm=False)}
+    assert "micro_batches" not in settings_written(trainer(quantized("uniform", head="masked"), tmp_path, **whole))
 
 
 def test_a_run_that_lost_its_record_or_has_an_old_one_is_refused(tmp_path):

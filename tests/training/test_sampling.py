@@ -25,6 +25,13 @@ def test_each_epoch_is_another_order_of_its_parts():
     assert list(EpochSampler([Part(range(10), 10)], seed=4)) != first[:10]
 
 
+def test_a_part_of_more_than_there_are_begins_anew():
+    order = list(EpochSampler([Part(range(10, 15), 12)], seed=3))
+    assert order[5:] == [*order[:5], *order[:2]] and sorted(order[:5]) == list(range(10, 15))
+    grouped = list(EpochSampler([Part(range(5), 8)], 0, lengths=[3, 1, 2, 3, 1], batch=4))
+    assert len(grouped) == 8 and set(grouped) == set(range(5))
+
+
 def test_like_lengths_come_together():
     lengths = [k % 7 for k in range(800)]
     order = list(EpochSampler([Part(range(800), 800)], 0, lengths, batch=20))

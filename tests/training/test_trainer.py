@@ -13,13 +13,26 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import HfArgumentParser, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import IterableDataset
+from transformers import (
+    HfArgumentParser,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments
 from hf_mpq.core import METHODS, StageSpec
+from hf_mpq.integrations.calibration_batches import batches_of
+from hf_mpq.search.strategies.gate_search import GateSearch
+from hf_mpq.training import trainer as trainer_module
 from hf_mpq.training.checkpoints import complete_checkpoints, load_strictly
-from hf_mpq.training.plan import plan_of, shares
+from hf_mpq.training.forward_names import named_inputs
+from hf_mpq.training.plan import plan_of, shares, trial_steps
+from hf_mpq.training.rows import split_rows
 
 from ..tiny import HEADS, MOST, tiny_model
 from .runs import arguments, collate, quantized, sentences, trainer
@@ -85,6 +98,42 @@ def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(
         assert all(sum(share for name, share in row.items() if name.startswith("bits/")) == pytest.approx(1)
                    for row in logs.rows if "cost" in row)  # fmt: skip
     assert {row["stage"] for row in logs.rows if "loss" in row} == set(range(1, len(stages) + 1))
+    last = [row for row in logs.rows if "loss" in row][-1]
+    assert "cost" in last and sum(share for name, share in last.items() if name.startswith("bits/")) == pytest.approx(1)
+    shipped = hf_mpq.size_report(packed)
+    if budget is not None and METHODS[method].stages[-1].strategy is None:
+        assert last["cost"] == pytest.approx(shipped.average_bits)
+    scores = [row for row in run.state.log_history if "eval_loss" in row][: len(stages)]
+    assert [(row["stage"], row["step"]) for row in scores] == [
+        (k, result["steps"]) for k, result in enumerate(record["finished"].values(), 1)]  # fmt: skip
+
+
+def test_callbacks_that_are_added_see_every_stage_and_removed_ones_none(tmp_path):
+    class Other(Logs):
+        pass
+
+    class Given(Logs):
+        pass
+
+    run = trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1, callbacks=[Given, Other()],
+                  selection_examples=0, save_strategy="no", eval_dataset=sentences(8))  # fmt: skip
+    added = Logs()
+    run.add_callback(added)
+    given, _ = run.pop_callback(Given), run.remove_callback(PrinterCallback)
+    other = next(one for one in run.callback_handler.callbacks if type(one) is Other)
+    printed = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(PrinterCallback, "on_log", lambda *args, **kwargs: printed.append(args))
+        run.train()
+    assert not given.rows and not printed
+    assert added.rows == other.rows and {row["stage"] for row in added.rows} == {1, 2}
+    assert [row["stage"] for row in added.rows if "eval_loss" in row] == [1, 2]
+
+
+def test_bits_of_precisions_that_were_never_open_are_logged(tmp_path):
+    logs = Logs()
+    trainer(quantized("uniform", bits=3), tmp_path, max_steps=5, callbacks=[logs]).train()
+    assert {name: value for name, value in logs.rows[0].items() if name.startswith("bits/")} == {"bits/3": 1.0}
 
 
 def test_a_run_without_a_method_takes_the_default_one(tmp_path):
@@ -110,6 +159,41 @@ def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeyp
         decided = hf_mpq.Assignment.load(folder / "assignment.json")
         free = run._preferences.assignment()
         assert (decided == free) == (chosen == "training-free")
+
+
+class Stream(IterableDataset):
+    """Rows without a length."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_a_selection_over_a_stream_takes_rows_that_did_not_score(tmp_path, monkeypatch):
+    rows, seen = list(sentences(96)), []
+    monkeypatch.setattr(trainer_module, "batches_of", lambda part, *args, **options: (
+        seen.append(part), batches_of(part, *args, **options))[1])  # fmt: skip
+    trainer(quantized("mpq", budget="3bits"), tmp_path, train_dataset=Stream(rows), max_steps=20, save_strategy="no",
+            calibration_examples=16, selection_examples=8,
+            stages={"search": {"strategy_options": {"learning_rate": 0.5}}}).train()  # fmt: skip
+    assert json.loads((tmp_path / "stages.json").read_text())["selection"]["chosen"]
+    assert seen[0] == rows[:16] and rows[16:24] in seen
+    assert split_rows(Stream(rows[:10]), 8, 0, skip=16)[1] == rows[:10]
+
+
+def test_a_trial_is_a_tenth_of_its_own_stage(tmp_path):
+    def steps(rows=640, stage=None, **options):
+        args = arguments(tmp_path, stages={"qat": {"arguments": stage or {}}}, **options)
+        return trial_steps(plan_of(METHODS["mpq"], args, True), args, 2, rows)
+
+    assert steps(num_train_epochs=10) == 56
+    assert steps(max_steps=100, rows=None) == 7
+    assert steps(num_train_epochs=10, stage={"max_steps": 200}) == 20
+    assert steps(max_steps=100, stage={"num_train_epochs": 5}) == 40
+    assert steps(num_train_epochs=10, stage={"gradient_accumulation_steps": 2}) == 28
+    assert steps(selection_steps=3) == 3
 
 
 def test_selection_can_be_left_out(tmp_path):
@@ -268,6 +352,59 @@ def test_training_starts_anew_from(reinit, tmp_path):
         torch.testing.assert_close(weight[live][:, columns], expected[live][:, columns], rtol=0, atol=1e-3)
 
 
+def test_a_teacher_of_another_family_gets_what_only_it_reads(tmp_path):
+    seen = {"student": set(), "teacher": set()}
+
+    def noted(model, name):
+        model.register_forward_pre_hook(lambda _, args, inputs: seen[name].update(inputs), with_kwargs=True)
+
+    rows = sentences(48).map(lambda row: {"token_type_ids": [k % 2 for k in range(len(row["input_ids"]))]})
+
+    def padded(rows):
+        batch = collate(rows)
+        if "token_type_ids" in rows[0]:
+            types = [torch.tensor(row["token_type_ids"]) for row in rows]
+            batch["token_type_ids"] = torch.nn.utils.rnn.pad_sequence(types, batch_first=True)
+        return batch
+
+    teacher = tiny_model("bert")
+    noted(teacher, "teacher")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        start = trainer_module.Students.start
+
+        def watched(self, *args):
+            student = start(self, *args)
+            noted(student, "student")
+            return student
+
+        monkeypatch.setattr(trainer_module.Students, "start", watched)
+        trainer(quantized("mpq", "distilbert", budget="3bits"), tmp_path, teacher=teacher, train_dataset=rows,
+                data_collator=padded, num_train_epochs=1, save_strategy="no", eval_dataset=rows.select(range(8)),
+                eval_strategy="steps", eval_steps=2,
+                stages={name: {"objectives": {"soft-labels": {}}} for name in ("search", "qat")}).train()  # fmt: skip
+    assert seen["teacher"] == {"input_ids", "attention_mask", "token_type_ids"}
+    assert seen["student"] - {"return_dict", "labels", "num_items_in_batch"} == {"input_ids", "attention_mask"}
+
+
+def test_a_compiled_model_gets_the_whole_batch():
+    compiled = torch.compile(tiny_model("bert"), backend="eager")
+    assert named_inputs(compiled, {"input_ids": 0, "idle": 1}) == {"input_ids": 0, "idle": 1}
+    assert named_inputs(tiny_model("bert"), {"input_ids": 0, "idle": 1}) == {"input_ids": 0}
+
+
+def test_a_penalty_is_not_rounded_by_mixed_precision(tmp_path, monkeypatch):
+    seen = set()
+    penalty = GateSearch.penalty
+
+    def noted(self, usages, progress):
+        seen.update(usage.bits.dtype for usage in usages.values())
+        return penalty(self, usages, progress)
+
+    monkeypatch.setattr(GateSearch, "penalty", noted)
+    trainer(quantized("mpq", budget="3bits"), tmp_path, max_steps=4, bf16=True, selection_examples=0).train()
+    assert seen == {torch.float32}
+
+
 def test_another_teacher_is_used(tmp_path):
     losses = [trainer(quantized("uniform"), tmp_path / str(k), teacher=teacher, num_train_epochs=1,
                       save_strategy="no").train().training_loss
@@ -287,6 +424,22 @@ def test_stages_are_changed_by_name_and_share_the_epochs(tmp_path):
     assert [stage.name for stage in plan_of(METHODS["mpq"], args, False)] == ["qat"]
 
 
+def test_a_stage_sets_arguments_of_its_own_each_of_its_type(tmp_path):
+    changes = {"learning_rate": "5e-4", "max_steps": "3", "lr_scheduler_type": "constant", "warmup_steps": "0.5"}
+    seen = {}
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+            seen.setdefault(Path(args.output_dir).name, []).append(optimizer.param_groups[0]["lr"])
+
+    trainer(quantized("aq-bert+kd"), tmp_path, num_train_epochs=1, callbacks=[Watch()], save_strategy="no",
+            stages={"retrain": {"arguments": changes}}).train()  # fmt: skip
+    assert seen["2-retrain"] == [5e-4] * 3
+    trainer(quantized("uniform"), tmp_path / "b", max_steps=40, callbacks=[Watch()], save_strategy="no",
+            stages={"qat": {"arguments": {"num_train_epochs": 0.25}}}).train()  # fmt: skip
+    assert len(seen["1-qat"]) == 3, "its epochs count, and not its share of the run's steps"
+
+
 def test_stages_are_read_from_a_command_line(tmp_path):
     (args,) = HfArgumentParser(MPQTrainingArguments).parse_args_into_dataclasses(
         ["--output_dir", str(tmp_path), "--stages", '{"search": {"share": 0.5}}', "--use_cpu"]
@@ -297,7 +450,12 @@ def test_stages_are_read_from_a_command_line(tmp_path):
 REFUSED = [
     ({"stages": {"serach": {}}}, {}, r"stages \['serach'\] are not in method 'mpq', which has: search, qat"),
     ({"stages": {"search": {"epochs": 1}}}, {}, r"stage 'search' has no \['epochs'\]"),
-    ({"stages": {"qat": {"arguments": {"lr": 1}}}}, {}, r"sets \['lr'\], which TrainingArguments does not have"),
+    ({"stages": {"qat": {"arguments": {"lr": 1}}}}, {}, r"sets \[.lr.\]; what a stage can set: learning_rate, "),
+    ({"stages": {"qat": {"arguments": {"bf16": True}}}}, {}, r"sets \['bf16'\]; what a stage can set"),
+    ({"stages": {"qat": {"arguments": {"load_best_model_at_end": True}}}}, {}, "best_model_at_end.*what a stage can"),
+    ({"stages": {"qat": {"arguments": {"learning_rate": "fast"}}}}, {}, "'qat': learning_rate cannot be 'fast'"),
+    ({"stages": {"qat": {"arguments": {"max_steps": 2.5}}}}, {}, r"'qat': max_steps cannot be 2.5 \(not a whole"),
+    ({"stages": {"qat": {"arguments": {"optim": None}}}}, {}, "'qat': optim cannot be None"),
     ({"search_fraction": 1.5}, {}, "search_fraction must be between 0 and 1"),
     ({"label_smoothing_factor": 0.1}, {}, "stages do not follow label_smoothing_factor"),
     ({"save_only_model": True}, {}, "stages do not follow save_only_model"),
@@ -340,6 +498,16 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
         trainer(quantized("q8", groups="matrix"), tmp_path).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="is not in output_dir"):
         trainer(quantized("uniform"), tmp_path).train(resume_from_checkpoint="/elsewhere")
+
+
+def test_a_run_without_rows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="give the trainer a train_dataset"):
+        trainer(quantized("uniform"), tmp_path, train_dataset=None).train()
+    stages = {"qat": {"arguments": {"num_train_epochs": 1}}}
+    with pytest.raises(ValueError, match=r"has no epochs: set max_steps in stages \['qat'\]"):
+        trainer(quantized("uniform"), tmp_path, train_dataset=Stream([]), max_steps=4, stages=stages).train()
+    with pytest.raises(ValueError, match="6 training examples are less than a step of 8"):
+        trainer(quantized("uniform"), tmp_path, train_dataset=sentences(6), dataloader_drop_last=True).train()
 
 
 def test_too_little_data_for_a_search_slice_is_refused(tmp_path):
