@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import Registry
-from ..nn import PackedEmbedding, PackedLinear
+from ..nn import PackedEmbedding, PackedLinear, PackedTiedLinear
 from ..nn.packed import activated
 from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
@@ -127,8 +127,39 @@ class _FloatProduct:
     def __call__(self, x: Tensor) -> Tensor:
         decoded, quantizer = self.decoded, self.layer.input_quantizer
         if decoded is None:
-            decoded = self.decoded = self.layer.weight, self.layer.bias
+            with _for_later():
+                decoded = self.decoded = self.layer.weight, self.layer.bias
         return F.linear(x if quantizer is None else quantizer(x), *decoded)
+
+
+class _DecodedTable:
+    """Stands in for the decoding of a table that a decoder multiplies with too; decodes at its first use.
+
+    Attributes:
+        weight: the decoded table, kept.
+    """
+
+    def __init__(self, table: PackedEmbedding):
+        self.table, self.decoded = table, None
+
+    @property
+    def weight(self) -> Tensor:
+        decoded = self.decoded
+        if decoded is None:
+            with _for_later():
+                decoded = self.decoded = self.table.weight
+        return decoded
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """`(...)` ids to `(..., width)`, in the compute type."""
+        return F.embedding(ids, self.weight)
+
+
+@contextmanager
+def _for_later() -> Iterator[None]:
+    """Inside, tensors are ordinary ones, which a backward pass may keep, whatever mode their first use is in."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 @contextmanager
@@ -145,9 +176,13 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def _prepare_lookups(model: nn.Module, name: str) -> None:
+    shared = {id(module.embedding) for module in model.modules() if isinstance(module, PackedTiedLinear)}
     for module in model.modules():
         if isinstance(module, PackedEmbedding):
-            prepare_lookup(module, name)
+            if id(module) in shared and not module.prepared:
+                module.prepared[name] = _DecodedTable(module)
+            else:
+                prepare_lookup(module, name)
 
 
 def _not_on_cpu(model: nn.Module) -> str | None:

@@ -13,7 +13,6 @@ from hf_mpq.core import ActivationSpec, SubgroupLayout
 from hf_mpq.nn import encoder_blocks, record_blocks
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
-from hf_mpq.runtime.int8.build import kernel
 from hf_mpq.runtime.int8.matrix import IntegerMatrix
 from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
@@ -30,16 +29,6 @@ GRIDS = {
     "static, symmetric": ActivationSpec("static", 8, {"symmetric": True}),
     "4 bits": ActivationSpec("dynamic-token", 4),
 }
-
-
-@pytest.fixture(params=["own products", "products of oneDNN"])
-def compiler(request, monkeypatch):
-    """The built kernel; builds it at the first use."""
-    if kernel() is None:
-        pytest.skip("the fused layers cannot be built here")
-    if request.param == "own products" and not kernel().HAS_PRODUCTS:
-        pytest.skip("the kernel multiplies with AVX512-VNNI, which this CPU does not have")
-    monkeypatch.setattr("hf_mpq.runtime.int8.native.multiplies", lambda library: request.param == "own products")
 
 
 def layer_of(name: str, layout, activation: ActivationSpec, x: torch.Tensor):

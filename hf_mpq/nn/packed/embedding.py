@@ -49,7 +49,10 @@ class PackedEmbedding(PackedMatrix):
 
 
 class PackedTiedLinear(PackedModule):
-    """Twin of `MPQTiedLinear`: multiplies with the packed table; its bias is an ordinary parameter."""
+    """Twin of `MPQTiedLinear`: multiplies with the packed table; its bias is an ordinary parameter.
+
+    Where what is in place of the table's decoding keeps its `weight`, that is multiplied with.
+    """
 
     def __init__(self, embedding: PackedEmbedding, bias: nn.Parameter | None):
         super().__init__(embedding.compute_dtype, embedding.anchor.device)
@@ -68,4 +71,5 @@ class PackedTiedLinear(PackedModule):
         return self.embedding.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        kept = getattr(self.embedding.in_place(), "weight", None)
+        return F.linear(x, self.weight if kept is None else kept, self.bias)

@@ -14,15 +14,46 @@ from ...nn.packed import active_backend
 from .build import kernel
 from .native import NAME, native_grid, native_matrix
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Types of hidden states, and of masks that are added; inside, all is float32."""
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+
+
+class FusedParts:
+    """The modules inside a fused layer, as they were when it was fused.
+
+    Args:
+        layer: to be fused.
+        norms: its normalisations.
+    """
+
+    def __init__(self, layer: nn.Module, norms: list[nn.Module]):
+        self.matrices = tuple(module for module in layer.modules() if isinstance(module, PackedLinear))
+        self.norms = norms
+        self._owners = [module._modules for module in layer.modules() if module._modules]
+        self._children = [child for owner in self._owners for child in owner.values()]
+        self._hooks = [hooks for module in (*self.matrices, *norms)
+                       for hooks in (module._forward_pre_hooks, module._forward_hooks)]  # fmt: skip
+
+    def changed(self) -> bool:
+        """Whether one was replaced, or a matrix or normalisation has hooks or has lost its product. Hooks of modules
+        that only hold others are not seen: transformers leaves its own on attention for good."""
+        return (
+            any(self._hooks) or [child for owner in self._owners for child in owner.values()] != self._children
+            or any(NAME not in matrix.prepared for matrix in self.matrices)
+        )  # fmt: skip
+
+    def trained(self) -> bool:
+        """Whether a gradient can reach the normalisations."""
+        return any(parameter.requires_grad for norm in self.norms for parameter in norm.parameters())
 
 
 class Int8Layer:
     """Mixin that gives an encoder layer one call for all of it. The layer stays the same object with the same modules,
-    so that saving, hooks and `isinstance` see what they saw; copies are of the original class.
+    so that saving, its hooks and `isinstance` see what they saw; copies are of the original class.
 
-    Where the call cannot give what is asked for (attention weights, gradients, another type or device), or one of its
-    matrices has lost its product since, the original forward runs.
+    Where the call cannot give what is asked for (attention weights, gradients, another type or device), or one of the
+    modules inside has changed (see `FusedParts`), the original forward runs.
     """
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs):
@@ -33,21 +64,27 @@ class Int8Layer:
 
     @torch.compiler.disable
     def _run(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        return self.fused.run(hidden_states.contiguous(), attention_mask)
+        if hidden_states.dtype == torch.float32:
+            return self.fused.run(hidden_states.contiguous(), attention_mask)
+        return self.fused.run(hidden_states.float().contiguous(), attention_mask).to(hidden_states.dtype)
 
-    def _must_not_fuse(self, hidden: Tensor, mask: Tensor | None, kwargs: Mapping) -> bool:
-        known_type = mask is not None and mask.dtype in (torch.bool, torch.float32)
-        plain_mask = mask is None or (known_type and mask.dim() == 4 and mask.shape[1] == 1)
+    def _must_not_fuse(self, hidden: Tensor, mask: object, kwargs: Mapping) -> bool:
         return (
-            active_backend() not in (None, NAME) or self.training or not plain_mask
-            or any(NAME not in matrix.prepared for matrix in self.fused_matrices)
-            or (torch.is_grad_enabled() and hidden.requires_grad) or bool(kwargs.get("output_attentions"))
-            or hidden.dtype != torch.float32 or hidden.device.type != "cpu"
+            active_backend() not in (None, NAME) or self.training or not _is_plain(mask) or self.fused_parts.changed()
+            or (torch.is_grad_enabled() and (hidden.requires_grad or self.fused_parts.trained()))
+            or bool(kwargs.get("output_attentions")) or hidden.dtype not in FLOATS or hidden.device.type != "cpu"
         )  # fmt: skip
 
     def __reduce_ex__(self, protocol):
-        state = {name: value for name, value in self.__dict__.items() if name not in ("fused", "fused_matrices")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("fused", "fused_parts")}
         return _blank, (original_class(self),), state
+
+
+def _is_plain(mask: object) -> bool:
+    """Whether a mask is none, or one for all heads that the kernel reads; flex attention has masks of its own kind."""
+    if not isinstance(mask, Tensor):
+        return mask is None
+    return mask.dtype in (torch.bool, *FLOATS) and mask.dim() == 4 and mask.shape[1] == 1
 
 
 @cache
@@ -82,8 +119,9 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
         layer = model.get_submodule(absolute_name(model, prefix))
         fused = _fused(layer, family, library, model.config, activation, attention_dtype)
         if fused is not None:
-            layer.__class__, layer.fused = _int8_class(type(layer)), fused
-            layer.fused_matrices = tuple(part for part in layer.modules() if isinstance(part, PackedLinear))
+            norms = [layer.get_submodule(name) for name in family.names.norms]
+            layer.fused, layer.fused_parts = fused, FusedParts(layer, norms)
+            layer.__class__ = _int8_class(type(layer))
             count += 1
     return count
 
@@ -93,7 +131,7 @@ def restore_layers(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Int8Layer):
             module.__class__ = original_class(module)
-            del module.fused, module.fused_matrices
+            del module.fused, module.fused_parts
 
 
 def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activation: str, attention_dtype):

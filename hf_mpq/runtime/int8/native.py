@@ -19,7 +19,7 @@ class NativeProduct:
     """An `Int8Product` in one call: quantizing, product, and what is left to do of its output.
 
     Args:
-        plain: runs in its place for inputs that are not float32, or need gradients.
+        plain: runs in its place for inputs in double precision, and for gradients.
         matrix: of the kernel.
     """
 
@@ -29,16 +29,17 @@ class NativeProduct:
     @torch.compiler.disable
     def __call__(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`, in the type of `x`."""
-        if x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+        if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad):
             return self.plain(x)
-        return self.matrix.linear(x.contiguous())
+        return self.matrix.linear(x.float().contiguous()).to(x.dtype)
 
 
 def use_native_products(model: nn.Module) -> None:
     """Give every integer product its one call, in place, where the kernel can run it; those of fused layers stand back
     anyway, and stay."""
     library = kernel()
-    fused = {id(one) for layer in model.modules() for one in getattr(layer, "fused_matrices", ())}
+    parts = [layer.fused_parts for layer in model.modules() if hasattr(layer, "fused_parts")]
+    fused = {id(matrix) for one in parts for matrix in one.matrices}
     for layer in model.modules() if library is not None else ():
         plain = layer.prepared.get(NAME) if isinstance(layer, PackedLinear) and id(layer) not in fused else None
         grid = native_grid(library, [layer]) if isinstance(plain, Int8Product) else None

@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...nn import PackedLinear
-from ...weights import ActivationQuantizer
 from .matrix import IntegerMatrix
 
 ONEDNN = torch.ops.onednn
@@ -26,7 +26,7 @@ class Int8Product:
 
     `y = step (q W_int - zero column_sum) scale + bias` with the activation's integer levels q, per token or per tensor
     as trained; the integer sums are exact, and equal to those of the packed layer's fake-quantized product up to
-    float32 rounding.
+    float32 rounding. Where gradients are asked for, the packed layer's own fake-quantized product runs.
 
     Args:
         layer: with an activation quantizer, on the CPU.
@@ -42,12 +42,14 @@ class Int8Product:
                 "activation_bits=8, or call hf_mpq.prepare(model, backend='cpu-float')"
             )
         matrix = IntegerMatrix.of(layer)
-        self.quantizer: ActivationQuantizer = layer.input_quantizer
+        self.layer, self.quantizer = layer, layer.input_quantizer
         self.column_sum, self.offset, self.bias = matrix.column_sum, matrix.offset, matrix.bias
         self.packed, self.scale, self.zeros = prepacked(matrix)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`, in the type of `x`."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return F.linear(self.quantizer(x), self.layer.weight, self.layer.bias)
         tokens = x.reshape(-1, x.shape[-1])
         codes, grid = self.quantizer.encode(tokens)
         shift = SYMMETRIC_ZERO if grid.low < 0 else 0
@@ -59,7 +61,7 @@ class Int8Product:
         if self.offset is not None:
             sums = (codes - grid.zero).sum(-1, keepdim=True)
             y = y + grid.step * sums * self.offset
-        return (y + self.bias).to(x.dtype).view(*x.shape[:-1], -1)
+        return (y + self.bias).to(x.dtype).view(*x.shape[:-1], len(self.bias))
 
 
 def prepacked(matrix: IntegerMatrix) -> tuple[Tensor, Tensor, Tensor]:

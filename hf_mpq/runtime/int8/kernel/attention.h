@@ -11,7 +11,7 @@ namespace hf_mpq {
 using PairHead = FloatHead;
 #endif
 
-// e^(score - largest) in place; the reciprocal of the sum.
+// e^(score - largest) in place; the reciprocal of the sum, and 0 where no key may be seen, as in torch.
 template <class Head>
 inline float exponentials(float* scores, int64_t count) {
   floats best = load(scores);
@@ -23,7 +23,7 @@ inline float exponentials(float* scores, int64_t count) {
     total += share;
     store(scores + j, share);
   }
-  return 1 / sum(total);
+  return most == -INFINITY ? 0 : 1 / sum(total);
 }
 
 // out[i] = softmax(scale query[i] keys + bias[i]) values, for `count` queries. Bias rows hold padded_tokens floats;

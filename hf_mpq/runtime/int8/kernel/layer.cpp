@@ -154,7 +154,7 @@ struct Mask {
     }
     const Tensor rows = mask->select(1, 0).slice(1, 0, per_query ? tokens : 1);
     if (rows.scalar_type() == at::kBool)
-      seen.copy_(at::where(rows, at::zeros({}, at::kFloat), at::full({}, -1e30, at::kFloat)));
+      seen.copy_(at::where(rows, at::zeros({}, at::kFloat), at::full({}, -INFINITY, at::kFloat)));
     else
       seen.copy_(rows);
   }
@@ -267,9 +267,10 @@ struct Part {
 
 constexpr int64_t ROWS_AT_ONCE = 256;  // what one thread works on should fit in its cache
 
-// hidden: (batch, tokens, hidden) float32, contiguous; mask: None or (batch, 1, 1 or tokens, tokens), bool or float32.
+// hidden: (batch, tokens, hidden) float32, contiguous; mask: None or (batch, 1, 1 or tokens, tokens), bool or a float.
 Tensor run(const Layer& layer, const Tensor& hidden, const std::optional<Tensor>& mask) {
   Tensor out = at::empty_like(hidden);  // an ordinary tensor, which a head's backward pass may keep
+  if (!hidden.numel()) return out;
   const c10::InferenceMode guard;
   const int64_t batch = hidden.size(0), tokens = hidden.size(1), width = hidden.size(2), threads = at::get_num_threads();
   const Mask added(mask, batch, tokens, FloatHead(1, tokens).padded_tokens);
@@ -308,6 +309,9 @@ Matrix in_panels(const Tensor& levels, const Tensor& scale, const Tensor& bias, 
 // One product, its input quantized and its output complete: (..., columns) float32, contiguous, to (..., rows).
 Tensor linear(const Matrix& matrix, const Tensor& x) {
   const at::NoGradGuard guard;
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = matrix.rows;
+  if (!x.numel()) return at::empty(sizes, at::kFloat);
   const int64_t rows = x.numel() / matrix.columns;
   const int64_t grain = std::max<int64_t>(1, 16384 / matrix.columns);
   Bytes bytes(rows, matrix.columns);
@@ -320,8 +324,6 @@ Tensor linear(const Matrix& matrix, const Tensor& x) {
   at::parallel_for(0, matrix.done() ? 0 : rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) matrix.complete(to + i * matrix.rows, bytes.grids[i]);
   });
-  std::vector<int64_t> sizes = x.sizes().vec();
-  sizes.back() = matrix.rows;
   return out.view(sizes);
 }
 
