@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 
-@torch.compiler.assume_constant_result
 def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`torch.tensor(values, ...)`, not to be written to.
 
     A copy to a GPU waits for all work that is under way there, so what is needed in every step is kept on the device;
-    compiled code takes it for a constant.
+    compiled graphs have constants of their own.
 
     Args:
         values: numbers, or equally long tuples of them.
     """
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=dtype, device=device)
     return _made(values, dtype, device)
 
 

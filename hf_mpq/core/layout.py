@@ -87,7 +87,8 @@ class SubgroupLayout:
 
     def index(self, device: torch.device | str = "cpu") -> Tensor:
         """Sub-group of each row (or column): `(lines,)`, int64."""
-        return _line_index(self, torch.device(device))
+        device = torch.device(device)
+        return _line_index(self, device) if torch.compiler.is_compiling() else _made_line_index(self, device)
 
     def lines(self, weight: Tensor) -> Tensor:
         """The weight with the cut axis first: `(lines, line_length)`; its own inverse for axis 1."""
@@ -118,12 +119,13 @@ class SubgroupLayout:
         return start.scatter_reduce(0, index, values, reduce=how, include_self=how == "sum")
 
 
-@torch.compiler.assume_constant_result
 def _line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
-    return _made_line_index(layout, device)
+    sizes = torch.tensor(layout.sizes, device=device)
+    return torch.repeat_interleave(torch.arange(layout.count, device=device), sizes, output_size=sum(layout.sizes))
 
 
 @lru_cache(maxsize=4096)
 def _made_line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
+    """On the device once and for all: making it there anew waits for what is under way."""
     with torch.inference_mode(False):
-        return torch.repeat_interleave(torch.arange(layout.count), torch.tensor(layout.sizes)).to(device)
+        return _line_index(layout, device)

@@ -44,6 +44,22 @@ def test_compiled_models_take_them_as_they_are(method):
     assert all("_unique2" in str(one.reason) for one in found.break_reasons) and found.graph_count < 12
 
 
+def test_compiled_graphs_give_what_eager_steps_give():
+    model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), MPQConfig(method="mpq", groups=5, budget="0.5x"))
+    batch = {**tiny_batch(), "labels": torch.tensor([0, 1, 0])}
+    expected = model(**batch).loss
+    expected.backward()
+    gradients = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    model.zero_grad()
+    torch._dynamo.reset()
+    loss = torch.compile(model, backend="aot_eager")(**batch).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
+
+
 def test_the_count_counts():
     with FromPython() as seen:
         torch.tensor([1.0, 2.0])
