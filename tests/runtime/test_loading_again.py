@@ -47,6 +47,17 @@ def alike(found, wanted, share=0.1):
                for got, want in zip(found, wanted))  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", ["cpu-float", INT8])
+def test_norms_that_are_loaded_alone_answer_too(backend):
+    model = hf_mpq.prepare(packed(), backend)
+    before = outputs(model)
+    norms = {name: value for name, value in model.state_dict().items() if "LayerNorm.weight" in name}
+    assert norms
+    model.load_state_dict({name: value * 1.5 for name, value in norms.items()}, strict=False)
+    found = outputs(model)
+    assert not alike(found, before, 0.02) and alike(found, outputs(hf_mpq.prepare(model, "reference")), 1e-3)
+
+
 @pytest.mark.parametrize("fields", [{}, {"activation": "static"}], ids=str)
 @pytest.mark.parametrize("backend", ["auto", "cpu-float", INT8])
 def test_what_is_loaded_is_what_answers(backend, fields):

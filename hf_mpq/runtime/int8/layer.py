@@ -34,18 +34,28 @@ class FusedParts:
         self._children = [child for owner in self._owners for child in owner.values()]
         self._hooks = [hooks for module in (*self.matrices, *norms)
                        for hooks in (module._forward_pre_hooks, module._forward_hooks)]  # fmt: skip
+        self._values = [(held, name, value, _version(value)) for norm in norms
+                        for held in (norm._parameters, norm._buffers)
+                        for name, value in held.items() if value is not None]  # fmt: skip
 
     def changed(self) -> bool:
-        """Whether one was replaced, or a matrix or normalisation has hooks or has lost its product. Hooks of modules
-        that only hold others are not seen: transformers leaves its own on attention for good."""
+        """Whether one was replaced, a matrix or normalisation has hooks, a matrix has lost its product, or a
+        normalisation was written to. Hooks of modules that only hold others are not seen: transformers leaves its own
+        on attention for good."""
         return (
             any(self._hooks) or [child for owner in self._owners for child in owner.values()] != self._children
             or any(NAME not in matrix.prepared for matrix in self.matrices)
+            or any(held[name] is not value or _version(value) != version for held, name, value, version in self._values)
         )  # fmt: skip
 
     def trained(self) -> bool:
         """Whether a gradient can reach the normalisations."""
         return any(parameter.requires_grad for norm in self.norms for parameter in norm.parameters())
+
+
+def _version(value: Tensor) -> int:
+    """Rises with every write; tensors made in inference mode do not count."""
+    return 0 if value.is_inference() else value._version
 
 
 class Int8Layer:
