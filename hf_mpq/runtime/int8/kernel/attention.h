@@ -17,13 +17,15 @@ inline float exponentials(float* scores, int64_t count) {
   floats best = load(scores);
   for (int64_t j = LANES; j < count; j += LANES) best = larger(best, load(scores + j));
   const float most = largest(best);
+  const bool none = most == -INFINITY;
+  const float top = none ? 0 : most;
   floats total{};
   for (int64_t j = 0; j < count; j += LANES) {
-    const floats share = Head::exponent(load(scores + j) - most);
+    const floats share = Head::exponent(load(scores + j) - top);
     total += share;
     store(scores + j, share);
   }
-  return most == -INFINITY ? 0 : 1 / sum(total);
+  return none ? 0 : 1 / sum(total);
 }
 
 // out[i] = softmax(scale query[i] keys + bias[i]) values, for `count` queries. Bias rows hold padded_tokens floats;
