@@ -1,0 +1,3 @@
+from pathlib import Path
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,7 @@ from hf_mpq.runtime.int8 import unsupported
 
 from ..tiny import tiny_model
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """The recipes' folder, as when a script in it is run."""
-    sys.path.insert(0, str(RECIPES))
-    yield
-    sys.path.remove(str(RECIPES))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,7 @@ from datasets import Dataset
 
 from ..tiny import tiny_model
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 KEYS = ("task", "method", "variant", "budget", "seed")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """The recipes' folder, as when a script in it is run."""
-    sys.path.insert(0, str(RECIPES))
-    yield
-    sys.path.remove(str(RECIPES))
 
 
 def row_of(method, seed=0, budget="2bits", variant="", task="sst2", score=80.0, **more):

@@ -10,11 +10,10 @@ from sentence_transformers import SentenceTransformer
 from hf_mpq.tasks import TASKS
 
 from ..tiny import tiny_model
-from .test_recipes import checkpoint, data_dir, importable  # noqa: F401
 
 
 @pytest.fixture
-def embedder(tmp_path, tokenizer, monkeypatch, importable):  # noqa: F811
+def embedder(tmp_path, tokenizer, monkeypatch):
     """A tiny pipeline in a folder, in the place of MiniLM."""
     import compress_embedder
     import embedding_study
@@ -30,7 +29,7 @@ def embedder(tmp_path, tokenizer, monkeypatch, importable):  # noqa: F811
     return compress_embedder
 
 
-def test_every_row_is_written_once_and_the_pipelines_load(embedder, data_dir, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_every_row_is_written_once_and_the_pipelines_load(embedder, data_dir, tmp_path, monkeypatch, capsys):
     command = ["compress_embedder.py", "--data_dir", str(data_dir), "--budgets", "0.2x", "--prune", "0.2x",
                "--calibration", "16", "--train_sentences", "16", "--epochs", "1", "--batch_size", "8", "--rounding",
                "nearest", "--dev_rows", "12", "--out", str(tmp_path / "out")]  # fmt: skip
@@ -53,7 +52,7 @@ def test_every_row_is_written_once_and_the_pipelines_load(embedder, data_dir, tm
     assert len(file.read_text().splitlines()) == 6, "nothing is run again"
 
 
-def test_adapters_recover_what_two_bits_lost(data_dir, checkpoint, tmp_path, monkeypatch):  # noqa: F811
+def test_adapters_recover_what_two_bits_lost(data_dir, checkpoint, tmp_path, monkeypatch):
     import recover_with_lora
     import study
 
