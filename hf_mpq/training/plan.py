@@ -106,6 +106,17 @@ def stage_length(plan: list[StageSpec], args: MPQTrainingArguments, number: int)
     return {"max_steps": -1, **(own or shares(plan, args)[number - 1])}
 
 
+def check_rows(rows: Any, plan: list[StageSpec], args: MPQTrainingArguments) -> None:
+    """Raise ValueError where the stages cannot be trained on these rows: there are none, or epochs have no end."""
+    if rows is None:
+        raise ValueError("train() needs rows to train on: give the trainer a train_dataset")
+    lengths = {stage.name: stage_length(plan, args, number) for number, stage in enumerate(plan, 1)}
+    endless = [name for name, length in lengths.items() if length["max_steps"] <= 0]
+    if endless and not hasattr(rows, "__len__"):
+        raise ValueError(f"a training set without a length has no epochs: set max_steps in stages {endless}, not "
+                         "num_train_epochs")  # fmt: skip
+
+
 def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int,
                     label_names: list[str]) -> MPQTrainingArguments:  # fmt: skip
     """The run's arguments with a stage's own; nothing is pushed from inside a stage.

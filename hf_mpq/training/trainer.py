@@ -32,7 +32,7 @@ from .forward_names import NamedInputs
 from .latencies import FILE as LATENCIES
 from .latencies import read_latencies, write_latencies
 from .objectives import OBJECTIVES
-from .plan import method_of, plan_of, stage_arguments, stage_folder, stage_length, trial_steps
+from .plan import check_rows, method_of, plan_of, stage_arguments, stage_folder, stage_length, trial_steps
 from .preferences import FILE as SCORES
 from .preferences import Preferences
 from .publishing import publish, run_facts
@@ -117,7 +117,7 @@ class MPQTrainer(Trainer):
             TrainingStopped: when a callback, a signal or the end of the data stopped a stage. `self.model` is then the
                 last finished stage's, and `resume_from_checkpoint=True` goes on.
         """
-        self._check_rows()
+        check_rows(self.train_dataset, self.plan, self.args)
         record = self._record(resume_from_checkpoint)
         self._latencies = self._measured()
         previous, results = None, []
@@ -194,15 +194,6 @@ class MPQTrainer(Trainer):
             record.begin(settings)
         self.accelerator.wait_for_everyone()
         return record
-
-    def _check_rows(self) -> None:
-        if self.train_dataset is None:
-            raise ValueError("train() needs rows to train on: give the trainer a train_dataset")
-        lengths = {stage.name: stage_length(self.plan, self.args, k) for k, stage in enumerate(self.plan, 1)}
-        endless = [name for name, length in lengths.items() if length["max_steps"] <= 0]
-        if endless and not hasattr(self.train_dataset, "__len__"):
-            raise ValueError(f"a training set without a length has no epochs: set max_steps in stages {endless}, not "
-                             "num_train_epochs")  # fmt: skip
 
     def _save_start(self) -> None:
         """Write the model as it was given, with activation ranges set."""
