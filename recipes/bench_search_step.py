@@ -4,6 +4,7 @@ MiniLM at batch 32 x 64, 128 sub-groups per matrix, without distillation and wit
 run. Prints milliseconds (median and quartiles) of two steps and the median ratio to two plain steps of the same round.
 
     python recipes/bench_search_step.py --rounds 11
+    python recipes/bench_search_step.py --rounds 11 --device cuda
 """
 
 import argparse
@@ -34,19 +35,20 @@ VARIANTS = {
 }
 
 
-def float_model():
+def float_model(device: torch.device):
     """MiniLM with a head."""
-    return AutoModelForSequenceClassification.from_pretrained(get_model_path(), num_labels=2).train()
+    return AutoModelForSequenceClassification.from_pretrained(get_model_path(), num_labels=2).train().to(device)
 
 
 def plain_steps(batch: dict, bf16: bool) -> Callable[[], None]:
     """Two steps of ordinary fine-tuning."""
-    model = float_model()
+    device = batch["labels"].device
+    model = float_model(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def steps() -> None:
         for _ in range(2):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model(**batch).loss
             loss.backward()
             optimizer.step()
@@ -57,13 +59,14 @@ def plain_steps(batch: dict, bf16: bool) -> Callable[[], None]:
 
 def search_steps(method: str, strategy: str, passes: tuple[Pass, ...], batch: dict, bf16: bool) -> Callable[[], None]:
     """One optimizer step for each pass."""
-    model = hf_mpq.quantize(float_model(), hf_mpq.MPQConfig(method=method, budget="2.5bits", embedding_bits=8))
+    device = batch["labels"].device
+    model = hf_mpq.quantize(float_model(device), hf_mpq.MPQConfig(method=method, budget="2.5bits", embedding_bits=8))
     space = model.config.quantization_config.resolve(model)
     search = STRATEGIES[strategy](space, *budget_cost(space, "2.5bits"))
     scores = {name: torch.rand(spec.layout.count, len(spec.candidates)).sort(descending=True).values
               for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
     search.prepare(model, scores)
-    teacher, stage = float_model(), METHODS[method].stages[0]
+    teacher, stage = float_model(device), METHODS[method].stages[0]
     objectives = {name: OBJECTIVES[name](model, teacher, **options) for name, options in stage.objectives.items()}
     module = StageModule(model, objectives, teacher, search).train()
     groups = ParameterGroups.of(module)
@@ -72,7 +75,7 @@ def search_steps(method: str, strategy: str, passes: tuple[Pass, ...], batch: di
     def steps() -> None:
         for one in passes:
             search.schedule(model, PROGRESS)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 terms = module(one, PROGRESS, **batch)
             sum(module.weigh(name) * term for name, term in terms.items()).backward()
             for parameter in groups.held(one.updates):
@@ -88,11 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     batch = {"input_ids": torch.randint(1000, 20000, (32, 64)), "attention_mask": torch.ones(32, 64, dtype=torch.long),
              "labels": torch.randint(0, 2, (32,))}  # fmt: skip
+    batch = {name: values.to(args.device) for name, values in batch.items()}
     print("| variant | float32 ms | x plain | bfloat16 ms | x plain |\n|---|---|---|---|---|")
     cells: dict[str, list[str]] = {}
     for bf16 in (False, True):
@@ -103,6 +108,8 @@ def main() -> None:
             for name, step in steps.items():
                 start = time.perf_counter()
                 step()
+                if args.device.type == "cuda":
+                    torch.cuda.synchronize()
                 if number:  # the first round warms up
                     times[name].append(1000 * (time.perf_counter() - start))
         for name, found in times.items():

@@ -76,6 +76,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     parser.add_argument("--selection_examples", type=int, default=256, help="0: no selection rule")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
+    parser.add_argument("--save_steps", type=int, default=50, help="steps that an interruption loses at most")
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
     args = parser.parse_args(argv)
     changed = {name: value for name, value in vars(args).items()
@@ -127,7 +128,7 @@ def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dic
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
     arguments = hf_mpq.MPQTrainingArguments(
         str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
-        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=50,
+        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=args.save_steps,
         save_total_limit=1, logging_steps=25, report_to="none", bf16=cpu_multiplies_bf16(), stages=changes,
         use_cpu=not torch.cuda.is_available(), selection_examples=args.selection_examples, disable_tqdm=True,
     )  # fmt: skip
