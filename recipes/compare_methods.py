@@ -128,9 +128,10 @@ def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dic
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
     arguments = hf_mpq.MPQTrainingArguments(
         str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
-        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=args.save_steps,
-        save_total_limit=1, logging_steps=25, report_to="none", bf16=cpu_multiplies_bf16(), stages=changes,
-        use_cpu=not torch.cuda.is_available(), selection_examples=args.selection_examples, disable_tqdm=True,
+        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length",
+        save_steps=args.save_steps, save_total_limit=1, logging_steps=25, report_to="none", disable_tqdm=True,
+        bf16=cpu_multiplies_bf16(), use_cpu=not torch.cuda.is_available(), stages=changes,
+        selection_examples=args.selection_examples,
     )  # fmt: skip
     rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
     trainer = hf_mpq.MPQTrainer(

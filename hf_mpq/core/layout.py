@@ -80,7 +80,7 @@ class SubgroupLayout:
         """Weights in one row (axis 0) or one column (axis 1)."""
         return self.shape[1 - self.axis]
 
-    @property
+    @cached_property
     def numel(self) -> tuple[int, ...]:
         """Weights in each sub-group: `(groups,)`."""
         return tuple(size * self.line_length for size in self.sizes)

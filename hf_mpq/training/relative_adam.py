@@ -29,21 +29,34 @@ class RelativeAdam(Optimizer):
         """One update of every parameter that has a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
+            alike: dict[int, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    alike.setdefault(self._count(parameter), []).append(parameter)
+            for count, parameters in alike.items():
+                self._update(parameters, count, group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict) -> None:
+    def _count(self, parameter: nn.Parameter) -> int:
+        """Updates of a parameter, this one included."""
         state = self.state[parameter]
         if not state:
             state["step"] = 0  # no tensor: on a GPU its value would have to be waited for
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        (first, second), gradient = group["betas"], parameter.grad * parameter
         state["step"] += 1
-        count = state["step"]
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        mean = state["mean"] / (1 - first**count)
-        root = (state["square"] / (1 - second**count)).sqrt()
-        parameter.mul_(torch.exp(-group["lr"] * mean / (root + group["eps"])))
+        return state["step"]
+
+    def _update(self, parameters: list[nn.Parameter], count: int, group: dict) -> None:
+        """One update of all of them in a few calls, for there are many and they are small."""
+        (first, second), states = group["betas"], [self.state[parameter] for parameter in parameters]
+        means, squares = [state["mean"] for state in states], [state["square"] for state in states]
+        gradients = torch._foreach_mul([parameter.grad for parameter in parameters], parameters)
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
+        changes = torch._foreach_mul(torch._foreach_div(means, 1 - first**count), -group["lr"])
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - second**count))
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_div_(changes, roots)
+        torch._foreach_exp_(changes)
+        torch._foreach_mul_(parameters, changes)

@@ -141,6 +141,21 @@ def test_relative_adam_resumes():
     assert torch.equal(run(None), run(3))
 
 
+def test_relative_adam_updates_each_of_many_as_if_it_were_alone():
+    def run(*chosen):
+        values = [nn.Parameter(torch.tensor(start)) for start in ([0.5, 2.0], [3.0], [7.0])]
+        optimizer = RelativeAdam([values[place] for place in chosen], lr=0.05)
+        for step in range(5):
+            for place, parameter in enumerate(values):
+                late = place == 2 and step < 2  # joins when the others have had two updates
+                parameter.grad = None if late else torch.full_like(parameter, (-1.5) ** (step + place))
+            optimizer.step()
+        return [values[place].detach() for place in chosen]
+
+    together, alone = run(0, 1, 2), [run(place)[0] for place in range(3)]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone))
+
+
 def test_a_joint_optimizer_leaves_alone_what_has_no_gradient_and_refuses_another_ones_state():
     first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     joint = JointOptimizer({"weights": torch.optim.AdamW([first], lr=0.1), "gates": torch.optim.SGD([second], lr=0.1)})

@@ -61,9 +61,10 @@ class GridQuantizer(WeightQuantizer):
         if choice.probabilities is not None:
             lines = None if offsets is None else expand(offsets)
             return expand(choice.probabilities[:, pruned:]), expand(steps), lines, self._constants(weight)
-        position = (choice.index - pruned).clamp(min=0).unsqueeze(1)
-        grid = LineGrid(*(expand(row[0][position]) for row in self._constants(weight)))
+        position = (choice.index - pruned).clamp(min=0)
+        grid = LineGrid(*expand(self._table(weight)[position]).split(1, dim=1))
         keep = expand((choice.index >= pruned).to(weight.dtype).unsqueeze(1))
+        position = position.unsqueeze(1)
         offsets = None if offsets is None else expand(offsets.gather(1, position))
         return keep, expand(steps.gather(1, position)), offsets, grid
 
@@ -99,6 +100,12 @@ class GridQuantizer(WeightQuantizer):
 
     def _constants(self, weight: Tensor) -> LineGrid:
         """Grid constants of every precision, each `(1, precisions)`."""
+        return LineGrid(*(constant((row,), weight.dtype, weight.device) for row in zip(*self._rows())))
+
+    def _table(self, weight: Tensor) -> Tensor:
+        """The same in one tensor, `(precisions, fields of a LineGrid)`."""
+        return constant(self._rows(), weight.dtype, weight.device)
+
+    def _rows(self) -> tuple[tuple[float, ...], ...]:
         grids = [self.grid(bits) for bits in self.precisions]
-        return LineGrid(*(constant((tuple(getattr(grid, name) for grid in grids),), weight.dtype, weight.device)
-                          for name in LineGrid._fields))  # fmt: skip
+        return tuple(tuple(getattr(grid, name) for name in LineGrid._fields) for grid in grids)
