@@ -7,12 +7,13 @@ import pytest
 from transformers import TrainingArguments
 
 import hf_mpq
-from hf_mpq import MPQConfig, assignment_of, compress, quantize, size_report
+from hf_mpq import MPQConfig, MPQTrainingArguments, assignment_of, compress, quantize, size_report
 from hf_mpq.core import METHODS
-from hf_mpq.cost import COSTS, measure
+from hf_mpq.cost import COSTS, budget_cost, measure
 from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Progress
 from hf_mpq.training.objectives import OBJECTIVES
+from hf_mpq.training.plan import plan_of
 from tests.tiny import tiny_batch, tiny_model
 
 TRAINED = [name for name in METHODS if METHODS[name].stages]
@@ -66,6 +67,19 @@ def test_aq_bert_starts_anew_after_its_search():
         assert (search.strategy, search.start, retrain.start) == ("bilevel", "previous", "loaded")
         assert search.objectives == retrain.objectives
     assert METHODS["aq-bert"].stages[0].objectives == {"task": {}}
+
+
+@pytest.mark.parametrize("changes, found", [
+    ({}, ("adam", {"lr": 0.05})),
+    ({"optimizer": "sgd", "learning_rate": 0.01}, ("sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4})),
+])  # fmt: skip
+def test_channelwise_learns_its_gates_by_adam_and_the_papers_sgd_is_an_option(changes, found, tmp_path):
+    model = quantize(tiny_model("bert"), MPQConfig(method="channelwise", budget="3bits"))
+    space = model.config.quantization_config.resolve(model)
+    args = MPQTrainingArguments(str(tmp_path), report_to="none", stages={"search": {"strategy_options": changes}})
+    options = plan_of(METHODS["channelwise"], args, searching=True)[0].strategy_options
+    assert options["compensate_pruned"] and options["warmup"] == 0.2, "the method's other options stay"
+    assert STRATEGIES["alternating"](space, *budget_cost(space, "3bits"), **options).gate_optimizer() == found
 
 
 def test_only_our_method_selects():
