@@ -12,6 +12,7 @@ from ..nn import PackedEmbedding, PackedLinear, PackedTiedLinear
 from ..nn.packed import activated
 from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
+from .later import for_later
 from .lookup import prepare_lookup
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
@@ -127,7 +128,7 @@ class _FloatProduct:
     def __call__(self, x: Tensor) -> Tensor:
         decoded, quantizer = self.decoded, self.layer.input_quantizer
         if decoded is None:
-            with _for_later():
+            with for_later():
                 decoded = self.decoded = self.layer.weight, self.layer.bias
         return F.linear(x if quantizer is None else quantizer(x), *decoded)
 
@@ -146,20 +147,13 @@ class _DecodedTable:
     def weight(self) -> Tensor:
         decoded = self.decoded
         if decoded is None:
-            with _for_later():
+            with for_later():
                 decoded = self.decoded = self.table.weight
         return decoded
 
     def __call__(self, ids: Tensor) -> Tensor:
         """`(...)` ids to `(..., width)`, in the compute type."""
         return F.embedding(ids, self.weight)
-
-
-@contextmanager
-def _for_later() -> Iterator[None]:
-    """Inside, tensors are ordinary ones, which a backward pass may keep, whatever mode their first use is in."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 @contextmanager

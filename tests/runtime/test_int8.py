@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections import Counter
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.core import ActivationSpec, SubgroupLayout
-from hf_mpq.nn import encoder_blocks, record_blocks
+from hf_mpq.nn import PackedLinear, encoder_blocks, record_blocks
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
 from hf_mpq.runtime.int8.matrix import IntegerMatrix
@@ -172,6 +173,25 @@ def test_hidden_states_and_attentions_are_given():
         found = model(**tiny_batch(), output_attentions=True, output_hidden_states=True)
         plain = model(**tiny_batch(), output_hidden_states=True)
     assert len(found.attentions) == 2 and len(found.hidden_states) == len(plain.hidden_states) == 3
+
+
+@pytest.mark.usefixtures("compiler")
+def test_every_matrix_is_decoded_once_and_only_what_runs_is_laid_out(monkeypatch):
+    decoded = Counter()
+    for name in ("integers", "full_weight"):
+        plain = getattr(PackedLinear, name)
+        monkeypatch.setattr(PackedLinear, name, lambda layer, plain=plain: decoded.update([layer]) or plain(layer))
+    model = packed_model()
+    hf_mpq.prepare(model, "cpu-int8")
+    layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+    assert [decoded[layer] for layer in layers] == [1] * len(layers)
+    want = outputs(model)[0]
+    standing_back = [layer.prepared["cpu-int8"] for layer in layers if type(layer.prepared["cpu-int8"]) is Int8Product]
+    assert standing_back and not any(product.laid_out for product in standing_back)
+    with torch.inference_mode():
+        got = model(**tiny_batch(), output_attentions=True).logits
+    assert all(product.laid_out for product in standing_back)
+    assert_close(got, want, rtol=0, atol=0.1 * float(want.abs().max()))
 
 
 def test_saving_writes_the_same_file():

@@ -291,6 +291,7 @@ def test_all_runs_without_a_compiler(head, activation, monkeypatch):
     assert not any(isinstance(block, Int8Layer) for block in encoder_blocks(model).values())
     layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
     assert all(type(layer.prepared["cpu-int8"]) is Int8Product for layer in layers)
+    assert all(layer.prepared["cpu-int8"].laid_out for layer in layers), "not left to the first pass"
     assert_close(outputs(model)[0], want, rtol=0, atol=0.1 * float(want.abs().max()))
     for got, expected in block_outputs(model, tiny_batch()):
         assert (got - expected).abs().median() < 1e-5 * expected.abs().max()

@@ -110,7 +110,7 @@ class Family:
     def _layer_links(self, prefix: str, modules: dict[str, nn.Module], config) -> list[Link]:
         names, activation = self.names, getattr(config, self.activation)
         full = lambda name: f"{prefix}.{name}"  # noqa: E731
-        rows = lambda name: modules[full(name)].weight.shape[0]  # noqa: E731
+        rows = lambda name: modules[full(name)].out_features  # noqa: E731
         parts = 3 if names.fused else 1
         size = rows(names.query) // parts
         query, key, value = (

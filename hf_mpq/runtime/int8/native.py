@@ -35,15 +35,19 @@ class NativeProduct:
 
 
 def use_native_products(model: nn.Module) -> None:
-    """Give every integer product its one call, in place, where the kernel can run it; those of fused layers stand back
-    anyway, and stay."""
+    """Give every integer product its one call, in place, where the kernel can run it, and lay out the weights of those
+    where it cannot; those of fused layers stand back anyway, and stay as they are."""
     library = kernel()
     parts = [layer.fused_parts for layer in model.modules() if hasattr(layer, "fused_parts")]
     fused = {id(matrix) for one in parts for matrix in one.matrices}
-    for layer in model.modules() if library is not None else ():
+    for layer in model.modules():
         plain = layer.prepared.get(NAME) if isinstance(layer, PackedLinear) and id(layer) not in fused else None
-        grid = native_grid(library, [layer]) if isinstance(plain, Int8Product) else None
-        if grid is not None:
+        if not isinstance(plain, Int8Product):
+            continue
+        grid = None if library is None else native_grid(library, [layer])
+        if grid is None:
+            plain.lay_out()
+        else:
             layer.prepared[NAME] = NativeProduct(plain, native_matrix(library, [layer], grid))
 
 

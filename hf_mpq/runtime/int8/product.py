@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...nn import PackedLinear
+from ..later import for_later
 from .matrix import IntegerMatrix
 
 ONEDNN = torch.ops.onednn
@@ -28,6 +29,9 @@ class Int8Product:
     as trained; the integer sums are exact, and equal to those of the packed layer's fake-quantized product up to
     float32 rounding. Where gradients are asked for, the packed layer's own fake-quantized product runs.
 
+    Its weight is laid out by `lay_out`, at the latest at its first use: where a whole layer in one call, or the
+    kernel's own product, takes its place, that is never, and takes no memory.
+
     Args:
         layer: with an activation quantizer, on the CPU.
 
@@ -41,27 +45,34 @@ class Int8Product:
                 "cpu-int8 multiplies integers, but the inputs of this model's layers are float: train or compress with "
                 "activation_bits=8, or call hf_mpq.prepare(model, backend='cpu-float')"
             )
-        matrix = IntegerMatrix.of(layer)
         self.layer, self.quantizer = layer, layer.input_quantizer
-        self.column_sum, self.offset, self.bias = matrix.column_sum, matrix.offset, matrix.bias
-        self.packed, self.scale, self.zeros = prepacked(matrix)
+        self.laid_out: tuple | None = None
+
+    def lay_out(self) -> tuple:
+        """Weight in oneDNN's layout, its scales and zero points, column sums, offset and bias."""
+        laid_out = self.laid_out
+        if laid_out is None:
+            with for_later():
+                matrix = IntegerMatrix.of(self.layer)
+                laid_out = self.laid_out = *prepacked(matrix), matrix.column_sum, matrix.offset, matrix.bias
+        return laid_out
 
     def __call__(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`, in the type of `x`."""
         if torch.is_grad_enabled() and x.requires_grad:
             return F.linear(self.quantizer(x), self.layer.weight, self.layer.bias)
+        packed, scale, zeros, column_sum, offset, bias = self.lay_out()
         tokens = x.reshape(-1, x.shape[-1])
         codes, grid = self.quantizer.encode(tokens)
         shift = SYMMETRIC_ZERO if grid.low < 0 else 0
         raw = ONEDNN.qlinear_pointwise(
-            (codes + shift).to(torch.uint8), 1.0, 0, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32,
-            "none", [], "",
+            (codes + shift).to(torch.uint8), 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        y = (raw - (grid.zero + shift) * self.column_sum) * grid.step
-        if self.offset is not None:
+        y = (raw - (grid.zero + shift) * column_sum) * grid.step
+        if offset is not None:
             sums = (codes - grid.zero).sum(-1, keepdim=True)
-            y = y + grid.step * sums * self.offset
-        return (y + self.bias).to(x.dtype).view(*x.shape[:-1], len(self.bias))
+            y = y + grid.step * sums * offset
+        return (y + bias).to(x.dtype).view(*x.shape[:-1], len(bias))
 
 
 def prepacked(matrix: IntegerMatrix) -> tuple[Tensor, Tensor, Tensor]:
