@@ -194,6 +194,23 @@ def test_every_matrix_is_decoded_once_and_only_what_runs_is_laid_out(monkeypatch
     assert_close(got, want, rtol=0, atol=0.1 * float(want.abs().max()))
 
 
+@pytest.mark.parametrize("backend", ["cpu-int8", "cpu-float"])
+def test_a_first_use_under_autocast_leaves_nothing_behind(backend):
+    def run(model):
+        with torch.no_grad():
+            return model(**tiny_batch(), output_attentions=True).logits
+
+    model = hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4, low_rank=4))
+    for layer in model.modules():
+        if isinstance(layer, hf_mpq.nn.MPQLinear) and layer.spec.rank:
+            layer.set_low_rank(torch.rand(layer.out_features, 4) * 0.1, torch.rand(4, layer.in_features) * 0.1)
+    packed = hf_mpq.pack(model).eval()
+    first, other = (hf_mpq.prepare(copy.deepcopy(packed), backend) for _ in range(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        run(first)
+    assert torch.equal(run(first), run(other))
+
+
 def test_saving_writes_the_same_file():
     model = packed_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
