@@ -40,7 +40,6 @@ class SubgroupLayout:
             raise ValueError(f"axis must be 0 (rows) or 1 (columns), got {self.axis}")
         if self.shape[self.axis] % self.shards:
             raise ValueError(f"{self.shape[self.axis]} rows cannot be {self.shards} equal shards")
-        self.numel  # noqa: B018  known before a forward pass is traced: dynamo cannot enter the property's lock
 
     @classmethod
     def of(cls, kind: int | str, shape: Sequence[int], shards: int = 1, heads: int | None = None) -> "SubgroupLayout":
@@ -81,7 +80,7 @@ class SubgroupLayout:
         """Weights in one row (axis 0) or one column (axis 1)."""
         return self.shape[1 - self.axis]
 
-    @cached_property
+    @property
     def numel(self) -> tuple[int, ...]:
         """Weights in each sub-group: `(groups,)`."""
         return tuple(size * self.line_length for size in self.sizes)
