@@ -75,6 +75,12 @@ class MatrixStorage:
         return plane_bytes(self.lines[bits], self.length, bits)
 
     @property
+    def code_bits(self) -> int:
+        """Bits of all stored codes, without padding: of the weights that a mask keeps, and of live columns."""
+        codes = self.kept or {bits: lines * self.length for bits, lines in self.lines.items()}
+        return sum(bits * count for bits, count in codes.items())
+
+    @property
     def scale_count(self) -> int:
         """Stored floats of all sub-groups."""
         return sum(count * self.floats[bits] for bits, count in self.groups.items())

@@ -12,7 +12,7 @@ from .families import Family, family_of
 from .folding import fold
 from .linear import MPQLinear
 from .matrix import QuantizedMatrix
-from .naming import absolute_name, relative_name
+from .naming import absolute_name
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix, PackedTiedLinear
 from .packing import pack_matrix, pack_norm, plain_layer
@@ -66,10 +66,9 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
         ValueError: when the model's family is unknown, so that its attention cannot be reached.
     """
     family = _attention_family(model)
-    for name, module in list(model.named_modules()):
-        relative = relative_name(model, name)
-        if any(relative == f"{prefix}.{family.names.attention}" for prefix in family.layer_prefixes(model)):
-            _quantize_attention(module, spec, family)
+    for prefix in family.layer_prefixes(model):
+        name = absolute_name(model, f"{prefix}.{family.names.attention}")
+        _quantize_attention(model.get_submodule(name), spec, family)
     if family.interface and model.config._attn_implementation != ATTENTION_NAME:
         model.attention_before_mpq = model.config._attn_implementation
         model.config._attn_implementation = ATTENTION_NAME

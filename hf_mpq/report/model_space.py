@@ -11,6 +11,7 @@ from transformers.initialization import no_init_weights
 
 from ..core import Assignment, PrecisionSpace
 from ..integrations import MPQConfig, assignment_of
+from ..integrations.architectures import architecture, class_of
 from ..integrations.shapes import apply_shapes
 from ..training.preferences import FILE as SCORES
 from ..training.students import START
@@ -31,13 +32,20 @@ def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
 
 
 def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tensor]] | None:
-    """The space that a run searched, and its training-free scores; None where the run did not need scores."""
+    """The space that a run searched, and its training-free scores; None where the run did not need scores.
+
+    Raises:
+        OSError: when it trained a model whose class transformers does not have.
+    """
     folder = Path(run_folder)
     if not (folder / SCORES).exists():
         return None
     plain = transformers.AutoConfig.from_pretrained(folder / START)
     config = MPQConfig.from_dict(plain.quantization_config)
-    kind = getattr(transformers, plain.architectures[0])
+    kind = class_of(plain)
+    if kind is None:
+        raise OSError(f"{folder} trained the class {architecture(plain)}, which transformers does not have, so its "
+                      "space cannot be made again: leave the run out")  # fmt: skip
     return config.resolve(_skeleton(kind, plain, config)), load_file(folder / SCORES)
 
 

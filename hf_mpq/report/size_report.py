@@ -78,10 +78,11 @@ class SizeReport:
 
     @property
     def average_bits(self) -> float:
-        """Stored code bits per compressible encoder weight, pruned and folded ones at 0; 32 for a float model."""
+        """Stored code bits per compressible encoder weight, as budgets in bits count them: pruned, folded and masked
+        ones at 0, masks themselves apart; 32 for a float model."""
         matrices = [part.stored for part in self.parts if part.place == "encoder" and part.stored is not None]
         weights = sum(stored.layout.shape[0] * stored.layout.shape[1] for stored in matrices)
-        codes = sum(bits * lines * stored.length for stored in matrices for bits, lines in stored.lines.items())
+        codes = sum(stored.code_bits for stored in matrices)
         return codes / weights if weights else 32.0
 
     @property
@@ -132,10 +133,10 @@ def _stored_bytes(model: nn.Module) -> int:
 
 def _parts(model: nn.Module) -> Iterator[Part]:
     quantized = any(isinstance(module, QuantizedMatrix | PackedMatrix) for module in model.modules())
-    seen: set[int] = set()
+    layers, seen = _layer_names(model), set()
     for full, module in model.named_modules():
         name = relative_name(model, full)
-        place = _place(model, name)
+        place = _place(name, layers)
         if isinstance(module, ActivationQuantizer):
             if module.stored_bytes and id(module) not in seen:
                 seen.add(id(module))
@@ -155,10 +156,14 @@ def _inside_quantized(model: nn.Module, full: str) -> bool:
     return any(isinstance(owner, QuantizedMatrix | PackedMatrix) for owner in owners)
 
 
-def _place(model: nn.Module, name: str) -> str:
+def _layer_names(model: nn.Module) -> tuple[str, ...]:
+    """What the names of modules in encoder layers begin with; nothing for an unknown family."""
     family = family_of(model)
-    prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
-    if name.startswith(prefixes) if prefixes else re.search(r"\.\d+\.", name):
+    return tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
+
+
+def _place(name: str, layers: tuple[str, ...]) -> str:
+    if name.startswith(layers) if layers else re.search(r"\.\d+\.", name):
         return "encoder"
     return "embeddings" if name.startswith("embeddings.") else "head"
 

@@ -1,5 +1,7 @@
 """What is reported is what is on disk, by three roads: the file, the report, and the cost model."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -7,10 +9,12 @@ from safetensors import safe_open
 import hf_mpq
 from hf_mpq import Budget, MPQConfig
 from hf_mpq.cost import COSTS
+from hf_mpq.nn import Family
 from hf_mpq.search import allocate
+from hf_mpq.weights import ACTIVATIONS
 from tests.contracts.test_families import mixed_config
 from tests.contracts.test_folding import pruned_assignment
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, tiny_batch, tiny_model
 
 
 def bytes_on_disk(folder) -> int:
@@ -89,3 +93,63 @@ def test_trainable_models_report_what_packing_writes():
     before = hf_mpq.size_report(hf_mpq.fix(model))
     assert before.stored_bytes > before.total_bytes
     assert hf_mpq.size_report(hf_mpq.pack(model)).total_bytes == before.total_bytes
+
+
+@pytest.mark.parametrize("options", [{}, {"kept": 1, "block": 8}], ids=["2:4", "1:8"])
+def test_masked_weights_count_alike_in_reports_and_budgets(options, tmp_path):
+    model = tiny_model("bert")
+    config = MPQConfig(bits=4, groups=8, mask="n:m", mask_options=options)
+    space = config.resolve(model)
+    assignment = hf_mpq.assignment_of(hf_mpq.quantize(model, config))
+    for stored in (model, hf_mpq.pack(model)):
+        report = hf_mpq.size_report(stored)
+        assert report.average_bits == COSTS["bits"](space).of(assignment) == (0.5 if options else 2.0)
+        assert report.total_bytes == COSTS["size"](space).of(assignment)
+    model.save_pretrained(tmp_path)
+    assert report.total_bytes == bytes_on_disk(tmp_path) and hf_mpq.size_report(tmp_path) == report
+
+
+@pytest.mark.parametrize("density", [0.3, 0.75])
+def test_element_masks_count_alike_in_reports_and_budgets(density):
+    """To the weight that a share of a row is rounded to."""
+    model = tiny_model("bert")
+    config = MPQConfig(bits=8, groups=8, mask="element", mask_options={"density": density})
+    space = config.resolve(model)
+    report = hf_mpq.size_report(hf_mpq.quantize(model, config))
+    assert report.average_bits == pytest.approx(8 * density, rel=2e-3)
+    assert report.average_bits == pytest.approx(COSTS["bits"](space).of(hf_mpq.assignment_of(model)), rel=2e-3)
+
+
+@pytest.mark.parametrize("attention", [None, 8])
+@pytest.mark.parametrize("activation", sorted({*ACTIVATIONS} - {"probabilities", "fixed"}))
+def test_stored_ranges_of_activations_count_alike(activation, attention):
+    model = tiny_model("bert")
+    config = MPQConfig(bits=4, activation=activation, attention_bits=attention)
+    space = config.resolve(model)
+    hf_mpq.nn.calibrate_activations(hf_mpq.quantize(model, config), [tiny_batch()])
+    report = hf_mpq.size_report(hf_mpq.pack(model))
+    assert report.total_bytes == COSTS["size"](space).of(hf_mpq.assignment_of(model))
+
+
+def test_the_work_does_not_grow_with_the_square_of_the_layers(monkeypatch):
+    """The layers of a model are looked for as often in one of six as in one of two."""
+    looked, look = [], Family.layer_prefixes
+    monkeypatch.setattr(Family, "layer_prefixes", lambda *given: looked.append(1) or look(*given))
+
+    def searches(layers):
+        looked.clear()
+        model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=layers), MPQConfig(bits=4, attention_bits=8))
+        hf_mpq.size_report(hf_mpq.pack(model))
+        return len(looked)
+
+    assert searches(6) == searches(2)
+
+
+def test_a_class_that_transformers_lacks_is_named_with_the_way_out(tmp_path):
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["TicketModel"]}))
+    for look in (hf_mpq.size_report, hf_mpq.report.bit_map, hf_mpq.report.summarize):
+        with pytest.raises(OSError, match=r"needs the class TicketModel.*give the model instead of the folder"):
+            look(tmp_path)

@@ -4,15 +4,18 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.nn import absolute_name
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
 from hf_mpq.search.scorers.moments import MomentRecorder
+from hf_mpq.weights import MASKS, QUANTIZERS
 from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=4)
+BITS = (0, 4, 8)
 
 
 def batches(count: int = 8) -> list[dict]:
@@ -275,3 +278,28 @@ def test_more_draws_lower_the_noise():
                  for draws in (1, 8))  # fmt: skip
     assert torch.stack(many).std() < torch.stack(few).std()
     assert 0.5 < sum(many) / sum(few) < 2
+
+
+@pytest.mark.parametrize("mask", [None, *MASKS])
+@pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if name != "nested"])
+def test_what_scorers_change_is_what_quantizing_changes(quantizer, mask):
+    """The mask drops the same weights, and scales are those of what it leaves."""
+    name, changes = "encoder.layer.0.intermediate.dense", {"groups": 4, "quantizer": quantizer, "mask": mask}
+    weight = tiny_model("bert").get_submodule(f"bert.{name}").weight.detach()
+    spec = MPQConfig(bits=BITS, **changes).resolve(tiny_model("bert")).weights[name]
+    errors = dict(zip(BITS, rounding_errors(weight, spec)))
+    torch.testing.assert_close(errors[0], -weight, rtol=0, atol=0)
+    for precision in BITS[1:]:
+        model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=precision, **changes))
+        layer = model.get_submodule(f"bert.{name}")
+        torch.testing.assert_close(weight + errors[precision], layer.program(layer.weight).detach(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "class-importance"])
+def test_scores_see_what_a_mask_drops(scorer, mask):
+    """At eight bits a mask of half the weights is nearly all of the damage."""
+    tables = [score(scorer, tiny_model("bert"), MPQConfig(bits=(0, 8), groups=2, mask=name), batches(2))
+              for name in (None, mask)]  # fmt: skip
+    plain, masked = (sum(table.sum(0) for table in found.values()) for found in tables)
+    assert masked[1] > 20 * plain[1] and masked[1] < 0.8 * masked[0], "what is left is worth something"

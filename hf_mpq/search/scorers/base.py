@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...core import PrecisionSpace, Registry, WeightSpec
 from ...nn import absolute_name
 from ...nn.convert import tied_decoders
-from ...weights import QUANTIZERS
+from ...weights import WeightProgram
 
 SCORERS: Registry[type["Scorer"]] = Registry("scorer")
 
@@ -64,12 +64,22 @@ def readers(model: nn.Module, layers: Mapping[str, tuple[nn.Module, WeightSpec]]
 
 @torch.no_grad()
 def rounding_errors(weight: Tensor, spec: WeightSpec) -> list[Tensor]:
-    """What each candidate changes in a float weight, each `(out, in)`; pruning changes all of it."""
-    weight = weight.float()
-    options = {"scale_dtype": getattr(torch, spec.scale_dtype), **spec.quantizer_options}
-    quantizer = QUANTIZERS[spec.quantizer](spec.layout, spec.candidates, **options).to(weight.device)
-    quantizer.calibrate(weight)
-    return [quantizer.candidate(weight, bits) - weight if bits else -weight for bits in spec.candidates]
+    """What each candidate changes in a float weight, each `(out, in)`: its rounding, and what its mask drops; pruning
+    changes all of it."""
+    weight = weight.detach().float()
+    program = masked_program(weight, spec)
+    program.calibrate(weight)
+    value, keep = program.float_weight(weight), program.keep()
+    rounded = (program.quantizer.candidate(value, bits) if bits else 0 * value for bits in spec.candidates)
+    return [(one if keep is None else one * keep) - weight for one in rounded]
+
+
+@torch.no_grad()
+def masked_program(weight: Tensor, spec: WeightSpec) -> WeightProgram:
+    """What quantizes a matrix, with its mask chosen from a float weight `(out, in)`; without scales."""
+    program = WeightProgram(spec).to(weight.device)
+    program.initialise(weight)
+    return program
 
 
 def squared_errors(weight: Tensor, spec: WeightSpec) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, SubgroupLayout
-from .base import SCORERS, Scorer, never_rising, open_matrices
+from ...core import PrecisionSpace, SubgroupLayout, WeightSpec
+from .base import SCORERS, Scorer, masked_program, never_rising, open_matrices
 from .kmeans import kmeans_errors
 
 LITERAL_FACTOR = 1e6
@@ -20,7 +20,8 @@ class DistributionScorer(Scorer):
     quantization, Zhang et al., TGRS 2023); needs no data.
 
     Divided by the variance of the sub-group it does not depend on the scale of the weights; 0 bits cost their mean
-    square. A constant sub-group costs 0 at any precision, and 1 when pruned.
+    square. A constant sub-group costs 0 at any precision, and 1 when pruned. What a mask drops costs its mean square at
+    every precision; the clusters are those of the masked weights.
 
     Args:
         relative: divide by the variance. False is the literal rule: the error times 10^6.
@@ -35,26 +36,41 @@ class DistributionScorer(Scorer):
     @torch.no_grad()
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping] = ()) -> dict[str, Tensor]:
         return {
-            name: never_rising(distortions(module.weight, spec.layout, spec.candidates, self.relative))
+            name: never_rising(self._distortions(module.weight, spec))
             for name, (module, spec) in track(open_matrices(model, space).items(), "k-means", disable=not self.progress)
         }
 
 
-def distortions(weight: Tensor, layout: SubgroupLayout, candidates: Sequence[int], relative: bool = True) -> Tensor:
-    """`D(b)` of every sub-group at every candidate: `(groups, candidates)` float64."""
-    parts = layout.split(weight.detach().float())
+    def _distortions(self, weight: Tensor, spec: WeightSpec) -> Tensor:
+        if spec.mask is None:
+            return distortions(weight, spec.layout, spec.candidates, self.relative)
+        keep = masked_program(weight.detach().float(), spec).keep()
+        return distortions(weight, spec.layout, spec.candidates, self.relative, keep)
+
+
+def distortions(
+    weight: Tensor,
+    layout: SubgroupLayout,
+    candidates: Sequence[int],
+    relative: bool = True,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """`D(b)` of every sub-group at every candidate: `(groups, candidates)` float64; `keep` `(out, in)` is the mask."""
+    weight = weight.detach().float()
+    parts, kept = layout.split(weight), layout.split(weight if keep is None else weight * keep)
     found = torch.zeros(layout.count, len(candidates), dtype=torch.float64, device=weight.device)
     for size in set(layout.numel):
         groups = [group for group, numel in enumerate(layout.numel) if numel == size]
-        values = torch.stack([parts[group].reshape(-1) for group in groups]).sort(dim=1).values
-        found[groups] = _distortions(values, candidates, relative)
+        values, masked = (torch.stack([of[group].reshape(-1) for group in groups]) for of in (parts, kept))
+        found[groups] = _distortions(values, masked, candidates, relative)
     return found
 
 
-def _distortions(values: Tensor, candidates: Sequence[int], relative: bool) -> Tensor:
-    """The same of sub-groups of one size, as sorted rows `(groups, n)`."""
-    power = values.double().square().mean(1)
-    errors = [kmeans_errors(values, 2**bits) if bits else power for bits in candidates]
+def _distortions(values: Tensor, masked: Tensor, candidates: Sequence[int], relative: bool) -> Tensor:
+    """The same of sub-groups of one size, before and after the mask: `(groups, n)` each."""
+    power, dropped = values.double().square().mean(1), (values - masked).double().square().mean(1)
+    rows = masked.sort(dim=1).values
+    errors = [kmeans_errors(rows, 2**bits) + dropped if bits else power for bits in candidates]
     table = torch.stack(errors, dim=1)
     if not relative:
         return LITERAL_FACTOR * table
