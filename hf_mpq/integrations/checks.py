@@ -1,5 +1,6 @@
 """Does a checkpoint hold what the skeleton needs? Asked before anything is loaded, answered by one error."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,16 @@ from torch import nn
 
 from ..core import PrecisionSpace
 from ..format import PackedFormatError, check_digests, digests_to_metadata, read_headers
-from ..nn import MPQLayerNorm, family_of, relative_name
+from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_name
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule, PackedTiedLinear
 
 _TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool",
           "I64": "int64", "I32": "int32"}  # fmt: skip
+_OLD_NORM = r"LayerNorm\.(gamma|beta)$", lambda match: f"LayerNorm.{_NEW_NORM[match[1]]}"
+_NEW_NORM = {"gamma": "weight", "beta": "bias"}
+_RENAMED = ("; where an early hf_mpq saved it under the original checkpoint's names, save it anew from the float "
+            "model: both storages keep the model's own names now")
 _QUANTIZED = (QuantizedMatrix, MPQLayerNorm, PackedModule)
 
 
@@ -25,25 +30,33 @@ def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
         PackedFormatError: when a tensor of the body or of a quantized layer is missing, of another shape or type, or
             when the file has one that the skeleton does not know; the first differences are listed.
     """
-    found = {relative_name(model, name): entry for name, entry in read_headers(files).items()}
+    found = _found(model, files)
     expected = _expected(model)
     known = {relative_name(model, name) for name in model.state_dict()}
     owned = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
-    owned |= {name for name, _ in model.base_model.named_children()}
+    owned |= {name for name, _ in body_of(model).named_children()}
     problems = [_difference(name, tensor, found.get(name)) for name, tensor in expected.items()]
     problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, known, owned)]
     problems = [problem for problem in problems if problem]
     if problems:
         listed = "; ".join(problems[:3])
+        renamed = expected.keys() - found.keys() and any(_foreign(name, known, owned) for name in found)
         raise PackedFormatError(
             f"the checkpoint does not fit its config.json in {len(problems)} places: {listed}. Were the two files "
-            "saved together? Copy or download the folder again"
+            f"saved together? Copy or download the folder again{_RENAMED if renamed else ''}"
         )
+
+
+def _found(model: nn.Module, files: Iterable[str | Path]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Relative name to type and shape of every tensor in the files; the names that transformers gives up when it loads
+    are read as those that it takes instead."""
+    headers = read_headers(files).items()
+    return {relative_name(model, re.sub(*_OLD_NORM, name)): entry for name, entry in headers}
 
 
 def without_new_projections(space: PrecisionSpace, model: nn.Module, files: Iterable[str | Path]) -> PrecisionSpace:
     """The space without projections that the files do not have: another head's, which will be new."""
-    found = {relative_name(model, name) for name in read_headers(files)}
+    found = _found(model, files)
     kept = {name: spec for name, spec in space.weights.items()
             if spec.role != "projection" or f"{name}.weight" in found}  # fmt: skip
     return replace(space, weights=kept)
@@ -58,13 +71,13 @@ def _expected(model: nn.Module) -> dict:
     modules = dict(model.named_modules())
     family = family_of(model)
     optional = family.projections if family is not None else ()
-    needed = {}
+    needed, body = {}, body_name(model)
     for full, tensor in model.state_dict().items():
         name, owner = relative_name(model, full), full.rpartition(".")[0]
         quantized = any(_is_quantized(modules.get(part)) for part in _parents(owner))
-        body = model.base_model is model or full.startswith(f"{model.base_model_prefix}.")
         plain_projection = relative_name(model, owner) in optional and not quantized
-        if full not in tied and (quantized or (body and not plain_projection)):
+        inside = not body or full.startswith(f"{body}.")
+        if full not in tied and (quantized or (inside and not plain_projection)):
             needed[name] = tensor
     return needed
 
@@ -76,7 +89,7 @@ def _is_quantized(module: nn.Module | None) -> bool:
 
 def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
     """Full names of the decoders of packed tables whose bias the files do not hold."""
-    found = {relative_name(model, name) for name in read_headers(files)}
+    found = _found(model, files)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     decoders = (name for name, module in model.named_modules()
                 if isinstance(module, PackedTiedLinear) and module.bias is not None)  # fmt: skip

@@ -26,6 +26,7 @@ def float_copy(model: nn.Module) -> nn.Module:
     del twin.hf_quantizer, twin.config.quantization_config
     for name in ("_is_quantized", "_pre_quantization_dtype"):
         twin.config.__dict__.pop(name, None)
-    twin.__dict__.pop("push_to_hub", None)
+    for name in ("push_to_hub", "_weight_conversions"):
+        twin.__dict__.pop(name, None)
     twin.is_quantized, twin.quantization_method = False, None
     return twin.eval()

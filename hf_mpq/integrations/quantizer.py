@@ -126,7 +126,12 @@ class MPQHfQuantizer(HfQuantizer):
             self._state_dict = None
 
     def get_state_dict_and_metadata(self, model: nn.Module, *args) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-        """The state dict to write (None means the model's own) and the safetensors metadata."""
+        """The state dict to write (None means the model's own) and the safetensors metadata.
+
+        Both storages keep the model's names: those of the float checkpoint, which `save_pretrained` would go back to,
+        may join what is packed apart.
+        """
+        model._weight_conversions = []
         return self._state_dict, digests(model) if self.packed else {}
 
     def is_serializable(self, *args, **kwargs) -> bool:
@@ -151,6 +156,7 @@ class MPQHfQuantizer(HfQuantizer):
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
         """`dtype` is a word once the model was saved: transformers writes it into the config so."""
         model.__dict__.pop("push_to_hub", None)
+        model.__dict__.pop("_weight_conversions", None)
         return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 

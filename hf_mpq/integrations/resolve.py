@@ -17,7 +17,7 @@ from ..core import (
     SubgroupLayout,
     WeightSpec,
 )
-from ..nn import Family, family_of, relative_name
+from ..nn import Family, body_of, family_of, relative_name
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .config import MPQConfig
 from .summary import resolved_lines
@@ -222,7 +222,7 @@ def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
 
 def _norms(config: MPQConfig, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:
     """Normalisation layers of the body."""
-    body = {id(module) for module in model.base_model.modules()}
+    body = {id(module) for module in body_of(model).modules()}
     found = (n for n, module in modules.items() if isinstance(module, nn.LayerNorm) and id(module) in body)
     return tuple(name for name in found if not _excluded(config, name))
 

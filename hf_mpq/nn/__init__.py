@@ -8,7 +8,7 @@ from .embedding import MPQEmbedding, MPQTiedLinear
 from .families import Family, family_of
 from .linear import MPQLinear
 from .low_rank import correct_low_rank
-from .naming import absolute_name, relative_name
+from .naming import absolute_name, body_name, body_of, relative_name
 from .norm import MPQLayerNorm
 from .packed import (
     PackedEmbedding,
@@ -32,6 +32,8 @@ __all__ = [
     "PackedTiedLinear",
     "absolute_name",
     "are_chained",
+    "body_name",
+    "body_of",
     "calibrate_activations",
     "convert",
     "correct_low_rank",

@@ -1,18 +1,50 @@
-"""Names relative to the base model, so that one assignment fits every head."""
+"""Names relative to the encoder, so that one assignment fits every head."""
 
 from torch import nn
+from transformers import PreTrainedModel
+
+
+def body_name(model: nn.Module) -> str:
+    """Name of the encoder inside a model: its `base_model_prefix`, or where a model of one's own keeps it; `""` of a
+    bare encoder, and where there is no one encoder."""
+    prefix = getattr(model, "base_model_prefix", "")
+    if prefix and _has(model, prefix):
+        return prefix
+    found = _encoders(model) if isinstance(model, PreTrainedModel) else []
+    return found[0] if len(found) == 1 else ""
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    """The encoder inside a model; a bare one is its own."""
+    return model.get_submodule(body_name(model))
 
 
 def relative_name(model: nn.Module, name: str) -> str:
     """`bert.encoder.layer.0...` of a classifier becomes `encoder.layer.0...`, as the bare model calls it."""
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    return name.removeprefix(prefix) if len(prefix) > 1 else name
+    prefix = body_name(model) or getattr(model, "base_model_prefix", "")
+    return name.removeprefix(f"{prefix}.") if prefix else name
 
 
 def absolute_name(model: nn.Module, name: str) -> str | None:
     """The inverse; None when the model has no such module (another head, say)."""
-    prefix = getattr(model, "base_model_prefix", "")
+    prefix = body_name(model)
     return next((full for full in (f"{prefix}.{name}", name) if _has(model, full)), None)
+
+
+def _encoders(model: PreTrainedModel) -> list[str]:
+    """Names of the models of the same known family inside."""
+    from .families import family_of
+
+    family = family_of(model)
+    inside = ((name, module) for name, module in _near(model) if isinstance(module, PreTrainedModel))
+    return [name for name, module in inside if family is not None and family_of(module) is family]
+
+
+def _near(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Children and their children: deep enough for an encoder in a container, and quick."""
+    children = list(model.named_children())
+    return children + [(f"{name}.{inner}", module) for name, child in children if not isinstance(child, PreTrainedModel)
+                       for inner, module in child.named_children()]  # fmt: skip
 
 
 def _has(model: nn.Module, name: str) -> bool:

@@ -21,5 +21,6 @@ def forget_quantization(model: nn.Module) -> None:
     """Make a model whose layers are plain an ordinary one for `save_pretrained`, in place."""
     for name in _QUANTIZED:
         model.config.__dict__.pop(name, None)
-    model.__dict__.pop("hf_quantizer", None)
+    for name in ("hf_quantizer", "_weight_conversions"):
+        model.__dict__.pop(name, None)
     model.is_quantized, model.quantization_method = False, None
