@@ -61,7 +61,7 @@ def row(space: PrecisionSpace, name: str, budget: str, rounds: int, time_limit: 
     for seed in range(rounds):
         scores = synthetic_scores(space, seed)
         start = time.perf_counter()
-        found = ALLOCATORS[name](space, cost, budget, scores, **options)
+        found = ALLOCATORS[name](**options)(space, cost, budget, scores)
         times.append(1e3 * (time.perf_counter() - start))
         score = total(space, scores, found)
         gaps.append((score - solve(space, cost, budget, scores).bound) / score)

@@ -16,7 +16,7 @@ from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
 from ..rounding import ROUNDERS, correct_biases
-from ..search import ALLOCATORS, EVALUATIONS, SCORELESS, SCORERS
+from ..search import ALLOCATORS, SCORERS
 from ..search.scorers import mean_divergence
 from .api import fix, quantize
 from .config import MPQConfig
@@ -78,6 +78,7 @@ class TrainingFree:
         """Take other parts; scores are forgotten."""
         self.choice, self._scores = choice, None
         self.scorer = SCORERS[choice.scorer](**choice.scorer_options, progress=self.progress)
+        self.allocator = ALLOCATORS[choice.allocator](**choice.allocator_options)
         self.rounder = ROUNDERS[choice.rounding](**choice.rounding_options, progress=self.progress)
 
     @property
@@ -88,7 +89,7 @@ class TrainingFree:
     @property
     def uses_scores(self) -> bool:
         """Whether the allocator looks at scores."""
-        return self.open and self.choice.allocator not in SCORELESS
+        return self.open and self.allocator.reads_scores
 
     def scores(self) -> dict[str, Tensor]:
         """How much each choice hurts; computed at the first call."""
@@ -106,9 +107,7 @@ class TrainingFree:
         cost, limit = budget_cost(self.space, budget, self.latencies)
         scores = self.scores() if self.uses_scores else None
         with self._timed("allocation"):
-            allocate = ALLOCATORS[self.choice.allocator]
-            options = self.choice.allocator_options
-            return allocate(self.space, cost, limit, scores, self.damage, progress=self.progress, **options)
+            return self.allocator(self.space, cost, limit, scores, self.damage, self.progress)
 
     def everywhere(self, bits: int | None = None) -> Assignment:
         """Every open sub-group at `bits`, or at its highest precision."""
@@ -177,8 +176,7 @@ class TrainingFree:
         """
         weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
         seconds = SCAN_SECONDS * weights * (1 + self.open)
-        measured = EVALUATIONS.get(self.choice.allocator) if self.open else None
-        judged += models * measured(self.space, **self.choice.allocator_options) if measured is not None else 0
+        judged += models * self.allocator.evaluation_count(self.space) if self.open else 0
         if judged and self.evaluate is not None:
             self.reference()
             seconds += judged * self._evaluation_seconds

@@ -163,7 +163,7 @@ def test_the_table_adds_up_where_times_are_straight(space):
 def test_allocations_meet_a_budget(space, allocator, tied, budget):
     space = with_heads_tied(space) if tied else space
     cost, wanted = Latency(space, table=TABLE), scores(space)
-    found = ALLOCATORS[allocator](space, cost, f"{budget}ms", wanted)
+    found = ALLOCATORS[allocator]()(space, cost, f"{budget}ms", wanted)
     assert cost.of(found) <= budget
     bits = {name: one.bits for name, one in found.matrices.items()}
     assert all(4 not in one for one in bits.values()), "fewer bits save nothing"
@@ -181,14 +181,14 @@ def test_the_least_is_pruned_to_meet_it(space, allocator):
     hurts = {name: np.tile([1.0, 0.1, 0.0], (4, 1)) for name in space.weights}
     up = AT.format(1) + "intermediate.dense"
     hurts[up] = np.array([[1.0, 0.0, 0.0], [0.02, 0.015, 0.0], [1.0, 0.0, 0.0], [0.01, 0.009, 0.0]])
-    found = ALLOCATORS[allocator](space, Latency(space, table=TABLE), "8.5ms", hurts)
+    found = ALLOCATORS[allocator]()(space, Latency(space, table=TABLE), "8.5ms", hurts)
     assert found.matrices[up].bits[1::2] == (0, 0)
     assert sum(bits == 0 for one in found.matrices.values() for bits in one.bits) == 2
 
 
 def test_an_impossible_budget_says_the_smallest_possible(space):
     with pytest.raises(BudgetError, match=r"smallest possible is 3 ms"):
-        ALLOCATORS["lagrangian"](space, Latency(space, table=TABLE), "2ms", scores(space))
+        ALLOCATORS["lagrangian"]()(space, Latency(space, table=TABLE), "2ms", scores(space))
 
 
 @pytest.mark.parametrize("fields", [{"candidates": (2, 4, 8)}, {"bits": (4,) * 4}])

@@ -71,7 +71,7 @@ def test_the_program_finds_the_optimum_of_linear_costs(seed, candidates, make_sp
         assert found.score == pytest.approx(best, rel=1e-9) == total(space, scores, found.assignment)
         assert found.bound <= best * (1 + 1e-6)
         for name in ("lagrangian", "greedy"):
-            other = ALLOCATORS[name](space, cost, f"{budget}bits", scores)
+            other = ALLOCATORS[name]()(space, cost, f"{budget}bits", scores)
             assert total(space, scores, other) >= best * (1 - 1e-9)
 
 
@@ -136,7 +136,7 @@ def test_greedy_leaves_no_move_that_fits(direction, make_space, make_scores):
     space = make_space(8, (0, 2, 4, 8))
     cost, scores = StoredSize(space), make_scores(space)
     units = Units(space, scores)
-    found = ALLOCATORS["greedy"](space, cost, "4kB", scores, direction=direction)
+    found = ALLOCATORS["greedy"](direction=direction)(space, cost, "4kB", scores)
     for moved in single_moves(units, choice_of(units, found)):
         better = total(space, scores, units.assignment(moved)) < total(space, scores, found) * (1 - 1e-9)
         assert not better or cost.of(units.assignment(moved)) > 4000
@@ -148,7 +148,7 @@ def test_uniform_at_a_fraction_fills_the_budget(seed, make_space):
     cost = StoredSize(space)
     units = Units(space, {name: np.zeros((16, 5)) for name in space.weights})
     for budget in (5e3, 6.3e3, 7.7e3):
-        found = ALLOCATORS["uniform"](space, cost, budget, fraction=True, seed=seed)
+        found = ALLOCATORS["uniform"](fraction=True, seed=seed)(space, cost, budget)
         choice = choice_of(units, found)
         low, high = units.candidates[0][np.unique(choice)]
         raised = [m for m in single_moves(units, choice) if (m > choice).any() and m.max() == choice.max()]
@@ -165,7 +165,7 @@ def test_the_threshold_search_keeps_its_number_of_evaluations(step, make_space, 
         seen.append(assignment)
         return total(space, scores, assignment)
 
-    found = ALLOCATORS["threshold"](space, cost, "3.5kB", scores, evaluate, first_drop=1.0, step=step)
+    found = ALLOCATORS["threshold"](first_drop=1.0, step=step)(space, cost, "3.5kB", scores, evaluate)
     assert 0 < len(seen) <= 3 / step
     assert 3500 - 96 / 12 * 64 / 8 * 4 < cost.of(found) <= 3500, "less than one sub-group is left over"
 

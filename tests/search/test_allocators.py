@@ -11,8 +11,6 @@ from hf_mpq.cost import AverageBits, BitOperations, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
 
-NEEDS_SCORES = ["lagrangian", "milp", "greedy", "threshold", "distortion", "sorted-layers"]
-
 
 def damage_of(space, scores):
     """Total score of an assignment: what an evaluation might give."""
@@ -53,7 +51,7 @@ def test_contract(name, budget, case):
     budget = budget.replace("5.5kB", "7kB") if len(space.weights) > 3 else budget
     cost = AverageBits(space) if "bits" in budget else StoredSize(space)
     given = {"evaluate": damage_of(space, scores)} if name in ("threshold", "ranked") else {}
-    first, again = (ALLOCATORS[name](space, StoredSize(space), budget, scores, **given) for _ in range(2))
+    first, again = (ALLOCATORS[name]()(space, StoredSize(space), budget, scores, **given) for _ in range(2))
     number = float(budget.removeprefix("encoder:").removesuffix("bits").removesuffix("kB"))
     limit = number if "bits" in budget else 1e3 * number
     assert cost.of(first) <= limit * (1 + 1e-9)
@@ -68,14 +66,29 @@ def test_impossible_budgets_say_the_smallest_possible(name, make_space, make_sco
     space = make_space(4, (2, 4, 8))
     scores = make_scores(space)
     with pytest.raises(BudgetError, match=r"smallest possible is [\d,.]+ bytes"):
-        ALLOCATORS[name](space, StoredSize(space), "1kB", scores, damage_of(space, scores))
+        ALLOCATORS[name]()(space, StoredSize(space), "1kB", scores, damage_of(space, scores))
 
 
-@pytest.mark.parametrize("name", NEEDS_SCORES)
-def test_missing_scores(name, make_space):
+@pytest.mark.parametrize("name", list(ALLOCATORS))
+def test_allocators_say_what_they_need(name, make_space, make_scores):
     space = make_space()
-    with pytest.raises(ValueError, match=f"{name} allocator needs scores"):
-        ALLOCATORS[name](space, StoredSize(space), "5kB", None, lambda assignment: 0.0)
+    scores, allocator = make_scores(space), ALLOCATORS[name]()
+    counted = []
+
+    def evaluate(assignment):
+        counted.append(assignment)
+        return damage_of(space, scores)(assignment)
+
+    found = allocator(space, StoredSize(space), "5kB", scores, evaluate)
+    assert len(counted) <= allocator.evaluation_count(space), "it measures no more than it says"
+    if allocator.needs_evaluate:
+        with pytest.raises(ValueError, match="give evaluate"):
+            allocator(space, StoredSize(space), "5kB", scores)
+    if allocator.needs_scores:
+        with pytest.raises(ValueError, match=f"{name} allocator needs scores"):
+            allocator(space, StoredSize(space), "5kB", None, evaluate)
+    if not allocator.reads_scores:
+        assert found.to_dict() == allocator(space, StoredSize(space), "5kB").to_dict()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,25 +106,25 @@ def test_the_program_finds_the_best_of_all(seed, make_space, make_scores):
 def test_at_most_so_many_formats(make_space, make_scores):
     space, formats = make_space(8, (0, 2, 3, 4, 8)), lambda bits: len(set(bits) - {0})
     scores = make_scores(space)
-    free = ALLOCATORS["milp"](space, StoredSize(space), "6kB", scores)
-    held = ALLOCATORS["milp"](space, StoredSize(space), "6kB", scores, formats=1)
+    free = ALLOCATORS["milp"]()(space, StoredSize(space), "6kB", scores)
+    held = ALLOCATORS["milp"](formats=1)(space, StoredSize(space), "6kB", scores)
     assert max(formats(matrix.bits) for matrix in free.matrices.values()) > 1
     assert all(formats(matrix.bits) <= 1 for matrix in held.matrices.values())
     with pytest.raises(ValueError, match="formats must be at least 1"):
-        ALLOCATORS["milp"](space, StoredSize(space), "6kB", scores, formats=0)
+        ALLOCATORS["milp"](formats=0)(space, StoredSize(space), "6kB", scores)
 
 
 def test_two_limits_together(make_space, make_scores):
     space = make_space(8, (0, 2, 4, 8))
     size, work, scores = StoredSize(space), BitOperations(space, 16), make_scores(space)
-    free = ALLOCATORS["milp"](space, size, "7kB", scores)
+    free = ALLOCATORS["milp"]()(space, size, "7kB", scores)
     limit = 0.7 * work.of(free)
-    held = ALLOCATORS["milp"](space, size, "7kB", scores, limits=[(work, limit)])
+    held = ALLOCATORS["milp"](limits=[(work, limit)])(space, size, "7kB", scores)
     assert size.of(held) <= 7000 and work.of(held) <= limit
     assert damage_of(space, scores)(held) > damage_of(space, scores)(free)
     least = make_space(8, (2, 4))
     with pytest.raises(BudgetError, match=r"smallest possible is [\d.e+]+ bops"):
-        ALLOCATORS["milp"](least, StoredSize(least), "9kB", make_scores(least), limits=[(BitOperations(least), 10.0)])
+        ALLOCATORS["milp"](limits=[(BitOperations(least), 10.0)])(least, StoredSize(least), "9kB", make_scores(least))
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -119,34 +132,34 @@ def test_greedy_comes_close_from_both_sides(direction, make_space, make_scores):
     space = make_space(12, (0, 2, 3, 4, 8))
     scores = make_scores(space)
     damage = damage_of(space, scores)
-    found = damage(ALLOCATORS["greedy"](space, StoredSize(space), "6kB", scores, direction=direction))
+    found = damage(ALLOCATORS["greedy"](direction=direction)(space, StoredSize(space), "6kB", scores))
     bound = solve(space, StoredSize(space), "6kB", scores).score
     assert 0.9 * bound < found < 1.5 * bound
     with pytest.raises(ValueError, match="'down' or 'up'"):
-        ALLOCATORS["greedy"](space, StoredSize(space), "6kB", scores, direction="left")
+        ALLOCATORS["greedy"](direction="left")(space, StoredSize(space), "6kB", scores)
 
 
 def test_uniform_takes_one_precision_or_the_two_next_to_a_fraction(make_space):
     space = make_space(16, (0, 2, 3, 4, 8))
     size = StoredSize(space)
-    assert set(bits_of(ALLOCATORS["uniform"](space, size, "encoder:3.6bits"))) == {3}
-    one, other = (ALLOCATORS["uniform"](space, size, "encoder:3.6bits", fraction=True, seed=seed) for seed in (0, 1))
+    assert set(bits_of(ALLOCATORS["uniform"]()(space, size, "encoder:3.6bits"))) == {3}
+    one, other = (ALLOCATORS["uniform"](fraction=True, seed=seed)(space, size, "encoder:3.6bits") for seed in (0, 1))
     assert set(bits_of(one)) == {3, 4} == set(bits_of(other)) and bits_of(one) != bits_of(other)
     assert 3.6 - 1 / 30 < AverageBits(space).of(one) <= 3.6
-    assert 0 not in bits_of(ALLOCATORS["uniform"](space, size, "encoder:2bits", fraction=True))
-    assert set(bits_of(ALLOCATORS["uniform"](space, size, "encoder:1bits", fraction=True))) == {0, 2}
+    assert 0 not in bits_of(ALLOCATORS["uniform"](fraction=True)(space, size, "encoder:2bits"))
+    assert set(bits_of(ALLOCATORS["uniform"](fraction=True)(space, size, "encoder:1bits"))) == {0, 2}
 
 
 def test_a_literal_threshold(make_space, make_scores):
     space = make_space(6, (2, 3, 4, 8))
     scores = {name: table / table.max() for name, table in make_scores(space).items()}
-    found = ALLOCATORS["distortion"](space, StoredSize(space), "100kB", scores, tau=0.1)
+    found = ALLOCATORS["distortion"](tau=0.1)(space, StoredSize(space), "100kB", scores)
     for name, matrix in found.matrices.items():
         for bits, row in zip(matrix.bits, scores[name]):
             below = [b for b, score in zip((2, 3, 4, 8), row) if score < 0.1]
             assert bits == min(below, default=8)
     with pytest.raises(BudgetError, match="tau=1e-12 needs"):
-        ALLOCATORS["distortion"](space, StoredSize(space), "6kB", scores, tau=1e-12)
+        ALLOCATORS["distortion"](tau=1e-12)(space, StoredSize(space), "6kB", scores)
 
 
 def test_sorted_layers(make_spec, make_scores):
@@ -157,14 +170,14 @@ def test_sorted_layers(make_spec, make_scores):
             scores[f"layer.{n}.{part}"] = np.tile([factor, factor / 16], (4, 1))
     bits = lambda found: [found.matrices[f"layer.{n}.a"].bits[0] for n in range(4)]  # noqa: E731
     allocate = ALLOCATORS["sorted-layers"]
-    assert bits(allocate(space, StoredSize(space), "3bits", scores)) == [2, 4, 2, 4]
-    assert bits(allocate(space, StoredSize(space), "4bits", scores, count=3)) == [4, 4, 2, 4]
+    assert bits(allocate()(space, StoredSize(space), "3bits", scores)) == [2, 4, 2, 4]
+    assert bits(allocate(count=3)(space, StoredSize(space), "4bits", scores)) == [4, 4, 2, 4]
     with pytest.raises(BudgetError, match="whole layers at two precisions"):
-        allocate(space, StoredSize(space), "3bits", scores, count=3)
+        allocate(count=3)(space, StoredSize(space), "3bits", scores)
     with pytest.raises(ValueError, match="count must be 0 to 4"):
-        allocate(space, StoredSize(space), "4bits", scores, count=5)
+        allocate(count=5)(space, StoredSize(space), "4bits", scores)
     with pytest.raises(ValueError, match="are not among the candidates"):
-        allocate(space, StoredSize(space), "4bits", scores, bits=(3, 4))
+        allocate(bits=(3, 4))(space, StoredSize(space), "4bits", scores)
 
 
 def test_the_threshold_search_counts_its_evaluations_and_orders_by_importance(make_space, make_scores):
@@ -176,15 +189,15 @@ def test_the_threshold_search_counts_its_evaluations_and_orders_by_importance(ma
         seen.append(assignment)
         return damage(assignment)
 
-    found = ALLOCATORS["threshold"](space, StoredSize(space), "4kB", scores, evaluate, first_drop=1.0, step=0.1)
+    found = ALLOCATORS["threshold"](first_drop=1.0, step=0.1)(space, StoredSize(space), "4kB", scores, evaluate)
     assert 0 < len(seen) <= 2 * 10 * 2 + 2
     pairs = sorted((scores[name][group, 0], bits) for name, matrix in found.matrices.items()
                    for group, bits in enumerate(matrix.bits))  # fmt: skip
     assert [bits for _, bits in pairs] == sorted(bits for _, bits in pairs), "more important, more bits"
     with pytest.raises(ValueError, match="give evaluate"):
-        ALLOCATORS["threshold"](space, StoredSize(space), "4kB", scores)
+        ALLOCATORS["threshold"]()(space, StoredSize(space), "4kB", scores)
     with pytest.raises(ValueError, match="step must be above 0"):
-        ALLOCATORS["threshold"](space, StoredSize(space), "4kB", scores, evaluate, step=0)
+        ALLOCATORS["threshold"](step=0)(space, StoredSize(space), "4kB", scores, evaluate)
 
 
 def test_ranking_is_exhaustive_over_kinds_of_matrices(make_spec, make_scores):

@@ -154,7 +154,7 @@ def test_the_activation_bits_and_masks_of_the_specs_are_in_the_result(make_space
 
 def test_the_registry_runs_it(make_space, make_scores):
     space = make_space()
-    found = ALLOCATORS["lagrangian"](space, StoredSize(space), "1MB", make_scores(space), evaluate=None)
+    found = ALLOCATORS["lagrangian"]()(space, StoredSize(space), "1MB", make_scores(space), evaluate=None)
     assert {bits for matrix in found.matrices.values() for bits in matrix.bits} == {4}
 
 

@@ -1,30 +1,29 @@
 """Allocators: which precision each sub-group gets within a budget."""
 
-from .base import ALLOCATORS, EVALUATIONS, SCORELESS, Allocator
-from .distortion import allocate_below_threshold
-from .greedy import allocate_greedy
-from .lagrangian import LagrangianResult, allocate, solve
-from .milp import ProgramResult, allocate_program, solve_program
-from .ranked import allocate_ranked, ranked_candidates
-from .sorted_layers import allocate_sorted_layers
-from .threshold import allocate_by_thresholds
-from .uniform import allocate_uniform
+from .base import ALLOCATORS, Allocator
+from .distortion import BelowThreshold
+from .greedy import Greedy
+from .lagrangian import Lagrangian, LagrangianResult, allocate, solve
+from .milp import IntegerProgram, ProgramResult, solve_program
+from .ranked import Ranked, ranked_candidates
+from .sorted_layers import SortedLayers
+from .threshold import Thresholds
+from .uniform import Uniform
 
 __all__ = [
     "ALLOCATORS",
-    "EVALUATIONS",
-    "SCORELESS",
     "Allocator",
+    "BelowThreshold",
+    "Greedy",
+    "IntegerProgram",
+    "Lagrangian",
     "LagrangianResult",
     "ProgramResult",
+    "Ranked",
+    "SortedLayers",
+    "Thresholds",
+    "Uniform",
     "allocate",
-    "allocate_below_threshold",
-    "allocate_by_thresholds",
-    "allocate_greedy",
-    "allocate_program",
-    "allocate_ranked",
-    "allocate_sorted_layers",
-    "allocate_uniform",
     "ranked_candidates",
     "solve",
     "solve_program",

@@ -1,7 +1,8 @@
 """The contract of every allocator."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -9,26 +10,34 @@ from torch import Tensor
 from ...core import Assignment, Budget, PrecisionSpace, Registry
 from ...cost import CostModel
 
-ALLOCATORS: Registry["Allocator"] = Registry("allocator")
+ALLOCATORS: Registry[type["Allocator"]] = Registry("allocator")
 
 Scores = Mapping[str, Tensor | np.ndarray]
-
-SCORELESS = frozenset({"uniform"})
-"""Allocators that do not look at scores."""
-EVALUATIONS: dict[str, Callable[..., int]] = {}
-"""How many assignments an allocator that measures them measures at most, from the space and its options."""
+Evaluate = Callable[[Assignment], float]
 
 
-class Allocator(Protocol):
-    """Chooses a precision for every sub-group within a budget."""
+class Allocator(ABC):
+    """Chooses a precision for every sub-group within a budget. Its options are the fields of the class, and checked
+    when one is made: `ALLOCATORS["greedy"](direction="up")(space, cost, "12MB", scores)`.
 
+    Attributes:
+        needs_scores: it cannot choose without `scores`.
+        reads_scores: it looks at `scores` where there are some.
+        needs_evaluate: it cannot choose without `evaluate`.
+    """
+
+    needs_scores: ClassVar[bool] = True
+    reads_scores: ClassVar[bool] = True
+    needs_evaluate: ClassVar[bool] = False
+
+    @abstractmethod
     def __call__(
         self,
         space: PrecisionSpace,
         cost: CostModel,
         budget: Budget | str | float,
         scores: Scores | None = None,
-        evaluate: Callable[[Assignment], float] | None = None,
+        evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
         """The best assignment found that is not above the budget.
@@ -43,9 +52,11 @@ class Allocator(Protocol):
                 it.
             progress: show progress, and print how close the result is where that is known.
 
-        Allocators may have further keyword arguments.
-
         Raises:
             BudgetError: when nothing in the space can meet the budget; it names the smallest possible.
             ValueError: when scores are missing or do not fit the space.
         """
+
+    def evaluation_count(self, space: PrecisionSpace) -> int:
+        """How many assignments of `space` it measures at most."""
+        return 0

@@ -1,52 +1,60 @@
 """The fewest bits whose score is below a threshold that all sub-groups share."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
+from .exact_search import ExactSearch
+from .knapsack import Array, Choice
 from .start import begin, largest_within, needed
 
 
 @ALLOCATORS.register("distortion")
-def allocate_below_threshold(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    tau: float | None = None,
-    progress: bool = False,
-) -> Assignment:
+@dataclass(frozen=True)
+class BelowThreshold(Allocator):
     """`b = min{b : score(b) < tau}`, the highest candidate where there is none (GHOST, Zhang et al., 2023).
 
     The same as making the largest score as small as possible. Tied sub-groups are taken by the sum of their scores.
     `evaluate` is not called.
 
     Args:
-        tau: the threshold as it is; None takes the smallest that meets the budget.
-
-    Raises:
-        BudgetError, ValueError: as `Allocator` says; also when a given `tau` needs more than the budget.
+        tau: the threshold as it is; None takes the smallest that meets the budget. One that needs more than the budget
+            is a BudgetError.
     """
-    search = begin(space, cost, budget, needed(scores, "distortion"))
-    search.smallest()
-    score = search.units.score
 
-    def chosen(threshold: float):
-        below = score < threshold
-        last = np.isfinite(score).sum(axis=1) - 1
-        return np.where(below.any(axis=1), below.argmax(axis=1), last)
+    tau: float | None = None
 
-    if tau is not None:
-        choice, spent = chosen(tau), search.spent(chosen(tau))
-        if spent > search.limit:
-            raise BudgetError(f"tau={tau} needs {spent:,.6g} {search.cost.unit}, more than the budget of "
-                              f"{search.budget:,.6g}; give more, or leave tau out")  # fmt: skip
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        search = begin(space, cost, budget, needed(scores, "distortion"))
+        search.smallest()
+        score = search.units.score
+        if self.tau is not None:
+            return search.units.assignment(self._within(search, _chosen(score, self.tau)))
+        thresholds = np.unique(score[np.isfinite(score)])[::-1]  # falling: the cost rises along them
+        thresholds = np.concatenate([[np.inf], thresholds])
+        _, choice = largest_within(search, len(thresholds) - 1, lambda number: _chosen(score, thresholds[number]))
         return search.units.assignment(choice)
-    thresholds = np.unique(score[np.isfinite(score)])[::-1]  # falling: the cost rises along them
-    thresholds = np.concatenate([[np.inf], thresholds])
-    _, choice = largest_within(search, len(thresholds) - 1, lambda number: chosen(thresholds[number]))
-    return search.units.assignment(choice)
+
+    def _within(self, search: ExactSearch, choice: Choice) -> Choice:
+        spent = search.spent(choice)
+        if spent > search.limit:
+            raise BudgetError(f"tau={self.tau} needs {spent:,.6g} {search.cost.unit}, more than the budget of "
+                              f"{search.budget:,.6g}; give more, or leave tau out")
+        return choice
+
+
+def _chosen(score: Array, threshold: float) -> Choice:
+    """The first choice of each unit below the threshold, else its last one."""
+    below, last = score < threshold, np.isfinite(score).sum(axis=1) - 1
+    return np.where(below.any(axis=1), below.argmax(axis=1), last)

@@ -1,28 +1,21 @@
 """One step after the other: the cheapest harm, or the best gain, for each unit of cost."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, largest_within, needed
 
 
 @ALLOCATORS.register("greedy")
-def allocate_greedy(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    direction: str = "down",
-    progress: bool = False,
-) -> Assignment:
+@dataclass(frozen=True)
+class Greedy(Allocator):
     """Move one sub-group by one candidate at a time; what is left over is filled with moves that fit.
 
     Args:
@@ -30,19 +23,33 @@ def allocate_greedy(
             begins with the cheapest and takes what gains most per cost. `evaluate` is not called.
 
     Raises:
-        BudgetError, ValueError: as `Allocator` says; and for another direction.
+        ValueError: for another direction.
     """
-    if direction not in ("down", "up"):
-        raise ValueError(f"direction must be 'down' or 'up', got {direction!r}")
-    search = begin(space, cost, budget, needed(scores, "greedy"))
-    search.smallest()
-    start, units, targets = _steps(search, direction == "up")
-    steps = len(units)
-    if direction == "up":
-        _, choice = largest_within(search, steps, lambda count: _after(start, units[:count], targets[:count]))
-    else:
-        _, choice = largest_within(search, steps, lambda rest: _after(start, units[: steps - rest], targets))
-    return search.units.assignment(search.fill(choice))
+
+    direction: str = "down"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("down", "up"):
+            raise ValueError(f"direction must be 'down' or 'up', got {self.direction!r}")
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        search = begin(space, cost, budget, needed(scores, "greedy"))
+        search.smallest()
+        start, units, targets = _steps(search, self.direction == "up")
+        steps = len(units)
+        if self.direction == "up":
+            _, choice = largest_within(search, steps, lambda count: _after(start, units[:count], targets[:count]))
+        else:
+            _, choice = largest_within(search, steps, lambda rest: _after(start, units[: steps - rest], targets))
+        return search.units.assignment(search.fill(choice))
 
 
 def _after(start: Choice, units: Choice, targets: Choice) -> Choice:

@@ -1,13 +1,12 @@
 """Exact allocation of a budget over thousands of sub-groups by Lagrangian relaxation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .start import BoundedResult, needed, spending
 from .units import Units
@@ -36,19 +35,27 @@ class LagrangianResult(BoundedResult):
 
 
 @ALLOCATORS.register("lagrangian")
-def allocate(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    progress: bool = False,
-) -> Assignment:
-    """The assignment of `solve`; see `Allocator` for the arguments. `evaluate` is not called."""
-    result = solve(space, cost, budget, scores)
-    if progress:
-        Console(stderr=True).print(f"lagrangian: {result.summary}")
-    return result.assignment
+@dataclass(frozen=True)
+class Lagrangian(Allocator):
+    """The assignment of `solve`. `evaluate` is not called."""
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        result = solve(space, cost, budget, scores)
+        if progress:
+            Console(stderr=True).print(f"lagrangian: {result.summary}")
+        return result.assignment
+
+
+allocate = Lagrangian()
+"""The default allocator: a function of the space, a cost, a budget and scores; see `Allocator`."""
 
 
 def solve(

@@ -1,13 +1,13 @@
 """An integer program, for what the relaxation cannot do: several limits at once, and few precisions per matrix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .program_search import ProgramSearch
 from .start import BoundedResult, needed, spending
 from .units import Units
@@ -35,23 +35,33 @@ class ProgramResult(BoundedResult):
 
 
 @ALLOCATORS.register("milp")
-def allocate_program(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    limits: Sequence[Limit] = (),
-    formats: int | None = None,
-    gap: float = 1e-3,
-    time_limit: float = 60.0,
-    progress: bool = False,
-) -> Assignment:
-    """The assignment of `solve_program`; see `Allocator` for the other arguments. `evaluate` is not called."""
-    result = solve_program(space, cost, budget, needed(scores, "milp"), limits, formats, gap, time_limit)
-    if progress:
-        Console(stderr=True).print(f"milp: {result.summary}")
-    return result.assignment
+@dataclass(frozen=True)
+class IntegerProgram(Allocator):
+    """The assignment of `solve_program`; see there for the options. `evaluate` is not called."""
+
+    limits: Sequence[Limit] = ()
+    formats: int | None = None
+    gap: float = 1e-3
+    time_limit: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.formats is not None and self.formats < 1:
+            raise ValueError(f"formats must be at least 1, got {self.formats}")
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        result = solve_program(space, cost, budget, needed(scores, "milp"), self.limits, self.formats, self.gap,
+                               self.time_limit)
+        if progress:
+            Console(stderr=True).print(f"milp: {result.summary}")
+        return result.assignment
 
 
 def solve_program(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -10,29 +11,37 @@ from rich.progress import track
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, EVALUATIONS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, no_scores
 
 
 @ALLOCATORS.register("ranked")
-def allocate_ranked(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    evaluations: int = 32,
-    combinations: int = 20_000,
-    seed: int = 0,
-    progress: bool = False,
-) -> Assignment:
-    """The best of `ranked_candidates`."""
-    return ranked_candidates(space, cost, budget, scores, evaluate, 1, evaluations, combinations, seed, progress)[0][0]
+@dataclass(frozen=True)
+class Ranked(Allocator):
+    """The best of `ranked_candidates`; see there for the options."""
 
+    needs_scores = False
 
-EVALUATIONS["ranked"] = lambda space, evaluations=32, **others: evaluations
+    evaluations: int = 32
+    combinations: int = 20_000
+    seed: int = 0
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        options = {"evaluations": self.evaluations, "combinations": self.combinations, "seed": self.seed}
+        return ranked_candidates(space, cost, budget, scores, evaluate, 1, progress=progress, **options)[0][0]
+
+    def evaluation_count(self, space: PrecisionSpace) -> int:
+        return self.evaluations
 
 
 def ranked_candidates(

@@ -1,59 +1,64 @@
 """Q-BERT's rule: the most sensitive encoder layers get the higher of two precisions."""
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .start import begin, largest_within, needed
 
 
 @ALLOCATORS.register("sorted-layers")
-def allocate_sorted_layers(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    bits: tuple[int, int] | None = None,
-    count: int | None = None,
-    progress: bool = False,
-) -> Assignment:
+@dataclass(frozen=True)
+class SortedLayers(Allocator):
     """Whole layers at one of two precisions (Shen et al., AAAI 2020).
 
     Layers are sorted by the summed scores of their sub-groups at the lower precision. A matrix outside numbered layers
     is a layer of its own. `evaluate` is not called.
 
     Args:
-        bits: the lower and the higher precision; None takes the lowest candidate above 0 and the highest.
-        count: layers at the higher precision; None takes as many as the budget allows.
-
-    Raises:
-        BudgetError, ValueError: as `Allocator` says; also when `count` layers need more than the budget, or `bits` are
-            no candidates.
+        bits: the lower and the higher precision; None takes the lowest candidate above 0 and the highest. Others than
+            candidates are a ValueError.
+        count: layers at the higher precision; None takes as many as the budget allows. More than that is a BudgetError.
     """
-    search = begin(space, cost, budget, needed(scores, "sorted-layers"))
-    low, high = _positions(search, bits)
-    layers = _layers(search)
-    sensitivity = np.bincount(layers, weights=search.units.score[np.arange(len(low)), low])
-    order = np.argsort(-sensitivity, kind="stable")
-    chosen = lambda number: np.where(np.isin(layers, order[:number]), high, low)  # noqa: E731
-    if count is None:
-        count, choice = largest_within(search, len(order), chosen)
-    elif not 0 <= count <= len(order):
-        raise ValueError(f"count must be 0 to {len(order)}, the number of layers, got {count}")
-    else:
-        choice = chosen(count) if search.spent(chosen(count)) <= search.limit else None
-    if choice is None:
-        least = search.spent(chosen(max(count, 0)))
-        raise BudgetError(f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met by whole layers at two "
-                          f"precisions; the smallest possible is {least:,.6g} {search.cost.unit}")  # fmt: skip
-    return search.units.assignment(choice)
+
+    bits: tuple[int, int] | None = None
+    count: int | None = None
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        search = begin(space, cost, budget, needed(scores, "sorted-layers"))
+        low, high = _positions(search, self.bits)
+        layers = _layers(search)
+        sensitivity = np.bincount(layers, weights=search.units.score[np.arange(len(low)), low])
+        order = np.argsort(-sensitivity, kind="stable")
+        chosen = lambda number: np.where(np.isin(layers, order[:number]), high, low)  # noqa: E731
+        count = self.count
+        if count is None:
+            count, choice = largest_within(search, len(order), chosen)
+        elif not 0 <= count <= len(order):
+            raise ValueError(f"count must be 0 to {len(order)}, the number of layers, got {count}")
+        else:
+            choice = chosen(count) if search.spent(chosen(count)) <= search.limit else None
+        if choice is None:
+            least = search.spent(chosen(max(count, 0)))
+            raise BudgetError(
+                f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met by whole layers at two "
+                f"precisions; the smallest possible is {least:,.6g} {search.cost.unit}"
+            )
+        return search.units.assignment(choice)
 
 
 def _positions(search: ExactSearch, bits: tuple[int, int] | None) -> tuple[Choice, Choice]:

@@ -1,76 +1,84 @@
 """Class-based quantization's search: thresholds on one axis of importance, raised while the model still does well."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
 from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, EVALUATIONS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, largest_within, needed
 
 
 @ALLOCATORS.register("threshold")
-def allocate_by_thresholds(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    first_drop: float = 0.01,
-    ratio: float = 2.0,
-    step: float = 0.1,
-    progress: bool = False,
-) -> Assignment:
+@dataclass(frozen=True)
+class Thresholds(Allocator):
     """A sub-group gets as many candidates above its lowest as there are thresholds below its importance.
 
     Reconstructed after Sun et al., DATE 2023, whose search is not public. Importance is the score of the lowest
     candidate (of `class-importance`, gamma), measured in ranks from 0 to 1 so that a step always moves some sub-groups.
     All thresholds begin at 0, everything at its highest candidate. The highest threshold is raised by steps while
-    `evaluate` stays within its allowance, then the next one with a larger allowance; it ends as soon as the budget is
-    met. If it is not met by then, the threshold whose step hurts least is raised, again and again. Of the last step as
-    much is taken back as the budget allows. There are at most `thresholds / step` evaluations.
+    `evaluate` (damage, lower is better, 0 for the float model) stays within its allowance, then the next one with a
+    larger allowance; it ends as soon as the budget is met. If it is not met by then, the threshold whose step hurts
+    least is raised, again and again. Of the last step as much is taken back as the budget allows. There are at most
+    `thresholds / step` evaluations.
 
     Args:
-        evaluate: damage of an assignment, lower is better, 0 for the float model; needed.
         first_drop: damage that raising the highest threshold may do.
         ratio: by how much the allowance grows from threshold to threshold.
         step: of a threshold, as a share of all sub-groups.
-        progress: show a progress bar.
 
     Raises:
-        BudgetError, ValueError: as `Allocator` says; also without `evaluate`, or for a step outside 0 to 1.
+        ValueError: for a step outside 0 to 1.
     """
-    if evaluate is None:
-        raise ValueError("the threshold allocator measures assignments: give evaluate, a function from an assignment "
-                         "to its damage")  # fmt: skip
-    if not 0 < step <= 1:
-        raise ValueError(f"step must be above 0 and at most 1, got {step}")
-    search = begin(space, cost, budget, needed(scores, "threshold"))
-    search.smallest()
-    thresholds = _Thresholds(search, step, evaluate)
-    with Progress(disable=not progress) as bars:
-        bar = bars.add_task("thresholds", total=thresholds.most)
-        thresholds.seen = lambda: bars.advance(bar)
-        for number in reversed(range(thresholds.count)):
-            thresholds.raise_while(number, first_drop * ratio ** (thresholds.count - 1 - number))
-        thresholds.raise_until_met()
-    thresholds.settle()
-    return search.units.assignment(thresholds.choice())
+
+    needs_evaluate = True
+
+    first_drop: float = 0.01
+    ratio: float = 2.0
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step must be above 0 and at most 1, got {self.step}")
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        if evaluate is None:
+            raise ValueError(
+                "the threshold allocator measures assignments: give evaluate, a function from an assignment to its "
+                "damage"
+            )
+        search = begin(space, cost, budget, needed(scores, "threshold"))
+        search.smallest()
+        positions = _Positions(search, self.step, evaluate)
+        with Progress(console=Console(stderr=True), disable=not progress) as bars:
+            bar = bars.add_task("thresholds", total=positions.most)
+            positions.seen = lambda: bars.advance(bar)
+            for number in reversed(range(positions.count)):
+                positions.raise_while(number, self.first_drop * self.ratio ** (positions.count - 1 - number))
+            positions.raise_until_met()
+        positions.settle()
+        return search.units.assignment(positions.choice())
+
+    def evaluation_count(self, space: PrecisionSpace) -> int:
+        return max(len(spec.candidates) - 1 for spec in space.weights.values()) * ceil(1 / self.step)
 
 
-def _evaluations(space: PrecisionSpace, step: float = 0.1, **others) -> int:
-    return max(len(spec.candidates) - 1 for spec in space.weights.values()) * ceil(1 / step)
-
-
-EVALUATIONS["threshold"] = _evaluations
-
-
-class _Thresholds:
+class _Positions:
     """Positions of the thresholds, in steps; `count` thresholds from the lowest to the highest."""
 
     def __init__(self, search: ExactSearch, step: float, evaluate: Callable[[Assignment], float]):

@@ -1,12 +1,12 @@
 """The plain baseline: one precision for everything, or two neighbouring ones at random."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel
-from .base import ALLOCATORS, Scores
+from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .start import begin, largest_within, no_scores
@@ -14,16 +14,8 @@ from .units import Units
 
 
 @ALLOCATORS.register("uniform")
-def allocate_uniform(
-    space: PrecisionSpace,
-    cost: CostModel,
-    budget: Budget | str | float,
-    scores: Scores | None = None,
-    evaluate: Callable[[Assignment], float] | None = None,
-    fraction: bool = False,
-    seed: int = 0,
-    progress: bool = False,
-) -> Assignment:
+@dataclass(frozen=True)
+class Uniform(Allocator):
     """The highest precision that all open sub-groups can have within the budget.
 
     A sub-group that lacks this candidate takes its next lower one, or its lowest above 0. Nothing is pruned unless even
@@ -33,17 +25,30 @@ def allocate_uniform(
         fraction: give random whole sub-groups the next precision, as many as fit: the fair baseline of a mixed
             assignment at the same bytes.
         seed: of the random order.
-
-    Raises:
-        BudgetError: as `Allocator` says.
     """
-    search = begin(space, cost, budget, no_scores(space))
-    search.smallest()
-    levels = _levels(search.units)
-    position, choice = largest_within(search, len(levels) - 1, lambda number: levels[number])
-    if fraction and position + 1 < len(levels):
-        choice = _raise_some(search, choice, levels[position + 1], np.random.default_rng(seed))
-    return search.units.assignment(choice)
+
+    needs_scores = False
+    reads_scores = False
+
+    fraction: bool = False
+    seed: int = 0
+
+    def __call__(
+        self,
+        space: PrecisionSpace,
+        cost: CostModel,
+        budget: Budget | str | float,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> Assignment:
+        search = begin(space, cost, budget, no_scores(space))
+        search.smallest()
+        levels = _levels(search.units)
+        position, choice = largest_within(search, len(levels) - 1, lambda number: levels[number])
+        if self.fraction and position + 1 < len(levels):
+            choice = _raise_some(search, choice, levels[position + 1], np.random.default_rng(self.seed))
+        return search.units.assignment(choice)
 
 
 def _levels(units: Units) -> list[Choice]:
