@@ -16,13 +16,12 @@ from ..nn import (
     derive,
     initialise,
     pack_modules,
-    usages,
 )
 from ..nn import fix as fix_gates
 from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
 from ..nn.packed import PackedMatrix
-from ..nn.walk import matrices
+from ..nn.walk import matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
 from .hub import push_model, remember_base, remember_making
@@ -191,7 +190,7 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
     it, the one of highest probability."""
     space = config.resolve(model)
-    return most_probable(space, usages(model), *budget_cost(space, config.budget))
+    return most_probable(space, reluctances(model), *budget_cost(space, config.budget))
 
 
 def assignment_of(model: nn.Module) -> Assignment:

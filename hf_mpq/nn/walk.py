@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import Assignment, MatrixAssignment, Usage
 from ..weights import GATES, Gate
@@ -36,6 +36,12 @@ def update_quantizers(model: nn.Module) -> None:
 def usages(model: nn.Module) -> dict[str, Usage]:
     """What every gate expects to use, by relative name; differentiable."""
     return {name: module.program.usage() for name, module in matrices(model)}
+
+
+def reluctances(model: nn.Module) -> dict[str, Tensor]:
+    """How little each open gate wants each of its candidates, by relative name: `(groups, candidates)`."""
+    layers = (one for one in matrices(model) if one[1].program.gate.searching)
+    return {name: layer.program.gate.reluctance() for name, layer in layers}
 
 
 def set_precision(model: nn.Module, bits: int) -> nn.Module:

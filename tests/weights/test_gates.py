@@ -175,3 +175,47 @@ def test_a_switch_moves_every_subgroup_and_stores_the_highest():
 def test_a_switch_refuses_what_it_does_not_serve():
     with pytest.raises(ValueError, match="not among the nested precisions"):
         GATES["switch"](3, (2, 4, 8)).set_precision(3)
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_what_a_gate_derives_is_what_it_wants_most(name):
+    gate = gate_of(name)
+    reluctance = gate.reluctance()
+    assert reluctance.shape == (5, 3) and reluctance.dtype == torch.float64 and reluctance.device.type == "cpu"
+    assert reluctance.isfinite().all() and (reluctance >= 0).all()
+    assert torch.equal(torch.tensor(CANDIDATES)[reluctance.argmin(1)], gate.derive())
+    torch.testing.assert_close(gate.shares().sum(1), torch.ones(5))
+    assert gate.shares().shape == (5, 3)
+    assert all(isinstance(value, float) for value in gate.metrics().values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", list(GATES))
+def test_a_path_is_taken_until_the_gate_chooses_again(name, training):
+    gate = gate_of(name).train(training)
+    before, derived, saved = gate.usage().bits, gate.derive(), set(gate.state_dict())
+    for position in range(3):
+        path = torch.full((5,), position)
+        gate.take(path)
+        assert gate().probabilities is None and torch.equal(gate().index, path)
+    torch.testing.assert_close(gate.usage().bits, before)
+    assert torch.equal(gate.derive(), derived) and set(gate.state_dict()) == saved
+    gate.take(None)
+    assert (gate().index is None) == gate.searching
+
+
+@pytest.mark.parametrize("path", [torch.zeros(4), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, -1, 0, 0, 0])])
+def test_a_path_that_does_not_fit_is_refused(path):
+    with pytest.raises(ValueError, match=r"a position in \(0, 2, 4\) for each of 5 sub-groups"):
+        gate_of("softmax").take(path)
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_gates_start_from_preferences_or_say_that_they_do_not(name):
+    gate, preferences = gate_of(name), torch.tensor([[3.0, 0, 1], [0, 3, 1], [0, 1, 3], [1, 3, 0], [3, 1, 0]])
+    if not gate.searching:
+        with pytest.raises(ValueError, match="cannot start from preferences"):
+            gate.start(preferences)
+        return
+    gate.start(preferences)
+    assert gate.derive().tolist() == [0, 2, 4, 2, 0]

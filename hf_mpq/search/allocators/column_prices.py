@@ -19,8 +19,9 @@ def reader_prices(
     """
     prices = {name: np.zeros(spec.layout.count) for name, spec in space.weights.items() if spec.bits is None}
     for link in space.links:
-        if link.kind in ("pointwise", "value") and link.blocks[0].name in prices and link.consumer in matrices:
-            prices[link.blocks[0].name] += _rows(space, link) * _column_price(cost, link.consumer, matrices)
+        reader = link.consumer if link.kind in ("pointwise", "value") else None
+        if reader is not None and reader in matrices and link.blocks[0].name in prices:
+            prices[link.blocks[0].name] += _rows(space, link) * _column_price(cost, reader, matrices)
     return prices
 
 

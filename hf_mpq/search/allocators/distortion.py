@@ -9,7 +9,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
-from .start import begin, largest_within, needed
+from .start import begin, most_within, needed
 
 
 @ALLOCATORS.register("distortion")
@@ -43,7 +43,7 @@ class BelowThreshold(Allocator):
             return search.units.assignment(self._within(search, _chosen(score, self.tau)))
         thresholds = np.unique(score[np.isfinite(score)])[::-1]  # falling: the cost rises along them
         thresholds = np.concatenate([[np.inf], thresholds])
-        _, choice = largest_within(search, len(thresholds) - 1, lambda number: _chosen(score, thresholds[number]))
+        _, choice = most_within(search, len(thresholds) - 1, lambda number: _chosen(score, float(thresholds[number])))
         return search.units.assignment(choice)
 
     def _within(self, search: ExactSearch, choice: Choice) -> Choice:

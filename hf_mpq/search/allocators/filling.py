@@ -31,7 +31,7 @@ def fill(
         units, targets = fitting_moves(price, gain, room)
         if not len(units):
             return choice, spent
-        accepted = _accept(choice, units, targets, within)
+        accepted: tuple[Choice, Spent] | None = _accept(choice, units, targets, within)
         if accepted is None:
             number = kinds(choice)
             gain[number == number[units[0], targets[0]]] = 0
@@ -40,7 +40,9 @@ def fill(
         price, gain, room = moves(choice, spent)
 
 
-def _accept(choice: Choice, units: Choice, targets: Choice, within: Callable) -> tuple[Choice, Spent] | None:
+def _accept(
+    choice: Choice, units: Choice, targets: Choice, within: Callable[[Choice], Spent | None]
+) -> tuple[Choice, Spent] | None:
     """The longest halving of the moves that fits, with its cost; None when not even the first does."""
     count = len(units)
     while count:

@@ -10,7 +10,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
-from .start import begin, largest_within, needed
+from .start import begin, most_within, needed
 
 
 @ALLOCATORS.register("greedy")
@@ -46,9 +46,9 @@ class Greedy(Allocator):
         start, units, targets = _steps(search, self.direction == "up")
         steps = len(units)
         if self.direction == "up":
-            _, choice = largest_within(search, steps, lambda count: _after(start, units[:count], targets[:count]))
+            _, choice = most_within(search, steps, lambda count: _after(start, units[:count], targets[:count]))
         else:
-            _, choice = largest_within(search, steps, lambda rest: _after(start, units[: steps - rest], targets))
+            _, choice = most_within(search, steps, lambda rest: _after(start, units[: steps - rest], targets))
         return search.units.assignment(search.fill(choice))
 
 
@@ -65,8 +65,7 @@ def _steps(search: ExactSearch, upwards: bool) -> tuple[Choice, Choice, Choice]:
     """
     ladder, cost, score = _ladders(search)
     if not upwards:
-        ladder, cost, score = (np.flip(part, axis=1) for part in (ladder, cost, score))
-        ladder, cost, score = _to_front(ladder, cost, score)
+        ladder, cost, score = _to_front(np.flip(ladder, axis=1), np.flip(cost, axis=1), np.flip(score, axis=1))
     price, change = (np.abs(np.diff(np.where(np.isfinite(part), part, np.nan), axis=1)) for part in (cost, score))
     there = np.isfinite(price) & np.isfinite(change)
     ratio = np.divide(change, np.maximum(price, 1e-300), out=np.full_like(price, np.nan), where=there)
@@ -97,4 +96,4 @@ def _worse_for_the_same(cost: Array, score: Array) -> NDArray[np.bool_]:
 def _to_front(ladder: Choice, cost: Array, score: Array) -> tuple[Choice, Array, Array]:
     """Move the padding of reversed ladders behind their choices again."""
     order = np.argsort(~np.isfinite(cost), axis=1, kind="stable")
-    return tuple(np.take_along_axis(part, order, 1) for part in (ladder, cost, score))
+    return np.take_along_axis(ladder, order, 1), np.take_along_axis(cost, order, 1), np.take_along_axis(score, order, 1)

@@ -145,4 +145,5 @@ def best_exchange(price: Array, gain: Array, room: float) -> tuple[tuple[int, in
     best = int(net.argmax())
     if net[best] <= 1e-12 * abs(up_gain).max():
         return None
-    return tuple(map(int, down[best])), tuple(map(int, up[partner[best]]))
+    (unit, target), (other, reached) = down[best].tolist(), up[partner[best]].tolist()
+    return (unit, target), (other, reached)

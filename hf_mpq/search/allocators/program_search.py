@@ -30,6 +30,7 @@ class ProgramSearch:
 
     def run(self, gap: float, time_limit: float, rounds: int = 6) -> tuple[Choice, Array, float]:
         """The best choice found within the limits, its exact costs, and the bound; raises BudgetError without one."""
+        best: Choice | None
         around, best, bound = self._start(gap, time_limit)
         if best is not None and self.score(best) - bound <= gap * abs(self.score(best)):
             return best, self.spent(best), bound
@@ -46,7 +47,7 @@ class ProgramSearch:
                 continue
             around, spent = fill(around, spent, self._moves, self.units.move_kinds, self._within)
             gain = np.inf if best is None else self.score(best) - self.score(around)
-            best = around if gain > 0 else best
+            best = around if best is None or gain > 0 else best
             if gain <= 0.1 * gap * abs(self.score(best)):
                 break
         if best is None:
@@ -72,9 +73,9 @@ class ProgramSearch:
         choice, spent = search.run()
         if self.plain:
             return choice, choice, search.bound(choice, spent)[0]
-        least = self._least(gap, time_limit)
-        kept = least is not None and (self.spent(least) <= self.ceilings).all()
-        return choice, least if kept else None, -np.inf
+        cheapest = self._least(gap, time_limit)
+        kept = cheapest is not None and (self.spent(cheapest) <= self.ceilings).all()
+        return choice, cheapest if kept else None, -np.inf
 
     def _least(self, gap: float, time_limit: float) -> Choice | None:
         """The cheapest choice in the main limit that keeps the others, by the prices of unpruned matrices."""

@@ -1,10 +1,11 @@
 """How every allocator begins: units, the exact cost, and the limit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, PrecisionSpace
+from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import Scores
 from .exact_search import ExactSearch
@@ -47,7 +48,7 @@ class BoundedResult:
         return self.summary
 
 
-def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores | None) -> ExactSearch:
+def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores) -> ExactSearch:
     """The search over all assignments of `space` within a budget."""
     measured, limit = measure(cost, budget)
     return ExactSearch(Units(space, scores), measured, limit)
@@ -66,7 +67,18 @@ def no_scores(space: PrecisionSpace) -> Scores:
             for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
 
 
-def largest_within(search: ExactSearch, count: int, choice_of) -> tuple[int, Choice | None]:
+def most_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice]:
+    """As `largest_within`; raises BudgetError when not even 0 keeps the limit."""
+    number, choice = largest_within(search, count, choice_of)
+    if choice is None:
+        raise BudgetError(f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met; the smallest possible "
+                          f"is {search.spent(choice_of(0)):,.6g} {search.cost.unit}")  # fmt: skip
+    return number, choice
+
+
+def largest_within(
+    search: ExactSearch, count: int, choice_of: Callable[[int], Choice]
+) -> tuple[int, Choice | None]:
     """The largest number in 0 to `count` whose `choice_of(number)` keeps the limit, if the cost rises with the number;
     -1 and None when not even 0 does."""
     low, high, best = -1, count, None

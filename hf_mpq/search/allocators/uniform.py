@@ -9,7 +9,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
-from .start import begin, largest_within, no_scores
+from .start import begin, most_within, no_scores
 from .units import Units
 
 
@@ -45,7 +45,7 @@ class Uniform(Allocator):
         search = begin(space, cost, budget, no_scores(space))
         search.smallest()
         levels = _levels(search.units)
-        position, choice = largest_within(search, len(levels) - 1, lambda number: levels[number])
+        position, choice = most_within(search, len(levels) - 1, lambda number: levels[number])
         if self.fraction and position + 1 < len(levels):
             choice = _raise_some(search, choice, levels[position + 1], np.random.default_rng(self.seed))
         return search.units.assignment(choice)
@@ -76,7 +76,7 @@ def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.
             attempt[order[:count]] = higher[order[:count]]
             return attempt
 
-        count, choice = largest_within(search, len(order), raised)
+        count, choice = most_within(search, len(order), raised)
         if count == len(order):
             break
         kind, order = search.units.kinds[order[count]], order[count:]  # this kind does not fit any more

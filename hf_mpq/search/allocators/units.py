@@ -123,7 +123,7 @@ def _open(weights: Mapping[str, WeightSpec]) -> dict[str, WeightSpec]:
     return {name: spec for name, spec in weights.items() if spec.bits is None}
 
 
-def _members(weights: Mapping[str, WeightSpec]) -> dict[str, list[str]]:
+def _members(weights: Mapping[str, WeightSpec]) -> dict[tuple[str, str], list[str]]:
     """Names of the open matrices by tie; an untied matrix is alone."""
     members: dict[tuple[str, str], list[str]] = {}
     for name, spec in _open(weights).items():

@@ -5,7 +5,7 @@ from torch import nn
 
 from ...nn.matrix import QuantizedMatrix
 from ...nn.walk import matrices
-from ...weights.gates import SoftmaxGate
+from ...weights.gates import Gate
 
 
 @torch.no_grad()
@@ -20,15 +20,15 @@ def compensate_pruned_share(model: nn.Module) -> None:
     """
     for name, layer in matrices(model):
         gate = layer.program.gate
-        if gate.searching and isinstance(gate, SoftmaxGate) and 0 in gate.candidates:
+        if gate.searching and 0 in gate.candidates:
             _compensate(name, layer, gate)
 
 
-def _compensate(name: str, layer: QuantizedMatrix, gate: SoftmaxGate) -> None:
+def _compensate(name: str, layer: QuantizedMatrix, gate: Gate) -> None:
     if layer.program.source.owns_weight or len(layer.program.transforms):
         raise ValueError(f"{name}: only a plain float weight can make up for 0 bits; leave compensate_pruned=False")
     layout = layer.program.layout
-    kept = torch.softmax(gate.logits / gate.temperature, dim=1)[:, gate.candidates.index(0) + 1 :].sum(1)  # (groups,)
+    kept = gate.shares()[:, gate.candidates.index(0) + 1 :].sum(1)  # (groups,)
     lines = layout.expand(kept)
     layer.weight.div_((lines.unsqueeze(1) if layout.axis == 0 else lines.unsqueeze(0)).to(layer.weight.dtype))
     layer.calibrate()

@@ -1,4 +1,4 @@
-"""What every search through softmax-like gates shares."""
+"""What every search through gates shares."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage
 from ...cost import CostModel
-from ...nn.walk import usages
+from ...nn.walk import reluctances, usages
 from ..allocators.base import Scores
 from .base import Progress, SearchStrategy
 from .compensation import compensate_pruned_share
@@ -28,7 +28,7 @@ DECISIONS = ("argmax", "projection")
 
 
 class GateSearch(SearchStrategy):
-    """A search whose gates are softmax or Gumbel-softmax mixtures of the candidates.
+    """A search through gates that can start from preferences, such as softmax and Gumbel-softmax mixtures.
 
     Args:
         space, cost, limit: as of `SearchStrategy`.
@@ -84,8 +84,7 @@ class GateSearch(SearchStrategy):
         logits = start_logits(self.start, self.space, self.cost, self.limit, scores)
         for name, gate in gates.items():
             gate.set_temperature(self.temperature.start)
-            with torch.no_grad():
-                gate.logits.copy_(logits[name])
+            gate.start(logits[name])
         if self.compensate_pruned:
             compensate_pruned_share(model)
 
@@ -119,7 +118,7 @@ class GateSearch(SearchStrategy):
 
     def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
         limit = self.limit if self.decision == "projection" else None
-        found = likeliest(self.space, usages(model), self.cost, limit)
+        found = likeliest(self.space, reluctances(model), self.cost, limit)
         emptied = [name for name, one in found.matrices.items() if not any(one.bits)]
         if emptied:
             warnings.warn(f"the search leaves nothing of {len(emptied)} matrices, first {emptied[0]!r}: if its gates "
@@ -128,11 +127,11 @@ class GateSearch(SearchStrategy):
         return model, found
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
-        """`temperature` and what `gate_metrics` says of the argmax."""
+        """What the gates say, and what `gate_metrics` says of the argmax."""
         with torch.no_grad():
             used = usages(model)
-        state = gate_metrics(self.space, self.cost, used, likeliest(self.space, used))
-        return {"temperature": float(next(iter(open_gates(self.space, model).values())).temperature), **state}
+        state = gate_metrics(self.space, self.cost, used, likeliest(self.space, reluctances(model)))
+        return {**next(iter(open_gates(self.space, model).values())).metrics(), **state}
 
     def _target(self) -> Target:
         specs = self.space.weights

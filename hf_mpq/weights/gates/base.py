@@ -1,5 +1,6 @@
 """The contract of every gate."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from ...core import Registry, Usage, constant
 from ..choice import Choice
 
+SMALLEST = 1e-30
+"""Probabilities count as at least this, so that every candidate stays possible."""
 GATES: Registry[type["Gate"]] = Registry("gate")
 
 
@@ -25,9 +28,32 @@ class Gate(nn.Module, ABC):
         self.groups = groups
         self.candidates = candidates
 
-    @abstractmethod
+    _path: Tensor | None = None
+
     def forward(self) -> Choice:
-        """What this forward pass uses."""
+        """What this forward pass uses: the path that was taken, else the gate's own choice."""
+        return self.choose() if self._path is None else Choice(index=self._path)
+
+    @abstractmethod
+    def choose(self) -> Choice:
+        """The gate's own choice in this forward pass."""
+
+    def take(self, path: Tensor | None) -> None:
+        """Use one candidate for each sub-group in the forward passes that follow; None lets the gate choose again.
+
+        What the gate expects and derives does not change, and a path is not saved.
+
+        Args:
+            path: positions in the candidates, `(groups,)` integers.
+
+        Raises:
+            ValueError: for another shape, or a position that there is none of.
+        """
+        if path is not None:
+            path = path.to(next(self.parameters(), next(self.buffers())).device, torch.int64)
+            if path.shape != (self.groups,) or not ((path >= 0) & (path < len(self.candidates))).all():
+                raise ValueError(f"a path is a position in {self.candidates} for each of {self.groups} sub-groups")
+        self._path = path
 
     @abstractmethod
     def usage(self) -> Usage:
@@ -36,6 +62,35 @@ class Gate(nn.Module, ABC):
     @abstractmethod
     def derive(self) -> Tensor:
         """The precision that each sub-group would get now: `(groups,)` int64."""
+
+    @torch.no_grad()
+    def reluctance(self) -> Tensor:
+        """How little the gate wants each candidate: `(groups, candidates)` float64 on the CPU, at least 0 and finite.
+        The sum over sub-groups of what is chosen is what a decision makes small; here 0 for what `derive` gives."""
+        chosen = self.derive().cpu().unsqueeze(1) == torch.tensor(self.candidates)
+        return torch.where(chosen, 0.0, -math.log(SMALLEST)).double()
+
+    @torch.no_grad()
+    def shares(self) -> Tensor:
+        """Weight of each candidate in what a forward pass uses, without noise: `(groups, candidates)`."""
+        derived = self.derive().unsqueeze(1)
+        return (derived == constant(self.candidates, torch.int64, derived.device)).float()
+
+    def start(self, preferences: Tensor) -> None:
+        """Begin from how much each candidate is preferred, `(groups, candidates)`, in units of a logit; higher is
+        better.
+
+        Raises:
+            ValueError: when the gate has no such start.
+        """
+        raise ValueError(f"a gate of {type(self).__name__} cannot start from preferences; choose gate='softmax'")
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set how soft the choice is, where the gate has a temperature."""
+
+    def metrics(self) -> dict[str, float]:
+        """What logs show of the gate, the same for all gates of a search."""
+        return {}
 
     def redraw(self, generator: torch.Generator) -> None:
         """Take the noise of the passes that follow from a generator on the CPU, where the gate has any."""

@@ -25,7 +25,7 @@ class FixedGate(Gate):
             raise ValueError(f"bits {unknown} are not among the candidates {self.candidates}")
         self.bits.copy_(torch.tensor(bits, dtype=torch.uint8))
 
-    def forward(self) -> Choice:
+    def choose(self) -> Choice:
         candidates = constant(self.candidates, torch.int64, self.bits.device)
         return Choice(index=torch.searchsorted(candidates, self.bits.long()))
 

@@ -22,9 +22,9 @@ class GumbelGate(SoftmaxGate):
     def redraw(self, generator: torch.Generator) -> None:
         self._drawn = -torch.empty(self.logits.shape).exponential_(generator=generator).log().to(self.logits)
 
-    def forward(self) -> Choice:
+    def choose(self) -> Choice:
         if not self.training:
-            return super().forward()
+            return super().choose()
         noise = -torch.empty_like(self.logits).exponential_().log() if self._drawn is None else self._drawn
         return Choice(probabilities=torch.softmax((self.logits + noise) / self.temperature, dim=1))
 

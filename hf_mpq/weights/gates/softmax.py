@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ...core import Usage, constant
 from ..choice import Choice
-from .base import GATES, Gate
+from .base import GATES, SMALLEST, Gate
 
 
 @GATES.register("softmax")
@@ -34,7 +34,23 @@ class SoftmaxGate(Gate):
         with torch.no_grad():
             self.temperature.fill_(temperature)
 
-    def forward(self) -> Choice:
+    @torch.no_grad()
+    def start(self, preferences: Tensor) -> None:
+        self.logits.copy_(preferences)
+
+    @torch.no_grad()
+    def reluctance(self) -> Tensor:
+        """Minus the logarithm of each candidate's probability."""
+        return -self.usage().probabilities.cpu().double().clamp(min=SMALLEST).log()
+
+    @torch.no_grad()
+    def shares(self) -> Tensor:
+        return torch.softmax(self.logits / self.temperature, dim=1)
+
+    def metrics(self) -> dict[str, float]:
+        return {"temperature": float(self.temperature)}
+
+    def choose(self) -> Choice:
         return Choice(probabilities=torch.softmax(self.logits / self.temperature, dim=1))
 
     def usage(self) -> Usage:

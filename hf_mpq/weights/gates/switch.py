@@ -29,7 +29,7 @@ class SwitchGate(Gate):
             raise ValueError(f"{bits} bits are not among the nested precisions {self.candidates}")
         self.active = bits
 
-    def forward(self) -> Choice:
+    def choose(self) -> Choice:
         index = self.candidates.index(self.active)
         return Choice(index=torch.full((self.groups,), index, device=self.precisions.device))
 

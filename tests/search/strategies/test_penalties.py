@@ -103,7 +103,7 @@ def test_the_actual_cost_is_that_of_the_likeliest_precisions(make_space):
     shares = torch.tensor([[0.2, 0.5, 0.3], [0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])
     usage = Usage(shares @ torch.tensor([0.0, 2.0, 4.0]), 1 - shares[:, 0], shares)
     usages = dict.fromkeys(space.weights, usage)
-    shipped = strategy.cost.of(likeliest(space, usages))
+    shipped = strategy.cost.of(likeliest(space, {name: -one.probabilities.log() for name, one in usages.items()}))
     assert strategy._decided_cost(usages) == pytest.approx(shipped)
     assert float(strategy.cost.expected(usages)) != pytest.approx(shipped)
 

@@ -10,7 +10,7 @@ import hf_mpq
 from hf_mpq import MPQConfig, quantize
 from hf_mpq.core import BudgetError, PrecisionSpace, Usage
 from hf_mpq.cost import AverageBits, StoredSize
-from hf_mpq.nn import usages
+from hf_mpq.nn.walk import reluctances
 from hf_mpq.search.allocators import solve
 from hf_mpq.search.strategies import STRATEGIES, likeliest
 from hf_mpq.search.strategies.start import LARGEST, logits_of_scores
@@ -26,6 +26,10 @@ def chances(space, seed=0):
         bits = torch.tensor(spec.candidates, dtype=torch.float32)
         found[name] = Usage(shares @ bits, shares[:, bits > 0].sum(1), shares)
     return found
+
+
+def reluctances_of(usages):
+    return {name: -usage.probabilities.log() for name, usage in usages.items()}
 
 
 def argmax_bits(space, tables):
@@ -104,12 +108,13 @@ def test_a_start_from_scores_says_what_is_missing(make_case, budget, scores, mes
 def test_the_projection_meets_the_budget_and_is_the_argmax_where_that_does(make_space, cost, seed):
     space = make_space(groups=16)
     cost, usages = cost(space), chances(space, seed)
-    free = likeliest(space, usages)
+    wants = reluctances_of(usages)
+    free = likeliest(space, wants)
     wanted = argmax_bits(space, {name: usage.probabilities for name, usage in usages.items()})
     assert {name: matrix.bits for name, matrix in free.matrices.items()} == wanted
-    assert likeliest(space, usages, cost, cost.of(free)) == free
-    assert likeliest(space, usages, cost, 10 * cost.of(free)) == free
-    less = likeliest(space, usages, cost, 0.7 * cost.of(free))
+    assert likeliest(space, wants, cost, cost.of(free)) == free
+    assert likeliest(space, wants, cost, 10 * cost.of(free)) == free
+    less = likeliest(space, wants, cost, 0.7 * cost.of(free))
     assert 0.6 * cost.of(free) < cost.of(less) <= 0.7 * cost.of(free)
 
 
@@ -117,8 +122,8 @@ def test_the_projection_gives_up_what_is_least_likely_to_matter(make_spec):
     space = PrecisionSpace({"only": make_spec((4, 64), 4, (2, 4))})
     shares = torch.tensor([[0.1, 0.9], [0.45, 0.55], [0.2, 0.8], [0.7, 0.3]])
     usages = {"only": Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(4), shares)}
-    assert likeliest(space, usages, AverageBits(space), 3.0).matrices["only"].bits == (4, 2, 4, 2)
-    assert likeliest(space, usages, AverageBits(space), 2.5).matrices["only"].bits == (4, 2, 2, 2)
+    assert likeliest(space, reluctances_of(usages), AverageBits(space), 3.0).matrices["only"].bits == (4, 2, 4, 2)
+    assert likeliest(space, reluctances_of(usages), AverageBits(space), 2.5).matrices["only"].bits == (4, 2, 2, 2)
 
 
 @pytest.mark.parametrize("limit", [None, 3.0])
@@ -127,16 +132,16 @@ def test_tied_matrices_are_decided_together(make_spec, limit):
     first, second = torch.tensor([[0.4, 0.6], [0.6, 0.4]]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     usages = {name: Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(2), shares)
               for name, shares in (("first", first), ("second", second))}  # fmt: skip
-    found = likeliest(space, usages, AverageBits(space), limit).matrices
+    found = likeliest(space, reluctances_of(usages), AverageBits(space), limit).matrices
     assert found["first"].bits == found["second"].bits == (2, 4)
 
 
 def test_impossible_budgets_and_missing_probabilities(make_space):
     space = make_space(groups=2, candidates=(2, 4))
     with pytest.raises(BudgetError, match="smallest possible is 2"):
-        likeliest(space, chances(space), AverageBits(space), "1bits")
-    with pytest.raises(ValueError, match="no probabilities"):
-        likeliest(space, {name: Usage(usage.bits, usage.keep) for name, usage in chances(space).items()})
+        likeliest(space, reluctances_of(chances(space)), AverageBits(space), "1bits")
+    with pytest.raises(ValueError, match="says nothing of its candidates"):
+        likeliest(space, {})
 
 
 def test_the_strategies_decide_as_they_say(make_case):
@@ -144,7 +149,7 @@ def test_the_strategies_decide_as_they_say(make_case):
     for gate in case.gates().values():
         torch.nn.init.normal_(gate.logits)
     free = case.strategy("bilevel").derive(case.model)[1]
-    assert free == likeliest(case.space, usages(case.model)) and case.cost.of(free) > case.limit
+    assert free == likeliest(case.space, reluctances(case.model)) and case.cost.of(free) > case.limit
     within = case.strategy("bilevel", decision="projection").derive(case.model)[1]
     assert case.cost.of(within) <= case.limit
     assert within == case.strategy("joint").derive(case.model)[1]
