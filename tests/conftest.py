@@ -1,9 +1,11 @@
 """What all tests share: no network, few threads, tiny encoders of every family."""
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.tiny import SHARED
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()
+sys.modules["openvino_telemetry"] = None  # otherwise each conversion tells its maker, or tries to
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,9 @@
 """`hf-mpq compress` on a tiny fine-tuned model and real files."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,6 +14,7 @@ from hf_mpq.cli.data import Source, open_data
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from hf_mpq.cli.scores import scorer
 from tests.integrations.models import mixed_model
+from tests.processes import start_python
 
 MODEL = "my-fine-tuned-bert"
 QUICK = ("--examples", "16", "--rounding", "nearest")
@@ -181,22 +179,20 @@ app()
 """
 
 
-def test_interrupted(here, out):
-    """Ctrl-C in the midst of the work, which does not end before it comes, leaves neither the folder nor a part of it,
-    also where the tests run in the background of a shell, which has it ignored."""
-    command = [sys.executable, "-c", ENDLESS, "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x",
-               "--out", str(out), "--scorer", "kl"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+def test_interrupted(here, out, tmp_path_factory):
+    """Ctrl-C in the midst of the work, which does not end before it comes, leaves neither the folder nor a part of
+    it, also where the tests run in the background of a shell, which has it ignored."""
+    words = ["-c", ENDLESS, "compress", MODEL, "--data", "rows.csv", "--budget", "0.2x", "--out", out, "--scorer", "kl"]
+    printed = tmp_path_factory.mktemp("printed")
+    process = start_python(words, printed, cwd=here)
     while not names(out.parent):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
-    for _ in range(5):  # a user presses again when it was lost in a destructor
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            _, said = process.communicate(timeout=100)
-            break
-    assert process.returncode == 130 and said.splitlines()[-1] == "interrupted; nothing half written is left"
+    while process.is_alive():  # a user presses again when it was lost in a destructor
+        os.kill(process.pid, signal.SIGINT)
+        process.join(timeout=100)
+    said = (printed / "stderr").read_text()
+    assert process.exitcode == 130 and said.splitlines()[-1] == "interrupted; nothing half written is left"
     assert names(out.parent) == set()
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.integrations.models import read_config, read_tensors, stored_model, write_tensors
+from tests.processes import run_python
 
 CODES = "bert.encoder.layer.0.attention.self.query.codes"
 
@@ -37,8 +38,9 @@ def test_sound(folder, states, run):
     assert "is sound" in run("doctor", folder, "--quick").stdout
 
 
-def test_what_happens_without_the_import(folder, states):
+def test_what_happens_without_the_import(folder, states, monkeypatch):
     """It is tried, not assumed: all packed tensors come out random."""
+    monkeypatch.setattr("hf_mpq.cli.checkup.subprocess.run", lambda command, **options: run_python(command[1:]))
     state, detail = states(folder, 0, "--debug")["without hf_mpq"]
     names = {name.rpartition(".")[0] for name in load_file(folder / "model.safetensors") if name.endswith("codes")}
     missing = int(detail.split("makes up ")[1].split()[0])

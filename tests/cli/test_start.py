@@ -1,13 +1,13 @@
 """What holds for every command: light modules, errors of one line, quiet where nobody watches."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import hf_mpq.cli
+from tests.processes import run_python
 
 FOLDER = Path(hf_mpq.cli.__file__).parent
 LIGHT = {*sys.stdlib_module_names, "typer", "rich", "numpy", "scipy"}
@@ -36,10 +36,9 @@ def test_version(run):
     assert run("--version").stdout == f"{hf_mpq.__version__}\n"
 
 
-@pytest.mark.full
 def test_mistake_in_a_process_of_its_own(here):
     """One line, no traceback, code 2; nothing on stdout that a program could take for a result."""
-    done = subprocess.run([*COMMAND, "inspect", "nowhere/at/all"], capture_output=True, text=True)
+    done = run_python(["-m", "hf_mpq.cli.main", "inspect", "nowhere/at/all"], cwd=here)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == ("error: there is no folder nowhere/at/all: give a model's folder, or its "
                                             "name on the Hub")  # fmt: skip

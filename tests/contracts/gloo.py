@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
+from tests.processes import FORKED
+
 
 def _enter(rank: int, function, port: int, folder: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
@@ -24,4 +26,4 @@ def run_two_processes(function, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_enter, args=(function, port, folder), nprocs=2)
+    multiprocessing.start_processes(_enter, args=(function, port, folder), nprocs=2, start_method=FORKED)

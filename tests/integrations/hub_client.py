@@ -5,28 +5,28 @@ The last line of the output is JSON.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import run_python
+
 FLOAT, FROM_MODEL, FROM_TRAINER, FROM_FOLDER = (
     "someone/float-bert", "someone/from-model", "someone/from-trainer", "someone/from-folder"
 )  # fmt: skip
 TEXT = "a c b"
 
 
-def run_online(words: list[str], home: Path, endpoint: str, token: str | None) -> subprocess.CompletedProcess:
+def run_online(words: list[str], home: Path, endpoint: str, token: str | None) -> CompletedProcess:
     """`python -m words` with a cache in `home`; no variable of the tests keeps it off line."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
                 "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}  # fmt: skip
     settings |= {"HF_TOKEN": token} if token else {}
-    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=ROOT,
-                          env={**kept, **settings})  # fmt: skip
+    return run_python(["-m", *words], {**kept, **settings})
 
 
 def run_client(what: str, folder: Path, home: Path, endpoint: str, token: str | None) -> dict:

@@ -1,8 +1,6 @@
 """What a user may say in an `MPQConfig`, what it becomes, and what is refused."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixAssignment
 from hf_mpq.format import PackedFormatError
+from tests.processes import run_python
 from tests.tiny import FAMILIES, outputs, tiny_model
 
 from .models import close, mixed_assignment
@@ -298,7 +297,7 @@ for name in [name for name in sys.modules if name.startswith("hf_mpq")]:
 import hf_mpq
 print(hf_mpq.MPQConfig(bits=2).to_dict()["bits"])
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = run_python(["-c", script])
     assert result.returncode == 0 and result.stdout.strip() == "2", result.stderr
     assert AUTO_QUANTIZATION_CONFIG_MAPPING["mpq"] is MPQConfig and "mpq" in AUTO_QUANTIZER_MAPPING
 

@@ -1,7 +1,5 @@
 """Exports, run by the runtimes they are for."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch.testing import assert_close
 import hf_mpq
 from hf_mpq.integrations.exporters import base
 from hf_mpq.nn import MPQLinear
+from tests.processes import run_python
 from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
 
 pytest.importorskip("compressed_tensors", reason="pip install 'hf_mpq[interop]'")  # first: openvino's telemetry forks
@@ -242,8 +241,7 @@ def test_plain_transformers_loads_checkpoints(tmp_path):
                for format in ("dense", "compressed-tensors")]  # fmt: skip
     models["modernbert"] = packed("modernbert", activation_bits=None)
     folders.append(hf_mpq.export(models["modernbert"], "dense", tmp_path / "modernbert-dense"))
-    done = subprocess.run([sys.executable, "-c", LOADER, str(tmp_path / "batch.pt"), *map(str, folders)],
-                          capture_output=True, text=True)  # fmt: skip
+    done = run_python(["-c", LOADER, tmp_path / "batch.pt", *folders])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MISSING" not in done.stderr and "UNEXPECTED" not in done.stderr
     for folder in folders:

@@ -1,9 +1,6 @@
 """Traps of plugging into transformers that were found by falling into them: loading, saving, and names."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedMatrix, PackedTiedLinear
 from hf_mpq.nn.walk import matrices
 from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS
+from tests.processes import run_python
 from tests.tiny import FAMILIES, HEADS, MOST, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
 
 from .models import (
@@ -52,8 +50,7 @@ def test_without_the_import_trainable_storage_is_the_float_model(tmp_path):
     with torch.no_grad():
         expected = model(ids).logits
     hf_mpq.quantize(model, MPQConfig(bits=4, groups=10)).save_pretrained(tmp_path / "saved")
-    command = [sys.executable, "-c", WITHOUT_THE_IMPORT, str(tmp_path / "saved"), json.dumps(ids.tolist())]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
+    result = run_python(["-c", WITHOUT_THE_IMPORT, tmp_path / "saved", json.dumps(ids.tolist())], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["missing"] == []

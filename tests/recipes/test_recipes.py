@@ -11,6 +11,7 @@ import yaml
 from hf_mpq.core import METHODS
 from hf_mpq.tasks import TASKS
 
+from ..processes import run_python
 from . import RECIPES
 
 SCRIPTS = {"sequence-classification": "run_glue.py", "question-answering": "run_squad.py",
@@ -65,7 +66,7 @@ def test_every_task_runs(name, data_dir, checkpoint, tmp_path):
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "token-classification" else pytest.mark.full)
                                   for kind in SCRIPTS])  # fmt: skip
 def test_the_scripts_start(kind):
-    done = subprocess.run([sys.executable, str(RECIPES / SCRIPTS[kind]), "--help"], capture_output=True, text=True)
+    done = run_python([RECIPES / SCRIPTS[kind], "--help"])
     assert done.returncode == 0 and "--finetune_epochs" in done.stdout, done.stderr
 
 

@@ -1,7 +1,5 @@
 """The picture of a model's bits."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -15,6 +13,7 @@ from hf_mpq.nn.packed import PackedMatrix
 from hf_mpq.report import bit_map
 from hf_mpq.report.theme import DARK, FLOAT, LIGHT
 
+from ..processes import run_python
 from ..tiny import FAMILIES, tiny_model
 from .pictures import drawn, mixed, words
 
@@ -118,4 +117,4 @@ def test_colours_tell_precisions_apart_without_hue(theme):
 
 def test_importing_hf_mpq_does_not_import_matplotlib():
     code = "import sys, hf_mpq, hf_mpq.report; raise SystemExit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert run_python(["-c", code]).returncode == 0

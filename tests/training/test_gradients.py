@@ -12,6 +12,7 @@ from hf_mpq.core import Registry
 from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
 from hf_mpq.training import trainer as trainer_module
 
+from ..processes import FORKED
 from .runs import quantized, sentences, trainer
 
 STEPS = 4
@@ -80,7 +81,7 @@ def two_processes(method, folder, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_process, (port, method, str(folder), changes), nprocs=2)
+    multiprocessing.start_processes(_process, (port, method, str(folder), changes), nprocs=2, start_method=FORKED)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 

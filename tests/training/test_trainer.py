@@ -3,9 +3,6 @@
 import copy
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -34,6 +31,7 @@ from hf_mpq.training.forward_names import named_inputs
 from hf_mpq.training.plan import plan_of, shares, trial_steps
 from hf_mpq.training.rows import split_rows
 
+from ..processes import run_python, start_python
 from ..tiny import HEADS, MOST, tiny_model
 from .runs import arguments, collate, quantized, sentences, trainer
 
@@ -275,17 +273,15 @@ trainer(quantized("mpq", budget="3bits"), sys.argv[1], save_steps=2, num_train_e
 
 @pytest.mark.full
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", KILLED]
-    whole = subprocess.run([*command, str(tmp_path / "whole")], cwd=root, capture_output=True)
+    command = ["-c", KILLED]
+    whole = run_python([*command, tmp_path / "whole"])
     assert whole.returncode == 0, whole.stderr[-2000:]
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=root, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)  # fmt: skip
-    while not complete_checkpoints(tmp_path / "killed" / "2-qat") and killed.poll() is None:
+    killed = start_python([*command, tmp_path / "killed"], tmp_path)
+    while not complete_checkpoints(tmp_path / "killed" / "2-qat") and killed.is_alive():
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    again = subprocess.run([*command, str(tmp_path / "killed"), "resume"], cwd=root, capture_output=True)
+    killed.kill()
+    killed.join()
+    again = run_python([*command, tmp_path / "killed", "resume"])
     assert again.returncode == 0, again.stderr[-2000:]
     for stage in ("1-search", "2-qat"):
         ours, theirs = (load_file(tmp_path / run / stage / "model/model.safetensors") for run in ("killed", "whole"))
