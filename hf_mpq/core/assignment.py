@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from .files import write_text
+
 
 @dataclass(frozen=True)
 class MatrixAssignment:
@@ -76,8 +78,8 @@ class Assignment:
         return cls(matrices, content.get("activation_bits", {}), None if layers is None else tuple(layers))
 
     def save(self, path: str | Path) -> None:
-        """Write the assignment as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict()))
+        """Write the assignment as JSON, all of it or nothing."""
+        write_text(path, json.dumps(self.to_dict()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Assignment":

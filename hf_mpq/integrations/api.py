@@ -1,7 +1,6 @@
 """The verbs on whole models."""
 
 import copy
-from functools import partial
 
 import torch
 from torch import nn
@@ -24,9 +23,10 @@ from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
-from .hub import push_model, remember_base, remember_making
+from .hub import remember_base, remember_making
 from .latency import is_latency, join_heads
 from .quantizer import MPQHfQuantizer
+from .saving import own_verbs
 from .shapes import changed_shapes
 from .skeleton import packed_table
 
@@ -68,7 +68,7 @@ def _attach(model: nn.Module, config: MPQConfig) -> None:
     model.quantization_method = "mpq"
     model.config.quantization_config = config
     model.config._is_quantized = True
-    model.push_to_hub = partial(push_model, model)
+    own_verbs(model)
 
 
 def _config_of(model: nn.Module) -> MPQConfig:

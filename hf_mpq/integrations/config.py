@@ -13,7 +13,7 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..core import METHODS, Assignment, Budget, PrecisionSpace
-from ..format import FORMAT_VERSION, PackedFormatError, check_version
+from ..format import FORMAT_VERSION, PackedFormatError, check_finished, check_version
 
 logger = logging.get_logger(__name__)
 
@@ -211,6 +211,7 @@ class MPQConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: Mapping, return_unused_kwargs: bool = False, **kwargs):
         """Read `to_dict`'s form; fields that a newer version wrote and this one does not know are left out."""
+        check_finished(config_dict)
         check_version(config_dict.get("format_version", FORMAT_VERSION))
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(config_dict) - known - {"note"})

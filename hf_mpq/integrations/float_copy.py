@@ -5,6 +5,7 @@ import copy
 from torch import nn
 
 from ..nn import dequantize_modules, derive
+from .saving import forget_verbs
 
 
 def float_copy(model: nn.Module) -> nn.Module:
@@ -26,7 +27,6 @@ def float_copy(model: nn.Module) -> nn.Module:
     del twin.hf_quantizer, twin.config.quantization_config
     for name in ("_is_quantized", "_pre_quantization_dtype"):
         twin.config.__dict__.pop(name, None)
-    for name in ("push_to_hub", "_weight_conversions"):
-        twin.__dict__.pop(name, None)
+    forget_verbs(twin)
     twin.is_quantized, twin.quantization_method = False, None
     return twin.eval()

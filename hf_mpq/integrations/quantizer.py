@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,9 @@ from .checks import (
     parameter_shapes,
     without_new_projections,
 )
-from .hub import push_model, remember_base
+from .hub import remember_base
 from .latency import is_latency, join_heads
+from .saving import forget_verbs, own_verbs
 from .shapes import apply_shapes
 from .skeleton import build_packed
 
@@ -113,7 +113,7 @@ class MPQHfQuantizer(HfQuantizer):
             refresh(model)
         else:
             initialise(model)
-        model.push_to_hub = partial(push_model, model)
+        own_verbs(model)
         return model
 
     @contextmanager
@@ -155,8 +155,7 @@ class MPQHfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
         """`dtype` is a word once the model was saved: transformers writes it into the config so."""
-        model.__dict__.pop("push_to_hub", None)
-        model.__dict__.pop("_weight_conversions", None)
+        forget_verbs(model)
         return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 

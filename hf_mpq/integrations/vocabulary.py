@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..core.files import read_json, write_text
+from ..core.folders import together
 from .token_models import needed, reduced, vocabulary
 
 FILE, FULL, TOKENIZER = "pruned_vocabulary.json", "full_tokenizer", "tokenizer.json"
@@ -36,18 +38,41 @@ class PrunedVocabulary:
     tokenizer: PreTrainedTokenizerBase
 
     def save(self, folder: str | Path) -> None:
-        """Write the map and the full tokenizer into a folder, beside the pruned model and tokenizer."""
+        """Write the map and the full tokenizer into a folder, beside the pruned model and tokenizer.
+
+        The map names the tokenizer's folder, and is replaced before an older one goes, so that the two always fit.
+        """
         folder = Path(folder)
-        self.tokenizer.save_pretrained(folder / FULL)
-        content = {"size": self.size, "config_ids": self.config_ids, "kept": self.kept}
-        (folder / FILE).write_text(json.dumps(content))
+        older = sorted(folder.glob(f"{FULL}*"))
+        place = folder / next(name for name in _names() if folder / name not in older)
+        with together(place) as new:
+            self.tokenizer.save_pretrained(new)
+        content = {"size": self.size, "config_ids": self.config_ids, "tokenizer": place.name, "kept": self.kept}
+        write_text(folder / FILE, json.dumps(content))
+        for one in older:
+            shutil.rmtree(one, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> "PrunedVocabulary":
-        """What `save` wrote; raises OSError when it is not there."""
-        content = json.loads((Path(folder) / FILE).read_text())
-        return cls(tuple(content["kept"]), content["size"], content["config_ids"],
-                   AutoTokenizer.from_pretrained(Path(folder) / FULL))  # fmt: skip
+        """What `save` wrote.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: the map is damaged.
+        """
+        content = read_json(Path(folder) / FILE, "copy the folder again")
+        try:
+            kept, size, ids = tuple(content["kept"]), content["size"], content["config_ids"]
+            name = content.get("tokenizer", FULL)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{Path(folder) / FILE} is not the map of a pruned vocabulary: copy the folder "
+                             "again") from error  # fmt: skip
+        return cls(kept, size, ids, AutoTokenizer.from_pretrained(Path(folder) / Path(name).name))
+
+
+def _names() -> Iterator[str]:
+    yield FULL
+    yield from (f"{FULL}-{number}" for number in count(2))
 
 
 def prune_vocabulary(

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 from yaml import YAMLError
 
+from ..core.folders import together
 from ..integrations.hub import CARD_WRITERS, CardFacts, hub_name
 from .bit_map import bit_map
 from .card_memory import END, SECTION, begin, fingerprint, remembered
@@ -54,8 +55,9 @@ def write_card(
     words = section_words(folder, model, facts, PICTURE)
     section = begin(facts, weights) + _ENVIRONMENT.get_template("card.md.j2").render(words) + END
     card.text = _with_section(card.text, section, facts.repo_id.split("/")[-1])
-    bit_map(model).savefig(folder / PICTURE, dpi=110)
-    card.save(folder / CARD)
+    with together(folder) as new:
+        bit_map(model).savefig(new / PICTURE, dpi=110)
+        card.save(new / CARD)
     return folder / CARD
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 from torch import nn
 
+from ..core.files import write_text
 from .loading import loaded
 from .model_summary import ModelSummary
 from .page_parts import PRECISIONS, colours, groups, matrices, places, subtitle, tiles
@@ -56,7 +57,7 @@ def write_html(
         precisions=PRECISIONS, light=colours(LIGHT), dark=colours(DARK), command=command, version=version("hf_mpq"),
         pictures=[*model_pictures(model, summary), *run_pictures(run, run_folder), *front_pictures(runs, front or {})],
     )  # fmt: skip
-    Path(path).write_text(page, encoding="utf-8")
+    write_text(path, page)
     return Path(path)
 
 

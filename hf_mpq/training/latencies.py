@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..core.files import write_text
 from ..cost import LatencyTable, budget_cost
 from ..integrations import MPQConfig
 
@@ -16,9 +17,7 @@ def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
     if file.exists():
         return
     cost, _ = budget_cost(config.resolve(model), config.budget)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(cost.latencies.to_dict(), indent=1))
-    partial.replace(file)
+    write_text(file, json.dumps(cost.latencies.to_dict(), indent=1))
 
 
 def read_latencies(file: Path) -> LatencyTable:

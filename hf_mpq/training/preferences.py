@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core import Assignment, MethodSpec
+from ..core.files import whole_file
 from ..cost import LatencyTable
 from ..integrations import MPQConfig
 from ..integrations.compress import DEFAULT
@@ -53,6 +54,6 @@ class Preferences:
 
     def _compute(self) -> None:
         if not self._file.exists():
-            partial = self._file.with_name(FILE + ".partial")
-            save_file({name: table.cpu().contiguous() for name, table in self._engine.scores().items()}, partial)
-            partial.replace(self._file)
+            scores = {name: table.cpu().contiguous() for name, table in self._engine.scores().items()}
+            with whole_file(self._file) as partial:
+                save_file(scores, partial)

@@ -1,12 +1,12 @@
 """What a run has done so far, in one file that is always whole."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core import Assignment
+from ..core.files import write_text
 from .arguments import MPQTrainingArguments
 from .settings import differences
 
@@ -76,17 +76,13 @@ class RunRecord:
     def decide(self, assignment: Assignment) -> None:
         """Keep the decided assignment."""
         if self.main:
-            partial = self.folder / f"{ASSIGNMENT}.partial"
-            assignment.save(partial)
-            os.replace(partial, self.folder / ASSIGNMENT)
+            assignment.save(self.folder / ASSIGNMENT)
 
     def _write(self) -> None:
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{FILE}.partial"
-        partial.write_text(json.dumps(self.content, indent=2, default=str))
-        os.replace(partial, self.folder / FILE)
+        write_text(self.folder / FILE, json.dumps(self.content, indent=2, default=str))
 
 
 def open_record(

@@ -18,6 +18,7 @@ from transformers.utils.generic import find_labels
 
 from ..core import Assignment, StageSpec
 from ..cost import LatencyTable, budget_cost
+from ..format import model_folder
 from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.float_copy import float_copy
@@ -151,9 +152,11 @@ class MPQTrainer(Trainer):
         model = copy.deepcopy(self.accelerator.unwrap_model(self.model))
         for name in ("forward", "_original_forward"):  # of mixed precision
             model.__dict__.pop(name, None)
-        pack(model.cpu()).save_pretrained(folder)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        packed = pack(model.cpu())
+        with model_folder(folder) as new:
+            packed.save_pretrained(new)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(new)
 
     def push_to_hub(
         self, commit_message: str | None = "End of training", blocking: bool = True, token: str | None = None,

@@ -15,12 +15,14 @@ from packaging.version import Version
 from torch import nn
 
 from ...core import Registry
+from ...core.folders import together
 from ...nn import AttentionQuantizers, PackedLinear
 from ...nn.attention import QuantizedDropout
 from ...runtime import use_backend
 from ..calibration_batches import batches_of
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
+_MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin", "*.onnx", "openvino_*")
 ACTIVATIONS = ("static", "dynamic", "trained", "float")
 
 
@@ -85,7 +87,8 @@ def export(
     Args:
         model: packed, as `pack` returns it or `from_pretrained` loads it; it stays as it is.
         format: see above.
-        path: folder; made where it is not there. `config.json` is written too.
+        path: folder without a model; made where it is not there. `config.json` is written too. All files take their
+            places at the end.
         tokenizer: saved beside the model; an ONNX or OpenVINO file asks for the inputs that it gives, without one for
             those that the family's own gives.
         calibration: tokenized rows or batches, for static ranges that the model does not have.
@@ -98,10 +101,12 @@ def export(
         The folder.
 
     Raises:
-        ValueError: for an unknown format, a model that is not packed, or activations that cannot be.
+        ValueError: for an unknown format, a folder that holds a model, a model that is not packed, or activations that
+            cannot be.
         ImportError: when the format's package is missing or transformers is too old, with the command that installs it.
     """
     exporter = EXPORTERS[format]
+    _refuse_models(Path(path))
     if not any(isinstance(module, PackedLinear) for module in model.modules()):
         raise ValueError("export needs a packed model: call hf_mpq.pack(model) first, or load a packed folder")
     if refused := unmet(format):
@@ -112,13 +117,20 @@ def export(
     request = ExportRequest(_activations(twin, activations, bool(batches)), batches, inputs)
     if any(isinstance(module, AttentionQuantizers | QuantizedDropout) for module in twin.modules()):
         warnings.warn("attention_bits are left out of the export: its attention products are float", stacklevel=2)
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with use_backend("reference"):  # what the model was prepared with stands back
-        exporter.write(twin, folder, request)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    return folder
+    with together(path) as folder:
+        with use_backend("reference"):  # what the model was prepared with stands back
+            exporter.write(twin, folder, request)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+    return Path(path)
+
+
+def _refuse_models(folder: Path) -> None:
+    """An export replaces no model: its config.json would take the place of the model's."""
+    found = sorted(file.name for kind in _MODEL_FILES for file in folder.glob(kind))
+    if found:
+        raise ValueError(f"{folder} holds a model ({', '.join(found[:3])}), which an export would damage: give another "
+                         "folder, or remove it first")  # fmt: skip
 
 
 def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
+from ..saving import forget_verbs
+
 _QUANTIZED = ("quantization_config", "_is_quantized", "_pre_quantization_dtype")
 
 
@@ -21,6 +23,6 @@ def forget_quantization(model: nn.Module) -> None:
     """Make a model whose layers are plain an ordinary one for `save_pretrained`, in place."""
     for name in _QUANTIZED:
         model.config.__dict__.pop(name, None)
-    for name in ("hf_quantizer", "_weight_conversions"):
-        model.__dict__.pop(name, None)
+    model.__dict__.pop("hf_quantizer", None)
+    forget_verbs(model)
     model.is_quantized, model.quantization_method = False, None
