@@ -1,5 +1,6 @@
 """What all tests share: no network, few threads, tiny encoders of every family."""
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,13 @@ from tests.tiny import SHARED
 torch.set_num_threads(1)
 logging.disable_progress_bar()
 sys.modules["openvino_telemetry"] = None  # otherwise each conversion tells its maker, or tries to
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled():
+    """Trainers collect garbage after each stage: what stays anyway, modules above all, is not looked through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

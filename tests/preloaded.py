@@ -1,5 +1,7 @@
 """What forked processes have imported before they start: all that is heavy, and nothing of hf_mpq."""
 
+import gc
+
 import accelerate  # noqa: F401
 import datasets  # noqa: F401
 import scipy.optimize  # noqa: F401
@@ -12,3 +14,6 @@ from transformers import (  # noqa: F401
     Trainer,
     pipeline,
 )
+
+gc.collect()
+gc.freeze()
