@@ -67,7 +67,7 @@ def compress(
     source = None
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
-    with new_folder(out, overwrite) as folder, _naming_data(data):
+    with new_folder(out, overwrite, (model, tokenizer, data, data_dir)) as folder, _naming_data(data):
         float_model = load_float(model)
         words = load_tokenizer(tokenizer or model)
         length = longest_input(float_model, max_length)

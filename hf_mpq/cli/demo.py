@@ -41,14 +41,16 @@ def minilm() -> str:
 def train_float(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", folder: Path,
                 epochs: float) -> None:  # fmt: skip
     """Fine-tune the float model and save it in `folder`."""
+    from hf_mpq.core.folders import together
     from hf_mpq.training import fine_tune
 
     model = task.auto_class.from_pretrained(minilm(), **task.model_kwargs())
     rows = task.prepare(data["train"], tokenizer, MAX_LENGTH)
     fine_tune(model, rows, task.data_collator(tokenizer), folder.with_name("training"), num_train_epochs=epochs,
               learning_rate=2e-4, logging_steps=25, seed=0, train_sampling_strategy="group_by_length")  # fmt: skip
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with together(folder) as new:
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
 
 
 def quantize(source: Path, target: Path, bits: int) -> None:

@@ -13,7 +13,9 @@ import typer
 from .console import quiet_libraries, say
 
 NO, MISTAKE, BUG, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: the answer is no; wrong arguments or files; an error that should not happen; Ctrl-C."""
+"""Exit codes: the answer is no; wrong arguments or files; an error that should not happen; Ctrl-C.
+
+Other signals that end a command give 128 and their number."""
 MISTAKES = (ValueError, OSError, ImportError)
 
 Debug = Annotated[bool, typer.Option("--debug", envvar="HF_MPQ_DEBUG", help="Show where an error comes from.")]
@@ -38,7 +40,7 @@ def guarded(command: Callable) -> Callable:
                 command(*args, **kwargs)
         except BaseException as error:
             if interrupts.seen or isinstance(error, KeyboardInterrupt):
-                leave("interrupted; nothing half written is left", INTERRUPTED, debug)
+                leave("interrupted; nothing half written is left", 128 + (interrupts.seen or signal.SIGINT), debug)
             _end(error, debug)
 
     signature = inspect.signature(command)
@@ -49,32 +51,47 @@ def guarded(command: Callable) -> Callable:
 
 
 class Interrupts:
-    """Remembers Ctrl-C: libraries turn the KeyboardInterrupt that it raises into errors of their own."""
+    """Ctrl-C, and the signals by which a system ends a command, raise KeyboardInterrupt, so that it tidies up.
+
+    Attributes:
+        seen: number of the signal that came, 0 for none: libraries turn the KeyboardInterrupt into errors of their own.
+    """
 
     def __init__(self):
-        self.seen = False
+        self.seen, self._before = 0, {}
 
     def __enter__(self) -> None:
-        self.before = signal.getsignal(signal.SIGINT) if current_thread() is main_thread() else None
-        if self.before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._take)
+        usual = (signal.default_int_handler, signal.SIG_DFL)
+        signals = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+        if current_thread() is main_thread():
+            self._before = {number: signal.getsignal(number) for number in signals}
+        for number in (number for number, before in self._before.items() if before in usual):
+            signal.signal(number, self._take)
 
     def _take(self, number: int, frame) -> None:
-        self.seen = True
+        self.seen = self.seen or number
         raise KeyboardInterrupt
 
     def __exit__(self, *error) -> None:
-        if self.before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self.before)
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._take:
+                signal.signal(number, before)
 
 
 def _end(error: BaseException, debug: bool) -> None:
     """Exit as an error of a command says."""
     if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort | typer.BadParameter | SystemExit):
         raise error
-    if isinstance(error, MISTAKES):
+    if isinstance(error, MISTAKES) or _of_the_system(error):
         leave(f"error: {one_line(error)}", MISTAKE, debug)
     leave(f"error: this should not happen, please report it: {one_line(error)}", BUG, True)
+
+
+def _of_the_system(error: BaseException) -> bool:
+    """Whether a full disk or the like is behind an error of a library in Rust."""
+    from hf_mpq.core.files import system_error
+
+    return system_error(error) is not None
 
 
 def leave(message: str, code: int, with_traceback: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from . import options
 from .console import print_json, say
 from .data import Source, open_data
-from .folders import new_folder
+from .folders import MANIFEST, new_folder
 from .models import load_packed, load_tokenizer, longest_input
 
 
@@ -48,10 +48,11 @@ def export(
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
         rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
-    with new_folder(out, overwrite) as partial:
+    with new_folder(out, overwrite, (folder, tokenizer, data, data_dir)) as partial:
         hf_mpq.export(model, format, partial, tokenizer=words, calibration=rows, activations=activations,
                       calibration_examples=examples)  # fmt: skip
-    files = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()}
+    files = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*"))
+             if file.is_file() and file.name != MANIFEST}  # fmt: skip
     if json:
         print_json({"folder": str(out), "format": format, "files": files})
         return

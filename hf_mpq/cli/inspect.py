@@ -44,9 +44,11 @@ def inspect(
     if html is None and (run is not None or measure):
         raise UserError("--run and --measure are for the page: say where with --html FILE.html")
     if picture is not None:
+        from hf_mpq.core.files import whole_file
         from hf_mpq.report import bit_map
 
-        bit_map(model, dark=dark).savefig(picture)
+        with whole_file(picture) as partial:
+            bit_map(model, dark=dark).savefig(partial)
         say(f"wrote {picture}")
     if html is not None:
         from hf_mpq.report import write_html

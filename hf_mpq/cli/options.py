@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what hf-mpq wrote into --out; other files stay.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a packed model.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with one folder per task; default: the Hub.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Task whose columns and metric --data has, such as sst2.")]

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from filelock import FileLock, Timeout
 
@@ -15,7 +15,7 @@ from .files import naming
 CONFIG = "config.json"
 _LAST = (CONFIG, "adapter_config.json")
 """Files without which nothing in their folder is loaded."""
-_LOCK = "lock"
+_LOCK = ".hf_mpq-lock"
 _PREFIX = ".hf_mpq-"
 _WEIGHTS = re.compile(r"(?P<kind>model(\.\w+)??)(-\d{5}-of-\d{5})?\.safetensors(\.index(?P<variant>\.\w+)?\.json)?")
 
@@ -24,17 +24,31 @@ _WEIGHTS = re.compile(r"(?P<kind>model(\.\w+)??)(-\d{5}-of-\d{5})?\.safetensors(
 def hidden_folder(place: Path, prefix: str = _PREFIX) -> Iterator[Path]:
     """A new folder in `place` while the block runs. Those of its prefix whose process is gone are removed."""
     for folder in abandoned(place, prefix):
-        shutil.rmtree(folder, ignore_errors=True)
-    new = TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True)
-    with new as folder, FileLock(Path(folder, _LOCK)):
-        yield Path(folder)
+        _remove(folder)
+    folder = Path(mkdtemp(prefix=prefix, dir=place))
+    try:
+        with FileLock(folder / _LOCK):
+            try:
+                yield folder
+            finally:  # the lock last, by which what a kill leaves is known
+                for one in (one for one in folder.iterdir() if one.name != _LOCK):
+                    _remove(one)
+    finally:
+        _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def abandoned(place: Path, prefix: str = _PREFIX) -> Iterator[Path]:
-    """The hidden folders that a process left which was killed: nobody holds their lock."""
-    for folder in sorted(place.glob(f"{prefix}*")):
+    """The hidden folders that a process left which was killed: they are empty, or nobody holds their lock."""
+    for folder in sorted(one for one in place.iterdir() if one.name.startswith(prefix) and one.is_dir()):
         try:
-            if (folder / _LOCK).exists():
+            if not any(folder.iterdir()):
+                yield folder
+            elif (folder / _LOCK).exists():
                 with FileLock(folder / _LOCK, blocking=False):
                     yield folder
         except (Timeout, OSError):

@@ -13,7 +13,7 @@ import hf_mpq
 from hf_mpq.cli.data import Source, open_data
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from hf_mpq.cli.scores import scorer
-from tests.integrations.models import mixed_model
+from tests.integrations.models import mixed_model, read_config
 from tests.processes import start_python
 
 MODEL = "my-fine-tuned-bert"
@@ -153,16 +153,42 @@ def test_a_model_without_its_tokenizer(here, out, refused, tmp_path):
 
 
 def test_overwriting(here, out, run):
-    shutil.copytree("data", out)
-    run("compress", MODEL, "--bits", "8", "--out", out, "--overwrite")
-    assert names(out) >= {"config.json", "model.safetensors"} and "sst2" not in names(out)
-    assert names(out.parent) == {"out"}
+    """A packed folder of anybody's, and then what the command itself wrote."""
+    shutil.copytree("packed", out)
+    (out / "README.md").write_text("theirs")
+    for bits in ("8", "3"):
+        run("compress", MODEL, "--bits", bits, "--out", out, "--overwrite")
+        assert read_config(out)["quantization_config"]["bits"] == int(bits)
+        assert (out / "README.md").read_text() == "theirs" and names(out.parent) == {"out"}
 
 
 def test_what_was_there_stays_when_it_fails(here, out, refused):
-    shutil.copytree("data", out)
+    shutil.copytree("packed", out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
     refused("compress", MODEL, "--data", "rows.csv", "--budget", "1kB", "--out", out, "--overwrite", *QUICK)
-    assert names(out) == {"sst2"} and names(out.parent) == {"out"}
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before and names(out.parent) == {"out"}
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((MODEL, "--out", MODEL), f"{MODEL} is {MODEL}, which is read"),
+    ((MODEL, "--out", "data", "--data", "data/sst2"), "data holds data/sst2, which is read"),
+    ((MODEL, "--out", "data"), "data holds what hf-mpq did not write (sst2)"),
+    ((f"../{{home}}/{MODEL}", "--out", "../{home}"), "holds ../{home}/my-fine-tuned-bert, which is read"),
+    (("someone/unknown", "--out", "../{home}"), "is the folder that this runs in, or holds it"),
+])  # fmt: skip
+def test_what_is_never_replaced(arguments, words, here, refused):
+    before = sorted(str(file) for file in here.rglob("*"))
+    arguments = [word.format(home=here.name) for word in arguments]
+    assert words.format(home=here.name) in refused("compress", *arguments, "--bits", "8", "--overwrite")
+    assert sorted(str(file) for file in here.rglob("*")) == before
+
+
+def test_an_export_over_an_export(here, out, run, refused):
+    """Its files go, although nothing in them says where they came from; the packed model is never its place."""
+    for format in ("dense", "compressed-tensors", "dense"):
+        run("export", "packed", format, "--out", out, "--overwrite")
+    assert "quantization_config" not in read_config(out)
+    assert "packed is packed, which is read" in refused("export", "packed", "dense", "--out", "packed", "--overwrite")
 
 
 ENDLESS = """
