@@ -109,6 +109,11 @@ class WeightSpec:
         if self.bits is not None and len(self.bits) != self.layout.count:
             raise ValueError(f"{len(self.bits)} bits given for {self.layout.count} sub-groups of {self.layout.shape}")
 
+    @property
+    def keep_of(self) -> tuple[int, int] | None:
+        """What an N:M mask keeps, as `(kept, block)`; None for every other mask."""
+        return (self.mask_options.get("kept", 2), self.mask_options.get("block", 4)) if self.mask == "n:m" else None
+
 
 @dataclass(frozen=True)
 class PrecisionSpace:

@@ -99,7 +99,7 @@ class PackedLora(nn.Module, LoraLayer):
         columns = torch.cat(([] if own is None else [own[1]]) + [_even(*pair)[1] for pair in pairs], 0)
         stored = packed.stored.with_changes(rank=rows.shape[1])
         layer = PackedLinear(stored, packed.compute_dtype, packed.anchor.device, packed.input_quantizer)
-        kind = getattr(torch, stored.float_dtype)
+        layer.keep_of, kind = packed.keep_of, getattr(torch, stored.float_dtype)
         new = {"low_rank_rows": rows[self.rows], "low_rank_columns": columns[:, self.columns]}
         for name in stored.buffers():
             octets = to_bytes(new[name].float(), kind) if name in new else packed.get_buffer(name)

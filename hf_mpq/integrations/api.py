@@ -1,6 +1,7 @@
 """The verbs on whole models."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from .config import MPQConfig
 from .hub import remember_base, remember_making
 from .latency import is_latency, join_heads
 from .quantizer import MPQHfQuantizer
+from .resolve import check_applied
 from .saving import own_verbs
 from .shapes import changed_shapes
 from .skeleton import packed_table
@@ -46,6 +48,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     if is_latency(config.budget):
         join_heads(config, model)
     space = config.resolve(model)
+    check_applied(config, space)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
     if config.activation == "fixed":
         raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
@@ -83,17 +86,18 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
 
     Args:
         assignment: the decision; by default the likeliest precision of each gate, or under the config's budget the
-            likeliest ones that meet it.
+            likeliest ones that meet it. What it leaves out (activation bits, an N:M pattern) stays as it is.
 
     Raises:
-        ValueError: when the model is not trainable, or the assignment does not fit it.
+        ValueError: when the model is not trainable, or some field of the assignment does not fit it; the model is then
+            as it was.
     """
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":
         raise ValueError("a packed model is fixed already; hf_mpq.unpack(model) makes it trainable")
     assignment = likeliest(model, config) if assignment is None else assignment
     fix_gates(model, assignment)
-    config.assignment = assignment.to_dict()
+    config.assignment = derive(model).to_dict()
     _attach(model, config)
     return model
 
@@ -194,10 +198,13 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
 
 
 def assignment_of(model: nn.Module) -> Assignment:
-    """Bits of every sub-group of a quantized model, packed or trainable; open gates give their most likely precision.
+    """Bits of every sub-group and input of a quantized model, packed or trainable, with its N:M patterns and changed
+    shapes; open gates give their most likely precision.
 
     Raises:
         ValueError: when the model is not quantized by hf_mpq.
     """
-    _config_of(model)
-    return derive(model)
+    shapes, found = _config_of(model).shapes, derive(model)
+    shaped = {name: replace(found.matrices[name], shape=tuple(shape)) for name, shape in shapes.items()
+              if name in found.matrices}  # fmt: skip
+    return replace(found, matrices={**found.matrices, **shaped})

@@ -24,6 +24,7 @@ from .checks import (
 )
 from .hub import remember_base
 from .latency import is_latency, join_heads
+from .resolve import check_applied
 from .saving import forget_verbs, own_verbs
 from .shapes import apply_shapes
 from .skeleton import build_packed
@@ -80,6 +81,8 @@ class MPQHfQuantizer(HfQuantizer):
         if is_latency(config.budget) and not self.pre_quantized:
             join_heads(config, model)
         space = config.resolve(model)
+        if not self.pre_quantized:
+            check_applied(config, space)
         if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
             space = without_new_projections(space, model, files)
         kind = torch.get_default_dtype()

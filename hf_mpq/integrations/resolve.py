@@ -61,6 +61,16 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
     return space
 
 
+def check_applied(config: MPQConfig, space: PrecisionSpace) -> None:
+    """Raise ValueError when activation bits of the config's assignment are not those of its space."""
+    given = config.assignment["activation_bits"] if config.assignment else {}
+    for name, bits in given.items():
+        spec = space.weights.get(name)
+        if spec is not None and (spec.activation is None or spec.activation.bits != bits):
+            raise ValueError(f"{name}: the assignment has {bits} bits for its input, and activation_bits leaves it "
+                             "float: leave out one of them")  # fmt: skip
+
+
 def _architecture(model: nn.Module) -> dict[str, Any]:
     """Where the model's class is found, and its config without its quantization."""
     config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
@@ -166,7 +176,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     activation = chosen["activation_bits"]
     if assignment is not None and activation is not None:
         activation = assignment.activation_bits.get(name, activation)
-    return WeightSpec(
+    spec = WeightSpec(
         layout=layout, candidates=candidates, bits=None if nested else bits,
         kind="embedding" if role == "embedding" else "linear", role=role,
         quantizer=chosen["quantizer"], quantizer_options=chosen["quantizer_options"],
@@ -182,6 +192,10 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         affine=_affine(config, name, role, module),
         rank=0 if role == "embedding" else min(chosen["low_rank"], *layout.shape),
     )  # fmt: skip
+    if given is not None and given.keep_of not in (None, spec.keep_of):
+        raise ValueError(f"{name}: the assignment keeps {given.keep_of} weights of every block, the config "
+                         f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options")  # fmt: skip
+    return spec
 
 
 def _affine(config: MPQConfig, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
@@ -201,9 +215,8 @@ def _candidates(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Precisions to choose from, and the bits of each sub-group where they are decided."""
     if given is not None:
-        if given.keep_of is not None or given.shape not in (None, layout.shape):
-            raise ValueError(f"{name}: the assignment has another shape or N:M sparsity than the model; give the model "
-                             "that shape, or use mask='n:m'")  # fmt: skip
+        if given.shape not in (None, layout.shape):
+            raise ValueError(f"{name}: the assignment has another shape than the model; give the model that shape")
         if len(given.bits) != layout.count:
             raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
                              f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip

@@ -25,6 +25,8 @@ def packed_table(model: nn.Module) -> dict:
         name = relative_name(model, full)
         if isinstance(module, PackedMatrix):
             matrices[name] = module.stored.to_dict()
+            if module.keep_of is not None:
+                matrices[name]["keep_of"] = list(module.keep_of)
             quantizer = getattr(module, "input_quantizer", None)
             if quantizer is not None:
                 matrices[name]["activation"] = _spec_list(quantizer.spec)
@@ -72,5 +74,7 @@ def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype) -> Pack
         return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx)
     activation = content.get("activation")
     quantizer = ActivationQuantizer.from_spec(ActivationSpec(*activation)) if activation else None
-    return PackedLinear(stored, dtype, input_quantizer=quantizer)
+    layer = PackedLinear(stored, dtype, input_quantizer=quantizer)
+    layer.keep_of = tuple(content["keep_of"]) if "keep_of" in content else None
+    return layer
 

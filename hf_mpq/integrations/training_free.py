@@ -112,7 +112,8 @@ class TrainingFree:
     def everywhere(self, bits: int | None = None) -> Assignment:
         """Every open sub-group at `bits`, or at its highest precision."""
         chosen = {name: spec.candidates[-1] if bits is None else bits for name, spec in self.space.weights.items()}
-        matrices = {name: MatrixAssignment(spec.bits or (chosen[name],) * spec.layout.count, nested=spec.nested)
+        matrices = {name: MatrixAssignment(spec.bits or (chosen[name],) * spec.layout.count, keep_of=spec.keep_of,
+                                           nested=spec.nested)
                     for name, spec in self.space.weights.items()}  # fmt: skip
         inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
         return Assignment(matrices, inputs)

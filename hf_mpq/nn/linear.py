@@ -1,5 +1,7 @@
 """The trainable linear layer."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,12 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
     def activation_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Those of the input and the output, where there are any."""
         return tuple(q for q in (self.input_quantizer, self.output_quantizer) if q is not None)
+
+    def set_activation_bits(self, bits: int) -> None:
+        """Quantize the input to `bits` from now on, over the range that it has."""
+        if bits != self.input_quantizer.bits:
+            self.input_quantizer.set_bits(bits)
+            self.spec = replace(self.spec, activation=self.input_quantizer.spec)
 
     def initialise(self) -> None:
         """Also forget the shift and scale of the input and the low-rank factors: a float checkpoint has none."""

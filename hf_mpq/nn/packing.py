@@ -25,6 +25,7 @@ def pack_matrix(layer: QuantizedMatrix) -> PackedMatrix:
         packed.output_quantizer = layer.output_quantizer and layer.output_quantizer.frozen()
     for name, octets in _contents(layer, stored).items():
         packed.get_buffer(name).copy_(octets)
+    packed.keep_of = layer.spec.keep_of
     return packed.train(layer.training)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..core import Assignment, MatrixAssignment, Usage
 from ..weights import GATES, Gate
 from .attention import AttentionQuantizers, QuantizedDropout
+from .fitting import check_fits
 from .folding import fold
 from .matrix import QuantizedMatrix
 from .naming import relative_name
@@ -73,7 +74,8 @@ def derive(model: nn.Module) -> Assignment:
         packed = isinstance(module, PackedMatrix)
         bits = module.group_bits() if packed else module.program.gate.derive()
         nested = module.stored.nested if packed else module.spec.nested
-        found[name] = MatrixAssignment(tuple(bits.tolist()), nested=nested)
+        found[name] = MatrixAssignment(tuple(bits.tolist()), keep_of=(module if packed else module.spec).keep_of,
+                                       nested=nested)  # fmt: skip
         quantizer = getattr(module, "input_quantizer", None)
         if quantizer is not None:
             activations[name] = quantizer.bits
@@ -83,11 +85,16 @@ def derive(model: nn.Module) -> Assignment:
 def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     """Replace every open gate by the assignment's bits and fold away what is pruned, in place; returns the model.
 
+    Inputs get the assignment's activation bits, over the ranges that they have. `derive` then gives the assignment,
+    with the model's own value where it said nothing.
+
     Raises:
-        ValueError: when the assignment lacks a matrix, has another number of sub-groups, bits that the layer's
-            quantizer has no candidate for, or keeps rows that were folded away; the model is then as it was.
+        ValueError: when the assignment lacks a matrix or names another, has another number of sub-groups, shape, N:M
+            pattern or nested precisions, bits that the layer's quantizer has no candidate for, activation bits of a
+            float input, only some layers, or keeps rows that were folded away; the model is then as it was.
     """
     layers = dict(matrices(model))
+    check_fits(model, layers, assignment)
     before = {name: (layer.program.gate, layer.program.live_columns.clone()) for name, layer in layers.items()}
     gates = {name: _fixed_gate(name, layer, assignment) for name, layer in layers.items()}
     try:
@@ -101,17 +108,15 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     for name, layer in layers.items():
         if not torch.equal(before[name][1], layer.program.live_columns):
             layer.calibrate()
+        if name in assignment.activation_bits:
+            layer.set_activation_bits(assignment.activation_bits[name])
     return model
 
 
 def _fixed_gate(name: str, layer: QuantizedMatrix, assignment: Assignment) -> Gate:
-    if name not in assignment.matrices:
-        raise ValueError(f"the assignment has no matrix {name!r}; derive it from a model of the same shape")
-    bits, spec = assignment.matrices[name].bits, layer.spec
-    if len(bits) != spec.layout.count:
-        raise ValueError(f"{name}: the assignment has {len(bits)} sub-groups, the model {spec.layout.count}")
+    spec = layer.spec
     if spec.nested:
         return layer.program.gate
     gate = GATES["fixed"](spec.layout.count, spec.candidates).to(layer.weight.device)
-    gate.initialise(bits)
+    gate.initialise(assignment.matrices[name].bits)
     return gate

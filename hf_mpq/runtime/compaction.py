@@ -28,6 +28,7 @@ class CompactLinear(PackedLinear):
         compact = cls(layer.stored, layer.compute_dtype, layer.anchor.device, layer.input_quantizer)
         compact._buffers.update(layer._buffers)
         compact.output_quantizer, compact.precision = layer.output_quantizer, layer.precision
+        compact.keep_of = layer.keep_of
         for name, kept in (("kept_rows", rows), ("kept_columns", columns)):
             compact.register_buffer(name, kept.nonzero().flatten(), persistent=False)
         compact.out_features, compact.in_features = len(compact.kept_rows), len(compact.kept_columns)

@@ -18,6 +18,7 @@ class PackedMatrix(PackedModule):
 
     Attributes:
         stored: what the shapes of the buffers depend on.
+        keep_of: what an N:M mask kept, as `(kept, block)`; None without one.
         precision: active precision of nested codes; None reads all planes.
         prepared: backend to what it put in place of decoding: from the (normalised) input of a linear layer, or the ids
             of a table, to the output. Emptied by copies, moves to another device or type, changes of precision, and
@@ -28,6 +29,7 @@ class PackedMatrix(PackedModule):
     def __init__(self, stored: MatrixStorage, dtype: torch.dtype, device: torch.device | str | None = None):
         super().__init__(dtype, device)
         self.stored = stored
+        self.keep_of: tuple[int, int] | None = None
         self.precision: int | None = None
         self.prepared: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, size in stored.buffers().items():

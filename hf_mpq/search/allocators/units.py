@@ -148,6 +148,4 @@ def _checked(name: str, spec: WeightSpec, scores: Scores) -> NDArray[np.float64]
 
 
 def _matrix(spec: WeightSpec, bits: tuple[int, ...]) -> MatrixAssignment:
-    options = spec.mask_options
-    keep_of = (options.get("kept", 2), options.get("block", 4)) if spec.mask == "n:m" else None
-    return MatrixAssignment(bits, keep_of=keep_of, nested=spec.nested)
+    return MatrixAssignment(bits, keep_of=spec.keep_of, nested=spec.nested)

@@ -85,6 +85,10 @@ class ActivationQuantizer(nn.Module, ABC):
         """Float32 values of levels."""
         return (codes - grid.zero) * grid.step
 
+    def set_bits(self, bits: int) -> None:
+        """Quantize to `bits` (2 to 8) from now on, over the same range."""
+        self.bits = bits
+
     def reset(self) -> None:
         """Forget everything learned or observed."""
 

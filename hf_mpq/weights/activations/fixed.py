@@ -25,6 +25,14 @@ class FixedGridQuantizer(ActivationQuantizer):
         fixed.grid_bytes.copy_(to_bytes(torch.stack([grid.step, grid.zero]), torch.float32))
         return fixed
 
+    @torch.no_grad()
+    def set_bits(self, bits: int) -> None:
+        before = self.grid(self.grid_bytes)
+        low, high = (before.step * (level - before.zero) for level in (before.low, before.high))
+        super().set_bits(bits)
+        grid = self.grid_of_range(low, high)
+        self.grid_bytes.copy_(to_bytes(torch.stack([grid.step, grid.zero]), torch.float32))
+
     def grid(self, x: Tensor) -> ActivationGrid:
         step, zero = from_bytes(self.grid_bytes, torch.float32)
         levels = 2 ** (self.bits - 1) - 1

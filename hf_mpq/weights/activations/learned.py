@@ -57,6 +57,11 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
         return replace_forward(surrogate, level.detach() * grid.step).to(x.dtype)
 
     @torch.no_grad()
+    def set_bits(self, bits: int) -> None:
+        self.step.mul_((2**self.bits - 1) / (2**bits - 1))
+        super().set_bits(bits)
+
+    @torch.no_grad()
     def reset(self) -> None:
         self.step.fill_(1)
         self.offset.zero_()
