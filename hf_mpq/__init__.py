@@ -1,28 +1,30 @@
 """hf_mpq: mixed-precision quantization and sub-group pruning of BERT-family encoders for Hugging Face Transformers.
 
-Importing it registers the quantization method `"mpq"` with transformers.
+Importing it registers the quantization method `"mpq"` with transformers. What it offers is imported at its first use.
 """
 
+from typing import TYPE_CHECKING
+
 from ._compat import check_transformers
+from ._lazy import lazily
+from ._registration import register
 
-check_transformers()
-
-from . import methods, nn, runtime  # noqa: E402, F401
-from .core import Assignment, Budget  # noqa: E402
-from .integrations import (  # noqa: E402
-    MPQConfig,
-    assignment_of,
-    compress,
-    export,
-    fix,
-    pack,
-    quantize,
-    set_precision,
-    unpack,
-)
-from .report import size_report  # noqa: E402
-from .runtime import prepare, use_backend  # noqa: E402
-from .training import MPQTrainer, MPQTrainingArguments  # noqa: E402
+if TYPE_CHECKING:
+    from .core import Assignment, Budget
+    from .integrations import (
+        MPQConfig,
+        assignment_of,
+        compress,
+        export,
+        fix,
+        pack,
+        quantize,
+        set_precision,
+        unpack,
+    )
+    from .report import size_report
+    from .runtime import prepare, use_backend
+    from .training import MPQTrainer, MPQTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -44,3 +46,17 @@ __all__ = [
     "unpack",
     "use_backend",
 ]
+
+_ROOMS = ("core", "cost", "format", "integrations", "methods", "nn", "outliers", "report", "rounding", "runtime",
+          "search", "tasks", "training", "weights")  # fmt: skip
+_ELSEWHERE = {"Assignment": "core", "Budget": "core", "MPQTrainer": "training", "MPQTrainingArguments": "training",
+              "prepare": "runtime", "size_report": "report", "use_backend": "runtime"}  # fmt: skip
+__getattr__ = lazily(__name__, {name: _ELSEWHERE.get(name, "integrations") for name in __all__}, _ROOMS)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_ROOMS])
+
+
+check_transformers()
+register()

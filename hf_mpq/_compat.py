@@ -2,13 +2,10 @@
 
 from importlib.metadata import version
 
-from huggingface_hub.errors import HfHubHTTPError
 from packaging.version import Version
 
 OLDEST_TRANSFORMERS = "5.6.2"
 """Before 5.6, checkpoints of BERT resumed without their LayerNorms; 5.6.2 is the oldest that is tested."""
-HTTP_ERROR = HfHubHTTPError.__bases__[0]
-"""What the Hub's client raises where no answer comes: httpx's error before huggingface_hub 2, httpx2's since."""
 
 
 def check_transformers() -> None:
@@ -18,3 +15,10 @@ def check_transformers() -> None:
         raise ImportError(
             f"hf_mpq needs transformers>={OLDEST_TRANSFORMERS}, found {installed}: pip install -U transformers"
         )
+
+
+def http_error() -> type[Exception]:
+    """What the Hub's client raises where no answer comes: httpx's error before huggingface_hub 2, httpx2's since."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]

@@ -1,46 +1,26 @@
 """Plain data that every room shares: layouts, spaces, assignments, budgets, registries."""
 
-from .assignment import Assignment, MatrixAssignment
-from .budget import Budget, BudgetError
-from .constants import constant
-from .float_bytes import from_bytes, to_bytes
-from .layout import SubgroupLayout, spread
-from .liveness import Liveness, applies, kept_rows, liveness, scores_of
-from .method import METHODS, MethodSpec, StageSpec
-from .registry import Registry
-from .space import ActivationSpec, AttentionSpec, Link, PrecisionSpace, RowBlock, WeightSpec
-from .storage import MatrixStorage
-from .straight_through import replace_forward, scale_gradient, to_stored_type
-from .usage import Usage
+from .._lazy import lazily
 
-__all__ = [
-    "METHODS",
-    "ActivationSpec",
-    "Assignment",
-    "AttentionSpec",
-    "Budget",
-    "BudgetError",
-    "Link",
-    "Liveness",
-    "MatrixAssignment",
-    "MatrixStorage",
-    "MethodSpec",
-    "PrecisionSpace",
-    "Registry",
-    "RowBlock",
-    "StageSpec",
-    "SubgroupLayout",
-    "Usage",
-    "WeightSpec",
-    "applies",
-    "constant",
-    "from_bytes",
-    "kept_rows",
-    "liveness",
-    "replace_forward",
-    "scale_gradient",
-    "scores_of",
-    "spread",
-    "to_bytes",
-    "to_stored_type",
-]
+_MODULES = {
+    "assignment": ("Assignment", "MatrixAssignment"),
+    "budget": ("Budget", "BudgetError"),
+    "constants": ("constant",),
+    "float_bytes": ("from_bytes", "to_bytes"),
+    "layout": ("SubgroupLayout", "spread"),
+    "liveness": ("Liveness", "applies", "kept_rows", "scores_of"),
+    "method": ("METHODS", "MethodSpec", "StageSpec"),
+    "progress": ("bars", "track"),
+    "registry": ("Registry", "nearest", "unknown"),
+    "space": ("ActivationSpec", "AttentionSpec", "Link", "PrecisionSpace", "RowBlock", "WeightSpec"),
+    "storage": ("MatrixStorage",),
+    "straight_through": ("replace_forward", "scale_gradient", "to_stored_type"),
+    "usage": ("Usage",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__ = lazily(__name__, _HOMES)
+__all__ = sorted(_HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,23 +2,30 @@
 
 import re
 from dataclasses import dataclass
+from numbers import Real
+
+from .registry import nearest
 
 _UNITS = {
-    "b": ("bytes", 1.0),
-    "kb": ("bytes", 1e3),
-    "mb": ("bytes", 1e6),
-    "gb": ("bytes", 1e9),
-    "kib": ("bytes", 2.0**10),
-    "mib": ("bytes", 2.0**20),
-    "gib": ("bytes", 2.0**30),
+    "bytes": ("bytes", 1.0),
+    "KB": ("bytes", 1e3),
+    "kB": ("bytes", 1e3),
+    "MB": ("bytes", 1e6),
+    "GB": ("bytes", 1e9),
+    "KiB": ("bytes", 2.0**10),
+    "MiB": ("bytes", 2.0**20),
+    "GiB": ("bytes", 2.0**30),
     "bits": ("bits", 1.0),
+    "bit": ("bits", 1.0),
     "x": ("ratio", 1.0),
+    "%": ("ratio", 0.01),
     "ms": ("latency", 1.0),
-    "uj": ("energy", 1.0),
+    "uJ": ("energy", 1.0),
 }
-_PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+)"
+_PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
                       r"(?:@(?P<batch>\d+)x(?P<tokens>\d+))?")  # fmt: skip
 _SCOPES = ("model", "encoder", "embedding")
+_EXAMPLES = "'12MB', '11MiB', 'encoder:25MiB', '2.5bits', '0.25x', '25%', '8ms' or '120uJ'"
 
 
 class BudgetError(ValueError):
@@ -44,24 +51,23 @@ class Budget:
     tokens: int = 128
 
     @classmethod
-    def parse(cls, text: "str | Budget") -> "Budget":
-        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"8ms"` (at batch 1 x 128
-        tokens; `"40ms@8x64"` at another) or `"120uJ"`.
+    def parse(cls, text: "str | float | Budget") -> "Budget":
+        """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"25%"` or `0.25` (of the
+        float32 file), `"8ms"` (at batch 1 x 128 tokens; `"40ms@8x64"` at another) or `"120uJ"`. Upper and lower case
+        matter in units.
 
         Raises:
-            BudgetError: when the text is none of these, or is not above zero.
+            BudgetError: when it is none of these, or not above zero.
         """
         if isinstance(text, Budget):
             return text
-        match = _PATTERN.fullmatch(str(text).strip())
-        unit = match and _UNITS.get(match["unit"].lower())
-        if not unit:
-            raise BudgetError(f"cannot read the budget {text!r}; write for example '12MB', '11MiB', "
-                              "'encoder:25MiB', '2.5bits', '0.25x', '8ms' or '120uJ'")  # fmt: skip
-        kind, factor = unit
-        amount = float(match["number"]) * factor
-        if amount <= 0:
+        match = _PATTERN.fullmatch(_in_words(text))
+        if match is None:
+            raise BudgetError(f"cannot read the budget {text!r}; write for example {_EXAMPLES}")
+        if float(match["number"]) == 0:
             raise BudgetError(f"the budget {text!r} must be above zero")
+        kind, factor = _UNITS[_unit(match["number"], match["unit"], text)]
+        amount = float(match["number"]) * factor
         shape = (int(match["batch"]), int(match["tokens"])) if match["batch"] else (1, 128)
         if match["batch"] and (kind != "latency" or min(shape) < 1):
             raise BudgetError(f"cannot read the budget {text!r}; only milliseconds have a batch and tokens, "
@@ -69,10 +75,35 @@ class Budget:
         return cls(amount, kind, _scope(match["scope"], kind), *shape)
 
 
+def _in_words(given: object) -> str:
+    """What was given as text; a number from 0 to 1 is a share of the float32 file."""
+    if isinstance(given, Real) and not isinstance(given, bool):
+        return f"{float(given):.12f}".rstrip("0") if 0 < given < 1 else f"{given:g}"
+    return str(given).strip()
+
+
+def _unit(number: str, unit: str | None, text: object) -> str:
+    """The unit of a number, spelt as it is documented; a share needs none.
+
+    Raises:
+        BudgetError: there is none, or another; the message has the one that was perhaps meant.
+    """
+    if unit is None and 0 < float(number) < 1:
+        return "x"
+    if unit is None:
+        raise BudgetError(f"the budget {text!r} has no unit: write '{number}MB' for the file, '{number}bits' for the "
+                          f"mean precision, or '{number}%' of the float32 file")  # fmt: skip
+    if unit in _UNITS:
+        return unit
+    meant = nearest(unit, _UNITS) if unit not in ("b", "B") else None
+    hint = f"did you mean '{number}{meant}'?" if meant is not None else f"write for example {_EXAMPLES}"
+    raise BudgetError(f"cannot read the budget {text!r}; {hint}")
+
+
 def _scope(word: str | None, kind: str) -> str:
-    scope = word or ("encoder" if kind == "bits" else "model")
+    scope = (word or ("encoder" if kind == "bits" else "model")).casefold()
     if scope not in _SCOPES:
-        raise BudgetError(f"unknown scope {scope!r} in the budget; the known ones are: {', '.join(_SCOPES)}")
+        raise BudgetError(f"unknown scope {word!r} in the budget; the known ones are: {', '.join(_SCOPES)}")
     if kind == "latency" and scope != "model":
         raise BudgetError("a budget in ms is for the whole model; drop the scope")
     if kind == "bits" and scope != "encoder":

@@ -73,4 +73,4 @@ class MethodSpec:
     deviations: tuple[str, ...] = ()
 
 
-METHODS: Registry[MethodSpec] = Registry("method")
+METHODS: Registry[MethodSpec] = Registry("method", home="hf_mpq.methods")

@@ -230,7 +230,7 @@ def _candidates(
 def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
     """The encoding that the chosen quantizer writes."""
     small = SubgroupLayout((1, 1))
-    return QUANTIZERS[chosen["quantizer"]](small, candidates, **chosen["quantizer_options"]).encoding
+    return QUANTIZERS.make(chosen["quantizer"], small, candidates, options=chosen["quantizer_options"]).encoding
 
 
 def _norms(config: MPQConfig, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:

@@ -77,9 +77,9 @@ class TrainingFree:
     def choose(self, choice: MethodSpec) -> None:
         """Take other parts; scores are forgotten."""
         self.choice, self._scores = choice, None
-        self.scorer = SCORERS[choice.scorer](**choice.scorer_options, progress=self.progress)
-        self.allocator = ALLOCATORS[choice.allocator](**choice.allocator_options)
-        self.rounder = ROUNDERS[choice.rounding](**choice.rounding_options, progress=self.progress)
+        self.scorer = SCORERS.make(choice.scorer, options=choice.scorer_options, progress=self.progress)
+        self.allocator = ALLOCATORS.make(choice.allocator, options=choice.allocator_options)
+        self.rounder = ROUNDERS.make(choice.rounding, options=choice.rounding_options, progress=self.progress)
 
     @property
     def open(self) -> bool:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..core import Link, Liveness, RowBlock, applies, kept_rows, liveness
+from ..core import Link, Liveness, RowBlock, applies, kept_rows
+from ..core.liveness import liveness
 from .families import family_of
 from .matrix import QuantizedMatrix
 from .naming import relative_name

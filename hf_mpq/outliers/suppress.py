@@ -37,7 +37,7 @@ def suppress_outliers(
         ValueError: when the model is not trainable, its gates are open, its ranges can no longer be set, or there are
             no batches; it is then as it was.
     """
-    chosen = OUTLIERS[rule](**options)
+    chosen = OUTLIERS.make(rule, options=options)
     layers = _layers(model)
     if not batches:
         raise ValueError("outliers are found in example batches, and none were given")

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..core import Registry
 
-ROUNDERS: Registry[type["Rounder"]] = Registry("rounding")
+ROUNDERS: Registry[type["Rounder"]] = Registry("rounding", passed=("progress",))
 
 
 class Rounder(ABC):

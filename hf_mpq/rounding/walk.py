@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.progress import track
 from torch import nn
 
+from ..core import track
 from ..nn import BlockRecord, are_chained, encoder_blocks, record_blocks
 
 

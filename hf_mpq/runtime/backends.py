@@ -164,8 +164,7 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: for an unknown name.
     """
-    BACKENDS[name]
-    with activated(name):
+    with activated(BACKENDS.name_of(name)):
         yield
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..core import unknown
 from ..nn import family_of
 from ..nn.packed import PackedMatrix
 from .automatic import follow, unfollow
@@ -56,10 +57,10 @@ def prepare(
 
 
 def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:
-    if name == "auto":
+    if name.casefold() == "auto":
         return [BACKENDS[one] for one in AUTOMATIC if BACKENDS[one].unavailable(model) is None]
     if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; the known ones are: auto, {', '.join(sorted(BACKENDS))}")
+        raise ValueError(unknown("backend", name, ["auto", *BACKENDS]))
     reason = BACKENDS[name].unavailable(model)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run this model here: {reason}")

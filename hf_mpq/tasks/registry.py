@@ -1,5 +1,6 @@
 """All tasks by name."""
 
+from hf_mpq.core import unknown
 from hf_mpq.tasks.docstrings import DOCSTRINGS
 from hf_mpq.tasks.glue import GLUE
 from hf_mpq.tasks.question_answering import SQUAD
@@ -10,11 +11,12 @@ TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, SQUAD, CONLL2003, 
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`, in whatever case.
 
     Raises:
         ValueError: there is none; the message lists the known names.
     """
-    if name not in TASKS:
-        raise ValueError(f"Unknown task {name!r}; known are {', '.join(sorted(TASKS))}.")
-    return TASKS[name]
+    spelt = name.casefold()
+    if spelt not in TASKS:
+        raise ValueError(unknown("task", name, TASKS))
+    return TASKS[spelt]

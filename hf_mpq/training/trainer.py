@@ -251,7 +251,7 @@ class MPQTrainer(Trainer):
         args = stage_arguments(self.args, own, folder, seed, find_labels(type(student)))
         kinds = {name: OBJECTIVES[name] for name in stage.objectives}
         teacher = self._teacher if any(kind.needs_teacher for kind in kinds.values()) else None
-        objectives = {name: kind(student, teacher, **stage.objectives[name]) for name, kind in kinds.items()}
+        objectives = {name: OBJECTIVES.make(name, student, teacher, options=stage.objectives[name]) for name in kinds}
         module = StageModule(student, objectives, teacher, strategy)
         order = seed if self.args.data_seed is None else self.args.data_seed + number
         facts = self._fixed_metrics(student) if strategy is None else None
@@ -290,7 +290,7 @@ class MPQTrainer(Trainer):
             return None
         space = student.config.quantization_config.resolve(student)
         cost, limit = budget_cost(space, self._config.budget, self._latencies)
-        return STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
+        return STRATEGIES.make(stage.strategy, space, cost, limit, options=stage.strategy_options)
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
         """The precisions that a stage without a search trains; None where the config has decided them."""

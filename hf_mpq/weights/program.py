@@ -42,13 +42,13 @@ class WeightProgram(nn.Module):
         super().__init__()
         shape, dtype = spec.layout.shape, getattr(torch, spec.scale_dtype)
         self.spec = spec
-        self.source = SOURCES[spec.source](shape, **spec.source_options)
+        self.source = SOURCES.make(spec.source, shape, options=spec.source_options)
         self.transforms = nn.ModuleList(transforms)
-        self.mask = MASKS[spec.mask](shape, **spec.mask_options) if spec.mask else None
-        self.quantizer = QUANTIZERS[spec.quantizer](
-            spec.layout, spec.candidates, scale_dtype=dtype, **spec.quantizer_options
+        self.mask = MASKS.make(spec.mask, shape, options=spec.mask_options) if spec.mask else None
+        self.quantizer = QUANTIZERS.make(
+            spec.quantizer, spec.layout, spec.candidates, scale_dtype=dtype, options=spec.quantizer_options
         )
-        self.gate = GATES[spec.gate](spec.layout.count, spec.candidates, **spec.gate_options)
+        self.gate = GATES.make(spec.gate, spec.layout.count, spec.candidates, options=spec.gate_options)
         self.register_buffer("live_columns", torch.ones(shape[1], dtype=torch.bool))
         self._all_live = True
         self.register_load_state_dict_post_hook(_look_again)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hf_mpq.core import Link, RowBlock, SubgroupLayout, liveness
-from hf_mpq.core.liveness import dead_rows
+from hf_mpq.core import Link, RowBlock, SubgroupLayout
+from hf_mpq.core.liveness import dead_rows, liveness
 
 ROWS = SubgroupLayout((4, 6), 4)
 CONSUMER = SubgroupLayout((3, 4), 3)

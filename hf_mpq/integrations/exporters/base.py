@@ -105,6 +105,7 @@ def export(
             cannot be.
         ImportError: when the format's package is missing or transformers is too old, with the command that installs it.
     """
+    format = EXPORTERS.name_of(format)
     exporter = EXPORTERS[format]
     _refuse_models(Path(path))
     if not any(isinstance(module, PackedLinear) for module in model.modules()):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..._compat import HTTP_ERROR
+from ..._compat import http_error
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def plain_errors(repo_id: str) -> Iterator[None]:
                               "again") from error  # fmt: skip
     except HfHubHTTPError as error:
         raise _answer(repo_id, error) from error
-    except (HTTP_ERROR, LocalEntryNotFoundError) as error:
+    except (http_error(), LocalEntryNotFoundError) as error:
         raise ConnectionError(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}): check the network and "
                               "HF_ENDPOINT, and push again") from error  # fmt: skip
 

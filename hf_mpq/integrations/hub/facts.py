@@ -64,4 +64,4 @@ class CardWriter(Protocol):
     ) -> Any: ...
 
 
-CARD_WRITERS: Registry[CardWriter] = Registry("card writer")
+CARD_WRITERS: Registry[CardWriter] = Registry("card writer", home="hf_mpq.report")

@@ -7,9 +7,8 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from rich.progress import track
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace
+from ...core import Assignment, Budget, BudgetError, PrecisionSpace, track
 from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace
+from ...core import Assignment, Budget, BudgetError, PrecisionSpace, bars
 from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
@@ -65,9 +63,9 @@ class Thresholds(Allocator):
         search = begin(space, cost, budget, needed(scores, "threshold"))
         search.smallest()
         positions = _Positions(search, self.step, evaluate)
-        with Progress(console=Console(stderr=True), disable=not progress) as bars:
-            bar = bars.add_task("thresholds", total=positions.most)
-            positions.seen = lambda: bars.advance(bar)
+        with bars(disable=not progress) as shown:
+            bar = shown.add_task("thresholds", total=positions.most)
+            positions.seen = lambda: shown.advance(bar)
             for number in reversed(range(positions.count)):
                 positions.raise_while(number, self.first_drop * self.ratio ** (positions.count - 1 - number))
             positions.raise_until_met()

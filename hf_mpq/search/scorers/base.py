@@ -11,7 +11,7 @@ from ...nn import absolute_name
 from ...nn.convert import tied_decoders
 from ...weights import WeightProgram
 
-SCORERS: Registry[type["Scorer"]] = Registry("scorer")
+SCORERS: Registry[type["Scorer"]] = Registry("scorer", passed=("progress",))
 
 
 class Scorer(ABC):

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import SubgroupLayout, spread
+from ...core import SubgroupLayout, spread, track
 from .passes import Batch
 from .task_loss import task_loss
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace
+from ...core import PrecisionSpace, track
 from .base import SCORERS, Scorer, never_rising, open_matrices, squared_errors
 
 

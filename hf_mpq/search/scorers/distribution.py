@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, SubgroupLayout, WeightSpec
+from ...core import PrecisionSpace, SubgroupLayout, WeightSpec, track
 from .base import SCORERS, Scorer, masked_program, never_rising, open_matrices
 from .kmeans import kmeans_errors
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, WeightSpec
+from ...core import PrecisionSpace, WeightSpec, track
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, readers, rounding_errors
 from .moments import Moment, MomentRecorder
 from .passes import batches_on, differentiating, tables

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, WeightSpec
+from ...core import PrecisionSpace, WeightSpec, track
 from .base import SCORERS, Scorer, check_choice, never_rising, open_matrices, rounding_errors
 from .passes import Batch, batches_on, differentiating
 from .sampled_loss import sampled_loss

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace
+from ...core import PrecisionSpace, track
 from ...nn import encoder_blocks
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, squared_errors
 from .curvature import Curvature

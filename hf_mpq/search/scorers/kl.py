@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, SubgroupLayout, WeightSpec
+from ...core import PrecisionSpace, SubgroupLayout, WeightSpec, track
 from .base import SCORERS, Scorer, check_choice, never_rising, open_matrices, rounding_errors
 from .divergence import Reference, divergence, reference_of
 

@@ -75,7 +75,7 @@ class GateSearch(SearchStrategy):
         if self.needs_scores and compensate_pruned:
             raise ValueError("compensate_pruned is for a start that mixes evenly: use start='zeros' or 'bits'")
         name = penalty or ("linear" if limit is None else own["penalty"])
-        self._penalty = PENALTIES[name](self._target(), **(penalty_options or {}))
+        self._penalty = PENALTIES.make(name, self._target(), options=penalty_options or {})
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
         """Set logits and temperature; raises ValueError without open gates, or without scores or budget where the start

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 from ...core import Registry
 
-OBJECTIVES: Registry[type["Objective"]] = Registry("objective")
+OBJECTIVES: Registry[type["Objective"]] = Registry("objective", passed=("teacher",))
 
 
 @dataclass(frozen=True)

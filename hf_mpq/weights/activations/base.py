@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core import ActivationSpec, Registry, replace_forward
 
-ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer")
+ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer", passed=("bits",))
 
 
 class ActivationGrid(NamedTuple):
@@ -56,7 +56,7 @@ class ActivationQuantizer(nn.Module, ABC):
     @classmethod
     def from_spec(cls, spec: ActivationSpec) -> "ActivationQuantizer":
         """The registered quantizer that a spec names."""
-        return ACTIVATIONS[spec.quantizer](bits=spec.bits, **spec.options)
+        return ACTIVATIONS.make(spec.quantizer, bits=spec.bits, options=spec.options)
 
     @abstractmethod
     def grid(self, x: Tensor) -> ActivationGrid:

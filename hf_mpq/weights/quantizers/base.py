@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...core import Registry, SubgroupLayout
 from ..choice import Choice
 
-QUANTIZERS: Registry[type["WeightQuantizer"]] = Registry("weight quantizer")
+QUANTIZERS: Registry[type["WeightQuantizer"]] = Registry("weight quantizer", passed=("scale_dtype",))
 
 
 class WeightQuantizer(nn.Module, ABC):
