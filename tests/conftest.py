@@ -34,8 +34,10 @@ def _settled():
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _afresh():
+    """Every test draws the same numbers, and hears what is said once."""
     torch.manual_seed(0)
+    logging.warning_once.cache_clear()
 
 
 def pytest_fixture_setup(fixturedef):

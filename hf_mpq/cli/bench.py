@@ -15,6 +15,7 @@ from .console import print_json, say, screen
 from .errors import UserError
 from .models import load_float, load_packed, longest_input
 from .timing import summary, take_turns
+from .typed import check_models, check_word
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,10 +48,14 @@ def bench(
 
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a backend that cannot run this model here.
     """
+    check_models(folder, teacher)
+    for word in backend or ():
+        check_word("backend", word)
+    wanted = [_shape(text) for text in re.split(r"[,\s]+", shapes.strip())]
     from hf_mpq.report.speed import device_name
 
     packed = on(device, load_packed(folder))
-    wanted = [_shape(text, packed) for text in re.split(r"[,\s]+", shapes.strip())]
+    _check_lengths(wanted, packed)
     models = _prepared(packed, backend)
     if teacher is not None:
         models = {FLOAT: on(device, load_float(teacher)), **models}
@@ -81,15 +86,18 @@ def on(device: str, model: "nn.Module") -> "nn.Module":
     return model.to(device)
 
 
-def _shape(text: str, model: "nn.Module") -> Shape:
+def _shape(text: str) -> Shape:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
         raise UserError(f"--shapes {text!r} is not understood: write batch x tokens, such as 1x128,8x128")
-    batch, tokens = int(match[1]), int(match[2])
-    if longest_input(model, tokens) < tokens:
-        raise UserError(f"{tokens} tokens are more than the {longest_input(model, tokens)} positions of this model: "
-                        f"give smaller --shapes")  # fmt: skip
-    return batch, tokens
+    return int(match[1]), int(match[2])
+
+
+def _check_lengths(shapes: list[Shape], model: "nn.Module") -> None:
+    for _, tokens in shapes:
+        if longest_input(model, tokens) < tokens:
+            raise UserError(f"{tokens} tokens are more than the {longest_input(model, tokens)} positions of this "
+                            f"model: give smaller --shapes")  # fmt: skip
 
 
 def _prepared(packed: "nn.Module", names: list[str] | None) -> "dict[str, nn.Module]":

@@ -15,6 +15,7 @@ from .examples import Examples
 from .folders import new_folder
 from .models import load_float, load_tokenizer, longest_input
 from .scores import scorer
+from .typed import check_bits, check_budget, check_method, check_models, check_word, checked_data, numbers
 
 if TYPE_CHECKING:
     from hf_mpq import MPQConfig
@@ -26,7 +27,7 @@ def compress(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Float model: a folder, or a name on the Hub.")],
     out: Annotated[Path, typer.Option(help="Folder for the packed model and its tokenizer.")],
     data: options.Data = None,
-    budget: Annotated[str | None, typer.Option(help="Such as 0.25x, 12MB, 2.5bits or 8ms.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Such as 25% (or 0.25x), 12MB, 2.5bits or 8ms.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
     ] = None,
@@ -61,13 +62,18 @@ def compress(
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a budget that cannot be met; 130 interrupted.
     Unless it is 0, --out is as it was.
     """
-    import hf_mpq
-
-    config = _config(bits, method, budget, max_drop)
+    _check(bits, method, budget, max_drop)
+    check_models(model)
+    data = checked_data(data)
+    for kind, word in (("scorer", scorer_name), ("allocator", allocator), ("rounding", rounding), ("task", task)):
+        check_word(kind, word)
     source = None
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
     with new_folder(out, overwrite, (model, tokenizer, data, data_dir)) as folder, _naming_data(data):
+        import hf_mpq
+
+        config = _config(bits, method)
         float_model = load_float(model)
         words = load_tokenizer(tokenizer or model)
         length = longest_input(float_model, max_length)
@@ -90,10 +96,15 @@ def compress(
     say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
 
 
-def _config(bits: str | None, method: str | None, budget: str | None, max_drop: float | None) -> "MPQConfig | None":
-    """What `--bits` and `--method` say; None leaves all to `hf_mpq.compress`."""
-    import hf_mpq
+def _check(bits: str | None, method: str | None, budget: str | None, max_drop: float | None) -> None:
+    """Refuse what cannot be meant, before anything is loaded.
 
+    Raises:
+        UserError: the options say too little or too much.
+        ValueError: a budget cannot be read, there is no such method, or no such precision.
+    """
+    check_budget(budget)
+    check_method(method)
     fixed = bits is not None and "," not in bits
     if fixed and (budget is not None or max_drop is not None):
         raise UserError(f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
@@ -102,12 +113,16 @@ def _config(bits: str | None, method: str | None, budget: str | None, max_drop: 
         raise UserError("give either --budget or --max-drop, not both")
     if not fixed and method is None and budget is None and max_drop is None:
         raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
+    check_bits(bits)
+
+
+def _config(bits: str | None, method: str | None) -> "MPQConfig | None":
+    """What `--bits` and `--method` say; None leaves all to `hf_mpq.compress`."""
+    import hf_mpq
+
     if bits is None:
         return None if method is None else hf_mpq.MPQConfig(method=method)
-    try:
-        values = tuple(int(word) for word in bits.split(","))
-    except ValueError:
-        raise UserError(f"--bits {bits!r} is not understood: write one number (4) or several (2,3,4,8)") from None
+    values = numbers(bits)
     return hf_mpq.MPQConfig(**{"method": method} if method else {}, bits=values if len(values) > 1 else values[0])
 
 

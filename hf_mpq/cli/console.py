@@ -1,6 +1,8 @@
 """Where commands write: results to stdout, everything else to stderr; plain and quiet where nobody watches."""
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -25,15 +27,15 @@ def watched() -> bool:
 
 
 def quiet_libraries() -> None:
-    """No progress bars of the libraries where nobody watches."""
-    import datasets
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils import logging
-
-    if not watched():
-        datasets.disable_progress_bars()
-        disable_progress_bars()
-        logging.disable_progress_bar()
+    """No progress bars of the libraries where nobody watches, whether they are imported already or will be."""
+    if watched():
+        return
+    for variable in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):  # transformers'
+        os.environ.setdefault(variable, "1")
+    for module, function in (("datasets", "disable_progress_bars"), ("huggingface_hub.utils", "disable_progress_bars"),
+                             ("transformers.utils.logging", "disable_progress_bar")):  # fmt: skip
+        if module in sys.modules:
+            getattr(sys.modules[module], function)()
 
 
 def print_json(content: Any) -> None:

@@ -10,6 +10,7 @@ from .console import print_json, say
 from .data import Source, open_data
 from .folders import MANIFEST, new_folder
 from .models import load_packed, load_tokenizer, longest_input
+from .typed import check_models, check_word, checked_data
 
 
 def export(
@@ -41,6 +42,10 @@ def export(
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a package that is missing; 130 interrupted.
     Unless it is 0, --out is as it was.
     """
+    check_word("export format", format)
+    check_word("activations", activations)
+    check_models(folder)
+    data = checked_data(data)
     import hf_mpq
 
     model, words = load_packed(folder), load_tokenizer(tokenizer or folder)

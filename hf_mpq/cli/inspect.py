@@ -11,6 +11,7 @@ from .console import print_json, say, screen
 from .errors import UserError
 from .models import load_quantized
 from .pruned import pruned_parts, pruned_table
+from .typed import check_models
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,11 +39,12 @@ def inspect(
 
     [bold]Exit codes[/bold]: 0 done; 2 no quantized model there, or a damaged one.
     """
+    if html is None and (run is not None or measure):
+        raise UserError("--run and --measure are for the page: say where with --html FILE.html")
+    check_models(folder)
     from hf_mpq import size_report
 
     model = load_quantized(folder)
-    if html is None and (run is not None or measure):
-        raise UserError("--run and --measure are for the page: say where with --html FILE.html")
     if picture is not None:
         from hf_mpq.core.files import whole_file
         from hf_mpq.report import bit_map

@@ -19,13 +19,10 @@ def config_of(source: str | Path) -> "PretrainedConfig":
     Raises:
         UserError: there is no such folder, no model in it, no such model on the Hub, or the config is damaged.
     """
+    check_place(source)
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise UserError(f"{source} has no config.json: give the folder that save_pretrained wrote")
-    if not Path(source).exists() and _is_path(source):
-        raise UserError(f"there is no folder {source}: give a model's folder, or its name on the Hub")
     try:
         return AutoConfig.from_pretrained(source)
     except (TypeError, AttributeError, StrictDataclassError) as error:
@@ -37,7 +34,15 @@ def config_of(source: str | Path) -> "PretrainedConfig":
                         f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one") from error
 
 
-def _is_path(source: str | Path) -> bool:
+def check_place(source: str | Path) -> None:
+    """Raise UserError when a model's folder is not there, or holds none; a name on the Hub is not looked up."""
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise UserError(f"{source} has no config.json: give the folder that save_pretrained wrote")
+    if not Path(source).exists() and is_path(source):
+        raise UserError(f"there is no folder {source}: give a model's folder, or its name on the Hub")
+
+
+def is_path(source: str | Path) -> bool:
     """Whether it cannot be a name on the Hub, which has one slash at most."""
     text = str(source)
     return text.count("/") > 1 or text.startswith((".", "~", os.sep)) or text.endswith("/")

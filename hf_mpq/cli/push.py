@@ -10,6 +10,7 @@ from . import options
 from .console import print_json
 from .errors import UserError
 from .models import load_packed
+from .typed import check_models
 
 
 def push(
@@ -33,10 +34,11 @@ def push(
 
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, no network, or no right to write there.
     """
+    facts = {"base_model": base_model, "dataset": dataset, "license": license, **_scores(verified)}
+    check_models(folder)
     from hf_mpq.integrations import hub
 
     load_packed(folder)
-    facts = {"base_model": base_model, "dataset": dataset, "license": license, **_scores(verified)}
     url = hub.push(folder, repo, private=private, token=token, revision=revision, **facts)
     if json:
         print_json({"url": str(url)})

@@ -27,11 +27,12 @@ def train(
     [bold]Exit codes[/bold]: those of the recipe; 2 where there is no such recipe; 130 interrupted.
     What `accelerate config` was told holds here too.
     """  # noqa: E501
+    script = find_recipe(recipe)
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     launch = [] if processes is None else ["--num_processes", str(processes)]
-    arguments = launch_command_parser().parse_args([*launch, str(find_recipe(recipe)), *context.args])
+    arguments = launch_command_parser().parse_args([*launch, str(script), *context.args])
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:

@@ -12,6 +12,7 @@ from .data import Source, open_data
 from .errors import NO, UserError
 from .models import load_float, load_packed, load_tokenizer, longest_input
 from .scores import Judge, Judged
+from .typed import check_models, check_word, checked_data
 
 DEFAULT_DROP = 1.0
 Share = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this share, 0 to 1.")]
@@ -49,6 +50,9 @@ def verify(
 
     [bold]Exit codes[/bold]: 0 good enough; 1 not; 2 wrong arguments or files, or a damaged model.
     """
+    check_models(folder, teacher)
+    data = checked_data(data)
+    check_word("task", task)
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
     student, float_model = load_packed(folder), load_float(teacher)
     words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]))

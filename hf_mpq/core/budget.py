@@ -50,6 +50,12 @@ class Budget:
     batch: int = 1
     tokens: int = 128
 
+    def __str__(self) -> str:
+        """The text that `parse` reads as this."""
+        unit = {"bytes": "bytes", "bits": "bits", "ratio": "x", "latency": "ms", "energy": "uJ"}[self.kind]
+        shape = f"@{self.batch}x{self.tokens}" if self.kind == "latency" else ""
+        return f"{self.scope}:{f'{self.amount:.12f}'.rstrip('0').rstrip('.')}{unit}{shape}"
+
     @classmethod
     def parse(cls, text: "str | float | Budget") -> "Budget":
         """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"25%"` or `0.25` (of the

@@ -19,8 +19,8 @@ from ..core import (
     PrecisionSpace,
     SubgroupLayout,
     WeightSpec,
-    liveness,
 )
+from ..core.liveness import liveness
 
 
 @dataclass(frozen=True, eq=False)

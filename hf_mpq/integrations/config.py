@@ -1,7 +1,7 @@
 """What a user says: the config that goes into `from_pretrained` and into `config.json`."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,15 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..core import METHODS, Assignment, Budget, PrecisionSpace
 from ..format import FORMAT_VERSION, PackedFormatError, check_finished, check_version
+from .config_checks import (
+    SLOTS,
+    check_pattern,
+    checked_activation,
+    checked_groups,
+    checked_rules,
+    registered,
+    whole_numbers,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +88,7 @@ class MPQConfig(QuantizationConfigMixin):
     projection_bits: int | None = 8
     attention_bits: int | None = None
     assignment: Any = None
-    budget: str | None = None
+    budget: str | float | None = None
     quantizer: str = "symmetric"
     quantizer_options: dict = field(default_factory=dict)
     gate: str | None = None
@@ -124,31 +133,32 @@ class MPQConfig(QuantizationConfigMixin):
             raise ValueError(f"storage must be one of {_STORAGES}, got {self.storage!r}")
         if self.storage == "packed" and not self.packed:
             raise PackedFormatError("packed storage needs its table of tensors, which hf_mpq.pack(model) writes")
+        if self.storage != "packed":  # which needs none of them
+            self._check_names()
         for name in ("scale_dtype", "float_dtype"):
             if getattr(self, name) not in ("float16", "float32"):
                 raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")
         for name in ("activation_bits", "attention_bits"):
             _check_range(name, getattr(self, name), 2)
         _check_range("projection_bits", self.projection_bits, 1)
-        for pattern, options in self.rules.items():
-            unknown = sorted(set(options) - set(RULE_KEYS))
-            if unknown:
-                raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {RULE_KEYS}")
+        self.rules = checked_rules(self.rules, RULE_KEYS)
+        for options in self.rules.values():
             if options.get("bits") is not None:
                 _checked_bits(options["bits"])
-            if "groups" in options:
-                _check_groups(options["groups"])
             _check_range("activation_bits", options.get("activation_bits"), 2)
-        _check_groups(self.groups)
+        self.groups = checked_groups(self.groups)
         for rank in (self.low_rank, *(options.get("low_rank", 0) for options in self.rules.values())):
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
                 raise ValueError(f"low_rank must be a whole number from 0, got {rank!r}")
         for pattern, parts in self.input_affine.items():
+            check_pattern("input_affine's pattern", pattern)
             if isinstance(parts, str) or not set(parts) <= {"scale", "shift"}:
                 raise ValueError(f"input_affine of {pattern!r} must list 'scale', 'shift' or both, got {parts!r}")
-        if isinstance(self.modules_to_not_convert, str):
-            raise ValueError(f"modules_to_not_convert must be a list of names, got {self.modules_to_not_convert!r}")
+        names = self.modules_to_not_convert
+        if isinstance(names, str) or any(not isinstance(one, str) for one in names or ()):
+            raise ValueError(f"modules_to_not_convert must be a list of names, got {names!r}")
         if self.budget is not None:
+            self.budget = self.budget if isinstance(self.budget, str) else str(Budget.parse(self.budget))
             Budget.parse(self.budget)
         if self.nested and isinstance(self.bits, int):
             raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
@@ -161,8 +171,17 @@ class MPQConfig(QuantizationConfigMixin):
         if self.gate == "fixed" and not isinstance(self.bits, int) and self.assignment is None:
             raise ValueError("gate='fixed' needs one precision, bits=4 for example, or an assignment")
 
+    def _check_names(self) -> None:
+        """Spell registered names as they are registered, and check their options."""
+        for name, value in registered(vars(self), {slot: getattr(self, slot) for slot in SLOTS}).items():
+            setattr(self, name, value)
+        applying = {"quantizer": self.weight_quantizer, **({"gate": self.gate_name} if self.assignment is None else {})}
+        registered(vars(self), applying)
+        self.activation = checked_activation(self.activation, self.activation_options)
+
     def _take_from_method(self, given: Collection[str]) -> None:
         """Set every field that was not given to the method's value."""
+        self.method = METHODS.name_of(self.method)
         for name, value in METHODS[self.method].config.items():
             if name not in given:
                 setattr(self, name, copy.deepcopy(value))
@@ -217,39 +236,32 @@ class MPQConfig(QuantizationConfigMixin):
         unknown = sorted(set(config_dict) - known - {"note"})
         if unknown:
             logger.warning(f"this version of hf_mpq does not know {unknown} in quantization_config; left out")
-        config = cls(**{key: value for key, value in config_dict.items() if key in known})
         used = {key: value for key, value in kwargs.items() if key in known}
-        for key, value in used.items():
-            setattr(config, key, value)
+        config = cls(**{key: value for key, value in config_dict.items() if key in known} | used)
         if return_unused_kwargs:
             return config, {key: value for key, value in kwargs.items() if key not in used}
         return config
 
 
 def _checked_bits(bits: Any) -> int | tuple[int, ...]:
-    values = (bits,) if isinstance(bits, int) or bits is None else tuple(bits)
-    if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 0 <= b <= 8 for b in values):
+    values = whole_numbers(bits)
+    if values is None or any(not 0 <= one <= 8 for one in values):
         raise ValueError(f"bits must be whole numbers from 0 (pruned) to 8, got {bits!r}")
-    return bits if isinstance(bits, int) else tuple(sorted(set(values)))
+    return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
 
 
 def _checked_table_bits(bits: Any) -> int | tuple[int, ...] | str | None:
     if bits is None or bits == "auto":
         return bits
-    values = (bits,) if isinstance(bits, int) else () if isinstance(bits, str) else tuple(bits)
-    if not values or any(not isinstance(b, int) or isinstance(b, bool) or not 1 <= b <= 8 for b in values):
+    values = whole_numbers(bits)
+    if values is None or any(not 1 <= one <= 8 for one in values):
         raise ValueError(f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates "
                          "of a search")  # fmt: skip
-    return bits if isinstance(bits, int) else tuple(sorted(set(values)))
-
-
-def _check_groups(groups: Any) -> None:
-    if isinstance(groups, bool) or not isinstance(groups, int | str) or (isinstance(groups, int) and groups < 1):
-        raise ValueError(f"groups must be a count, 'channel', 'head', 'matrix' or 'columns:<count>', got {groups!r}")
+    return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
 
 
 def _check_range(name: str, bits: int | None, lowest: int) -> None:
-    if bits is not None and (not isinstance(bits, int) or not lowest <= bits <= 8):
+    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not lowest <= bits <= 8):
         raise ValueError(f"{name} must be {lowest} to 8, or None for float; got {bits!r}")
 
 

@@ -44,7 +44,7 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
                 weights[name] = spec
     if not weights:
         raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
-    _warn_unused(config, set(modules))
+    _warn_unused(config, set(modules), type(model).__name__)
     norms = _norms(config, model, modules) if family is not None else ()
     space = PrecisionSpace(
         weights=weights,
@@ -80,7 +80,7 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:
     """Role of each matrix in the default scope."""
     if family is None:
-        logger.warning(
+        logger.warning_once(
             f"{model.config.model_type!r} is not a known family: only linear layers inside numbered encoder layers are "
             "quantized, no embeddings, and pruned rows are not folded away"
         )
@@ -103,12 +103,12 @@ def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str
         raise ValueError("the assignment keeps only some layers; remove the others from the model first")
 
 
-def _warn_unused(config: MPQConfig, names: set[str]) -> None:
-    """Say which patterns match nothing: a misspelt one would go unnoticed."""
+def _warn_unused(config: MPQConfig, names: set[str], kind: str) -> None:
+    """Say once which patterns match nothing: a misspelt one would go unnoticed."""
     unused = [pattern for pattern in config.rules if not any(re.search(pattern, name) for name in names)]
     unused += [word for word in config.modules_to_not_convert or () if not any(_is_part(word, name) for name in names)]
     if unused:
-        logger.warning(f"these patterns match no layer in scope: {unused}")
+        logger.warning_once(f"these patterns match no layer in scope of this {kind}: {unused}")
 
 
 def _excluded(config: MPQConfig, name: str) -> bool:
@@ -142,9 +142,17 @@ def _options(config: MPQConfig, name: str, role: str) -> dict:
         match = re.search(pattern, name)
         if match:
             chosen |= {**_consequences(options, chosen), **options}
-            if "tie" in options:
-                chosen["tie"] = match.expand(options["tie"])
+            if options.get("tie") is not None:
+                chosen["tie"] = _tie(pattern, match, options["tie"])
     return chosen
+
+
+def _tie(pattern: str, match: re.Match, template: str) -> str:
+    try:
+        return match.expand(template)
+    except (re.error, IndexError) as error:
+        raise ValueError(f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
+                         r"write '\1' for what its first group in parentheses matched") from error  # fmt: skip
 
 
 def _consequences(options: dict, chosen: dict) -> dict:
@@ -162,7 +170,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     chosen = _options(config, name, role)
     given = assignment.matrices.get(name) if assignment is not None else None
     if assignment is not None and given is None:
-        logger.warning(f"{name} is in scope but not in the assignment; it stays float")
+        logger.warning_once(f"{name} is in scope but not in the assignment; it stays float")
         return None
     if chosen["bits"] is None and given is None:
         return None

@@ -30,7 +30,7 @@ def names(folder):
 
 
 def test_budget_is_met_and_the_report_is_the_file(here, out, run_json):
-    found = run_json("compress", MODEL, "--data", "rows.csv", "--budget", "0.2x", "--out", out, *QUICK)
+    found = run_json("compress", MODEL, "--data", "rows.csv", "--budget", "20%", "--out", out, *QUICK)
     report = hf_mpq.size_report(out)
     assert 0.19 < found["ratio"] <= 0.2 and found["total_bytes"] == report.total_bytes
     assert found["folder"] == str(out) and found["average_bits"] == report.average_bits
@@ -114,6 +114,8 @@ MISTAKES = [
     (("--bits", "four", "--out", "new"), "write one number (4) or several (2,3,4,8)"),
     (("--bits", "9", "--out", "new"), "bits must be whole numbers from 0 (pruned) to 8"),
     (("--budget", "1x", "--max-drop", "1", "--data", "rows.csv", "--out", "new"), "either --budget or --max-drop"),
+    (("--budget", "4", "--data", "rows.csv", "--out", "new"), "the budget '4' has no unit"),
+    (("--budget", "12mb", "--data", "rows.csv", "--out", "new"), "did you mean '12MB'"),
     (("--budget", "small", "--data", "rows.csv", "--out", "new"), "cannot read the budget 'small'"),
     (("--budget", "1kB", "--data", "rows.csv", "--out", "new"), "smallest possible"),
     (("--max-drop", "1", "--data", "rows.txt", "--out", "new"), "--max-drop needs labels"),
@@ -124,6 +126,7 @@ MISTAKES = [
     (("--budget", "0.3x", "--data", "sst2", "--data-dir", "nowhere", "--out", "new"), "--data-dir takes the folder"),
     (("--budget", "0.3x", "--data", "rows.csv", "--data-config", "sst2", "--out", "new"), "leave out --data-config"),
     (("--budget", "0.3x", "--data", "rows.csv", "--scorer", "magic", "--out", "new"), "unknown scorer 'magic'"),
+    (("--budget", "0.3x", "--data", "rows.csv", "--allocator", "Mlip", "--out", "new"), "did you mean 'milp'"),
     (("--bits", "8", "--method", "magic", "--out", "new"), "unknown method 'magic'"),
     (("--bits", "8", "--out", "rows.csv"), "rows.csv is a file: give another --out"),
     (("--bits", "8", "--out", "packed"), "packed is not empty: give another --out, or --overwrite"),

@@ -50,7 +50,7 @@ def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("gguf",), "unknown export format 'gguf'; the known ones are: compressed-tensors, dense, onnx, openvino"),
-    (("dense", "--activations", "int4"), "activations must be one of static, dynamic, trained, float"),
+    (("dense", "--activations", "int4"), "unknown activations 'int4'; the known ones are: dynamic, float, static, tr"),
 ])  # fmt: skip
 def test_mistakes(arguments, words, here, tmp_path, refused):
     assert words in refused("export", "packed", *arguments, "--out", tmp_path / "out")

@@ -1,16 +1,21 @@
 """What holds for every command: light modules, errors of one line, quiet where nobody watches."""
 
 import ast
+import json
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import hf_mpq.cli
+from hf_mpq.cli.typed import WORDS
 from tests.processes import run_python
 
 FOLDER = Path(hf_mpq.cli.__file__).parent
 LIGHT = {*sys.stdlib_module_names, "typer", "rich", "numpy", "scipy"}
+HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "matplotlib", "pandas", "scipy", "accelerate")
 NUMERIC = {"bitmap.py", "loyalty.py", "pruned.py", "scores.py"}
 COMMAND = [sys.executable, "-m", "hf_mpq.cli.main"]
 
@@ -29,7 +34,49 @@ def top_level_imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
 def test_heavy_imports_are_inside_commands(path):
     allowed = LIGHT if path.name in NUMERIC else LIGHT - {"numpy", "scipy"}
+    allowed = allowed | {"hf_mpq"} if path.name == "typed.py" else allowed
     assert top_level_imports(path) <= allowed
+
+
+AT_ONCE = [
+    (0, "--version"), (0, "--help"), (0, "compress", "--help"), (2, "compress", "my-bert", "--budgt", "25%"),
+    (2, "compress", "my-bert", "--budget", "4", "--out", "x"), (2, "compress", "a/b/c", "--bits", "4", "--out", "x"),
+    (2, "compress", "me/bert", "--method", "qbert", "--out", "x"), (2, "inspect", "a/b/c"),
+    (2, "compress", "me/bert", "--budget", "25%", "--out", "x", "--data", "sst3"),
+    (2, "compress", "me/bert", "--budget", "25%", "--out", "x", "--scorer", "fischer"), (2, "doctor", "a/b/c"),
+    (2, "verify", "a/b/c", "--teacher", "me/bert", "--data", "sst2"), (2, "train", "nothing"),
+    (2, "export", "me/bert", "onx", "--out", "x"), (2, "bench", "me/bert", "--backend", "cpu-in8"),
+    (2, "bench", "me/bert", "--shapes", "many"), (2, "push", "a/b/c", "me/small-bert"),
+]  # fmt: skip
+IN_TURN = """
+import json, sys
+from typer.testing import CliRunner
+from hf_mpq.cli.main import app
+
+found = []
+for code, *arguments in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(app, arguments)
+    found.append([result.exit_code == code, [name for name in json.loads(sys.argv[2]) if name in sys.modules]])
+print(json.dumps(found))
+"""
+
+
+def test_what_was_typed_is_checked_before_anything_heavy_is_imported(tmp_path):
+    command = [sys.executable, "-c", IN_TURN, json.dumps(AT_ONCE), json.dumps(HEAVY)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert dict(zip(map(str, AT_ONCE), json.loads(done.stdout))) == {str(one): [True, []] for one in AT_ONCE}
+
+
+REGISTRIES = {"scorer": "hf_mpq.search:SCORERS", "allocator": "hf_mpq.search:ALLOCATORS",
+              "rounding": "hf_mpq.rounding:ROUNDERS", "export format": "hf_mpq.integrations.exporters:EXPORTERS",
+              "activations": "hf_mpq.integrations.exporters.base:ACTIVATIONS", "task": "hf_mpq.tasks:TASKS",
+              "backend": "hf_mpq.runtime:BACKENDS"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_the_words_of_commands_are_those_that_are_registered(kind):
+    module, name = REGISTRIES[kind].split(":")
+    assert sorted(WORDS[kind]) == sorted(getattr(import_module(module), name))
 
 
 def test_version(run):

@@ -29,7 +29,7 @@ from hf_mpq.core import Budget, BudgetError
 ])  # fmt: skip
 def test_good_budgets(text, budget):
     assert Budget.parse(text) == budget
-    assert Budget.parse(budget) is budget
+    assert Budget.parse(budget) is budget and Budget.parse(str(budget)) == budget
 
 
 UNREADABLE = ["", "MB", "-5MB", -0.5, "12 parsecs", "1e6MB", "1,5MB", True, None, float("nan"), "a b:5MB", "2.5b", "9B"]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,17 +38,34 @@ REFUSED = {
     "assignment": ({"assignment": {"query": 4}}, "not an assignment: it has no 'matrices'"),
     "assignment-type": ({"assignment": 4}, "assignment must be an Assignment, a file or a dictionary, got int"),
     "version": ({"format_version": 99}, "upgrade"),
-}
-REFUSED_FOR_A_MODEL = {
-    "groups": ({"groups": "rows"}, "unknown groups 'rows'; use a count, 'channel', 'head', 'matrix' or 'columns:"),
+    "bits-float": ({"bits": 4.0}, "bits must be whole numbers .* got 4.0"),
+    "bits-text": ({"bits": "4"}, "bits must be whole numbers .* got '4'"),
+    "projections-bool": ({"projection_bits": True}, "projection_bits must be 1 to 8"),
+    "groups": ({"groups": "row"}, "unknown groups 'row'; use a count, 'channel', 'head', 'matrix' or 'columns:"),
     "groups-zero": ({"groups": 0}, "groups must be a count"),
-    "head": ({"groups": "head"}, "groups='head' needs a weight with attention heads"),
-    "quantizer": ({"quantizer": "lqs"}, "unknown weight quantizer 'lqs'; the known ones are: .*lsq"),
+    "method": ({"method": "qbert"}, "unknown method 'qbert'; did you mean 'q-bert'"),
+    "quantizer": ({"quantizer": "lsq+"}, "weight quantizer 'lsq\\+'; did you mean 'lsq'.* known ones are: lsq, m"),
     "gate": ({"gate": "open"}, "unknown gate 'open'; the known ones are: .*softmax"),
     "source": ({"source": "water"}, "unknown .*source 'water'; the known ones are: .*float-master"),
     "mask": ({"mask": "iron"}, "unknown .*mask 'iron'; the known ones are: .*element"),
     "activation": ({"activation": "slow"}, "unknown activation quantizer 'slow'; the known ones are: .*dynamic-token"),
+    "quantizer-option": ({"quantizer_options": {"two_bit": "ternary"}}, "'two_bit'; did you mean 'two_bits'"),
+    "gate-option": ({"gate": "gumbel", "bits": (2, 4), "gate_options": {"heat": 1}}, "'heat'; the known ones are: te"),
+    "mask-option": ({"mask": "n:m", "mask_options": {"keep": 1}}, "'keep'; did you mean 'kept'.* are: block, kept"),
+    "activation-option": ({"activation_options": {"bits": 4}}, "'bits'; the known ones are: symmetric"),
+    "rules": ({"rules": ["query"]}, "rules must be a mapping of patterns to options"),
+    "rule-value": ({"rules": {"query": 4}}, "rule 'query' must be a mapping of options, such as {'bits': 8}; got 4"),
+    "rule-pattern": ({"rules": {"layer.(0": {"bits": 8}}}, r"rule 'layer.\(0' is no regular expression"),
+    "rule-name": ({"rules": {"query": {"quantizer": "minmx"}}}, "quantizer 'minmx'; did you mean 'minmax'"),
+    "rule-groups": ({"rules": {"query": {"groups": "rows"}}}, "unknown groups 'rows'; use a count"),
+    "affine-pattern": ({"input_affine": {"(": ["scale"]}}, "input_affine's pattern '\\(' is no regular expression"),
+    "names": ({"modules_to_not_convert": [4]}, "modules_to_not_convert must be a list of names"),
+    "budget-unit": ({"budget": 4}, "the budget 4 has no unit"),
+}
+REFUSED_FOR_A_MODEL = {
+    "head": ({"groups": "head"}, "groups='head' needs a weight with attention heads"),
     "nothing": ({"modules_to_not_convert": ["encoder", "embeddings", "pooler"]}, "nothing to quantize in this Bert"),
+    "tie": ({"rules": {"(query)": {"tie": r"\2"}}}, r"tie '\\\\2' of rule '\(query\)' is no template of its match"),
 }
 
 
@@ -61,7 +79,7 @@ def test_refused(case):
 
 @pytest.mark.parametrize("case", REFUSED_FOR_A_MODEL)
 def test_refused_for_a_model(case):
-    """Words of registries are looked up with the model at hand, which is then left as it was."""
+    """What only a model can tell, which is then left as it was."""
     fields, text = REFUSED_FOR_A_MODEL[case]
     model = tiny_model("bert")
     before = outputs(model)
@@ -71,6 +89,26 @@ def test_refused_for_a_model(case):
     assert not getattr(model, "is_quantized", False)
 
 
+def test_words_are_taken_as_they_are_registered():
+    rules = {"query": {"quantizer": "MinMax", "groups": "Channel"}}
+    config = MPQConfig(method="Q-BERT", quantizer="LSQ", bits=(2, 4), gate="Softmax", mask="N:M", groups="MATRIX",
+                       activation="Static", rules=rules, budget=0.25)  # fmt: skip
+    assert (config.method, config.quantizer, config.gate, config.mask, config.groups) == (
+        "q-bert", "lsq", "softmax", "n:m", "matrix")  # fmt: skip
+    assert config.rules == {"query": {"quantizer": "minmax", "groups": "channel"}} and config.activation == "static"
+    assert hf_mpq.Budget.parse(config.budget) == hf_mpq.Budget(0.25, "ratio")
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert MPQConfig(bits=np.int64(3)).bits == 3 and MPQConfig(bits=np.array([4, 2])).bits == (2, 4)
+
+
+def test_what_overrides_a_saved_config_is_checked_too():
+    assert MPQConfig.from_dict({"bits": 4}, bits=[4, 2]).bits == (2, 4)
+    with pytest.raises(ValueError, match="bits must be whole numbers"):
+        MPQConfig.from_dict({"bits": 4}, bits=99)
+
+
 ROUND_TRIPS = [
     {},
     {"bits": (0, 2, 4), "groups": "channel", "activation_bits": None, "embedding_bits": None, "projection_bits": None},
@@ -78,7 +116,7 @@ ROUND_TRIPS = [
     {"rules": {"query": {"bits": None}, r"layer\.0": {"bits": 2}}, "modules_to_not_convert": ["pooler"]},
     {"bits": (2, 4, 8), "nested": True, "switchable_norms": True, "budget": "0.25x"},
     {"assignment": Assignment({"pooler.dense": MatrixAssignment((4, 0))}, {"pooler.dense": 8})},
-    {"quantizer_options": {"two_bits": "ternary"}, "mask": "n:m", "mask_options": {"keep": 2, "of": 4}},
+    {"quantizer_options": {"two_bits": "ternary"}, "mask": "n:m", "mask_options": {"kept": 2, "block": 4}},
 ]
 
 
@@ -289,6 +327,7 @@ def test_import_again():
     """Notebooks import and reload: registration happens once and does not raise."""
     script = """
 import importlib, sys, hf_mpq
+hf_mpq.MPQConfig
 for name in ("integrations.config", "integrations.quantizer", "integrations", "nn.attention", "nn"):
     importlib.reload(sys.modules[f"hf_mpq.{name}"])
 importlib.reload(hf_mpq)

@@ -1,0 +1,83 @@
+"""What was typed, checked before anything heavy is imported or loaded."""
+
+from pathlib import Path
+
+from hf_mpq.core import METHODS, Budget, nearest, unknown
+
+from .data import READERS
+from .errors import UserError
+from .models import check_place, is_path
+
+WORDS = {
+    "scorer": ("class-importance", "distance", "distribution", "fisher", "gradient", "hessian", "kl"),
+    "allocator": ("distortion", "greedy", "lagrangian", "milp", "ranked", "sorted-layers", "threshold", "uniform"),
+    "rounding": ("autoround", "gptq", "lkd", "nearest"),
+    "export format": ("compressed-tensors", "dense", "onnx", "openvino"),
+    "task": ("cola", "conll2003", "docstrings", "mnli", "mrpc", "qnli", "qqp", "rte", "squad", "sst2", "stsb", "wnli"),
+    "activations": ("dynamic", "float", "static", "trained"),
+    "backend": ("cpu-float", "cpu-int8", "cuda", "cuda-float", "reference"),
+}
+"""Names that come with hf_mpq, which registers them where they are defined, beside much that is slow to import."""
+
+
+def check_word(kind: str, word: str | None) -> None:
+    """Raise UserError when a word is none of the names of that kind; None was not given."""
+    if word is not None and word.casefold() not in WORDS[kind]:
+        raise UserError(unknown(kind, word, WORDS[kind]))
+
+
+def check_method(name: str | None) -> None:
+    """Raise ValueError when there is no such method."""
+    if name is not None:
+        METHODS.name_of(name)
+
+
+def check_budget(text: str | None) -> None:
+    """Raise BudgetError when it cannot be read."""
+    if text is not None:
+        Budget.parse(text)
+
+
+def check_models(*sources: str | Path | None) -> None:
+    """Raise UserError when a folder is not there, or holds no model."""
+    for source in sources:
+        if source is not None:
+            check_place(source)
+
+
+def checked_data(name: str | None) -> str | None:
+    """The name of a task as it is registered, or what was given: a file, a folder, or what may be a name on the Hub.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if name is None or Path(name).exists() or _may_be_on_the_hub(name):
+        return name
+    if name.casefold() in WORDS["task"]:
+        return name.casefold()
+    meant = nearest(name, WORDS["task"])
+    hint = f" (did you mean {meant!r}?)" if meant is not None else ""
+    raise UserError(f"there is no task, file or folder {name!r}{hint}: give one of the tasks "
+                    f"{', '.join(WORDS['task'])}, or a file ({', '.join(sorted(READERS))})")  # fmt: skip
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    return name.count("/") == 1 and not Path(name).suffix and not is_path(name)
+
+
+def check_bits(text: str | None) -> None:
+    """Raise UserError when `--bits` is no precision, nor several."""
+    if text is not None and not all(0 <= one <= 8 for one in numbers(text)):
+        raise UserError(f"--bits {text}: bits must be whole numbers from 0 (pruned) to 8")
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """`--bits` as numbers: `"4"` or `"2,3,4,8"`.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--bits {text!r} is not understood: write one number (4) or several (2,3,4,8)") from None

@@ -1,0 +1,79 @@
+"""What a config says in words, checked when it is written: registered names, their options, patterns, sub-groups."""
+
+import re
+from collections.abc import Iterable, Mapping
+from numbers import Integral
+from typing import Any
+
+from ..core import Registry, SubgroupLayout
+from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES
+
+SLOTS: dict[str, Registry] = {"quantizer": QUANTIZERS, "gate": GATES, "source": SOURCES, "mask": MASKS}
+
+
+def whole_numbers(given: Any) -> tuple[int, ...] | None:
+    """One number or several as a tuple; None where something is no whole number, or there is nothing."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    values = tuple(given) if several else (given,)
+    if not values or any(isinstance(one, bool) or not isinstance(one, Integral) for one in values):
+        return None
+    return tuple(int(one) for one in values)
+
+
+def checked_groups(groups: Any) -> int | str:
+    """The count or word, as it is documented; raises ValueError when it is none."""
+    if isinstance(groups, bool) or not isinstance(groups, int | str) or (isinstance(groups, int) and groups < 1):
+        raise ValueError(f"groups must be a count, 'channel', 'head', 'matrix' or 'columns:<count>', got {groups!r}")
+    if isinstance(groups, str) and not groups.isdigit():
+        SubgroupLayout.of(groups.casefold(), (1, 1), heads=1)
+    return groups.casefold() if isinstance(groups, str) else groups
+
+
+def check_pattern(what: str, pattern: Any) -> None:
+    """Raise ValueError when it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{what} {pattern!r} is no regular expression ({error}); for a name as it stands write "
+                         "re.escape(name)") from error  # fmt: skip
+
+
+def checked_rules(rules: Any, known: Iterable[str]) -> dict[str, dict]:
+    """The rules, with names as they are registered.
+
+    Raises:
+        ValueError: a pattern is none, options are no mapping, or a name, an option or sub-groups are unknown.
+    """
+    if not isinstance(rules, Mapping):
+        raise ValueError(f"rules must be a mapping of patterns to options, such as {{'query': {{'bits': 8}}}}; "
+                         f"got {rules!r}")  # fmt: skip
+    return {pattern: _checked_rule(pattern, options, tuple(known)) for pattern, options in rules.items()}
+
+
+def _checked_rule(pattern: str, options: Any, known: tuple[str, ...]) -> dict:
+    check_pattern("rule", pattern)
+    if not isinstance(options, Mapping):
+        raise ValueError(f"rule {pattern!r} must be a mapping of options, such as {{'bits': 8}}; got {options!r}")
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {known}")
+    checked = {**options, **registered(options, {slot: options[slot] for slot in SLOTS if slot in options})}
+    if "groups" in options:
+        checked["groups"] = checked_groups(options["groups"])
+    return checked
+
+
+def registered(fields: Mapping[str, Any], chosen: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The chosen names as they are registered; options of each, `quantizer_options` for instance, are checked too."""
+    found = {}
+    for slot, name in chosen.items():
+        found[slot] = name if name is None else SLOTS[slot].name_of(name)
+        if name is not None:
+            SLOTS[slot].check_options(name, fields.get(f"{slot}_options") or {})
+    return found
+
+
+def checked_activation(name: str, options: Mapping[str, Any]) -> str:
+    """The name as it is registered; raises ValueError when it, or one of its options, is unknown."""
+    ACTIVATIONS.check_options(name, options)
+    return ACTIVATIONS.name_of(name)
