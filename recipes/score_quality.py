@@ -25,6 +25,7 @@ from hf_mpq import MPQConfig
 from hf_mpq.core import PrecisionSpace
 from hf_mpq.integrations.calibration_batches import batches_of
 from hf_mpq.nn import absolute_name
+from hf_mpq.nn.heads import decisions_of
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import divergence, only_groups, output_divergence, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
@@ -52,8 +53,8 @@ def sampled_units(space: PrecisionSpace, count: int, seed: int) -> list[tuple[st
 def repeat_noise(model: nn.Module, rows: Dataset, count: int) -> float:
     """Divergence between two runs of the float model whose batches are padded to different lengths."""
     first, second = (batches_of(rows, model, size, count) for size in (32, 8))
-    logits = [torch.cat([model(**batch).logits.detach() for batch in batches]) for batches in (first, second)]
-    return float(output_divergence({"logits": logits[0]}, {"logits": logits[1]}, None).mean())
+    logits = (torch.cat([model(**batch).logits.detach() for batch in batches]) for batches in (first, second))
+    return float(output_divergence(*(decisions_of(model.config, {"logits": one}, None) for one in logits)).mean())
 
 
 def measured(model: nn.Module, space: PrecisionSpace, units: list[tuple[str, int]], batches: list) -> np.ndarray:

@@ -42,6 +42,13 @@ HEADS = {
     "masked": AutoModelForMaskedLM,
 }
 
+TEXTS = {
+    "ranking": {"num_labels": 1},
+    "numbers": {"num_labels": 3, "problem_type": "regression"},
+    "several labels": {"num_labels": 3, "problem_type": "multi_label_classification"},
+}
+"""What a head of texts may give beside one class."""
+
 
 def tiny_config(family: str, **changes):
     """A config with odd sizes: 56 is no multiple of 128 groups, 97 none of 8."""

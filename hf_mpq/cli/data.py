@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import UserError, one_line
 from .examples import Examples
+from .label_lists import with_label_sets
 from .labels import task_of_labels, with_ids
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     Raises:
         UserError: they are not found, or it is not clear what is text and what is a label.
     """
-    from hf_mpq.tasks import TASKS, get_task
+    from hf_mpq.tasks import TASKS, MultiLabelClassification, get_task
 
     path = Path(source.name)
     if source.config is not None and (source.name in TASKS or path.is_file() or _is_saved(path)):
@@ -57,7 +58,8 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     if label is None or not texts:
         return Examples(source.name, splits, texts)
     task = task_of_labels(texts, label, config)
-    return Examples(source.name, splits, texts, task, partial(with_ids, label=label, names=task.label_names))
+    convert = with_label_sets if isinstance(task, MultiLabelClassification) else with_ids
+    return Examples(source.name, splits, texts, task, partial(convert, label=label, names=task.label_names))
 
 
 def _of_task(task: "Task", source: Source, config: "PretrainedConfig") -> Examples:

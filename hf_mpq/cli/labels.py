@@ -17,11 +17,17 @@ SHOWN = 3
 
 
 def task_of_labels(texts: tuple[str, ...], label: str, config: "PretrainedConfig") -> "SequenceClassification":
-    """Accuracy and macro F1, or for a head of one output Spearman's and Pearson's correlation."""
-    from hf_mpq.tasks import SequenceClassification
+    """Accuracy and macro F1; micro F1 and others for a head of several labels at once; for a head of one output
+    Spearman's and Pearson's correlation."""
+    from hf_mpq.nn.heads import has_several_labels
+    from hf_mpq.tasks import MultiLabelClassification, SequenceClassification
 
+    names = tuple(config.id2label[number] for number in sorted(config.id2label))
+    if has_several_labels(config):
+        return MultiLabelClassification(name="data", text_columns=texts, label_column=label, label_names=names,
+                                        headline="micro_f1")  # fmt: skip
     regression = config.num_labels == 1
-    names = () if regression else tuple(config.id2label[number] for number in sorted(config.id2label))
+    names = () if regression else names
     scores = ("spearmanr", "pearson") if regression else ("accuracy", "macro_f1")
     return SequenceClassification(name="data", text_columns=texts, label_column=label, label_names=names,
                                   headline=scores[0], scores=scores, regression=regression)  # fmt: skip
@@ -33,11 +39,19 @@ def with_ids(data: "Dataset", label: str, names: tuple[str, ...]) -> "Dataset":
     Raises:
         UserError: a label is none of the model's, or no number.
     """
+    values = data[label][:]
+    found = ids_of(values, data.features[label], label, names) if names else _numbers(values, label)
+    return data.remove_columns(label).add_column(label, found)
+
+
+def ids_of(values: list, feature, label: str, names: tuple[str, ...]) -> list[int]:
+    """The model's ids of labels that are names or numbers; those of a `ClassLabel` feature by their names.
+
+    Raises:
+        UserError: a label is none of the model's.
+    """
     from datasets import ClassLabel
 
-    feature, values = data.features[label], data[label][:]
-    if not names:
-        return data.remove_columns(label).add_column(label, _numbers(values, label))
     if isinstance(feature, ClassLabel) and set(feature.names) <= set(names):
         values = [feature.names[value] for value in values]
     known = {name: number for number, name in enumerate(names)} | {number: number for number in range(len(names))}
@@ -45,7 +59,7 @@ def with_ids(data: "Dataset", label: str, names: tuple[str, ...]) -> "Dataset":
     if unknown:
         raise UserError(f"the labels {unknown[:SHOWN]} are none of the model's {len(names)} labels, such as "
                         f"{list(names[:SHOWN])}: write its labels or their numbers into the column {label!r}")
-    return data.remove_columns(label).add_column(label, [known[value] for value in values])
+    return [known[value] for value in values]
 
 
 def _numbers(values: list, label: str) -> list[float]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from hf_mpq.nn.heads import Decisions
     from hf_mpq.tasks import Task
 
 
@@ -28,11 +29,19 @@ def check_head(task: "Task", model: "nn.Module") -> None:
     Raises:
         UserError: it does not.
     """
+    from hf_mpq.nn.heads import has_several_labels
+    from hf_mpq.tasks import MultiLabelClassification
+
     wanted = task.auto_class.__name__.removeprefix("AutoModel")
     if not type(model).__name__.endswith(wanted):
         raise UserError(f"scoring {task.name!r} needs a model of the kind ...{wanted}, this one is "
                         f"{type(model).__name__}: give another task (--task) or model")  # fmt: skip
     labels = 1 if getattr(task, "regression", False) else len(task.label_names)
+    several = has_several_labels(model.config)
+    if task.kind == "sequence-classification" and several != isinstance(task, MultiLabelClassification):
+        raise UserError(f"the model gives {'any number of labels' if several else 'one label'} for a text, and "
+                        f"{task.name!r} asks for {'one label' if several else 'several'}: give the data that it was "
+                        f"trained for")  # fmt: skip
     if labels and model.config.num_labels != labels:
         raise UserError(f"the model has {model.config.num_labels} labels, and {task.name!r} has {labels}: give the "
                         f"data that it was trained for")  # fmt: skip
@@ -57,12 +66,12 @@ class Judged:
     """What a model says about the evaluation rows.
 
     Attributes:
-        distributions: class probabilities, `(decisions, classes)`; None for regression.
+        decisions: of every row, labelled word, or start and end of a span; None where they are numbers.
         points: of the headline metric; None without labels, NaN where an output is not finite.
         metrics: all of the task's, in their own scale; only the headline where an output is not finite.
     """
 
-    distributions: np.ndarray | None
+    decisions: "tuple[Decisions, ...] | None"
     points: float | None
     metrics: Mapping[str, float]
 
@@ -82,7 +91,7 @@ class Judge:
                      else self.task.prepare_evaluation(self.data, tokenizer, max_length))  # fmt: skip
 
     def judge(self, model: "nn.Module") -> Judged:
-        """Points and distributions of a model.
+        """Points and decisions of a model.
 
         Raises:
             UserError: its head does not fit, or it has no logits.
@@ -97,14 +106,14 @@ class Judge:
             raise UserError(f"without a task only sequence classifiers can be compared, this is "
                             f"{type(model).__name__}: name the task with --task")  # fmt: skip
         logits = predict(model, self.rows, self.tokenizer)
-        distributions = self._distributions(logits)
+        decisions = self._decisions(model, logits)
         if self.task is None:
-            return Judged(distributions, None, {})
+            return Judged(decisions, None, {})
         metrics = {self.task.headline: math.nan}
         if all(np.isfinite(part).all() for part in logits):
             prediction = EvalPrediction(logits if len(logits) > 1 else logits[0], self._labels())
             metrics = self.task.metric_function(self.data, self.rows)(prediction)
-        return Judged(distributions, points(self.task, metrics), metrics)
+        return Judged(decisions, points(self.task, metrics), metrics)
 
     def _labels(self) -> np.ndarray | None:
         """Labels of the rows, those of words padded with -100."""
@@ -116,11 +125,12 @@ class Judge:
         width = max(map(len, labels))
         return np.array([[*row, *[-100] * (width - len(row))] for row in labels])
 
-    def _distributions(self, logits: "tuple[np.ndarray, ...]") -> np.ndarray | None:
-        """One row for each decision: a text, a labelled word, or the start and the end of a span."""
-        from scipy.special import softmax
+    def _decisions(self, model: "nn.Module", logits: "tuple[np.ndarray, ...]") -> "tuple[Decisions, ...] | None":
+        import torch
 
-        table = np.concatenate(logits) if len(logits) > 1 else logits[0]
-        if table.ndim == 3:
-            table = table[self._labels() != -100]
-        return None if table.shape[-1] == 1 else softmax(table.astype(np.float64), axis=-1)
+        from hf_mpq.nn.heads import SPANS, VALUES, decisions_of
+
+        outputs = dict(zip(SPANS if len(logits) > 1 else ["logits"], map(torch.from_numpy, logits)))
+        words = torch.from_numpy(self._labels() != -100) if logits[0].ndim == 3 else None
+        found = tuple(decisions_of(model.config, outputs, words).values())
+        return None if any(one.kind == VALUES for one in found) else found

@@ -41,7 +41,8 @@ def verify(
 
     Drop of the task's metric in points (accuracy in percent, say); label loyalty, the share of decisions that are the
     teacher's; probability loyalty, the mean of 1 - sqrt(Jensen-Shannon divergence). Without labels, loyalty alone.
-    Rows without a label among labelled ones are left out. A result that is not finite is not good enough.
+    A text that may have several labels is the teacher's where all of them are; give the labels as lists. Rows without a
+    label among labelled ones are left out. A result that is not finite is not good enough.
 
     [bold]Examples[/bold]
 
@@ -79,14 +80,15 @@ def verify(
 
 def compare(teacher: Judged, student: Judged) -> dict[str, float | None]:
     """Points of both, the drop, and both loyalties; None where there is none."""
-    from .loyalty import label_loyalty, probability_loyalty
+    from hf_mpq.report.loyalty import loyalty_of
 
-    scored, first, second = teacher.points is not None, teacher.distributions, student.distributions
+    scored, first, second = teacher.points is not None, teacher.decisions, student.decisions
+    found = None if first is None else loyalty_of(zip(second, first, strict=True))
     return {
         "teacher": teacher.points, "packed": student.points,
         "drop": teacher.points - student.points if scored else None,
-        "label_loyalty": None if first is None else label_loyalty(first, second),
-        "probability_loyalty": None if first is None else probability_loyalty(first, second),
+        "label_loyalty": None if found is None else found.labels,
+        "probability_loyalty": None if found is None else found.probabilities,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@
 """
 
 from hf_mpq.tasks.evaluation import evaluate_model, predict
+from hf_mpq.tasks.multi_label import MultiLabelClassification
 from hf_mpq.tasks.question_answering import QuestionAnswering
 from hf_mpq.tasks.registry import TASKS, get_task
 from hf_mpq.tasks.sequence_classification import SequenceClassification
@@ -19,6 +20,7 @@ from hf_mpq.tasks.token_classification import TokenClassification
 __all__ = [
     "TASKS",
     "Answer",
+    "MultiLabelClassification",
     "QuestionAnswering",
     "SequenceClassification",
     "Task",

@@ -31,12 +31,16 @@ class SequenceClassification(Task):
 
     def prepare(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """The model's inputs and `labels`: int64 class ids, or float32 for regression."""
+        prepared = self.tokenized(dataset, tokenizer, max_length)
+        return prepared.cast_column("labels", Value("float32") if self.regression else Value("int64"))
+
+    def tokenized(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """The model's inputs, and the labels as they are in `labels`."""
         def tokenize(batch: dict[str, list]) -> dict[str, list]:
             texts = (batch[column] for column in self.text_columns)
             return {**tokenizer(*texts, truncation=True, max_length=max_length), "labels": batch[self.label_column]}
 
-        prepared = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
-        return prepared.cast_column("labels", Value("float32") if self.regression else Value("int64"))
+        return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
 
     def model_kwargs(self) -> dict[str, Any]:
         if self.regression:

@@ -27,6 +27,11 @@ class NamedInputs(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def config(self) -> Any:
+        """The model's own."""
+        return self.model.config
+
     def forward(self, **batch: Tensor) -> Any:
         """The model's outputs."""
         return self.model(**named_inputs(self.model, batch))

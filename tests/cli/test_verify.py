@@ -8,9 +8,9 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.spatial.distance import jensenshannon
+from sklearn.metrics import f1_score
 
 import hf_mpq
-from hf_mpq.cli.loyalty import label_loyalty, probability_loyalty
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from tests.cli.conftest import LABELS, sentence
 from tests.integrations.models import read_tensors, write_tensors
@@ -57,12 +57,6 @@ def test_the_numbers(here, run_json):
     assert found["probability_loyalty"] == pytest.approx(close, abs=1e-4)
 
 
-def test_ends_of_the_scale():
-    same, other = np.eye(3), np.roll(np.eye(3), 1, axis=1)
-    assert label_loyalty(same, same) == probability_loyalty(same, same) == 1.0
-    assert (label_loyalty(same, other), probability_loyalty(same, other)) == (0.0, pytest.approx(0, abs=1e-6))
-
-
 def test_a_task_by_name(here, run_json):
     found = run_json("verify", "packed", *TEACHER, "--data", "sst2", "--data-dir", "data", "--max-length", "16")
     assert found["passed"] and found["teacher"] == 100.0
@@ -82,6 +76,58 @@ def other_heads(tmp_path, tokenizer):
         return tmp_path / "packed", "--teacher", tmp_path / "float"
 
     return make
+
+
+TAGS = ("bug", "docs", "speed")
+SEVERAL = {"num_labels": 3, "problem_type": "multi_label_classification", "id2label": dict(enumerate(TAGS)),
+           "label2id": {tag: number for number, tag in enumerate(TAGS)}}  # fmt: skip
+FORMS = {"indicators": [[1, 0, 1], [0, 0, 0], [0, 1, 0]], "floats": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+         "names": [["bug", "speed"], [], ["docs"]], "numbers": [[0, 2], [], [1]]}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_several_labels(form, other_heads, tmp_path, run_json):
+    rows = Dataset.from_dict({"text": ["a list", "of names", "when every"], "labels": FORMS[form]})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    packed, *teacher = other_heads("sequence", **SEVERAL)
+    given = ("verify", packed, *teacher, "--data", tmp_path / "rows.parquet", "--max-drop", "100")
+    found, words = run_json(*given), load_tokenizer(packed)
+    with torch.no_grad():
+        texts = [words(text, return_tensors="pt") for text in rows["text"]]
+        held = [torch.cat([model(**text).logits > 0 for text in texts]).int().numpy()
+                for model in (load_float(teacher[1]), load_packed(packed))]  # fmt: skip
+    right = np.array(FORMS["indicators"])
+    assert found["metric"] == "micro_f1"
+    assert found["packed"] == pytest.approx(100 * f1_score(right, held[1], average="micro"))
+    assert found["metrics"]["subset_accuracy"] == pytest.approx((right == held[1]).all(1).mean())
+    assert found["label_loyalty"] == pytest.approx((held[0] == held[1]).all(1).mean())
+
+
+def test_a_wrong_label_among_several_is_named(other_heads, tmp_path, refused):
+    Dataset.from_dict({"text": ["a list"], "labels": [["bug", "typo"]]}).to_parquet(tmp_path / "rows.parquet")
+    given = (*other_heads("sequence", **SEVERAL), "--data", tmp_path / "rows.parquet")
+    assert "the labels ['typo'] are none of the model's 3 labels" in refused("verify", *given)
+
+
+def test_a_task_of_one_label_does_not_score_several(other_heads, tmp_path, refused):
+    Dataset.from_dict({"sentence": ["a list", "of names"], "label": [0, 1]}).to_parquet(tmp_path / "rows.parquet")
+    model = other_heads("sequence", problem_type="multi_label_classification", num_labels=2)
+    given = (*model, "--data", tmp_path / "rows.parquet", "--task", "sst2")
+    assert "any number of labels for a text, and 'sst2' asks for one label" in refused("verify", *given)
+
+
+def test_several_labels_that_differ_are_not_loyal(other_heads, tmp_path, run_json):
+    """One label is always on, and the likeliest of both models; the others are the contrary of what they were."""
+    packed, *teacher = other_heads("sequence", **SEVERAL)
+    for folder, sign in ((teacher[1], 1), (packed, -1)):
+        tensors = read_tensors(folder)
+        tensors["classifier.weight"] *= torch.tensor([[0.0], [sign], [sign]])
+        tensors["classifier.bias"] = torch.tensor([99.0, 0, 0])
+        write_tensors(folder, tensors)
+    (tmp_path / "rows.txt").write_text("a list\nof names\nwhen every\n")
+    given = (packed, *teacher, "--data", tmp_path / "rows.txt", "--min-label-loyalty", "0.01")
+    found = run_json("verify", *given, code=1)
+    assert found["label_loyalty"] == 0 and not found["passed"]
 
 
 def test_regression(other_heads, tmp_path, run_json, refused):

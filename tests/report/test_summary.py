@@ -97,6 +97,38 @@ def test_a_model_is_wholly_loyal_to_itself_and_less_so_when_it_changes(head, pre
     assert 0 < other.probabilities < 0.999 and other.labels <= 1
 
 
+def several_labels(turned: tuple[int, ...] = ()):
+    """The first label is always on; the classifier's other rows may be turned to their contrary."""
+    model = tiny_model("bert", num_labels=4, problem_type="multi_label_classification")
+    with torch.no_grad():
+        model.classifier.weight[0], model.classifier.bias[0] = 0, 9.0
+        for label in turned:
+            model.classifier.weight[label].neg_()
+            model.classifier.bias[label].neg_()
+    return model
+
+
+def test_several_labels_are_loyal_where_all_of_them_are():
+    teacher, other = several_labels(), several_labels(turned=(2,))
+    assert loyalty(teacher, teacher, [tiny_batch()]).labels == 1.0
+    found = loyalty(other, teacher, [tiny_batch()])
+    with torch.no_grad():
+        chances = torch.stack([model(**tiny_batch()).logits.double().sigmoid() for model in (other, teacher)])
+    assert found.labels == float(((chances[0] > 0.5) == (chances[1] > 0.5)).all(1).double().mean()) == 0.0
+    pairs = torch.stack([chances, 1 - chances], -1)[:, :, 2]  # the only label that differs
+    assert found.probabilities == pytest.approx(float((1 - divergence(*pairs).sqrt()).mean()), rel=1e-6)
+    assert found.predictions == 3
+
+
+@pytest.mark.parametrize("make", [several_labels, lambda: tiny_model("bert")], ids=["several labels", "classes"])
+def test_what_is_no_number_is_loyal_to_nothing(make):
+    broken = make()
+    broken.classifier.bias.data.fill_(torch.nan)
+    for pair in ((broken, make()), (make(), broken), (broken, broken)):
+        found = loyalty(*pair, [tiny_batch()])
+        assert found.labels == 0 and math.isnan(found.probabilities)
+
+
 def test_embedders_are_compared_by_their_embeddings():
     teacher, student = tiny_model("bert", "bare"), mixed("bert", "bare")
     assert embedding_similarity(teacher, teacher, [tiny_batch()]) == pytest.approx(1)
@@ -124,6 +156,8 @@ def test_models_that_cannot_be_compared_are_refused():
         loyalty(*[tiny_model("bert", num_labels=1)] * 2, [tiny_batch()])
     with pytest.raises(ValueError, match="2 classes apart and the model 3"):
         loyalty(tiny_model("bert", num_labels=3), tiny_model("bert"), [tiny_batch()])
+    with pytest.raises(ValueError, match="2 classes apart and the model 2 labels"):
+        loyalty(tiny_model("bert", problem_type="multi_label_classification"), tiny_model("bert"), [tiny_batch()])
 
 
 def test_divergence_is_in_bits():

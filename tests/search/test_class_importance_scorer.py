@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from hf_mpq import MPQConfig
 from hf_mpq.core import PrecisionSpace, SubgroupLayout, WeightSpec
+from hf_mpq.nn.heads import decisions_of
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers.classes import Classing
 from hf_mpq.search.scorers.passes import batches_on
@@ -15,6 +17,8 @@ from tests.tiny import tiny_batch, tiny_model
 class TwoClasses(nn.Module):
     """Token 0 is of class 0, token 1 of class 1, token 2 stands for both. Neurons of `up`: one for class 1 alone, one
     shared, one that is always 0, one that nothing reads."""
+
+    config = PretrainedConfig()
 
     def __init__(self):
         super().__init__()
@@ -100,7 +104,7 @@ def test_classes_of_heads():
     def classing(model, **labels):
         given = batches_on(model, [{**tiny_batch(), **labels}])
         found = Classing.of(model, given, bins=5)
-        return found, found.classes(model(**given[0].inputs), given[0])
+        return found, found.classes(decisions_of(model.config, model(**given[0].inputs), given[0].mask), given[0])
 
     found, classes = classing(tiny_model("bert", num_labels=1), labels=torch.tensor([0.0, 5.0, 2.6]))
     assert (found.count, classes.tolist()) == (5, [0, 4, 2])
@@ -112,6 +116,11 @@ def test_classes_of_heads():
     assert found.count == 2 and classes.shape == (3, 11) and (classes[-1, -3:] < 0).all() and (classes[0] >= 0).all()
     found, classes = classing(tiny_model("bert", "masked"))
     assert found.count == 5 and classes.max() <= 4
+    several = tiny_model("bert", num_labels=3, problem_type="multi_label_classification")
+    found, classes = classing(several, labels=torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    assert (found.count, classes.tolist()) == (4, [1, 0, 3]), "the rarest that holds, or none"
+    found, classes = classing(tiny_model("bert", num_labels=3, problem_type="regression"))
+    assert (found.count, classes.tolist()) == (1, [0, 0, 0])
 
 
 def test_importance_of_a_model_lies_between_none_and_all_classes():

@@ -3,6 +3,7 @@
 import torch
 
 from hf_mpq import MPQConfig
+from hf_mpq.nn.heads import decisions_of
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers.base import rounding_errors
 from hf_mpq.search.scorers.sampled_loss import sampled_loss
@@ -20,7 +21,8 @@ def prepared():
 def gradients(model, given) -> list[torch.Tensor]:
     """Of each batch, at the size of one example's."""
     weight, generator = model.bert.encoder.layer[0].output.dense.weight, torch.Generator().manual_seed(0)
-    losses = (sampled_loss(model(**batch), batch["attention_mask"], generator) / 3**0.5 for batch in given)
+    outputs = (decisions_of(model.config, model(**batch), batch["attention_mask"]) for batch in given)
+    losses = (sampled_loss(one, generator) / 3**0.5 for one in outputs)
     return [torch.autograd.grad(loss, weight)[0] for loss in losses]
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from transformers import PretrainedConfig
 
 from hf_mpq import MPQConfig
 from hf_mpq.core import SubgroupLayout, spread
+from hf_mpq.nn.heads import decisions_of
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers.base import squared_errors
 from hf_mpq.search.scorers.curvature import Curvature
@@ -21,6 +23,8 @@ VALUE = "encoder.layer.0.attention.self.value"
 
 class Regression(nn.Module):
     """Its Hessian is the second moment of its inputs."""
+
+    config = PretrainedConfig()
 
     def __init__(self, width: int):
         super().__init__()
@@ -88,7 +92,8 @@ def explicit_hessian(model, given: list[dict]) -> torch.Tensor:
     batches = batches_on(model, given)
 
     def loss(flat):
-        outputs = [functional_call(model, {name: flat.view(8, 8)}, (), batch.inputs) for batch in batches]
+        outputs = (functional_call(model, {name: flat.view(8, 8)}, (), batch.inputs) for batch in batches)
+        outputs = [decisions_of(model.config, one, batch.mask) for one, batch in zip(outputs, batches)]
         return sum(task_loss(output, batch) for output, batch in zip(outputs, batches)) / sum(map(len, batches))
 
     with eager_attention():

@@ -9,7 +9,7 @@ from hf_mpq.nn import absolute_name
 from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import divergence, mean_divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
-from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, TEXTS, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 4), groups=2, quantizer="minmax")
 LAST = {"modernbert": "layers.1.mlp.Wo", "distilbert": "transformer.layer.1.ffn.lin2",
@@ -42,6 +42,12 @@ def kl(before, after):
     return kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
 
+def several(before, after):
+    """`(batch, labels)` logits to `(batch,)`: of every label a yes and a no."""
+    pairs = (torch.stack([torch.zeros_like(logits), logits], -1) for logits in (before, after))
+    return kl(*pairs).sum(-1)
+
+
 def expected(head: str, before, after, mask: torch.Tensor) -> torch.Tensor:
     if head == "question":
         hidden = torch.where(mask == 1, 0.0, -torch.inf)
@@ -51,15 +57,16 @@ def expected(head: str, before, after, mask: torch.Tensor) -> torch.Tensor:
         return (kl(before["logits"], after["logits"]) * mask).sum(1)
     if head == "sequence":
         return kl(before["logits"], after["logits"])
-    if head == "regression":
-        return 0.5 * (before["logits"].double() - after["logits"].double()).square()[:, 0]
+    if head == "several labels":
+        return several(before["logits"], after["logits"])
+    if head in ("ranking", "numbers"):
+        return 0.5 * (before["logits"].double() - after["logits"].double()).square().sum(-1)
     return 0.5 * ((before[0].double() - after[0].double()).square().sum(-1) * mask).sum(1)
 
 
-@pytest.mark.parametrize("head", [*HEADS, "regression"])
+@pytest.mark.parametrize("head", [*HEADS, *TEXTS])
 def test_divergence_of_every_head(head):
-    changes = {"num_labels": 1} if head == "regression" else {}
-    model = tiny_model("bert", "sequence" if head == "regression" else head, **changes)
+    model = tiny_model("bert", "sequence" if head in TEXTS else head, **TEXTS.get(head, {}))
     name = "encoder.layer.1.output.dense"
     added = change(model, name)
     found = divergence(model, {name: added}, reference_of(model, given()))

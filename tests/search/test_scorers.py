@@ -12,7 +12,7 @@ from hf_mpq.search.scorers import divergence, only_groups, reference_of
 from hf_mpq.search.scorers.base import rounding_errors
 from hf_mpq.search.scorers.moments import MomentRecorder
 from hf_mpq.weights import MASKS, QUANTIZERS
-from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, TEXTS, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=4)
 BITS = (0, 4, 8)
@@ -73,10 +73,9 @@ def test_the_same_seed_gives_the_same_scores(scorer):
 
 
 @pytest.mark.parametrize("scorer", list(SCORERS))
-@pytest.mark.parametrize("head", [*HEADS, "regression"])
+@pytest.mark.parametrize("head", [*HEADS, *TEXTS])
 def test_every_head_can_be_scored(head, scorer):
-    changes = {"num_labels": 1} if head == "regression" else {}
-    model = tiny_model("bert", "sequence" if head == "regression" else head, num_hidden_layers=1, **changes)
+    model = tiny_model("bert", "sequence" if head in TEXTS else head, num_hidden_layers=1, **TEXTS.get(head, {}))
     scores = score(scorer, model, SMALL, batches(2))
     assert all(torch.isfinite(values).all() for values in scores.values())
     assert sum(float(values.sum()) for values in scores.values()) > 0
@@ -86,15 +85,17 @@ LABELS = {
     "sequence": {"labels": torch.tensor([1, 0, 1])},
     "token": {"labels": torch.tensor([[-100, 1, 0, 1, 1, 0, 0, 1, -100, -100, -100]] * 3)},
     "question": {"start_positions": torch.tensor([1, 5, 400]), "end_positions": torch.tensor([3, 7, 400])},
-    "regression": {"labels": torch.tensor([0.0, 4.5, 4.4])},
+    "ranking": {"labels": torch.tensor([0.0, 4.5, 4.4])},
+    "numbers": {"labels": torch.tensor([[0.0, 4.5, 4.4]] * 3)},
+    "several labels": {"labels": torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 1]])},
 }
 
 
-@pytest.mark.parametrize("scorer", ["class-importance", "hessian"])
-@pytest.mark.parametrize("head", LABELS)
+@pytest.mark.parametrize(("head", "scorer"), [(head, scorer) for head in LABELS
+                                              for scorer in ("class-importance", "hessian")
+                                              if (head, scorer) != ("numbers", "class-importance")])  # fmt: skip
 def test_labels_are_used_where_there_are_some(head, scorer):
-    changes = {"num_labels": 1} if head == "regression" else {}
-    model = tiny_model("bert", "sequence" if head == "regression" else head, num_hidden_layers=1, **changes)
+    model = tiny_model("bert", "sequence" if head in TEXTS else head, num_hidden_layers=1, **TEXTS.get(head, {}))
     without = score(scorer, model, SMALL, batches(1))
     given = score(scorer, model, SMALL, [{**batches(1)[0], **LABELS[head]}])
     assert all(torch.isfinite(values).all() for values in given.values())
@@ -191,7 +192,8 @@ def test_fisher_estimates_the_divergence(form, least, factor):
 
 
 def gauss_newton(model, name: str, change: torch.Tensor, given) -> float:
-    """`1/2 E_n[(J dW)^T (diag(p) - p p^T) (J dW)]`, with J dW by central differences in float64."""
+    """`1/2 E_n[(J dW)^T F (J dW)]`, with J dW by central differences in float64, and F of classes `diag(p) - p p^T`, of
+    several labels `diag(p (1 - p))`."""
     weight, found, size = model.get_submodule(absolute_name(model, name)).weight, [], 1e-4
     for batch in given:
         logits = []
@@ -199,7 +201,11 @@ def gauss_newton(model, name: str, change: torch.Tensor, given) -> float:
             weight.data.add_(sign * size * change)
             logits.append(model(**batch).logits.detach())
             weight.data.sub_(sign * size * change)
-        moved, chances = (logits[0] - logits[1]) / (2 * size), logits[2].softmax(-1)
+        moved = (logits[0] - logits[1]) / (2 * size)
+        if model.config.problem_type == "multi_label_classification":
+            found += (0.5 * logits[2].sigmoid() * logits[2].neg().sigmoid() * moved**2).sum(-1).tolist()
+            continue
+        chances = logits[2].softmax(-1)
         each = 0.5 * ((chances * moved**2).sum(-1) - (chances * moved).sum(-1) ** 2)
         found += (each if each.dim() == 1 else (each * batch["attention_mask"]).sum(1)).tolist()
     return sum(found) / len(found)
@@ -236,6 +242,27 @@ def test_a_table_is_scored_with_the_decoder_that_is_tied_to_it(family):
     kronecker = SCORERS["fisher"](form="kronecker", draws=8).score(model, space, given)[name]
     assert float(projected[:, 0].sum()) == pytest.approx(exact, rel=0.2)
     assert exact / 5 < float(kronecker[:, 0].sum()) < 5 * exact
+
+
+@pytest.mark.parametrize("scorer", ["fisher", "gradient", "kl"])
+def test_a_label_that_is_always_on_hides_no_other(scorer):
+    """A softmax would give it nearly all of the probability, and the others would count for nothing."""
+    model = tiny_model("bert", num_labels=3, problem_type="multi_label_classification", num_hidden_layers=1)
+    plain = score(scorer, model, SMALL, batches(2))
+    model.classifier.weight.data[0], model.classifier.bias.data[0] = 0, 30.0
+    hidden = score(scorer, model, SMALL, batches(2))
+    name = "encoder.layer.0.output.dense"
+    assert 0.2 < float(hidden[name].sum() / plain[name].sum()) < 1.5
+
+
+def test_fisher_of_several_labels_is_their_gauss_newton_form():
+    model, given = tiny_model("bert", **TEXTS["several labels"], num_hidden_layers=1).double(), batches(2)
+    space = MPQConfig(bits=(2, 4), groups=2).resolve(model)
+    scores, name = SCORERS["fisher"](draws=256).score(model, space, given), "encoder.layer.0.output.dense"
+    spec = space.weights[name]
+    change = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, spec)[0].double()
+    exact = [gauss_newton(model, name, only_groups(change, spec.layout, [group]), given) for group in range(2)]
+    torch.testing.assert_close(scores[name][:, 0], torch.tensor(exact, dtype=torch.float64), rtol=0.15, atol=0)
 
 
 def test_shared_layers_are_projected_over_all_their_calls():

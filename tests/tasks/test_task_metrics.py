@@ -43,6 +43,25 @@ def test_class_scores_are_those_of_scikit_learn(name):
         assert function(predictions, references) == pytest.approx(value, abs=1e-12), function.__name__
 
 
+SETS = {"random": RANDOM.integers(0, 2, (2, 60, 5)), "none holds": np.zeros((2, 4, 3), int),
+        "one never": RANDOM.integers(0, 2, (2, 40, 4)) * np.array([1, 1, 0, 1])}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_scores_of_label_sets_are_those_of_scikit_learn(name):
+    predictions, references = SETS[name]
+    held = (predictions | references).any(0)
+    expected = {
+        "micro_f1": sklearn.metrics.f1_score(references, predictions, average="micro", zero_division=0),
+        "macro_f1": sklearn.metrics.f1_score(references[:, held], predictions[:, held], average="macro",
+                                             zero_division=0) if held.any() else 0.0,
+        "subset_accuracy": sklearn.metrics.accuracy_score(references, predictions)}  # fmt: skip
+    metric = metrics.LabelSetMetric(list(expected))
+    assert metric.compute(predictions=predictions, references=references) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="must be among"):
+        metrics.LabelSetMetric(["accuracy"])
+
+
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
 def test_correlations_are_those_of_scipy(ties, random):
     predictions, references = random.normal(size=(2, 300))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec, track
+from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices
 from .classes import Classing, importance_loss
 from .passes import Batch, batches_on, differentiating, tables
@@ -86,11 +87,11 @@ class ClassImportanceScorer(Scorer):
     def _run(
         self, model: nn.Module, batch: Batch, classing: Classing, recorders: dict[str, PathwayRecorder], reached: list
     ) -> None:
-        output = model(**batch.inputs)
-        labels = classing.classes(output, batch)
+        outputs = decisions_of(model.config, model(**batch.inputs), batch.mask)
+        labels = classing.classes(outputs, batch)
         for recorder in recorders.values():
             recorder.batch, recorder.labels = batch, labels
-        torch.autograd.grad(importance_loss(output, batch), reached, allow_unused=True)
+        torch.autograd.grad(importance_loss(outputs, batch), reached, allow_unused=True)
 
 
 def _table(importance: Tensor, spec: WeightSpec) -> Tensor:

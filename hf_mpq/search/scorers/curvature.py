@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import SubgroupLayout, spread, track
+from ...nn.heads import decisions_of
 from .passes import Batch
 from .task_loss import task_loss
 
@@ -73,7 +74,7 @@ class Curvature:
 
     def _products(self, batch: Batch, vectors: Sequence[Weights]) -> list[dict[str, Tensor]]:
         """Hessian of the summed loss of a batch times each vector, over the weights that the vector has."""
-        loss = task_loss(self.model(**batch.inputs), batch)
+        loss = task_loss(decisions_of(self.model.config, self.model(**batch.inputs), batch.mask), batch)
         found = torch.autograd.grad(loss, list(self.weights.values()), create_graph=True, materialize_grads=True)
         gradients = dict(zip(self.weights, found))
         return [self._product(gradients, vector) for vector in vectors]

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from ...nn import absolute_name, are_chained, encoder_blocks, family_of, record_blocks
-from .outputs import kept_outputs, output_divergence
+from ...nn.heads import Decisions, decisions_of
+from .outputs import output_divergence
 from .passes import Batch, batches_on, evaluating
 
 
@@ -18,13 +20,13 @@ class Reference:
 
     Attributes:
         batches: as they were given to `reference_of`, on the device.
-        outputs: of each batch: logits, or `hidden` of a bare model.
+        outputs: of each batch, by name: see `hf_mpq.nn.heads`.
         blocks: encoder layers by relative name, with what each gave for each batch; empty where a pass cannot begin at
             a layer.
     """
 
     batches: list[Batch]
-    outputs: list[dict[str, Tensor]]
+    outputs: list[dict[str, Decisions]]
     blocks: dict[str, tuple[nn.Module, list[Tensor | tuple]]] = field(default_factory=dict)
 
     def before(self, names: Iterable[str]) -> list[tuple[nn.Module, list[Tensor | tuple]]]:
@@ -45,7 +47,7 @@ def reference_of(model: nn.Module, batches: Iterable[Mapping], cache: bool = Tru
     """
     given = batches_on(model, batches)
     with evaluating(model), torch.no_grad():
-        outputs = [kept_outputs(model(**batch.inputs)) for batch in given]
+        outputs = [_outputs(model, model.config, batch) for batch in given]
         return Reference(given, outputs, _cached_blocks(model, given) if cache else {})
 
 
@@ -73,8 +75,8 @@ def divergence(
         for position in chosen:
             batch = reference.batches[position]
             with _skipping(skipped, position):
-                after = kept_outputs(model(**batch.inputs))
-            found.append(output_divergence(reference.outputs[position], after, batch.mask))
+                after = _outputs(model, model.config, batch)
+            found.append(output_divergence(reference.outputs[position], after))
     return torch.cat(found)
 
 
@@ -84,9 +86,14 @@ def mean_divergence(model: nn.Module, quantized: nn.Module, batches: Iterable[Ma
     found = []
     with evaluating(model), evaluating(quantized):
         for batch in batches_on(model, batches):
-            before, after = (kept_outputs(one(**batch.inputs)) for one in (model, quantized))
-            found.append(output_divergence(before, after, batch.mask))
+            before, after = (_outputs(one, quantized.config, batch) for one in (model, quantized))
+            found.append(output_divergence(before, after))
     return float(torch.cat(found).mean())
+
+
+def _outputs(model: nn.Module, config: PretrainedConfig, batch: Batch) -> dict[str, Decisions]:
+    """What a model says about a batch, read as a config says."""
+    return decisions_of(config, model(**batch.inputs), batch.mask)
 
 
 def _cached_blocks(model: nn.Module, batches: list[Batch]) -> dict[str, tuple[nn.Module, list[Tensor | tuple]]]:

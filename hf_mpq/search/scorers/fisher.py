@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec, track
+from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, readers, rounding_errors
 from .moments import Moment, MomentRecorder
 from .passes import batches_on, differentiating, tables
@@ -90,11 +91,11 @@ class FisherScorer(Scorer):
             for batch in track(given, "gradients", disable=not self.progress):
                 if moments is not None:
                     moments.mask = batch.mask
-                output = model(**batch.inputs)
+                outputs = decisions_of(model.config, model(**batch.inputs), batch.mask)
                 if moments is not None:
                     moments.flush()
                 for draw in range(self.draws):
-                    loss = sampled_loss(output, batch.mask, generator)
+                    loss = sampled_loss(outputs, generator)
                     last = draw + 1 == self.draws
                     yield batch, lambda loss=loss, last=last: torch.autograd.grad(
                         loss, reached, retain_graph=not last, allow_unused=True

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec, track
+from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, never_rising, open_matrices, rounding_errors
 from .passes import Batch, batches_on, differentiating
 from .sampled_loss import sampled_loss
@@ -47,7 +48,8 @@ class GradientScorer(Scorer):
         generator = torch.Generator(weights[0].device).manual_seed(self.seed)
         with differentiating(model, weights):
             for batch in track(batches, "gradients", disable=not self.progress):
-                loss = sampled_loss(model(**batch.inputs), batch.mask, generator) / len(batch) ** 0.5
+                outputs = decisions_of(model.config, model(**batch.inputs), batch.mask)
+                loss = sampled_loss(outputs, generator) / len(batch) ** 0.5
                 found = torch.autograd.grad(loss, weights, materialize_grads=True)
                 yield dict(zip(layers, (gradient.float() for gradient in found)))
 

@@ -3,38 +3,37 @@
 from collections.abc import Mapping
 
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from ...nn.pooling import EMBEDDING
-from .passes import without_padding
-
-_KEPT = ("start_logits", "end_logits", "logits", EMBEDDING)
-
-Outputs = Mapping[str, Tensor]
+from ...nn.heads import CLASSES, VALUES, Decisions
 
 
-def kept_outputs(output: Outputs) -> dict[str, Tensor]:
-    """The logits of a model with a head; of one without the embeddings where it pools, else the hidden states."""
-    kept = {name: output[name].detach() for name in _KEPT if name in output}
-    return kept or {"hidden": output[0].detach()}
+def output_divergence(before: Mapping[str, Decisions], after: Mapping[str, Decisions]) -> Tensor:
+    """Divergence of each example `(batch,)`, in float64: of classes; of several labels, summed over the labels; half
+    the squared difference of values (unit Gaussians), which of embeddings of unit length is their cosine distance.
+    Summed over start and end positions, and over real tokens."""
+    return sum(_divergence(before[name], after[name]) for name in before)
 
 
-def output_divergence(before: Outputs, after: Outputs, mask: Tensor | None) -> Tensor:
-    """Divergence of each example `(batch,)`, in float64: of classes; summed over start and end positions, or over real
-    tokens; half the squared difference of a regression output and of a bare model's hidden states (unit Gaussians), and
-    of embeddings of unit length, where it is their cosine distance."""
-    if "start_logits" in before:
-        sides = ((without_padding(side[name], mask) for side in (before, after)) for name in _KEPT[:2])
-        return sum(_class_divergence(*pair) for pair in sides)
-    (name,) = before
-    first, second = before[name], after[name]
-    if name in ("hidden", EMBEDDING) or first.shape[-1] == 1:
-        values = 0.5 * (first.double() - second.double()).square().sum(-1)
+def _divergence(before: Decisions, after: Decisions) -> Tensor:
+    first, second = before.scores.double(), after.scores.double()
+    if before.kind == VALUES:
+        values = 0.5 * (first - second).square().sum(-1)
     else:
-        values = _class_divergence(first, second)
-    return values if values.dim() == 1 else (values if mask is None else values * mask).sum(1)
+        values = (_of_classes if before.kind == CLASSES else _of_labels)(first, second)
+    return before.of_examples(values)
 
 
-def _class_divergence(before: Tensor, after: Tensor) -> Tensor:
+def _of_classes(before: Tensor, after: Tensor) -> Tensor:
     """Over the last dimension; never below 0."""
-    p, q = (logits.double().log_softmax(-1) for logits in (before, after))
+    p, q = before.log_softmax(-1), after.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).clamp(min=0)
+
+
+def _of_labels(before: Tensor, after: Tensor) -> Tensor:
+    """Summed over the last dimension, each a yes or no; never below 0."""
+    total = 0.0
+    for sign in (1, -1):  # it holds, it does not
+        p, q = logsigmoid(sign * before), logsigmoid(sign * after)
+        total = total + p.exp() * (p - q)
+    return total.clamp(min=0).sum(-1)

@@ -78,13 +78,3 @@ def eager_attention() -> Iterator[None]:
     """Attention written out, which can be differentiated twice; the fused kernels cannot."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
-
-
-def real_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
-    """`(batch, tokens, ...)` to `(real tokens, ...)`."""
-    return values.flatten(0, 1) if mask is None else values[mask.bool()]
-
-
-def without_padding(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Position logits `(batch, tokens)` with padding impossible."""
-    return logits if mask is None else logits.masked_fill(mask == 0, torch.finfo(logits.dtype).min)

@@ -9,14 +9,17 @@ from datasets import Features, List, Value
 from hf_mpq.tasks.metrics.chunks import chunk_scores
 from hf_mpq.tasks.metrics.classification import accuracy, binary_f1, macro_f1, matthews_correlation
 from hf_mpq.tasks.metrics.correlation import pearson, spearman
+from hf_mpq.tasks.metrics.label_sets import label_macro_f1, micro_f1, subset_accuracy
 from hf_mpq.tasks.metrics.squad import squad_scores
 
 CLASS_SCORES = {
     "accuracy": accuracy, "f1": binary_f1, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation}
 VALUE_SCORES = {"pearson": pearson, "spearmanr": spearman}
 SCORES = CLASS_SCORES | VALUE_SCORES
+SET_SCORES = {"micro_f1": micro_f1, "macro_f1": label_macro_f1, "subset_accuracy": subset_accuracy}
 
 GLUE_CITATION = "Wang et al. 2019, GLUE: A Multi-Task Benchmark and Analysis Platform for NLU"
+MULTI_LABEL_CITATION = "Tsoumakas and Katakis 2007, Multi-Label Classification: An Overview"
 SQUAD_CITATION = "Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text"
 CONLL_CITATION = "Tjong Kim Sang and Buchholz 2000, Introduction to the CoNLL-2000 Shared Task: Chunking"
 
@@ -44,6 +47,30 @@ class SequenceMetric(evaluate.Metric):
 
     def _compute(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
         return {score: SCORES[score](np.asarray(predictions), np.asarray(references)) for score in self.scores}
+
+
+class LabelSetMetric(evaluate.Metric):
+    """Scores of sets of labels, chosen by name; a row has 1 for each label that holds, else 0.
+
+    Args:
+        scores: "micro_f1", "macro_f1" (over labels) and "subset_accuracy".
+
+    Raises:
+        ValueError: a score is unknown.
+    """
+
+    def __init__(self, scores: Sequence[str] = ("micro_f1",), **options) -> None:
+        self.scores = tuple(scores)
+        if not set(scores) <= set(SET_SCORES):
+            raise ValueError(f"Scores of label sets must be among {[*SET_SCORES]}, not {scores}.")
+        super().__init__(**{"keep_in_memory": True, **options})
+
+    def _info(self) -> evaluate.MetricInfo:
+        held = List(Value("int64"))
+        return metric_info("Scores of sets of labels.", MULTI_LABEL_CITATION, held, held)
+
+    def _compute(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
+        return {score: SET_SCORES[score](np.asarray(predictions), np.asarray(references)) for score in self.scores}
 
 
 class SQuADMetric(evaluate.Metric):

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ...nn.heads import LABELS, SPANS, VALUES, kind_of
 from .base import OBJECTIVES, Objective, Signals
 from .padding import divergence, mean_of_tokens
 from .precision import in_float32
-
-SPANS = ("start_logits", "end_logits")
 
 
 @OBJECTIVES.register("soft-labels")
@@ -53,12 +52,11 @@ class SoftLabels(Objective):
         """One term for each example, `(batch,)`."""
         if name in SPANS:
             return self._divergence(ours, theirs, mask)
-        if ours.shape[-1] == 1 or self._config.problem_type == "regression":
+        kind = kind_of(self._config, name, ours)
+        if kind == VALUES:
             values = (ours - theirs).square().mean(-1)
-        elif self._config.problem_type == "multi_label_classification":
-            values = self._independent(ours, theirs)
         else:
-            values = self._divergence(ours, theirs)
+            values = (self._independent if kind == LABELS else self._divergence)(ours, theirs)
         return values if values.dim() == 1 else mean_of_tokens(values, mask)
 
     def _divergence(self, ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
