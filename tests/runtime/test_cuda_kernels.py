@@ -41,7 +41,8 @@ def test_the_interpreter_agrees():
 
 
 TYPES = {"x": "*fp16", "y": "*fp16", "levels": "*i8", "codes": "*u8", "sums": "*i32", "steps": "*fp32",
-         "zeros": "*i32", "column_sum": "*i32", "scale": "*fp32", "offset": "*fp32", "bias": "*fp32"}  # fmt: skip
+         "zeros": "*i32", "fixed_step": "*fp32", "fixed_zero": "*i32", "column_sum": "*i32", "scale": "*fp32",
+         "offset": "*fp32", "bias": "*fp32"}  # fmt: skip
 TABLES = {"tiles": "*i64", "starts": "*i64", "rows": "*i64", "columns": "*i64"}
 TILE = {"OFFSETS": True, "PER_TOKEN": True, "TOKENS": 16}
 UNPACK = TILE | {"GATHERED": True, "PLANES": 4, "LINES": 16, "BYTES": 16}
@@ -91,12 +92,14 @@ def test_levels_are_equal(activation, dtype, kernels):
 
 
 @runs
-def test_a_token_that_is_no_number_stays_none(kernels):
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("activation", ["per token", "per token, symmetric", "static", "static, symmetric"])
+def test_a_token_that_is_no_number_stays_none(activation, number, kernels):
     x = inputs(3, 11)
-    x[1, 4] = float("nan")
-    layer = quantized(linear_of(LAYOUTS["channel"]), GRIDS["per token"], inputs(2, 11))
-    found = TensorCoreProduct(layer, kernels)(x).isnan()
-    assert found[1].all() and not found[[0, 2]].any()
+    x[1, 4] = number
+    layer = quantized(linear_of(LAYOUTS["channel"]), GRIDS[activation], inputs(2, 11))
+    found = TensorCoreProduct(layer, kernels)(x).isfinite()
+    assert not found[1].any() and found[[0, 2]].all()
 
 
 def assert_alike(layer, x, kernels):

@@ -17,7 +17,7 @@ class InputCodes(NamedTuple):
 
     Attributes:
         levels: `(tokens, in)` int8, both padded; the padding's columns are 0.
-        step: `(tokens, 1)` float32, or one for all.
+        step: `(tokens, 1)` float32; NaN for a token that holds NaN or, on a fixed grid, infinity.
         zero: of the same shape, int32.
     """
 
@@ -46,7 +46,9 @@ def plain_codes(quantizer: ActivationQuantizer, tokens: Tensor, width: int, leas
     codes, grid = quantizer.encode(tokens)
     levels = (codes - shift_of(quantizer)).to(torch.int8)
     padding = (0, width - tokens.shape[1], 0, max(least - len(tokens), 0))
-    return InputCodes(F.pad(levels, padding), grid.step, (grid.zero - shift_of(quantizer)).to(torch.int32))
+    step = grid.step.expand(len(tokens), 1).contiguous()
+    zero = (grid.zero - shift_of(quantizer)).to(torch.int32).expand(step.shape).contiguous()
+    return InputCodes(F.pad(levels, padding), step, zero)
 
 
 def fixed_grid(quantizer: ActivationQuantizer, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -13,7 +13,7 @@ class IntegerMatrix(NamedTuple):
 
     Attributes:
         levels: `(out, in)` int8.
-        scale: `(out,)` float32.
+        scale: `(out,)` float32; NaN where the stored one is infinite, which times a level of 0 is NaN.
         offset: `(out,)` float32; None where it is zero.
         bias: `(out,)` float32.
         exact: whether that is the stored weight; otherwise each row was rounded to 255 levels.
@@ -44,7 +44,7 @@ class IntegerMatrix(NamedTuple):
         levels, scale, offset = _rounded(layer.weight.float()) if stored is None else stored
         bias = layer.bias
         bias = torch.zeros(len(levels), device=levels.device) if bias is None else bias.float()
-        return cls(levels, scale, offset if offset.any() else None, bias, stored is not None)
+        return cls(levels, scale + 0 * scale, offset if offset.any() else None, bias, stored is not None)
 
     @classmethod
     def stacked(cls, parts: list["IntegerMatrix"]) -> "IntegerMatrix":

@@ -9,7 +9,11 @@ from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 
 @ACTIVATIONS.register("fixed")
 class FixedGridQuantizer(ActivationQuantizer):
-    """One step and zero point per tensor, kept as bytes so that no cast changes them."""
+    """One step and zero point per tensor, kept as bytes so that no cast changes them.
+
+    Infinity and NaN, which no level stands for, stay visible: `rounded` gives NaN for them, and in the grid of `encode`
+    the step of a row that holds one is NaN.
+    """
 
     name = "fixed"
     stored_bytes = 8
@@ -38,3 +42,11 @@ class FixedGridQuantizer(ActivationQuantizer):
         levels = 2 ** (self.bits - 1) - 1
         low, high = (-levels, levels) if self.symmetric else (0, 2**self.bits - 1)
         return ActivationGrid(step, zero, low, high)
+
+    @torch.no_grad()
+    def rounded(self, x: Tensor) -> Tensor:
+        return super().rounded(x).add_(x, alpha=0)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
+        codes, grid = super().encode(x)
+        return codes, grid._replace(step=grid.step + (x.float() * 0).sum(-1, keepdim=True))

@@ -17,7 +17,7 @@ def _rounded(value):
 
 @triton.jit
 def _quantize(
-    x, levels, steps, zeros, width, padded,
+    x, levels, steps, zeros, fixed_step, fixed_zero, width, padded,
     PER_TOKEN: tl.constexpr, SYMMETRIC: tl.constexpr, TOP: tl.constexpr, SHIFT: tl.constexpr, INVERSE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -32,15 +32,15 @@ def _quantize(
         reach = tl.maximum(-low, high) if SYMMETRIC else high - low
         # torch multiplies by the inverse of a scalar on a GPU, and divides on a CPU
         step = reach * (1.0 / TOP) if INVERSE else tl.div_rn(reach, top)
-        step = tl.where(tl.max((value != value).to(tl.int32), axis=0) > 0, float("nan"), step)
         divisor = tl.where(step == 0.0, 1.0, step)
         zero = tl.zeros([], tl.float32) if SYMMETRIC else _rounded(tl.div_rn(-low, divisor)) - SHIFT
-        tl.store(steps + token, step)
-        tl.store(zeros + token, zero.to(tl.int32))
     else:
-        step = tl.load(steps)
+        step = tl.load(fixed_step)
         divisor = tl.where(step == 0.0, 1.0, step)
-        zero = tl.load(zeros).to(tl.float32)
+        zero = tl.load(fixed_zero).to(tl.float32)
+    finite = tl.min((tl.abs(value) < float("inf")).to(tl.int32), axis=0) > 0
+    tl.store(steps + token, tl.where(finite, step, float("nan")))
+    tl.store(zeros + token, zero.to(tl.int32))
     level = _rounded(tl.div_rn(value, divisor + tl.zeros_like(value))) + zero
     lowest = -TOP if SYMMETRIC else -SHIFT
     level = tl.minimum(tl.maximum(level, lowest), TOP - SHIFT)
@@ -62,11 +62,13 @@ def input_codes(
         return plain_codes(quantizer, tokens, width, least)
     count, shift, like = len(tokens), shift_of(quantizer), {"device": tokens.device}
     levels = torch.empty(max(count, least), width, dtype=torch.int8, **like)
-    step, zero = fixed or (torch.empty(count, 1, **like), torch.empty(count, 1, dtype=torch.int32, **like))
+    step, zero = torch.empty(count, 1, **like), torch.empty(count, 1, dtype=torch.int32, **like)
+    fixed_step, fixed_zero = fixed or (step, zero)
     top = 2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1
     with torch.cuda.device_of(tokens):
         _quantize[(count,)](
-            tokens, levels, step, zero, tokens.shape[1], width, PER_TOKEN=per_token, SYMMETRIC=quantizer.symmetric,
-            TOP=top, SHIFT=shift, INVERSE=tokens.is_cuda, BLOCK=triton.next_power_of_2(width),
+            tokens, levels, step, zero, fixed_step, fixed_zero, tokens.shape[1], width, PER_TOKEN=per_token,
+            SYMMETRIC=quantizer.symmetric, TOP=top, SHIFT=shift, INVERSE=tokens.is_cuda,
+            BLOCK=triton.next_power_of_2(width),
         )  # fmt: skip
     return InputCodes(levels, step, zero)

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/extension.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -39,6 +40,7 @@ struct Matrix {
   Grid grid;
   Tensor panels, start;  // undefined where oneDNN multiplies; then `packed` is, and `unit`
   Tensor unit;           // scales of oneDNN's sums that we finish
+  bool finite = false;   // whether oneDNN can finish the product itself, and no bytes make it infinite or NaN
 
   bool own() const { return panels.defined(); }
   bool plain() const { return !grid.dynamic && !offset; }  // oneDNN can finish the product itself
@@ -61,8 +63,11 @@ struct Matrix {
     const Levels levels(reader, {reader.step, reader.zero, 0});
     std::fill(to.grids.begin(), to.grids.end(), RowGrid{reader.step, reader.zero, 0});
     uint8_t* const first = to.row(0);
+    RowGrid* const grids = to.grids.data();
     by_panels(bytes, threads, [=, this](int64_t i, int64_t output, int64_t count, floats y) {
-      const octets found = levels(activate(y, then));
+      floats none{};
+      const octets found = levels(activate(y, then), none);
+      if (any_nan(none)) std::atomic_ref(grids[i].step).store(NAN, std::memory_order_relaxed);
       if (count == LANES) *(octets*)(first + i * rows + output) = found;
       else std::copy_n((const uint8_t*)&found, count, first + i * rows + output);
     });
@@ -74,6 +79,8 @@ struct Matrix {
     if (!done())
       finish(row, rows, columns, found, scale.data_ptr<float>(), level_sum.data_ptr<float>(),
              offset ? offset->data_ptr<float>() : nullptr, bias.data_ptr<float>());
+    else if (!own() && std::isnan(found.step))
+      std::fill_n(row, rows, NAN);  // oneDNN has finished what it read of the bytes
   }
 
   Tensor by_onednn(const Tensor& bytes, c10::ScalarType type, const char* then = "none", double step = 1,
@@ -193,7 +200,7 @@ struct Part {
     each_row([&](int64_t i) { take(bytes, in + i * hidden, i, l.attend); });
     Tensor projected = l.attend.multiply(bytes, threads);
     float* const qkv = projected.data_ptr<float>();
-    if (!l.attend.done()) each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
+    if (!l.attend.own()) each_row([&](int64_t i) { l.attend.complete(qkv + i * l.attend.rows, bytes.grids[i]); });
 
     Bytes mixed(rows(), inner);
     l.bfloat16 ? attention<PairHead>(qkv, mixed) : attention<FloatHead>(qkv, mixed);
@@ -222,7 +229,8 @@ struct Part {
       up.multiply(bytes, threads, layer.activation, down.grid, wide);
       return wide;
     }
-    if (!up.own() && up.plain() && down.plain() && whole_byte(down.grid) && layer.activation != Activation::gelu_tanh) {
+    if (up.finite && down.plain() && whole_byte(down.grid) && layer.activation != Activation::gelu_tanh) {
+      wide.grids = bytes.grids;
       wide.values = up.by_onednn(bytes.values, at::kByte, layer.activation == Activation::relu ? "relu" : "gelu",
                                  down.grid.step, (int64_t)down.grid.zero);
       return wide;
@@ -300,7 +308,6 @@ Matrix in_panels(const Tensor& levels, const Tensor& scale, const Tensor& bias, 
   Matrix made{{}, padded(scale), {}, padded(bias), sums.to(at::kFloat), {}, rows, columns, grid,
               at::zeros({panels, (columns + 3) / 4, PANEL, 4}, at::kChar),
               sums * (grid.dynamic ? 0 : -(int64_t)grid.zero), {}};
-  if (!grid.dynamic) made.scale *= grid.step;
   if (offset) made.offset = padded(*offset);
   fill_panels(levels.data_ptr<int8_t>(), rows, columns, made.panels.data_ptr<int8_t>());
   return made;
@@ -321,7 +328,7 @@ Tensor linear(const Matrix& matrix, const Tensor& x) {
   });
   Tensor out = matrix.multiply(bytes, true);
   float* const to = out.data_ptr<float>();
-  at::parallel_for(0, matrix.done() ? 0 : rows, grain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, matrix.own() ? 0 : rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) matrix.complete(to + i * matrix.rows, bytes.grids[i]);
   });
   return out.view(sizes);
@@ -344,7 +351,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   py::class_<Matrix>(module, "Matrix")
       .def(py::init([](Tensor packed, Tensor scale, Tensor zeros, Tensor bias, Tensor level_sum,
                        std::optional<Tensor> offset, int64_t rows, int64_t columns, Grid grid) {
-        return Matrix{packed, scale, zeros, bias, level_sum, offset, rows, columns, grid, {}, {}, at::ones_like(scale)};
+        Matrix made{packed, scale, zeros, bias, level_sum, offset, rows, columns, grid, {}, {}, at::ones_like(scale)};
+        const Tensor most = scale.abs() * (255.0 * 128.0 * columns * grid.step) + bias.abs();
+        made.finite = made.plain() && most.isfinite().all().item<bool>();
+        return made;
       }))
       .def_static("in_panels", &in_panels)
       .def("linear", &linear, py::call_guard<py::gil_scoped_release>());

@@ -13,8 +13,8 @@ constexpr int64_t PANEL = TILE_VECTORS * LANES;  // outputs of one panel
 
 // What turns sums into outputs: step scale (sum - zero level_sum) + bias, and step (total - columns zero) offset where
 // every weight of an output has an offset; all arrays are padded to whole panels. The zero point is taken off integers:
-// scaled first, they would be rounded at several times the size of the difference. A fixed grid is in the scales, and
-// in what the sums start from.
+// scaled first, they would be rounded at several times the size of the difference. The zero point of a fixed grid is in
+// what the sums start from.
 struct Finish {
   const float *scale, *level_sum, *bias, *offset;  // offset may be null
   float columns;
@@ -27,7 +27,7 @@ struct Finish {
 
     floats operator()(ints sums, const RowGrid& grid) const {
       const floats sum = __builtin_convertvector(sums, floats);
-      const floats y = (fixed ? sum * scale : (sum - grid.zero * level_sum) * scale * grid.step) + bias;
+      const floats y = (fixed ? sum : sum - grid.zero * level_sum) * scale * grid.step + bias;
       return shifted ? y + grid.step * (grid.total - columns * grid.zero) * offset : y;
     }
   };

@@ -1,6 +1,7 @@
 // One pass over one row of activations: ranges, quantization, layer normalisation, the end of a product.
 #pragma once
 #include <algorithm>
+#include <cfloat>
 
 #include "vectors.h"
 
@@ -15,7 +16,8 @@ struct Grid {
   float zero;      // byte that stands for 0
 };
 
-// Step and zero of one row, and the sum of its bytes.
+// Step and zero of one row, and the sum of its bytes. No byte says NaN or infinity: the step of a row that holds one is
+// NaN, and so are the outputs that are made of it.
 struct RowGrid {
   float step, zero, total;
 };
@@ -36,9 +38,9 @@ inline RowGrid range_of(const float* row, int64_t count, const Grid& grid) {
            [&](int64_t i) { low = std::min(low, row[i]); high = std::max(high, row[i]); });
   low = std::min(low, smallest(lows));
   high = std::max(high, largest(highs));
-  if (grid.symmetric) return {std::max(-low, high) / grid.levels, 128, 0};
-  const float step = (high - low) / grid.levels;
-  return {step, step == 0 ? 0 : std::nearbyint(-low / step), 0};
+  const float step = (grid.symmetric ? std::max(-low, high) : high - low) / grid.levels;
+  if (!std::isfinite(step)) return {NAN, 0, 0};
+  return {step, grid.symmetric ? 128 : step == 0 ? 0 : std::nearbyint(-low / step), 0};
 }
 
 typedef uint8_t octets __attribute__((vector_size(16), aligned(1), may_alias));
@@ -49,26 +51,28 @@ struct Levels {
   int32_t zero;
 
   Levels(const Grid& grid, const RowGrid& found)
-      : inverse(found.step == 0 ? 1 : 1 / found.step), rest(found.step == 0 ? 0 : 1 / (double)found.step - inverse),
+      : inverse(found.step == 0 ? 1 : std::min(1 / found.step, FLT_MAX)),
+        rest(found.step < FLT_MIN ? 0 : 1 / (double)found.step - inverse),
         low((grid.symmetric ? 128 - grid.levels : 0) - found.zero),
         high((grid.symmetric ? 128 + grid.levels : grid.levels) - found.zero), zero(found.zero) {}
 
-  octets operator()(floats values) const {
+  // `none` becomes NaN where a value is NaN or infinite.
+  octets operator()(floats values, floats& none) const {
+    none = add_product(none, values, floats{});
     const floats ratio = add_product(values * rest, values, broadcast(inverse));
-    const ints level = nearest_ints(smaller(larger(ratio, broadcast(low)), broadcast(high))) + zero;
-    return __builtin_convertvector(level, octets);
+    return __builtin_convertvector(nearest_ints(between(low, ratio, high)) + zero, octets);
   }
-  uint8_t operator()(float value) const {
-    return (uint8_t)(std::nearbyint(std::min(std::max(std::fma(value, inverse, value * rest), low), high)) + zero);
-  }
+  uint8_t operator()(float value, floats& none) const { return (*this)(broadcast(value), none)[0]; }
 };
 
 // Bytes of a row.
 inline RowGrid quantize(const float* row, uint8_t* bytes, int64_t count, const Grid& grid, bool with_total) {
   RowGrid found = range_of(row, count, grid);
   const Levels levels(grid, found);
-  by_lanes(count, [&](int64_t i) { *(octets*)(bytes + i) = levels(load(row + i)); },
-           [&](int64_t i) { bytes[i] = levels(row[i]); });
+  floats none{};
+  by_lanes(count, [&](int64_t i) { *(octets*)(bytes + i) = levels(load(row + i), none); },
+           [&](int64_t i) { bytes[i] = levels(row[i], none); });
+  if (any_nan(none)) found.step = NAN;
   if (with_total) {
     int64_t total = 0;
     for (int64_t i = 0; i < count; i++) total += bytes[i];

@@ -17,8 +17,22 @@ typedef int32_t ints __attribute__((vector_size(64)));
 inline floats load(const float* from) { return *(const unaligned_floats*)from; }
 inline void store(float* to, floats value) { *(unaligned_floats*)to = value; }
 inline floats broadcast(float value) { return floats{} + value; }
-inline floats smaller(floats a, floats b) { return a < b ? a : b; }
-inline floats larger(floats a, floats b) { return a > b ? a : b; }
+// Of a limit and a value: a value that is NaN stays it.
+inline floats smaller(floats limit, floats value) { return limit < value ? limit : value; }
+inline floats larger(floats limit, floats value) { return limit > value ? limit : value; }
+inline floats between(float low, floats value, float high) {
+  return smaller(broadcast(high), larger(broadcast(low), value));
+}
+
+inline bool any_nan(floats value) {
+#ifdef __AVX512F__
+  return _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_UNORD_Q);
+#else
+  bool found = false;
+  for (int i = 0; i < LANES; i++) found |= value[i] != value[i];
+  return found;
+#endif
+}
 
 inline float sum(floats value) {
   float total = 0;
@@ -69,7 +83,7 @@ inline floats reciprocal(floats x) {
 
 // e^x by 2^n e^r with |r| <= ln(2) / 2, relative error 2e-7; zero below -87, no larger than e^88.
 inline floats exponential(floats x) {
-  const floats bounded = smaller(larger(x, broadcast(-87.0f)), broadcast(88.0f));
+  const floats bounded = between(-87.0f, x, 88.0f);
   const floats n = nearest(bounded * 1.44269504f);
   const floats r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
   floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -85,7 +99,7 @@ inline floats exponential(floats x) {
 // e^x of what is not above 0; what is below -87 gives no more than e^-87. Relative error 3e-7, or 4e-5 when rough.
 template <bool ROUGH>
 inline floats share_of(floats x) {
-  const floats bounded = larger(x, broadcast(-87.0f));
+  const floats bounded = larger(broadcast(-87.0f), x);
   const floats n = nearest(bounded * 1.44269504f);
   const floats r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
   floats p = broadcast(4.1666667e-2f);
@@ -104,7 +118,7 @@ inline floats share_of(floats x) {
 // erf(x / sqrt(2)) as a ratio of polynomials, and beyond 4 sqrt(2), where it is 1 to float32, as there; absolute error
 // 4e-7.
 inline floats normal_erf(floats x) {
-  const floats bounded = smaller(larger(x, broadcast(-5.65685425f)), broadcast(5.65685425f));
+  const floats bounded = between(-5.65685425f, x, 5.65685425f);
   const floats square = bounded * bounded;
   floats p = square * -3.01199012050038e-12f + 6.1223988253004e-10f;
   p = p * square - 9.28530207850775e-8f;
@@ -128,7 +142,7 @@ enum class Activation { none, gelu, gelu_tanh, relu };
 
 inline floats activate(floats x, Activation kind) {
   if (kind == Activation::none) return x;
-  if (kind == Activation::relu) return larger(x, floats{});
+  if (kind == Activation::relu) return larger(floats{}, x);
   const floats half = 0.5f * x;
   if (kind == Activation::gelu) return half + half * normal_erf(x);
   return half + half * tanh(0.79788456f * (x + 0.044715f * x * x * x));
