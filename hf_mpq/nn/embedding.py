@@ -9,7 +9,8 @@ from .matrix import QuantizedMatrix
 
 
 class MPQEmbedding(QuantizedMatrix, nn.Embedding):
-    """An `nn.Embedding` whose table goes through a `WeightProgram`; only the rows that are looked up are quantized."""
+    """An `nn.Embedding` whose table goes through a `WeightProgram`; only the rows that are looked up are quantized. Ids
+    outside the table are an IndexError."""
 
     bias = None
 

@@ -83,9 +83,12 @@ class WeightProgram(nn.Module):
         return value if keep is None else value * keep
 
     def rows(self, weight: Tensor, rows: Tensor) -> Tensor:
-        """Rows of what `forward` gives, computed alone where the quantizer can: `(len(rows), in)`."""
+        """Rows of what `forward` gives, computed alone where the quantizer can: `(len(rows), in)`.
+
+        Negative ones, and those beyond the last, are an IndexError.
+        """
         if self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
-            return self(weight)[rows]
+            return self(weight).index_select(0, rows)
         return self.quantizer.rows(self.float_weight(weight), self.gate(), rows)
 
     @torch.no_grad()

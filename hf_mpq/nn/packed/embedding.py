@@ -10,7 +10,7 @@ from .module import PackedModule
 
 
 class PackedEmbedding(PackedMatrix):
-    """Twin of `MPQEmbedding`: decodes only the rows that are looked up."""
+    """Twin of `MPQEmbedding`: decodes only the rows that are looked up. Ids outside the table are an IndexError."""
 
     def __init__(
         self,
@@ -31,16 +31,20 @@ class PackedEmbedding(PackedMatrix):
         return F.embedding(position, self.decode_rows(rows).to(self.compute_dtype))
 
     def decode_rows(self, rows: Tensor) -> Tensor:
-        """Float32 values of some rows, `(len(rows), embedding_dim)`."""
+        """Float32 values of some rows, `(len(rows), embedding_dim)`.
+
+        `index_select` refuses rows outside the table, on a GPU too, without waiting for it.
+        """
         stored = self.stored
         if stored.layout.axis == 1 or stored.kept or stored.length != stored.layout.line_length:
-            return self.decode()[rows]
+            return self.decode().index_select(0, rows)
         values = torch.zeros(len(rows), stored.length, device=rows.device)
-        floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
+        floats, planes = self.group_floats(), self.code_planes()
+        line_floats = self.line_floats().index_select(0, rows)
         for bits, lines in self.lines_by_precision().items():
             place = torch.searchsorted(lines, rows).clamp(max=len(lines) - 1)
             here = lines[place] == rows
-            of_line = floats[bits][line_floats[rows[here]]]
+            of_line = floats[bits][line_floats[here]]
             values[here] = self.values(planes[bits][:, place[here]], of_line, stored.length)
         return values
 

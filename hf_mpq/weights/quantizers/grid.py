@@ -77,11 +77,11 @@ class GridQuantizer(WeightQuantizer):
     def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
         """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
         if self.layout.axis == 1 or not self.precisions:
-            return self(weight, choice)[rows]
+            return self(weight, choice).index_select(0, rows)
         probabilities, steps, offsets, grid = self.line_parameters(weight, choice)
         grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in grid))
         offsets = None if offsets is None else offsets[rows]
-        return Mixture.apply(weight[rows], probabilities[rows], steps[rows], offsets, grid)
+        return Mixture.apply(weight.index_select(0, rows), probabilities[rows], steps[rows], offsets, grid)
 
     def candidate(self, weight: Tensor, bits: int) -> Tensor:
         index = torch.full((self.layout.count,), self.candidates.index(bits), device=weight.device)
