@@ -15,7 +15,6 @@ from hf_mpq.cost import LatencyTable
 from hf_mpq.integrations.latency import unpruned
 from hf_mpq.nn import PackedLinear
 from hf_mpq.runtime import compact, machine, timing
-from hf_mpq.runtime.int8 import build
 from hf_mpq.runtime.machine import remembered
 from hf_mpq.runtime.shrinking import dense_shape, shrunk
 from hf_mpq.runtime.timing import clock, measure_latencies, undisturbed
@@ -192,27 +191,6 @@ def test_a_kernel_that_a_measurement_builds_is_not_another_machine(monkeypatch, 
         assert remembered({}, lambda: built.append(1) or TABLE) == TABLE
     (file,) = (tmp_path / "cache").glob("*.json")
     assert len(built) == 1 and json.loads(file.read_text())["machine"]["kernel"] == "built"
-
-
-def test_the_state_of_the_kernel_is_known_without_building_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setattr(build.shutil, "which", lambda name: f"/bin/{name}")
-    assert build.state() == "not built" and not list(tmp_path.iterdir())
-    build._file().parent.mkdir()
-    build._file().touch()
-    assert build.state() == "built"
-    monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "g++" else f"/bin/{name}")
-    assert build.state() == "no compiler"
-
-
-@pytest.mark.parametrize("place, other", [
-    ("hf_mpq.runtime.int8.build.sys.implementation", SimpleNamespace(cache_tag="cpython-399")),
-    ("hf_mpq.runtime.int8.build.torch.__file__", "/another/venv/torch/__init__.py"),
-])  # fmt: skip
-def test_pythons_and_environments_do_not_build_over_each_other(place, other, monkeypatch):
-    file = build._file()
-    monkeypatch.setattr(place, other)
-    assert build._file() != file
 
 
 def test_a_measurement_that_fails_leaves_nothing_behind(tmp_path):
