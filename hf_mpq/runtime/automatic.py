@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.packed import activated, active_backend
+from .decoded import release
 
 ROUNDS = 5
 """Measurements of each backend at a new shape, in turn; the median counts."""
@@ -22,7 +23,7 @@ class FastestBackend:
 
     A shape is batch and tokens, each rounded up to a power of two. At the first use of one all backends run in turn, a
     few times: that call takes about a dozen times as long, and others that come meanwhile in other threads run the
-    first backend.
+    first backend. What the measurement decoded for backends that are chosen at no shape is given up after it.
 
     Attributes:
         chosen: shape to backend, for the shapes that were met.
@@ -58,6 +59,7 @@ class FastestBackend:
                     taken[name].append(1000 * (time.perf_counter() - start))
         self.milliseconds[shape] = {name: statistics.median(times[1:]) for name, times in taken.items()}
         self.chosen[shape] = min(self.names, key=self.milliseconds[shape].__getitem__)
+        release(model, self.chosen.values())
 
 
 class Automatic:

@@ -1,21 +1,23 @@
 """What runs a packed model in place of decoding."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..core import Registry
 from ..nn import PackedEmbedding, PackedLinear, PackedTiedLinear
 from ..nn.packed import activated
 from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
+from .decoded import DecodedTable, float_product
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
-from .later import for_later
 from .lookup import prepare_lookup
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
+MOST_COLUMNS = (2**31 - 1) // (255 * 128)
+"""Of a matrix that integers are multiplied with: more bytes times levels can go beyond a sum of 32 bits."""
 
 
 class Backend:
@@ -61,7 +63,7 @@ class CpuFloat(Backend):
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
-            layer.prepared[cls.name] = _FloatProduct(layer)
+            layer.prepared[cls.name] = float_product(layer)
         _prepare_lookups(model, cls.name)
 
 
@@ -77,12 +79,14 @@ class CpuInt8(Backend):
         if all(layer.input_quantizer is None for layer in packed_linears(model)):
             return ("the inputs of its layers are float: train or compress with activation_bits=8, or use "
                     "backend='cpu-float'")  # fmt: skip
-        return _not_on_cpu(model) or unsupported()
+        if not any(multiplies_integers(layer) for layer in packed_linears(model)):
+            return "its codes stand for no integers times a scale: use backend='cpu-float'"
+        return _not_on_cpu(model) or _too_wide(model) or unsupported()
 
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
-            layer.prepared[cls.name] = (_FloatProduct if layer.input_quantizer is None else Int8Product)(layer)
+            layer.prepared[cls.name] = Int8Product(layer) if multiplies_integers(layer) else float_product(layer)
         _prepare_lookups(model, cls.name)
         fuse_layers(model, attention_dtype)
         use_native_products(model)
@@ -107,59 +111,31 @@ class Cuda(Backend):
 
     @classmethod
     def unavailable(cls, model: nn.Module) -> str | None:
-        integers = any(layer.input_quantizer is not None for layer in packed_linears(model))
-        return lacking(_devices(model), integers)
+        integers = any(multiplies_integers(layer) for layer in packed_linears(model))
+        return lacking(_devices(model), integers) or _too_wide(model)
 
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
-            kernels, floats = kernels_for(layer.anchor.device), layer.input_quantizer is None
-            layer.prepared[cls.name] = (PlanesProduct.of(layer, kernels, _FloatProduct(layer)) if floats else
-                                        TensorCoreProduct(layer, kernels))  # fmt: skip
+            layer.prepared[cls.name] = _product_on_gpu(layer, kernels_for(layer.anchor.device))
         _prepare_lookups(model, cls.name)
 
 
-class _FloatProduct:
-    """Decodes at its first use, so that it takes no memory where it is never chosen."""
-
-    def __init__(self, layer: PackedLinear):
-        self.layer, self.decoded = layer, None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        decoded, quantizer = self.decoded, self.layer.input_quantizer
-        if decoded is None:
-            with for_later():
-                decoded = self.decoded = self.layer.weight, self.layer.bias
-        return F.linear(x if quantizer is None else quantizer(x), *decoded)
-
-
-class _DecodedTable:
-    """Stands in for the decoding of a table that a decoder multiplies with too; decodes at its first use.
-
-    Attributes:
-        weight: the decoded table, kept.
-    """
-
-    def __init__(self, table: PackedEmbedding):
-        self.table, self.decoded = table, None
-
-    @property
-    def weight(self) -> Tensor:
-        decoded = self.decoded
-        if decoded is None:
-            with for_later():
-                decoded = self.decoded = self.table.weight
-        return decoded
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """`(...)` ids to `(..., width)`, in the compute type."""
-        return F.embedding(ids, self.weight)
+def _product_on_gpu(layer: PackedLinear, kernels: ModuleType | None) -> Callable[[Tensor], Tensor]:
+    if multiplies_integers(layer):
+        return TensorCoreProduct(layer, kernels)
+    if layer.input_quantizer is None:
+        return PlanesProduct.of(layer, kernels, float_product(layer))
+    return float_product(layer)
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Inside, in this thread, packed models run that backend. Where a model was not prepared for it (`"auto"` prepares
     for all that can run) its layers decode, as under `"reference"`.
+
+    Tasks of asyncio and `asyncio.to_thread` take it along; threads of one's own and `run_in_executor` do not, as with
+    every context variable of Python: there, it belongs inside the function that they call.
 
     Raises:
         ValueError: for an unknown name.
@@ -173,9 +149,22 @@ def _prepare_lookups(model: nn.Module, name: str) -> None:
     for module in model.modules():
         if isinstance(module, PackedEmbedding):
             if id(module) in shared and not module.prepared:
-                module.prepared[name] = _DecodedTable(module)
+                module.prepared[name] = DecodedTable(module)
             else:
                 prepare_lookup(module, name)
+
+
+def multiplies_integers(layer: PackedLinear) -> bool:
+    """Whether both a layer's input and its weight have integers."""
+    return layer.input_quantizer is not None and layer.has_integers()
+
+
+def _too_wide(model: nn.Module) -> str | None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, PackedLinear) and multiplies_integers(layer) and layer.in_features > MOST_COLUMNS:
+            return (f"{name} has {layer.in_features} columns, and integer sums of more than {MOST_COLUMNS} do not fit "
+                    "in 32 bits: use backend='cpu-float' or 'cuda-float'")  # fmt: skip
+    return None
 
 
 def _not_on_cpu(model: nn.Module) -> str | None:

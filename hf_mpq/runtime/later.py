@@ -1,7 +1,9 @@
-"""What is made at its first use."""
+"""What is made at its first use, and can be given up again."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -13,3 +15,26 @@ def for_later() -> Iterator[None]:
     floats = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
     with torch.inference_mode(False), torch.no_grad(), floats[0], floats[1]:
         yield
+
+
+class Deferred(ABC):
+    """Stands in for decoding with something that it makes of the weight: at its first use, so that it takes no memory
+    where it is never chosen. Threads that come at once may make it twice."""
+
+    made: Any = None
+
+    @abstractmethod
+    def _make(self) -> Any:
+        """What it needs."""
+
+    def ready(self) -> Any:
+        """What it needs, made where it is not there."""
+        made = self.made
+        if made is None:
+            with for_later():
+                made = self.made = self._make()
+        return made
+
+    def release(self) -> None:
+        """Give up what was made; the next use makes it again."""
+        self.made = None

@@ -9,6 +9,7 @@ from ..nn.packed import PackedMatrix
 from .automatic import follow, unfollow
 from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
+from .decoded import decode_now
 from .int8 import restore_layers
 
 AUTOMATIC = ("cpu-int8", "cpu-float", "cuda", "cuda-float")
@@ -53,6 +54,8 @@ def prepare(
         one.apply(model.eval(), attention_dtype)
     if len(chosen) > 1:
         follow(model, tuple(one.name for one in chosen))
+    else:
+        decode_now(model)
     return model.eval()
 
 

@@ -1,6 +1,7 @@
 """How stored integer codes become weight values again."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,14 @@ ENCODINGS: Registry[type["Encoding"]] = Registry("encoding")
 
 
 class Encoding(ABC):
-    """Turns the unsigned codes of one precision into float32 values."""
+    """Turns the unsigned codes of one precision into float32 values.
+
+    Attributes:
+        evenly_spaced: whether `integers` gives levels, and they are `slope * code - shift` with the same whole numbers
+            for all codes of a precision: then kernels read codes where they are stored.
+    """
+
+    evenly_spaced: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -32,16 +40,17 @@ class Encoding(ABC):
         """
 
     @classmethod
-    @abstractmethod
     def integers(
         cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
         """Signed integers that stand for the same values: `decode` gives `level * scale + offset`.
 
         Returns:
             Levels `(lines, length)` int8, scale and offset `(lines,)` float32. A level of 0 is the value 0 where the
-            offset is 0.
+            offset is 0. None, as here, for values that are no such integers: products are float then, and formats of
+            integers are refused.
         """
+        return None
 
 
 def zero_level(bits: int, half_step_bits: tuple[int, ...]) -> float:
@@ -50,6 +59,7 @@ def zero_level(bits: int, half_step_bits: tuple[int, ...]) -> float:
 
 
 class _Scaled(Encoding):
+    evenly_spaced = True
     half_step_bits: tuple[int, ...]
 
     @classmethod
@@ -87,6 +97,8 @@ class ScaledHalf(_Scaled):
 class Affine(Encoding):
     """`code * step + low`: AQ-BERT's min-max quantizer."""
 
+    evenly_spaced = True
+
     @classmethod
     def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
         return 2
@@ -110,6 +122,8 @@ class Nested(Encoding):
     `(code - z) * scale` with `z = 2 ** (bits - 1) - 1/2 + 2 ** (bits - top - 1)`, which puts each code at the centre of
     the codes of the top precision that it swallows (reconstructed: the paper on vertical layering prints no equation).
     """
+
+    evenly_spaced = True
 
     @classmethod
     def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:

@@ -187,10 +187,10 @@ def test_every_matrix_is_decoded_once_and_only_what_runs_is_laid_out(monkeypatch
     assert [decoded[layer] for layer in layers] == [1] * len(layers)
     want = outputs(model)[0]
     standing_back = [layer.prepared["cpu-int8"] for layer in layers if type(layer.prepared["cpu-int8"]) is Int8Product]
-    assert standing_back and not any(product.laid_out for product in standing_back)
+    assert standing_back and not any(product.made for product in standing_back)
     with torch.inference_mode():
         got = model(**tiny_batch(), output_attentions=True).logits
-    assert all(product.laid_out for product in standing_back)
+    assert all(product.made for product in standing_back)
     assert_close(got, want, rtol=0, atol=0.1 * float(want.abs().max()))
 
 

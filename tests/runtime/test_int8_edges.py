@@ -1,7 +1,6 @@
 """Where the int8 kernel must stand back, and what it must give at the edges of what it can."""
 
 import copy
-import shutil
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from hf_mpq.runtime.int8 import (
     Int8Product,
     IntegerMatrix,
     NativeProduct,
-    build,
     unsupported,
     use_native_products,
 )
@@ -239,9 +237,9 @@ def test_a_decoder_reads_a_table_that_is_decoded_once(backend, fields, monkeypat
         pytest.skip("cpu-int8 multiplies integers")
     model = packed_model(changes={"head": "masked"}, **fields)
     want = outputs(model)[0]
-    hf_mpq.prepare(model, backend)
     decoded, decode = [], PackedEmbedding.decode
     monkeypatch.setattr(PackedEmbedding, "decode", lambda table: decoded.append(table) or decode(table))
+    hf_mpq.prepare(model, backend)
     for _ in range(3):
         assert_close(outputs(model)[0], want, rtol=0, atol=0.1 * float(want.abs().max()))
     assert decoded == [model.get_input_embeddings()]
@@ -264,22 +262,6 @@ def test_copies_casts_and_the_reference_decode_again_for_a_decoder():
         assert_close(outputs(twin)[0].float(), want, rtol=0, atol=0.1 * float(want.abs().max()))
 
 
-def test_no_compiler_is_told(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.warns(UserWarning, match=r"g\+\+ and ninja"):
-        assert build.kernel.__wrapped__() is None
-
-
-def test_a_failed_build_is_told(monkeypatch):
-    def fails():
-        raise RuntimeError("no such instruction")
-
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(build, "_built", fails)
-    with pytest.warns(UserWarning, match="could not be built, and are left out: no such instruction"):
-        assert build.kernel.__wrapped__() is None
-
-
 @pytest.mark.parametrize("activation", ["static", "dynamic-token"])
 @pytest.mark.parametrize("head", ["sequence", "masked"])
 def test_all_runs_without_a_compiler(head, activation, monkeypatch):
@@ -291,7 +273,7 @@ def test_all_runs_without_a_compiler(head, activation, monkeypatch):
     assert not any(isinstance(block, Int8Layer) for block in encoder_blocks(model).values())
     layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
     assert all(type(layer.prepared["cpu-int8"]) is Int8Product for layer in layers)
-    assert all(layer.prepared["cpu-int8"].laid_out for layer in layers), "not left to the first pass"
+    assert all(layer.prepared["cpu-int8"].made for layer in layers), "not left to the first pass"
     assert_close(outputs(model)[0], want, rtol=0, atol=0.1 * float(want.abs().max()))
     for got, expected in block_outputs(model, tiny_batch()):
         assert (got - expected).abs().median() < 1e-5 * expected.abs().max()

@@ -141,10 +141,10 @@ class PackedMatrix(PackedModule):
 
         Returns:
             Levels `(out, in)` int8, scale and offset `(out,)` float32; None where that cannot be: with a scale per
-            column, or where values are left out that the offset would reach.
+            column, with codes that stand for no integers, or where values are left out that the offset would reach.
         """
         stored, layout = self.stored, self.stored.layout
-        if layout.axis != 0:
+        if layout.axis != 0 or not self.has_integers():
             return None
         levels = torch.zeros(layout.shape[0], stored.length, dtype=torch.int8, device=self.anchor.device)
         scale = torch.ones(layout.shape[0], device=levels.device)
@@ -158,6 +158,13 @@ class PackedMatrix(PackedModule):
             levels[chosen] = found * keep[bits] if stored.kept else found
         complete = not stored.kept and stored.length == layout.line_length
         return (self._with_dead_columns(levels), scale, offset) if complete or not offset.any() else None
+
+    def has_integers(self) -> bool:
+        """Whether the stored codes of every precision stand for integers times a scale."""
+        encoding, nested = ENCODINGS[self.stored.encoding], self.stored.nested
+        code, floats = torch.zeros(1, 1, dtype=torch.uint8), self.stored.floats
+        return all(encoding.integers(code, torch.ones(1, floats[bits]), self.precision or bits, nested) is not None
+                   for bits in self.stored.groups)  # fmt: skip
 
     def _kept_flags(self) -> dict[int, Tensor]:
         """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""

@@ -30,9 +30,10 @@ class Block(NamedTuple):
 
 
 def blocks_of(layer: PackedLinear) -> list[Block] | None:
-    """The unpruned rows of a layer by precision; None where codes are stored by column, or under a mask."""
+    """The unpruned rows of a layer by precision; None where codes are stored by column, under a mask, or are not evenly
+    spaced."""
     stored, blocks = layer.stored, []
-    if stored.layout.axis or stored.kept:
+    if stored.layout.axis or stored.kept or not ENCODINGS[stored.encoding].evenly_spaced:
         return None
     floats, line_floats, planes = layer.group_floats(), layer.line_floats(), layer.code_planes()
     for bits, lines in layer.lines_by_precision().items():
@@ -49,7 +50,7 @@ class IntegerRows(NamedTuple):
 
     Attributes:
         levels: `(out, in)` int8.
-        scale: `(out,)` float32.
+        scale: `(out,)` float32; NaN where the stored one is infinite.
         offset: `(out,)` float32; None where it is zero.
         live: columns that the offset reaches, `(in,)` bool.
         bias: `(out,)` float32.
@@ -79,7 +80,7 @@ class IntegerRows(NamedTuple):
         bias, factors = layer.bias, layer.factors()
         bias = torch.zeros_like(scale) if bias is None else bias.float()
         factors = None if factors is None else (factors[0][rows], factors[1][:, columns])
-        return cls(levels, scale, offset if offset.any() else None, live, bias, factors, True)
+        return cls(levels, scale + 0 * scale, offset if offset.any() else None, live, bias, factors, True)
 
 
 def computed(layer: PackedLinear) -> tuple[Tensor, Tensor]:

@@ -162,7 +162,8 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
 
 
 def _can_fuse(layer: nn.Module) -> bool:
-    return isinstance(layer, PackedLinear) and layer.output_quantizer is None and not layer.stored.affine
+    return (isinstance(layer, PackedLinear) and layer.output_quantizer is None and not layer.stored.affine
+            and layer.has_integers())  # fmt: skip
 
 
 def _norm(library: ModuleType, norm: nn.Module):

@@ -46,7 +46,7 @@ def use_native_products(model: nn.Module) -> None:
             continue
         grid = None if library is None else native_grid(library, [layer])
         if grid is None:
-            plain.lay_out()
+            plain.ready()
         else:
             layer.prepared[NAME] = NativeProduct(plain, native_matrix(library, [layer], grid))
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...nn import PackedLinear
-from ..later import for_later
+from ..later import Deferred
 from .matrix import IntegerMatrix
 
 ONEDNN = torch.ops.onednn
@@ -22,15 +22,14 @@ def unsupported() -> str | None:
     return None
 
 
-class Int8Product:
+class Int8Product(Deferred):
     """Stands in for a packed linear layer's decoding.
 
     `y = step (q W_int - zero column_sum) scale + bias` with the activation's integer levels q, per token or per tensor
     as trained; the integer sums are exact, and equal to those of the packed layer's fake-quantized product up to
     float32 rounding. Where gradients are asked for, the packed layer's own fake-quantized product runs.
 
-    Its weight is laid out by `lay_out`, at the latest at its first use: where a whole layer in one call, or the
-    kernel's own product, takes its place, that is never, and takes no memory.
+    Where a whole layer in one call, or the kernel's own product, takes its place, its weight is never laid out.
 
     Args:
         layer: with an activation quantizer, on the CPU.
@@ -46,22 +45,17 @@ class Int8Product:
                 "activation_bits=8, or call hf_mpq.prepare(model, backend='cpu-float')"
             )
         self.layer, self.quantizer = layer, layer.input_quantizer
-        self.laid_out: tuple | None = None
 
-    def lay_out(self) -> tuple:
+    def _make(self) -> tuple:
         """Weight in oneDNN's layout, its scales and zero points, column sums, offset and bias."""
-        laid_out = self.laid_out
-        if laid_out is None:
-            with for_later():
-                matrix = IntegerMatrix.of(self.layer)
-                laid_out = self.laid_out = *prepacked(matrix), matrix.column_sum, matrix.offset, matrix.bias
-        return laid_out
+        matrix = IntegerMatrix.of(self.layer)
+        return *prepacked(matrix), matrix.column_sum, matrix.offset, matrix.bias
 
     def __call__(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`, in the type of `x`."""
         if torch.is_grad_enabled() and x.requires_grad:
             return F.linear(self.quantizer(x), self.layer.weight, self.layer.bias)
-        packed, scale, zeros, column_sum, offset, bias = self.lay_out()
+        packed, scale, zeros, column_sum, offset, bias = self.ready()
         tokens = x.reshape(-1, x.shape[-1])
         codes, grid = self.quantizer.encode(tokens)
         shift = SYMMETRIC_ZERO if grid.low < 0 else 0
