@@ -16,7 +16,8 @@ PLAIN_LOADING = """
 import json, sys, transformers
 transformers.logging.set_verbosity_error()
 name = json.load(open(sys.argv[1] + "/config.json"))["architectures"][0]
-model, info = getattr(transformers, name).from_pretrained(sys.argv[1], output_loading_info=True)
+options = {"output_loading_info": True, "trust_remote_code": False}
+model, info = getattr(transformers, name).from_pretrained(sys.argv[1], **options)
 print(json.dumps([len(info["missing_keys"]), len(model.state_dict())]))
 """
 
@@ -86,6 +87,8 @@ def _config(folder: Path) -> dict:
     if not isinstance(described, dict) or described.get("quant_method") != "mpq":
         raise UserError("config.json says nothing of hf_mpq, so this is a float model or another library's: "
                         "`hf-mpq compress` packs float models")  # fmt: skip
+    if described.get("storage") == "unfinished":
+        raise UserError("a save into this folder was interrupted, so its files are of two models: save it again")
     if described.get("storage") != "packed":
         raise UserError("this is a checkpoint for training: hf_mpq.pack(model).save_pretrained(...) packs it")
     if not _is_list_of_words(config.get("architectures")):
@@ -168,7 +171,7 @@ def _tokenizer(folder: Path, config: dict) -> Finding:
         return Finding("tokenizer", NOTE, "none in the folder: pipelines need tokenizer=...; save it there with "
                                           "tokenizer.save_pretrained(folder)")  # fmt: skip
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         return Finding("tokenizer", BROKEN, f"it cannot be read ({one_line(error)}): save it again")
     size = config.get("vocab_size")

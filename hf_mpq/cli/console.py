@@ -17,8 +17,10 @@ def screen(**options: Any) -> Console:
 
 
 def say(text: str) -> None:
-    """A line about what happens, to stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    """A line about what happens, to stderr; what files of others bring into it does nothing to the terminal."""
+    from hf_mpq.core.plain_text import plain
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(plain(text), markup=False)
 
 
 def watched() -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from . import options
 from .checkup import BROKEN, NOTE, Finding, examine
@@ -30,19 +31,24 @@ def doctor(
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that save_pretrained wrote")
+    from hf_mpq.core.plain_text import plain
+
     findings = list(examine(folder, quick))
     broken = any(finding.state == BROKEN for finding in findings)
     if json:
         print_json({"folder": str(folder), "sound": not broken, "findings": [vars(one) for one in findings]})
     else:
         screen().print(_table(findings))
-        screen().print(f"{folder} is [red]broken[/red]" if broken else f"{folder} is [green]sound[/green]")
+        verdict = ("broken", "red") if broken else ("sound", "green")
+        screen().print(Text.assemble(plain(folder), " is ", verdict))
     if broken:
         raise typer.Exit(NO)
 
 
 def _table(findings: list[Finding]) -> Table:
+    from hf_mpq.core.plain_text import plain
+
     table = Table("", "", "")
     for one in findings:
-        table.add_row(one.check, f"[{COLOURS[one.state]}]{one.state}[/]", one.detail.replace("[", r"\["))
+        table.add_row(one.check, Text(one.state, COLOURS[one.state]), Text(plain(one.detail)))
     return table

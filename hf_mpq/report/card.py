@@ -13,13 +13,15 @@ from ..integrations.hub import CARD_WRITERS, CardFacts, hub_name
 from .bit_map import bit_map
 from .card_memory import END, SECTION, begin, fingerprint, remembered
 from .card_metadata import fill_metadata
-from .card_words import section_words
+from .card_words import section_words, words_of
 from .loading import loaded
+from .markdown import block, code, words
 
 CARD, PICTURE = "README.md", "bits.png"
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("hf_mpq.report"), trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
 )
+_ENVIRONMENT.filters |= {"words": words, "code": code, "block": block}
 
 
 @CARD_WRITERS.register("default")
@@ -47,13 +49,13 @@ def write_card(
     folder, model = Path(folder), loaded(folder if model is None else model)
     card, weights = _start(folder, text), fingerprint(folder)
     before = remembered(card.text, weights)
-    origin = model.config.quantization_config.origin
-    known = CardFacts(folder.resolve().name, origin.get("base_model"), origin.get("command"))
+    origin = words_of(model.config.quantization_config.origin)
+    known = CardFacts(folder.resolve().name, hub_name(origin.get("base_model")), origin.get("command"))
     facts = (facts or CardFacts()).over(before.facts).over(known)
     fill_metadata(card.data, model, facts, before)
     facts = CardFacts(base_model=hub_name(_first(card.data.base_model))).over(facts)
-    words = section_words(folder, model, facts, PICTURE)
-    section = begin(facts, weights) + _ENVIRONMENT.get_template("card.md.j2").render(words) + END
+    content = section_words(folder, model, facts, PICTURE)
+    section = begin(facts, weights) + _ENVIRONMENT.get_template("card.md.j2").render(content) + END
     card.text = _with_section(card.text, section, facts.repo_id.split("/")[-1])
     with together(folder) as new:
         bit_map(model).savefig(new / PICTURE, dpi=110)
@@ -77,7 +79,7 @@ def _start(folder: Path, text: str | None) -> ModelCard:
 def _with_section(text: str, section: str, title: str) -> str:
     """The card's text with our section in the place of the old one; without other words under a title."""
     if not _written(text):
-        return f"\n# {title}\n\n{section}\n"
+        return f"\n# {words(title)}\n\n{section}\n"
     if SECTION.search(text):
         return SECTION.sub(lambda _: section, text, count=1)
     return f"{text.rstrip()}\n\n{section}\n"

@@ -53,6 +53,7 @@ def remembered(text: str, weights: str) -> Memory:
         content = json.loads(found[1]) if found else {}
     except ValueError:
         content = {}
+    content = content if isinstance(content, dict) else {}
     facts = {name: value for name, value in content.items() if name in _OF_WEIGHTS}
-    same = content.get("weights") == weights
-    return Memory(CardFacts(**facts) if same else CardFacts(), dict(facts.get("metrics") or {}))
+    scores, same = facts.get("metrics"), content.get("weights") == weights
+    return Memory(CardFacts(**facts) if same else CardFacts(), scores if isinstance(scores, dict) else {})

@@ -1,6 +1,7 @@
 """What the template of the model card is filled with."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _WARNINGS = {
               "weights**.",
     "trainable": "Without it transformers only warns (`Unknown quantization type, got mpq`) and loads float weights.",
 }  # fmt: skip
+_EMBEDDERS = ("SentenceTransformer", "CrossEncoder", "SparseEncoder")
 _PLACES = ("embeddings", "encoder", "head")
 
 
@@ -51,9 +53,17 @@ def section_words(folder: Path, model: nn.Module, facts: CardFacts, picture: str
         "sizes": sizes, "float_bytes": sum(part.float_bytes for part in sizes.parts), "size_rows": _size_rows(sizes),
         "score_rows": scores, "compared": any(before is not None for _, before, _ in scores),
         "scored_on": " ".join(filter(None, (facts.dataset, facts.dataset_config, facts.dataset_split))) or "score",
-        "picture": picture, "command": facts.command, "versions": config.origin.get("versions"),
+        "picture": picture, "command": facts.command, "versions": words_of(config.origin, "versions"),
         "megabytes": lambda count: f"{count / 1e6:.2f}", "number": lambda value: f"{value:.4f}",
     }  # fmt: skip
+
+
+def words_of(content: Any, part: str | None = None) -> dict[str, str]:
+    """What is text in a table that a config.json holds, or in one part of it: it may be anybody's."""
+    table = content if isinstance(content, Mapping) else {}
+    if part is not None:
+        return words_of(table.get(part))
+    return {str(name): value for name, value in table.items() if isinstance(value, str)}
 
 
 def _size_rows(sizes: SizeReport) -> list[tuple[str, int, int]]:
@@ -63,12 +73,14 @@ def _size_rows(sizes: SizeReport) -> list[tuple[str, int, int]]:
 
 
 def _snippet(folder: Path, task: HeadTask, name: str) -> str:
+    shown = json.dumps(name)  # quotes and all
     embedder = folder / "config_sentence_transformers.json"
     if embedder.exists():
-        kind = json.loads(embedder.read_text()).get("model_type", "SentenceTransformer")
-        loading = [f"from sentence_transformers import {kind}", "", f'model = {kind}("{name}")']
+        kind = json.loads(embedder.read_text()).get("model_type")
+        kind = kind if kind in _EMBEDDERS else _EMBEDDERS[0]
+        loading = [f"from sentence_transformers import {kind}", "", f"model = {kind}({shown})"]
     elif (folder / "tokenizer_config.json").exists():
-        loading = ["from transformers import pipeline", "", f'pipe = pipeline("{task.pipeline}", "{name}")']
+        loading = ["from transformers import pipeline", "", f'pipe = pipeline("{task.pipeline}", {shown})']
     else:
-        loading = [f"from transformers import {task.loader}", "", f'model = {task.loader}.from_pretrained("{name}")']
+        loading = [f"from transformers import {task.loader}", "", f"model = {task.loader}.from_pretrained({shown})"]
     return "\n".join(["import hf_mpq  # registers the quantization method; before loading", *loading])

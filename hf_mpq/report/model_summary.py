@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..core.plain_text import plain
 from .carbon import Carbon
 from .loyalty import Loyalty
 from .speed import Speed
@@ -154,7 +155,7 @@ class ModelSummary:
         for group, name, value in self.rows():
             if group != last and last:
                 table.add_section()
-            table.add_row(group if group != last else "", Text(name), Text(value))
+            table.add_row(group if group != last else "", Text(plain(name)), Text(plain(value)))
             last = group
         return table
 

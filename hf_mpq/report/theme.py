@@ -76,7 +76,7 @@ def themed(dark: bool) -> Iterator[Theme]:
         "legend.edgecolor": theme.faint, "legend.frameon": False, "axes.prop_cycle": cycler(color=theme.lines),
         "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
         "figure.titlesize": 11, "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False,
-        "figure.dpi": 120, "grid.linewidth": 0.6, "lines.linewidth": 1.6,
+        "text.parse_math": False, "figure.dpi": 120, "grid.linewidth": 0.6, "lines.linewidth": 1.6,
     }  # fmt: skip
     with rc_context(settings):
         yield theme

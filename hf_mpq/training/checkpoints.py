@@ -1,5 +1,6 @@
 """Checkpoints of a stage: whole or not there, and refused where they do not fit."""
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -51,7 +52,9 @@ class StageCheckpoints:
             save_file(parameters, folder / _OBJECTIVES)
         if self.strategy is not None:
             torch.save(self.strategy.state_dict(), folder / _STRATEGY)
-        torch.save(self.args, folder / "training_args.bin")
+        args = copy.copy(self.args)
+        args.hub_token = None
+        torch.save(args, folder / "training_args.bin")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.in_step:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_mpq.format.model_folder import UNFINISHED
 from tests.integrations.models import read_config, read_tensors, stored_model, write_tensors
 from tests.processes import run_python
 
@@ -137,6 +138,27 @@ def test_damaged_configs(fields, check, words, folder, states, run):
     state, detail = states(folder, 1)[check]
     assert state == "broken" and words in detail
     assert "is broken" in run("doctor", folder, "--quick", code=1).stdout
+
+
+def test_hostile_words(home, tmp_path, run, run_json):
+    """Markup, control characters and a folder's own name are shown as they are, and do nothing."""
+    folder = shutil.copytree(home / "packed", tmp_path / "[bold]x")
+    config, hostile = read_config(folder), "a\x1b[2J\x07\u202e\\[/x][link=x]b"
+    config["quantization_config"]["origin"] = {"versions": {hostile: hostile}}
+    (folder / "config.json").write_text(json.dumps(config))
+    shown = run("doctor", folder, "--quick").stdout
+    assert r"a\x1b[2J\x07\u202e\[/x][link=x]b" in "".join(shown.replace("│", "").split())
+    assert f"{folder} is sound" in shown.replace("\n", "") and not set("\x1b\x07\u202e") & set(shown)
+    assert hostile in str(run_json("doctor", folder, "--quick")["findings"][2]["detail"])
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [hostile]}))
+    assert not set("\x1b\x07") & set(run("inspect", folder, code=2).output)
+
+
+def test_an_interrupted_save(folder, states):
+    config = read_config(folder)
+    config["quantization_config"] = {"quant_method": "mpq", "storage": UNFINISHED}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "a save into this folder was interrupted" in states(folder, 1)["folder"][1]
 
 
 @pytest.mark.parametrize(("content", "words"), [

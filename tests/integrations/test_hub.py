@@ -47,7 +47,7 @@ def test_every_way_writes_the_same_card(name, pushed):
     assert {"hf-mpq", "quantized"} <= set(data.tags)
     assert pushed.text(name).split("```python\n")[1].startswith("import hf_mpq")
     assert name in pushed.text(name).split("```python\n")[1].split("```")[0]
-    assert "python -m tests.integrations.hub_client push" in pushed.text(name)
+    assert "\npython -m tests.integrations.hub_client ...\n" in pushed.text(name)
     assert "](bits.png)" in pushed.text(name) and "| total |" in pushed.text(name)
     for file in ("README.md", "config.json"):
         assert str(pushed.folder.parent) not in pushed.text(name, file), "a path of this machine"

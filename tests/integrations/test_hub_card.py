@@ -1,7 +1,10 @@
 """What the card of a model says, what it leaves alone, and what must not be in it."""
 
 import copy
+import json
 import pickle
+import re
+import shlex
 import sys
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
@@ -10,11 +13,14 @@ import pytest
 import torch
 from datasets import Dataset, DatasetInfo, NamedSplit
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
+from markdown_it import MarkdownIt
 from transformers import AutoModelForSequenceClassification
 
 import hf_mpq
 from hf_mpq.integrations.hub import CardFacts, hub_name, push
-from hf_mpq.integrations.hub.origin import command_line, without_paths
+from hf_mpq.integrations.hub.origin import command_line
+from hf_mpq.integrations.hub.push import IGNORED
 from hf_mpq.report import write_card
 from hf_mpq.training.publishing import dataset_facts
 from tests.tiny import HEADS, tiny_model
@@ -145,35 +151,97 @@ def test_names_on_the_hub(name, expected):
     assert hub_name(name) == expected
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("/home/me/data", "data"), ("--out=/home/me/my models/x", "--out=x"), ("~/data/sst2", "sst2"),
-    ('{"dir": "/home/me/data/"}', '{"dir": "data"}'), ("file:///home/me/x.csv", "x.csv"), (r"C:\Users\me\x", "x"),
-    ("me/bert", "me/bert"), ("https://host/a/b", "https://host/a/b"), ("1/2", "1/2"), (r"layer\.\d+", r"layer\.\d+"),
-    ("../out", "../out"), ("0.25x", "0.25x"),
-])  # fmt: skip
-def test_paths_of_this_machine_are_cut(text, expected):
-    assert without_paths(text) == expected
-
-
-def test_a_path_below_the_working_folder_is_relative(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert without_paths(f"--out={tmp_path}/runs/1") == "--out=runs/1"
-
-
-@pytest.mark.parametrize("module, words, expected", [
-    (None, ["/usr/bin/hf-mpq", "compress", "me/bert", "--out", "/tmp/x"], "hf-mpq compress me/bert --out x"),
-    (None, ["train.py", "--hub_token", "hf_abcdefghijk", "--text", "a b"],
-     "python train.py --hub_token ... --text 'a b'"),
-    (None, ["train.py", "--api-key=secret1", "hf_abcdefghijk"], "python train.py --api-key=... ..."),
-    ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes a"),
-    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], None),
-    (None, ["-c"], None), (None, [""], None),
-])  # fmt: skip
-def test_the_command(module, words, expected, monkeypatch):
+def told(monkeypatch, words, module=None) -> str | None:
+    """What is remembered of a command line."""
     monkeypatch.setattr(sys, "argv", words)
     spec = ModuleSpec(module, None) if module else None
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
-    assert command_line() == expected
+    return command_line()
+
+
+@pytest.mark.parametrize("module, words, expected", [
+    (None, ["/usr/bin/hf-mpq", "compress", "me/bert", "--data", "sst2", "--budget", "0.25x", "--out", "/tmp/x"],
+     "hf-mpq compress ... --data sst2 --budget 0.25x ..."),
+    (None, ["hf-mpq", "compress", "m", "--bits=2,3,4,8", "--max-drop", "1.0", "--method", "aq-bert+kd"],
+     "hf-mpq compress ... --bits=2,3,4,8 --max-drop 1.0 --method aq-bert+kd"),
+    (None, ["/home/alice/train.py", "--learning_rate", "2e-5", "--bf16", "--seed", "1", "--name", "x", "a b"],
+     "python train.py --learning_rate 2e-5 --bf16 --seed 1 ..."),
+    ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes ..."),
+    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], None),
+    (None, ["-c"], None), (None, [""], None), (None, ["/home/alice"], "..."),
+])  # fmt: skip
+def test_the_command(module, words, expected, monkeypatch):
+    assert told(monkeypatch, words, module) == expected
+
+
+SECRETS = [
+    "-t X", "--token X", "--hub_token=X", "--api-key X", "--password=X", "--header 'Authorization: Bearer X'",
+    "--passwd X", "--pat=X", "--credentials X", "--token_value X", "hub_token=X", "HF_TOKEN=X",
+    """--stages '{"hub_token": "X"}'""", "training.hub_token=X", "https://user:X@host", "--aws_access_key_id X",
+    "ghp_X", "sk-X", "hf_X", "--data hf_X", "X", "--seed ghp_X", "--seed 1 X", "--method=https://user:X@host",
+]  # fmt: skip
+PATHS = [
+    "/home/alice/x", "--out=/home/alice/my x", "~/alice", "../../home/alice/x", "~alice/x", r"\\server\alice",
+    "alice/x", r"C:\Users\alice\x", "file:/home/alice", "file:///home/alice/x", "host:/home/alice/x", "/home/alice",
+    "./alice", "--data /home/alice/rows.csv", "--data=~alice", "--data ../alice", "--data alice",
+    "--task file:/home/alice", """--options '{"dir": "/home/alice"}'""", "--data hdfs://host/alice",
+    "--method /home/alice/method.yaml",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [*SECRETS, *PATHS])
+@pytest.mark.parametrize("program", ["/home/alice/bin/hf-mpq", "train.py"])
+def test_no_secret_and_no_path_is_told(program, words, monkeypatch, tmp_path):
+    """What is shown is known, and not what is hidden; `alice` is a folder here too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alice").mkdir()
+    given = [program, "compress", *shlex.split(words.replace("X", "Abcdefgh12345")), "--bits", "4"]
+    command = told(monkeypatch, given)
+    assert command.endswith("--bits 4") and "..." in command
+    assert not any(word in command for word in ("Abcdefgh12345", "alice", "home", "Users"))
+
+
+HOSTILE = "x\x1b[2J`code`\n```\n</div><script>alert(1)</script>|[b]\\[/x]$x^$<!-- end of hf_mpq -->\u202e"
+
+
+def test_hostile_metadata_on_a_card(tmp_path):
+    """Whatever a config.json that came from somewhere says, the card's structure is its own."""
+    packed(tmp_path)
+    config = read_config(tmp_path)
+    origin = {"base_model": HOSTILE, "command": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    config["quantization_config"]["origin"] = origin
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "os\nimport os"}))
+    facts = CardFacts(repo_id='me/"x', metrics={HOSTILE: 0.5}, dataset=HOSTILE)
+    for _ in range(2):  # the second time the section is found by its marks
+        text = write_card(tmp_path, facts).read_text()
+    body = ModelCard(text).text
+    assert body.count("<!-- hf_mpq") == body.count("<!-- end of hf_mpq -->") == 1
+    assert not set("\x1b\u202e") & set(body) and "import os" not in body
+    seen = re.sub("<!--.*?-->", "", body, flags=re.DOTALL)
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(seen)
+    assert "<script" not in html and html.count("<pre>") == 2 and html.count("<table>") == 2
+    compile(text.split("```python\n")[1].split("\n```")[0], "the snippet", "exec")
+
+
+def test_checkpoints_are_not_pushed(tmp_path):
+    """The token of a run is in none, and would not go with a model either."""
+    packed(tmp_path)
+    for name in ("optimizer.pt", "trainer_state.json", "rng_state.pth"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=rf"is a checkpoint of a run \(it holds {name}\)"):
+            push(tmp_path, "me/x", token="hf_any")
+        (tmp_path / name).unlink()
+    names = ["config.json", "training_args.bin", ".hf_mpq.json", "2_Dense/pytorch_model.bin", "a/training_args.bin"]
+    kept = list(filter_repo_objects(names, ignore_patterns=list(IGNORED)))
+    assert kept == ["config.json", "2_Dense/pytorch_model.bin"]
+
+
+def test_saving_can_push(tmp_path):
+    model = packed(tmp_path / "model")
+    with pytest.raises(ConnectionError, match="cannot push to me/x while HF_HUB_OFFLINE is set"):
+        model.save_pretrained(tmp_path / "again", push_to_hub=True, repo_id="me/x", token="hf_any")
+    assert reload(tmp_path / "again")
 
 
 def test_pushing_belongs_to_the_model(tmp_path):

@@ -91,6 +91,10 @@ def test_prepared_models_and_folders_are_drawn_like_the_packed_model(tmp_path):
     assert cells(bit_map(hf_mpq.prepare(model, "cpu-float"))) == before
 
 
+def test_words_are_no_formulas():
+    drawn(bit_map(mixed("bert"), title="$x^$ of $y"))
+
+
 def test_models_that_are_not_quantized_are_refused():
     with pytest.raises(ValueError, match="nothing in this model is quantized"):
         bit_map(tiny_model("bert"))

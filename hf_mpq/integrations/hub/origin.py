@@ -1,4 +1,4 @@
-"""Where a packed model comes from: its float model on the Hub, the command, the versions; no path of the machine."""
+"""Where a packed model comes from: its float model on the Hub, the command, the versions; no path, no secret."""
 
 import re
 import shlex
@@ -12,10 +12,21 @@ from torch import nn
 
 from ..config import MPQConfig
 
-_PATH = re.compile(r"(?<![\w.~/\\:-])(?:~/|/|[A-Za-z]:[\\/])[^\s\"',:;=\[\]{}()]*")
-_SECRET_OPTION = re.compile(r"-+[\w-]*(token|key|secret|password)$", re.IGNORECASE)
-_SECRET = re.compile(r"\bhf_\w{8,}")
-HIDDEN = "..."
+OWN, HIDDEN = "hf-mpq", "..."
+COMMANDS = ("compress", "demo", "train")
+"""Of `hf-mpq`, those that pack."""
+SHOWN = frozenset((
+    "method", "bits", "groups", "activation_bits", "embedding_bits", "projection_bits", "attention_bits", "budget",
+    "quantizer", "gate", "mask", "nested", "switchable_norms", "activation", "scale_dtype", "float_dtype", "low_rank",
+    "max_drop", "scorer", "allocator", "rounding", "examples", "eval_rows", "max_length", "data", "task", "task_name",
+    "data_config", "epochs", "rows", "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "warmup_steps", "warmup_ratio", "weight_decay", "lr_scheduler_type", "optim", "seed",
+    "bf16", "fp16", "max_seq_length", "search_fraction", "selection_examples", "calibration_examples",
+))  # fmt: skip
+"""Options that a card shows, whatever program they are of."""
+_NUMBERS = re.compile(r"-?\d[\d.]*(e-?\d+)?([a-zA-Z]{1,4}|%)?(,\d+)*")
+_WORDS = re.compile(r"(?!(hf|gh\w|sk|xox\w)[_-])[a-zA-Z]+\d{0,4}([-_+][a-z]+\d{0,4}){0,3}")
+_LONGEST = 24
 
 
 def hub_name(name: str | Path | None) -> str | None:
@@ -51,43 +62,46 @@ def _version(name: str) -> str:
 
 
 def command_line() -> str | None:
-    """The running command as one would type it; None in a notebook or an interactive session.
+    """What is known to be harmless of the running command; None in a notebook or an interactive session.
 
-    Absolute paths are written relative to the working folder or as their last part, and secrets are left out.
+    The program, and options of `SHOWN` with numbers, budgets and plain words; `...` stands for everything else: what
+    options and arguments of others hold, paths and secrets among it, cannot be known.
     """
     spec, (program, *words) = sys.modules["__main__"].__spec__, sys.argv or [""]
     module = spec.name.removesuffix(".__main__") if spec is not None else None
     if program in ("", "-c", "-m") or (module or "").startswith("ipykernel") or "ipykernel_launcher" in program:
         return None
+    name = re.split(r"[\\/]", program)[-1]
     if module is not None:
         start = ["python", "-m", module]
-    elif program.endswith(".py"):
-        start = ["python", without_paths(program)]
+    elif name == OWN or name.endswith(".py"):
+        start = ["python", name] if name.endswith(".py") else [name]
     else:
-        start = [Path(program).name]
-    return shlex.join([*start, *(without_paths(word) for word in _without_secrets(words))])
+        start = [HIDDEN]
+    if start == [OWN] and words and words[0] in COMMANDS:
+        start.append(words.pop(0))
+    return shlex.join([*start, *_shown(words)])
 
 
-def without_paths(text: str) -> str:
-    """The text with each absolute path in it relative to the working folder, or as its last part."""
-    option, sign, value = text.partition("=")
-    if Path(value or text).is_absolute():  # with spaces in it, perhaps
-        return f"{option}{sign}{_short(value)}" if sign else _short(text)
-    return _PATH.sub(lambda found: _short(found[0]), text.replace("file:///", "/"))
+def _shown(words: list[str]) -> list[str]:
+    """The options that are shown, and one `HIDDEN` for what is not between them."""
+    found: list[str] = []
+    while words:
+        name, sign, value = words[0].partition("=")
+        known = name.startswith("--") and name[2:].replace("-", "_") in SHOWN
+        after = [value] if sign else [] if len(words) < 2 or words[1].startswith("--") else [words[1]]
+        if known and all(map(_is_harmless, after)):
+            found += [words[0]] if sign else [name, *after]
+            words = words[1:] if sign else words[1 + len(after) :]
+            continue
+        if found[-1:] != [HIDDEN]:
+            found.append(HIDDEN)
+        words = words[1:]
+    return found
 
 
-def _short(path: str) -> str:
-    place = Path(path)
-    if place.is_absolute() and place.is_relative_to(Path.cwd()):
-        return place.relative_to(Path.cwd()).as_posix()
-    return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or path
-
-
-def _without_secrets(words: list[str]) -> list[str]:
-    shown, hide = [], False
-    for word in words:
-        option, sign, _ = word.partition("=")
-        secret = _SECRET_OPTION.match(option) is not None
-        shown.append(HIDDEN if hide else f"{option}={HIDDEN}" if secret and sign else _SECRET.sub(HIDDEN, word))
-        hide = secret and not sign
-    return shown
+def _is_harmless(value: str) -> bool:
+    """A number, a budget, a list of them, or a word that is no file here."""
+    if len(value) > _LONGEST:
+        return False
+    return bool(_NUMBERS.fullmatch(value) or (_WORDS.fullmatch(value) and not Path(value).exists()))

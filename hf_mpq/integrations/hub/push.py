@@ -15,8 +15,10 @@ from .errors import missing_token, plain_errors
 from .facts import CARD_WRITERS, CardFacts
 from .origin import command_line
 
-IGNORED = ("checkpoint-*", "*.partial")
-"""Of a folder, what is not uploaded."""
+CHECKPOINT = ("trainer_state.json", "optimizer.*", "scheduler.pt", "strategy.pt", "rng_state*.pth")
+"""Files by which the checkpoint of a trainer is known."""
+IGNORED = ("checkpoint-*", "*.partial", ".*", "*/.*", "*training_args.bin", *(f"*/{name}" for name in CHECKPOINT))
+"""Of a folder, what is not uploaded: checkpoints, hidden files, and `training_args.bin`, where a token may be."""
 
 
 def push(
@@ -47,7 +49,7 @@ def push(
         Address of the commit, a string.
 
     Raises:
-        ValueError: when the folder holds no model of hf_mpq, or `repo_id` cannot be a name.
+        ValueError: when the folder holds no model of hf_mpq or the checkpoint of a run, or `repo_id` cannot be a name.
         PermissionError: without a token, or with one that may not write there.
         ConnectionError: when the Hub cannot be reached, or fails.
     """
@@ -112,6 +114,10 @@ def _push(folder: Path, repo_id: str, model: nn.Module | None, facts: CardFacts,
 
 
 def _check_folder(folder: Path) -> None:
+    found = [file.name for kind in CHECKPOINT for file in folder.glob(kind)]
+    if found:
+        raise ValueError(f"{folder} is a checkpoint of a run (it holds {found[0]}), whose files keep tokens and paths: "
+                         "push what trainer.save_packed or save_pretrained wrote")  # fmt: skip
     file = folder / "config.json"
     config = json.loads(file.read_text()) if file.is_file() else {}
     described = config.get("quantization_config") if isinstance(config, Mapping) else None
