@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 from filelock import FileLock
 
+from ..core.files import write_text
 from ..cost import LatencyTable
 from .int8.build import fingerprint, state
 
@@ -33,42 +35,60 @@ def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable])
     """The table of an earlier measurement on this machine; where there is none, or its file is damaged, a new one.
 
     It is kept in the folder `HF_MPQ_CACHE`, by default `~/.cache/hf_mpq`, as of the machine that it left: the first
-    measurement may build the kernel. Of several processes one measures.
+    measurement may build the kernel. Of several processes one measures. Where nothing can be written, it is not kept,
+    which a warning says.
 
     Args:
         measured: what the table is of, JSON-able.
         measure: makes it.
     """
-    file, _ = _place(measured)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        table = _read(_place(measured)[0])
+    table = _read(measured)
+    if table is not None:
+        return table
+    with ExitStack() as stack:
+        with _warning():
+            folder = _folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock((folder / _name(_words(measured))).with_suffix(".lock")))
+            table = _read(measured)  # another process may have measured since
         if table is None:
             table = measure()
-            file, words = _place(measured)
-            _write(file, {**words, "table": table.to_dict()})
+            with _warning():
+                words = _words(measured)
+                write_text(_folder() / _name(words), json.dumps({**words, "table": table.to_dict()}, indent=1))
     return table
 
 
-def _place(measured: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The file of a table on the machine as it is now, and the words that its name is made of."""
-    words = {"machine": machine(), "measured": measured}
-    key = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
-    return Path(os.environ.get("HF_MPQ_CACHE", FOLDER)).expanduser() / f"latency-{key}.json", words
+def _folder() -> Path:
+    """Raises RuntimeError where there is no home to look for it in."""
+    return Path(os.environ.get("HF_MPQ_CACHE", FOLDER)).expanduser()
 
 
-def _read(file: Path) -> LatencyTable | None:
+@contextmanager
+def _warning() -> Iterator[None]:
+    """A cache that cannot be written is no error; said once, as the same words are."""
     try:
-        return LatencyTable.from_dict(json.loads(file.read_text())["table"])
-    except (OSError, ValueError, KeyError, TypeError):
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        warnings.warn(f"how long this model takes cannot be kept, and is measured anew each time ({reason}): set "
+                      "HF_MPQ_CACHE to a folder that can be written", stacklevel=3)  # fmt: skip
+
+
+def _words(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table is of, and the machine as it is now."""
+    return {"machine": machine(), "measured": measured}
+
+
+def _name(words: Mapping[str, Any]) -> str:
+    return f"latency-{hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]}.json"
+
+
+def _read(measured: Mapping[str, Any]) -> LatencyTable | None:
+    try:
+        return LatencyTable.from_dict(json.loads((_folder() / _name(_words(measured))).read_text())["table"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """All of it or nothing."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as partial:
-        json.dump(content, partial, indent=1)
-    Path(partial.name).replace(file)
 
 
 def _affinity() -> list[int] | None:

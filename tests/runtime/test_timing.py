@@ -193,6 +193,37 @@ def test_a_kernel_that_a_measurement_builds_is_not_another_machine(monkeypatch, 
     assert len(built) == 1 and json.loads(file.read_text())["machine"]["kernel"] == "built"
 
 
+def _no_home(patch, folder):
+    """A user without an entry, and no HOME."""
+    patch.delenv("HF_MPQ_CACHE")
+    patch.delenv("HOME")
+    patch.setattr("pwd.getpwuid", {}.__getitem__)
+
+
+def _no_folder(patch, folder):
+    (folder / "file").touch()
+    patch.setenv("HF_MPQ_CACHE", str(folder / "file" / "cache"))
+
+
+def _full(patch, folder):
+    error = OSError(28, "No space left on device", "latency.json")
+    patch.setattr(machine, "write_text", lambda *args: (_ for _ in ()).throw(error))
+
+
+@pytest.mark.parametrize("damage, reason", [(_no_home, "home directory"), (_no_folder, "file/cache"),
+                                            (_full, "No space left on device: 'latency.json'")])  # fmt: skip
+def test_a_cache_that_cannot_be_written(damage, reason, monkeypatch, tmp_path):
+    damage(monkeypatch, tmp_path)
+    with pytest.warns(UserWarning, match=rf"measured anew each time \(.*{reason}.*\): set HF_MPQ_CACHE"):
+        assert count_measures({}, 2) == 2
+
+
+def test_what_was_measured_is_read_without_writing(monkeypatch):
+    assert count_measures({}) == 1
+    monkeypatch.setattr(machine, "FileLock", None)
+    assert count_measures({}) == 0
+
+
 def test_a_measurement_that_fails_leaves_nothing_behind(tmp_path):
     def fail():
         raise KeyboardInterrupt
