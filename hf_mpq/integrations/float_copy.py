@@ -9,24 +9,36 @@ from .saving import forget_verbs
 
 
 def float_copy(model: nn.Module) -> nn.Module:
-    """A plain float copy of a trainable model with its float masters, in eval mode; a float model is just copied.
+    """A plain float copy of a trainable model with its float masters, neither masked nor rounded, in eval mode; a float
+    model is just copied.
 
     Raises:
         ValueError: when the float weights are not there any more: the model is packed, or rows were folded away.
     """
-    twin = copy.deepcopy(model)
-    config = getattr(twin.config, "quantization_config", None)
+    _check(model)
+    return as_float(copy.deepcopy(model))
+
+
+def as_float(model: nn.Module) -> nn.Module:
+    """`float_copy` without the copy: in place; returns the model."""
+    _check(model)
+    if getattr(model.config, "quantization_config", None) is None:
+        return model.eval()
+    dequantize_modules(model, masters=True)
+    del model.hf_quantizer, model.config.quantization_config
+    for name in ("_is_quantized", "_pre_quantization_dtype"):
+        model.config.__dict__.pop(name, None)
+    forget_verbs(model)
+    model.is_quantized, model.quantization_method = False, None
+    return model.eval()
+
+
+def _check(model: nn.Module) -> None:
+    config = getattr(model.config, "quantization_config", None)
     if config is None:
-        return twin.eval()
+        return
     if config.storage == "packed":
         raise ValueError("a packed model has no float weights: give the float model itself")
     if config.assignment is not None and any(0 in one.bits for one in derive(model).matrices.values()):
         raise ValueError("pruned rows of this model were folded away, so its weights are not those of the float model: "
                          "give the float model itself")  # fmt: skip
-    dequantize_modules(twin, masters=True)
-    del twin.hf_quantizer, twin.config.quantization_config
-    for name in ("_is_quantized", "_pre_quantization_dtype"):
-        twin.config.__dict__.pop(name, None)
-    forget_verbs(twin)
-    twin.is_quantized, twin.quantization_method = False, None
-    return twin.eval()

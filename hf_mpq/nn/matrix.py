@@ -32,9 +32,9 @@ class QuantizedMatrix(nn.Module):
         """The weight used in forward, differentiable, `(out, in)`, in the type of `weight`."""
         return self.program(self.weight.float()).to(self.weight.dtype)
 
-    def float_weight(self) -> Tensor:
-        """The weight before quantization, masked, `(out, in)` float32."""
-        return self.program.float_weight(self.weight.float())
+    def float_weight(self, masked: bool = True) -> Tensor:
+        """The weight before quantization, `(out, in)` float32; with `masked=False` also what is held at zero."""
+        return self.program.float_weight(self.weight.float(), masked)
 
     def stored_bias(self) -> Tensor | None:
         """The bias rounded to its stored type, zero where the row is folded away; None without a bias."""

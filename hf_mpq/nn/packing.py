@@ -118,6 +118,6 @@ def _used(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 def _masters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias before any rounding."""
-    weight = layer.float_weight() if isinstance(layer, QuantizedMatrix) else layer.weight
+    """Weight and bias before any rounding and any mask."""
+    weight = layer.float_weight(masked=False) if isinstance(layer, QuantizedMatrix) else layer.weight
     return weight, layer.bias

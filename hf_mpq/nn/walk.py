@@ -1,6 +1,6 @@
 """What is done to every quantized layer of a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ def set_precision(model: nn.Module, bits: int) -> nn.Module:
     return model
 
 
+def served_precisions(model: nn.Module) -> tuple[int, ...]:
+    """Precisions that `set_precision` can switch a trainable model to, ascending; none where it is not nested."""
+    served = [set(layer.spec.nested) for _, layer in matrices(model) if layer.spec.nested]
+    return tuple(sorted(set.intersection(*served))) if served else ()
+
+
 def derive(model: nn.Module) -> Assignment:
     """The assignment that the model has, or that its gates would give now."""
     found, activations = {}, {}
@@ -111,6 +117,21 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
         if name in assignment.activation_bits:
             layer.set_activation_bits(assignment.activation_bits[name])
     return model
+
+
+def close_gates(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Give every layer whose precision is open here, and decided in a state dict, a fixed gate that can load it.
+
+    Returns:
+        Whether there was such a layer.
+    """
+    closed = False
+    for full, layer in model.named_modules():
+        if isinstance(layer, QuantizedMatrix) and layer.program.gate.searching:
+            gate, prefix = GATES["fixed"](layer.spec.layout.count, layer.spec.candidates), f"{full}.program.gate."
+            if all(prefix + name in state for name in gate.state_dict()):
+                layer.program.gate, closed = gate.to(layer.weight.device), True
+    return closed
 
 
 def _fixed_gate(name: str, layer: QuantizedMatrix, assignment: Assignment) -> Gate:

@@ -23,7 +23,8 @@ class MPQTrainingArguments(TrainingArguments):
     )  # fmt: skip
     scale_learning_rate: float = field(
         default=10.0,
-        metadata={"help": "Learning rate of quantization steps, relative to their size, in units of learning_rate."},
+        metadata={"help": "Learning rate of quantization steps, relative to their size, and of offsets, relative to "
+                          "their range, in units of learning_rate."},
     )
     search_fraction: float = field(
         default=0.2, metadata={"help": "Share of the training set that a strategy with a search slice keeps for it."}

@@ -3,12 +3,14 @@
 import copy
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from transformers import TrainingArguments
 
 COMPLETE = "complete"
 """The file that a checkpoint's folder gets last."""
@@ -31,9 +33,18 @@ def remove_partial_checkpoints(folder: str | Path) -> None:
             shutil.rmtree(path)
 
 
+def without_secrets(args: TrainingArguments) -> TrainingArguments:
+    """A copy of arguments that can be written down: tokens of the Hub are left out."""
+    found = copy.copy(args)
+    for name in vars(args):
+        if name.endswith("_token") and isinstance(getattr(args, name), str):
+            setattr(found, name, None)
+    return found
+
+
 class StageCheckpoints:
-    """Saving and loading for a Trainer whose `model` is a `StageModule` and that has a `strategy`, `in_step` and
-    `stop_after_step`.
+    """Saving and loading for a Trainer whose `model` is a `StageModule` and that has a `strategy`, `in_step`,
+    `stop_after_step` and `Totals`.
 
     A checkpoint is the student as `save_pretrained` writes it, with the parameters of objectives and the state of the
     strategy beside it, and all that a Trainer saves. It counts once its last file is written; older ones are deleted
@@ -52,9 +63,8 @@ class StageCheckpoints:
             save_file(parameters, folder / _OBJECTIVES)
         if self.strategy is not None:
             torch.save(self.strategy.state_dict(), folder / _STRATEGY)
-        args = copy.copy(self.args)
-        args.hub_token = None
-        torch.save(args, folder / "training_args.bin")
+        self._totals.save(folder)
+        torch.save(without_secrets(self.args), folder / "training_args.bin")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.in_step:
@@ -65,6 +75,7 @@ class StageCheckpoints:
             return
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)
+        self._totals.share(self.accelerator)
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -82,26 +93,38 @@ class StageCheckpoints:
         folder = Path(resume_from_checkpoint)
         if not (folder / COMPLETE).exists():
             raise ValueError(f"{folder} is not a whole checkpoint; take one that holds a file {COMPLETE!r}")
-        student = self.model.student
-        student.load_state_dict(load_strictly(type(student), folder).state_dict())
-        expected = self.model.objectives.state_dict()
-        if expected:
+        load_state(self.model.student, saved_state(folder), folder)
+        self._totals.load(folder)
+        if self.model.objectives.state_dict():
             self.model.objectives.load_state_dict(load_file(folder / _OBJECTIVES))
         if self.strategy is not None:
             self.strategy.load_state_dict(torch.load(folder / _STRATEGY, weights_only=True))
 
 
-def load_strictly(kind: type[nn.Module], folder: str | Path) -> nn.Module:
-    """`kind.from_pretrained(folder)`, in the mode for training.
+def saved_state(folder: str | Path) -> dict[str, Tensor]:
+    """The tensors that `save_pretrained` wrote into a folder, of all shards."""
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load a state dict in place; of tensors that are one in the model, one name is enough.
+
+    Args:
+        source: where the state is from, for the error.
 
     Raises:
-        ValueError: when the folder lacks a tensor of the model, or has one that the model does not.
+        ValueError: when it lacks a tensor of the model, has one that the model does not, or one of another shape.
     """
-    model, found = kind.from_pretrained(folder, output_loading_info=True)
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    wrong = {name: sorted(found[name]) for name in kinds if found[name]}
-    if wrong:
-        words = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys[:5]))}" for name, keys in wrong.items())
-        raise ValueError(f"{folder} does not hold this model ({words}): resume with the model and the arguments that "
+    own = model.state_dict(keep_vars=True)
+    given = {id(own[name]) for name in state if name in own}
+    wrong = {
+        "missing keys": [name for name, tensor in own.items() if name not in state and id(tensor) not in given],
+        "unexpected keys": [name for name in state if name not in own],
+        "mismatched keys": [name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape],
+    }
+    if any(wrong.values()):
+        words = "; ".join(f"{kind}: {', '.join(sorted(names)[:5])}" for kind, names in wrong.items() if names)
+        raise ValueError(f"{source} does not hold this model ({words}): resume with the model and the arguments that "
                          "the run was started with")  # fmt: skip
-    return model.train()
+    model.load_state_dict(state, strict=False)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ def _typed(stage: StageSpec) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"stage {stage.name!r}: {name} cannot be {value!r} ({error})") from error
     return typed
+
+
+def selects_before(plan: list[StageSpec]) -> int:
+    """Number of the first stage whose precisions a search before it decided; 0 where there is none."""
+    pairs = enumerate(pairwise(plan), 2)
+    return next((number for number, (before, stage) in pairs if before.strategy and not stage.strategy), 0)
 
 
 def shares(plan: list[StageSpec], args: MPQTrainingArguments) -> list[dict[str, float]]:

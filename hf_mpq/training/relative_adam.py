@@ -1,4 +1,4 @@
-"""Adam for positive numbers of any size."""
+"""Adam for numbers of any size: in shares of themselves, or of something else."""
 
 from collections.abc import Callable, Iterable
 
@@ -50,7 +50,8 @@ class RelativeAdam(Optimizer):
         """One update of all of them in a few calls, for there are many and they are small."""
         (first, second), states = group["betas"], [self.state[parameter] for parameter in parameters]
         means, squares = [state["mean"] for state in states], [state["square"] for state in states]
-        gradients = torch._foreach_mul([parameter.grad for parameter in parameters], parameters)
+        units = self._units(parameters)
+        gradients = torch._foreach_mul([parameter.grad for parameter in parameters], units)
         torch._foreach_lerp_(means, gradients, 1 - first)
         torch._foreach_mul_(squares, second)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
@@ -58,5 +59,34 @@ class RelativeAdam(Optimizer):
         roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - second**count))
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_div_(changes, roots)
+        self._change(parameters, changes, units)
+
+    def _units(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """What each parameter is counted in."""
+        return list(parameters)
+
+    def _change(self, parameters: list[nn.Parameter], changes: list[Tensor], units: list[Tensor]) -> None:
         torch._foreach_exp_(changes)
         torch._foreach_mul_(parameters, changes)
+
+
+class UnitAdam(RelativeAdam):
+    """Adam on numbers of any sign, each counted in units of its own: `p <- p - lr unit m / (sqrt(v) + eps)`, with the
+    moments of `unit grad`.
+
+    Args:
+        parameters: each with what gives its unit at the time of a step, a tensor that broadcasts with it.
+        lr: largest share of its unit by which a parameter changes in a step, about.
+        options: of `RelativeAdam`.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[nn.Parameter, Callable[[], Tensor]]], lr: float = 1e-3, **options):
+        pairs = list(parameters)
+        self._unit_of = {id(parameter): unit for parameter, unit in pairs}
+        super().__init__([parameter for parameter, _ in pairs], lr, **options)
+
+    def _units(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        return [self._unit_of[id(parameter)]().expand_as(parameter) for parameter in parameters]
+
+    def _change(self, parameters: list[nn.Parameter], changes: list[Tensor], units: list[Tensor]) -> None:
+        torch._foreach_addcmul_(parameters, changes, units)

@@ -108,12 +108,13 @@ class SeededCollator:
     def __call__(self, rows: list) -> Any:
         content = zlib.crc32(repr([row.get("input_ids") for row in rows if isinstance(row, Mapping)]).encode())
         before = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            own = int(np.random.SeedSequence((self.seed, self.epoch, content)).generate_state(1)[0])
-            random.seed(own), np.random.seed(own), torch.default_generator.manual_seed(own)
-            batch = self.collate(rows)
-        random.setstate(before[0]), np.random.set_state(before[1])
-        return batch
+        try:
+            with torch.random.fork_rng(devices=[]):
+                own = int(np.random.SeedSequence((self.seed, self.epoch, content)).generate_state(1)[0])
+                random.seed(own), np.random.seed(own), torch.default_generator.manual_seed(own)
+                return self.collate(rows)
+        finally:
+            random.setstate(before[0]), np.random.set_state(before[1])
 
 
 def masks_at_random(collator: Any) -> bool:

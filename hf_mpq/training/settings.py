@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from ..core import MethodSpec, StageSpec
 from ..integrations import MPQConfig
 from .arguments import MPQTrainingArguments, examples_per_step
@@ -24,7 +26,7 @@ _WRITTEN = ("resolved", "shapes", "packed", "origin")
 
 def settings_of(
     method: MethodSpec, plan: list[StageSpec], config: MPQConfig, args: MPQTrainingArguments, rows: Any, teacher: bool,
-    collator: Any = None,
+    collator: Any = None, compared: int = 0, model: nn.Module | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `stages.json` begins with, as JSON gives it back.
 
@@ -36,6 +38,8 @@ def settings_of(
         rows: the training set.
         teacher: whether one was given.
         collator: makes batches.
+        compared: rows of the training set that the selection rule keeps for itself.
+        model: whose frozen parameters count.
     """
     given = {name: value for name, value in config.to_dict().items() if name not in _WRITTEN}
     if given.get("assignment") is not None:
@@ -47,12 +51,20 @@ def settings_of(
         "arguments": {name: getattr(args, name) for name in ARGUMENTS},
         "examples_per_step": examples_per_step(args),
         "training_examples": len(rows) if hasattr(rows, "__len__") else None,
+        "compared_examples": compared,
+        "frozen_parameters": _frozen(model),
         "teacher": "given" if teacher else "the model itself",
     }
     if masks_at_random(collator):
         names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
         content["micro_batches"] = {name: getattr(args, name) for name in names}
     return json.loads(json.dumps(content, default=str))
+
+
+def _frozen(model: nn.Module | None) -> str:
+    """How many parameters do not train, and which, in short."""
+    names = sorted(name for name, one in model.named_parameters() if not one.requires_grad) if model is not None else []
+    return f"{len(names)}, digest {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}" if names else "0"
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,10 @@ class StageModule(nn.Module):
         objectives: name to term.
         teacher: a float model, put into eval mode; needed where an objective needs one.
         strategy: the search of this stage, or None.
+
+    Attributes:
+        running: the pass of a training step that is on, and where training is; empty outside of steps.
+        penalty: what the strategy asks in it, once a forward pass of a penalised one is done.
     """
 
     def __init__(self, student: nn.Module, objectives: Mapping[str, Objective], teacher: nn.Module | None = None,
@@ -35,6 +39,8 @@ class StageModule(nn.Module):
         needed = any(one.needs_teacher for one in objectives.values())
         self._teachers = (teacher.eval(),) if needed else ()  # in a tuple: not a submodule
         self._strategy = strategy
+        self.running: tuple[Pass, Progress] | tuple[()] = ()
+        self.penalty: Tensor | None = None
         self._needs_labels = any(one.needs_labels for one in objectives.values())
         names = {name for one in objectives.values() for name in one.features}
         self._recorders = tuple(FeatureRecorder(model, names) for model in (student, *self._teachers)) if names else ()
@@ -50,11 +56,16 @@ class StageModule(nn.Module):
         return tuple(dict.fromkeys(name for model in (self.student, *self._teachers) for name in forward_names(model)))
 
     @torch.compiler.disable(recursive=False)
-    def forward(self, the_pass: Pass | None = None, progress: Progress | None = None, **batch: Tensor) -> Any:
-        """Without a pass the student's outputs; with one its terms, name to an unweighted mean in float32, with the
-        strategy's penalty where the pass wants it."""
+    def forward(
+        self, the_pass: Pass | None = None, progress: Progress | None = None, outputs: bool = False, **batch: Tensor
+    ) -> Any:
+        """Without a pass the student's outputs; with one its terms, name to an unweighted mean in float32, and with
+        `outputs` those of the student after them.
+
+        In a penalised pass either holds the strategy's penalty: what is returned is synchronised between processes.
+        """
         if the_pass is None:
-            return self.student(**named_inputs(self.student, batch))
+            return self.with_penalty(self.student(**named_inputs(self.student, batch)), *self.running)
         inputs = batch if self._needs_labels else forward_inputs(self.student, batch)
         student = self._signals(0, self.student, inputs)
         teacher = None
@@ -62,9 +73,8 @@ class StageModule(nn.Module):
             with torch.no_grad():
                 teacher = self._signals(1, self._teachers[0], forward_inputs(self._teachers[0], batch))
         terms = {name: objective(student, teacher, batch) for name, objective in self.objectives.items()}
-        if the_pass.penalised:
-            terms[PENALTY] = self._penalty(progress)
-        return terms
+        terms = self.with_penalty(terms, the_pass, progress)
+        return (terms, student.outputs) if outputs else terms
 
     def weigh(self, name: str) -> float:
         """Weight of a term in the loss."""
@@ -104,6 +114,13 @@ class StageModule(nn.Module):
         return Signals(outputs, features, real_tokens(inputs))
 
     @torch.compiler.disable
-    def _penalty(self, progress: Progress) -> Tensor:
+    def with_penalty(self, found: Any, the_pass: Pass | None = None, progress: Progress | None = None) -> Any:
+        """Outputs or terms with the penalty of a pass, which is kept as well."""
+        if the_pass is None or not the_pass.penalised:
+            return found
         with torch.autocast(next(self.student.parameters()).device.type, enabled=False):
-            return self._strategy.penalty(usages(self.student), progress)
+            self.penalty = self._strategy.penalty(usages(self.student), progress)
+        if isinstance(found, tuple):
+            return (*found, self.penalty)
+        found[PENALTY] = self.penalty
+        return found

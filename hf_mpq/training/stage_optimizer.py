@@ -1,18 +1,19 @@
 """The optimizer of a stage and its schedule: weights, quantization steps and gates each in their own way."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ..nn.walk import matrices
 from ..search.strategies import GATES, WEIGHTS, SearchStrategy
+from ..weights.roles import OFFSETS, STEPS, roles_in
 from .joint_optimizer import JointOptimizer
-from .relative_adam import RelativeAdam
+from .relative_adam import RelativeAdam, UnitAdam
 
 _GATE_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 _GATE_GROUP = "gates"
@@ -26,25 +27,36 @@ class ParameterGroups:
         weights: name to parameter, of the student and of objectives.
         scales: steps of learned quantizers, all positive.
         gates: of precision gates.
+        offsets: of learned quantizers, each with what gives the size that it is counted in.
     """
 
     weights: Mapping[str, nn.Parameter]
     scales: list[nn.Parameter]
     gates: list[nn.Parameter]
+    offsets: list[tuple[nn.Parameter, Callable[[], Tensor]]] = field(default_factory=list)
 
     @classmethod
     def of(cls, module: nn.Module) -> "ParameterGroups":
-        """Those of a stage module that have gradients."""
-        every = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        in_gates = {id(one) for _, layer in matrices(module.student) for one in layer.program.gate.parameters()}
-        gates = [one for one in every.values() if id(one) in in_gates]
-        scales = {name: one for name, one in every.items() if name.endswith(".step")}
-        weights = {name: one for name, one in every.items() if id(one) not in in_gates and name not in scales}
-        return cls(weights, list(scales.values()), gates)
+        """Those of a stage module that have gradients, as the modules that own them declare it.
+
+        Raises:
+            ValueError: when a quantizer, gate, mask or source declares no role for what it learns.
+        """
+        declared = {id(one.parameter): one for one in roles_in(module.student) if one.parameter.requires_grad}
+        of_role = lambda role: [one for one in declared.values() if one.role == role]  # noqa: E731
+        weights = {name: one for name, one in module.named_parameters() if one.requires_grad
+                   and (id(one) not in declared or declared[id(one)].role == WEIGHTS)}  # fmt: skip
+        return cls(
+            weights,
+            [one.parameter for one in of_role(STEPS)],
+            [one.parameter for one in of_role(GATES)],
+            [(one.parameter, partial(one.part.unit, one.name)) for one in of_role(OFFSETS)],
+        )
 
     def held(self, updates: frozenset[str]) -> list[nn.Parameter]:
         """Those that a pass with these `updates` leaves as they are."""
-        weights = [] if WEIGHTS in updates else [*self.weights.values(), *self.scales]
+        every = [*self.weights.values(), *self.scales, *(one for one, _ in self.offsets)]
+        weights = [] if WEIGHTS in updates else every
         return weights if GATES in updates else [*weights, *self.gates]
 
 
@@ -61,7 +73,8 @@ def stage_optimizer(
     Args:
         weights: class of the weights' optimizer, and its keyword arguments with `lr`.
         decayed: names of the weights that decay.
-        scale_learning_rate: largest share by which a quantization step changes in a training step.
+        scale_learning_rate: largest share by which a quantization step changes in a training step, and an offset of
+            the range that it shifts.
     """
     kind, options = weights
     parts: dict[str, Optimizer] = {WEIGHTS: kind([
@@ -70,6 +83,8 @@ def stage_optimizer(
     ], **options)}  # fmt: skip
     if groups.scales:
         parts["scales"] = RelativeAdam(groups.scales, scale_learning_rate)
+    if groups.offsets:
+        parts["offsets"] = UnitAdam(groups.offsets, scale_learning_rate)
     if groups.gates and strategy is not None:
         name, options = strategy.gate_optimizer()
         parts[GATES] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
+from ..nn.walk import served_precisions, set_precision
 from ..search.strategies import Pass, Progress, SearchStrategy
 from .arguments import MPQTrainingArguments
 from .callbacks import UpdateQuantizers
@@ -19,11 +20,17 @@ from .checkpoints import StageCheckpoints
 from .running_means import RunningMeans
 from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
 from .scaler import IdleStepScaler
-from .stage_module import StageModule
+from .stage_module import PENALTY, StageModule
 from .stage_optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
 from .stopping import TrainingStopped
+from .totals import Totals
 
-PLAIN_PASSES = (Pass(),)
+
+def plain_passes(student: nn.Module) -> tuple[Pass, ...]:
+    """The passes of a step without a search: one, or one at each precision of a nested model, the highest last; the
+    step's loss is their mean."""
+    served = served_precisions(student)
+    return tuple(Pass(f"{bits} bits", precision=bits, share=1 / len(served)) for bits in served) or (Pass(),)
 
 
 class StageTrainer(StageCheckpoints, Trainer):
@@ -53,6 +60,7 @@ class StageTrainer(StageCheckpoints, Trainer):
         self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
         self.groups = ParameterGroups.of(module)
         self._means, self._search_batches, self._begun, self._stop = RunningMeans(), None, None, False
+        self._passes, self._sampler = plain_passes(module.student), None
         callbacks = [_Schedule(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
         super().__init__(module, args, callbacks=callbacks, **options)
         self.data_collator = SeededCollator(self.data_collator, seed)
@@ -76,14 +84,18 @@ class StageTrainer(StageCheckpoints, Trainer):
         Raises:
             TrainingStopped: when training ended before its last step.
         """
-        output = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        self.model.close()
+        self._totals = Totals(self.args.device)
+        try:
+            output = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            self.model.close()
         done, steps = self.state.global_step, self.state.max_steps
         if done < steps:
             raise TrainingStopped(f"{self.args.output_dir} was stopped at step {done} of {steps}, by a callback, a "
                                   "signal or the end of its data, and is not finished: "
                                   "train(resume_from_checkpoint=True) goes on from its last checkpoint")  # fmt: skip
-        return output
+        self._totals.share(self.accelerator)
+        return TrainOutput(done, self._totals.mean(done), {**output.metrics, "train_runtime": self._totals.seconds})
 
     @property
     def progress(self) -> Progress:
@@ -154,12 +166,13 @@ class StageTrainer(StageCheckpoints, Trainer):
         if self.state.global_step >= self.state.max_steps:
             return [], {}
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._units = self._total_units(samples)
         self._begun = self.state.global_step if samples else None
         self._micro, self._search_samples, self._search_units = 0, [], {}
         if self._search_batches is not None:
             self._search_samples = [self._search_sample(place) for place in range(len(samples))]
             self._search_units = self._total_units(self._search_samples)
-        return samples, self._total_units(samples)
+        return samples, self._units
 
     def _search_sample(self, place: int) -> dict[str, Tensor]:
         """The search batch that goes with a micro-batch, in this process."""
@@ -199,26 +212,61 @@ class StageTrainer(StageCheckpoints, Trainer):
         self._stop, self.control.should_training_stop = True, False
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Every pass of one micro-batch; returns its share of the step's loss."""
+        """One micro-batch; returns its share of the step's loss."""
+        loss = self.run_passes(model, inputs, num_items_in_batch)
+        self._totals.add(loss)
+        self._micro += 1
+        return loss
+
+    def run_passes(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Every pass of one micro-batch."""
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for one in PLAIN_PASSES if self.strategy is None else self.strategy.passes(self.progress):
+        for one in self._passes if self.strategy is None else self.strategy.passes(self.progress):
             searching = one.data == "search"
             batch = self._prepare_inputs(self._search_samples[self._micro] if searching else inputs)
-            units = self._search_units if searching else num_items_in_batch
-            total += self._run_pass(model, one, batch, units)
-        self._micro += 1
+            total += self._run_pass(model, one, batch, self._search_units if searching else self._units)
         return total
 
     def _run_pass(self, model: nn.Module, one: Pass, batch: Mapping[str, Any], units: Mapping[str, float]) -> Tensor:
-        with self.compute_loss_context_manager():
-            terms = model(one, self.progress, **batch)
-        loss, own = torch.zeros((), device=self.args.device), self.model.units(batch)
-        for name, term in terms.items():
-            part = term * (own[name] * self.args.world_size / max(units[name], 1.0))
-            self._means.add(name, part, starts=self._micro == 0)
-            loss = loss + self.model.weigh(name) * part
-        held = [(parameter, parameter.grad) for parameter in self.groups.held(one.updates)]
+        stage = self.model
+        if one.precision is not None:
+            set_precision(stage.student, one.precision)
+        own = stage.units(batch)
+        self._parts = {name: own[name] * self.args.world_size / max(units[name], 1.0) for name in own}
+        stage.running, stage.penalty = (one, self.progress), None
+        try:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, dict(batch)) * self._parts[PENALTY]
+            if one.penalised and stage.penalty is None:  # a loss without a forward pass
+                stage.with_penalty({}, *stage.running)
+        finally:
+            stage.running = ()
+        if one.penalised:
+            loss = loss + self._part(PENALTY, stage.penalty)
+        return self._backward(loss * one.share, one.updates)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: Any = None) -> Any:  # fmt: skip
+        """In a step the weighted sum of the stage's terms, as a mean over the examples of the micro-batch, without the
+        strategy's penalty; in evaluation the model's own loss."""
+        if not self.model.running:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found = model(*self.model.running, outputs=return_outputs, **inputs)
+        terms, outputs = found if return_outputs else (found, None)
+        terms.pop(PENALTY, None)
+        parts = [self.model.weigh(name) * self._part(name, term) for name, term in terms.items()]
+        loss = sum(parts, torch.zeros((), device=self.args.device)) / self._parts[PENALTY]
+        return (loss, outputs) if return_outputs else loss
+
+    def _part(self, name: str, term: Tensor) -> Tensor:
+        """What a micro-batch's term adds to that of the step."""
+        part = term * self._parts[name]
+        self._means.add(name, part, starts=self._micro == 0)
+        return part
+
+    def _backward(self, loss: Tensor, updates: frozenset[str]) -> Tensor:
+        held = [(parameter, parameter.grad) for parameter in self.groups.held(updates)]
         for parameter, _ in held:
             parameter.grad = None
         self.accelerator.backward(loss)
@@ -260,6 +308,9 @@ class StageTrainer(StageCheckpoints, Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the mean of every term since the last log, and what objectives and search show."""
+        if "train_loss" in logs:
+            self._totals.share(self.accelerator)
+            logs.update(train_loss=self._totals.mean(self.state.global_step), train_runtime=self._totals.seconds)
         if "loss" in logs:
             logs.update({f"loss_{name}": value for name, value in self._means.take(self.accelerator).items()})
             for name, objective in self.model.objectives.items():
@@ -281,7 +332,7 @@ class _Schedule(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):
         epoch = state.global_step // self.trainer._steps_per_epoch
         self.trainer.data_collator.epoch = epoch
-        if self.trainer._parts is not None:
+        if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(epoch)
 
     def on_step_end(self, args, state, control, **kwargs):

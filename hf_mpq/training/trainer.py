@@ -21,41 +21,57 @@ from ..cost import LatencyTable, budget_cost
 from ..format import model_folder
 from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
-from ..integrations.float_copy import float_copy
 from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
-from .arguments import MPQTrainingArguments
-from .checkpoints import complete_checkpoints, remove_partial_checkpoints
+from .arguments import MPQTrainingArguments, examples_per_step
+from .checkpoints import complete_checkpoints, remove_partial_checkpoints, without_secrets
 from .fixed_metrics import fixed_metrics
 from .forward_names import NamedInputs
 from .latencies import FILE as LATENCIES
 from .latencies import read_latencies, write_latencies
+from .lock import only_trainer
 from .objectives import OBJECTIVES
-from .plan import check_rows, method_of, plan_of, stage_arguments, stage_folder, stage_length, trial_steps
+from .overrides import StageHost, call_overrides, overridden
+from .plan import (
+    check_rows,
+    method_of,
+    plan_of,
+    selects_before,
+    stage_arguments,
+    stage_folder,
+    stage_length,
+    trial_steps,
+)
 from .preferences import FILE as SCORES
 from .preferences import Preferences
 from .publishing import publish, run_facts
 from .record import RunRecord, open_record
-from .rows import split_rows
+from .rows import keep_rows, split_rows
 from .selection import select
 from .settings import settings_of
 from .stage_module import StageModule
 from .stage_trainer import StageTrainer
-from .stopping import refuse_early_stopping
+from .stopping import TrainingStopped, refuse_early_stopping
 from .students import MODEL, START, Students, is_open
 
 PACKED = "packed"
 
 
-class MPQTrainer(Trainer):
+class MPQTrainer(StageHost, Trainer):
     """Takes a quantized model through the stages of its config's method: distil, search, derive, train.
 
     `train()` writes `<output_dir>/<n>-<stage>/` with each stage's checkpoints and its model, and `stages.json` with its
     plan, metrics and decisions. `train(resume_from_checkpoint=True)` goes on after an interruption anywhere, and gives
     what the uninterrupted run gives. Between stages `evaluate`, `predict` and `save_model` are those of a Trainer over
     the model so far; the dev set is reported, and chooses nothing.
+
+    The model that was given is the one that is trained: frozen parameters stay as they are, edited dropout and hooks
+    stay on, and afterwards it holds the result. What a subclass overrides is called in every stage, with the trained
+    model as `self.model` and the stage's `args`, `state`, `optimizer`, ... : an overridden `compute_loss` is the loss
+    of the stage (its mean over the rows of a micro-batch), to which a search adds its penalty, and
+    `super().compute_loss` is the weighted sum of the stage's objectives. Methods that stages cannot call are refused.
 
     A callback that sets `should_training_stop`, or a SIGTERM with `enable_jit_checkpoint`, interrupts the run: `train`
     raises `TrainingStopped`, and a stage counts as finished after its last step only. Early stopping is refused.
@@ -64,14 +80,16 @@ class MPQTrainer(Trainer):
     Args:
         model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`. Without
             a method in its config, open precisions are searched as by `"mpq"`, and fixed ones trained as by
-            `"uniform"`.
+            `"uniform"`. A nested model is trained at every precision that it serves, in every step.
         args: the usual arguments for the whole run.
-        teacher: a float model that objectives distil from; None is a frozen float copy of the weights in `model`.
+        teacher: a float model that objectives distil from; None is a frozen float copy of the weights in `model`,
+            neither rounded nor masked.
         options: other arguments of `Trainer`: `train_dataset`, `eval_dataset`, `data_collator`, `processing_class`,
             `compute_metrics`, `callbacks`, ...
 
     Raises:
-        ValueError: when the model is not quantized, or is packed, or its method is not trained.
+        ValueError: when the model is not quantized, or is packed, or its method is not trained; when a subclass
+            overrides what stages do not call.
     """
 
     _stage: int | None = None
@@ -93,6 +111,7 @@ class MPQTrainer(Trainer):
         if unsupported:
             raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
                              "loss; use the arguments optim and stages")  # fmt: skip
+        self._overridden = overridden(type(self), MPQTrainer)
         self.method, self.teacher = method_of(config), teacher
         given = [one() if isinstance(one, type) else one for one in options.pop("callbacks", None) or []]
         refuse_early_stopping(given)
@@ -101,30 +120,39 @@ class MPQTrainer(Trainer):
         if jit is not None:
             jit.on_train_end(args, self.state, self.control)  # takes its handler of signals away
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
-        self._config = copy.deepcopy(config)
-        self.plan = plan_of(self.method, args, is_open(model))
-        self.students = Students(args.output_dir, type(model), args.pretrained)
+        self._config, self._open = copy.deepcopy(config), is_open(model)
+        self.plan = plan_of(self.method, args, self._open)
+        self.students = Students(args.output_dir, model, args.pretrained)
+        _check_teacher(teacher, model)
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
-        """Run every stage that is not finished; afterwards `self.model` is the last one's.
+        """Run every stage that is not finished; afterwards the model holds the last one's result.
 
         Args:
             resume_from_checkpoint: go on with the run in `output_dir`; a path must be that folder, or one inside.
 
         Raises:
-            ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run; or without a
-                training set.
+            ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run, or another
+                trainer is at work there; or without a training set.
             BudgetError: when nothing meets the budget.
-            TrainingStopped: when a callback, a signal or the end of the data stopped a stage. `self.model` is then the
+            TrainingStopped: when a callback, a signal or the end of the data stopped a stage. The model then is the
                 last finished stage's, and `resume_from_checkpoint=True` goes on.
         """
         check_rows(self.train_dataset, self.plan, self.args)
+        with only_trainer(self.args.output_dir, self.args.should_save):
+            return self._train(resume_from_checkpoint)
+
+    def _train(self, resume_from_checkpoint: bool | str | Path | None) -> TrainOutput:
         record = self._record(resume_from_checkpoint)
         self._latencies = self._measured()
         previous, results = None, []
         for number, stage in enumerate(self.plan, 1):
             if not record.finished(stage.name):
-                self._run_stage(number, stage, previous, record)
+                try:
+                    self._run_stage(number, stage, previous, record)
+                except TrainingStopped:
+                    self._take(self.students.start("previous", previous, None))
+                    raise
             results.append(record.content["finished"][stage.name])
             previous = stage_folder(number, stage)
         self._take(self.students.start("previous", previous, record.assignment()))
@@ -150,9 +178,7 @@ class MPQTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         model = copy.deepcopy(self.accelerator.unwrap_model(self.model))
-        for name in ("forward", "_original_forward"):  # of mixed precision
-            model.__dict__.pop(name, None)
-        packed = pack(model.cpu())
+        packed = pack(_without_autocast(model).cpu())
         with model_folder(folder) as new:
             packed.save_pretrained(new)
             if self.processing_class is not None:
@@ -185,9 +211,18 @@ class MPQTrainer(Trainer):
         return publish(folder, self.args, {**run_facts(self.args.output_dir, self.eval_dataset), **facts}, given,
                        blocking)  # fmt: skip
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Without the Hub's token in `training_args.bin`."""
+        args, self.args = self.args, without_secrets(self.args)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args = args
+
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
         settings = settings_of(self.method, self.plan, self._config, self.args, self.train_dataset,
-                               self.teacher is not None, self.data_collator)  # fmt: skip
+                               self.teacher is not None, self.data_collator, len(self._compared_rows),
+                               self.model)  # fmt: skip
         stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
         record = open_record(self.args, resume, settings, [SCORES, LATENCIES, *stages])
         exists = record.exists
@@ -229,7 +264,9 @@ class MPQTrainer(Trainer):
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if strategy is not None and not checkpoints:
             strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
-        trainer = self._stage_trainer(number, stage, student, strategy, self.train_dataset, self._user_callbacks())
+        rows = self._learned_rows if number < self._selection else self.train_dataset
+        trainer = self._stage_trainer(number, stage, student, strategy, rows, self._user_callbacks())
+        self._forget_preferences()
         self._say(f"stage {number} of {len(self.plan)}: {stage.name}" + (" (resumed)" if checkpoints else ""))
         output = trainer.train_to_end(checkpoints[-1] if checkpoints else None)
         self.state.log_history.extend(trainer.state.log_history)
@@ -261,6 +298,7 @@ class MPQTrainer(Trainer):
             compute_metrics=self.compute_metrics, callbacks=callbacks,
             preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
         )  # fmt: skip
+        call_overrides(trainer, self, self._overridden)
         for one in self._default_callbacks:
             if one not in self.callback_handler.callbacks:
                 trainer.remove_callback(type(one))
@@ -296,13 +334,12 @@ class MPQTrainer(Trainer):
         """The precisions that a stage without a search trains; None where the config has decided them."""
         found = record.assignment()
         if found is None:
-            if self._config.assignment is not None or not is_open(self.students.loaded()):
+            if self._config.assignment is not None or not self._open:
                 return None
             found = self._preferences.assignment()
             record.decide(found)
-        searched = number > 1 and self.plan[number - 2].strategy is not None
         chosen = (record.selection or {}).get("chosen")
-        if self.method.selects and self.args.selection_examples and searched and chosen is None:
+        if number == self._selection and len(self._compared_rows) and chosen is None:
             found = self._select(number, stage, previous, found, record)
             record.decide(found)
         return found
@@ -312,18 +349,16 @@ class MPQTrainer(Trainer):
     def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
         """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher.
 
-        Both start from the weights that the search ended with. It trained weights and gates on every row, those that
-        the two are compared on too; the scores do not see these, nor does the short training, unless the training set
-        has no length.
+        Both start from the weights that the search ended with. They are compared on rows that nothing was trained on:
+        neither the search nor the short trainings, and the scores do not see them.
         """
         candidates = {"search": found, "training-free": self._preferences.assignment()}
         same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
-        if same or self._config.budget is None:
+        if same:
             return found
         self._say("selection: a short training of the searched and of the training-free assignment")
-        rows, kept = split_rows(self.train_dataset, self.args.selection_examples, self.args.seed,
-                                skip=self.args.calibration_examples)  # no row that scored  # fmt: skip
-        batches = batches_of(kept, self.model, self.args.per_device_train_batch_size, self.args.selection_examples)
+        count = len(self._compared_rows)
+        batches = batches_of(self._compared_rows, self.model, self.args.per_device_train_batch_size, count)
         length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
         short = {"max_steps": trial_steps(self.plan, self.args, number, length), "report_to": [],
                  "save_strategy": "no", "eval_strategy": "no", "enable_jit_checkpoint": False}  # fmt: skip
@@ -331,7 +366,7 @@ class MPQTrainer(Trainer):
         def trial(assignment: Assignment) -> float:
             set_seed(self.args.seed + number)
             student = self.students.start("previous", previous, assignment)
-            trainer = self._stage_trainer(number, stage, student, None, rows, None, **short)
+            trainer = self._stage_trainer(number, stage, student, None, self._learned_rows, None, **short)
             trainer.train_to_end()
             found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(student), batches)]
             return broadcast_object_list(found)[0]  # so that all processes choose alike
@@ -341,24 +376,57 @@ class MPQTrainer(Trainer):
     # What stages share
 
     @cached_property
+    def _float_model(self) -> nn.Module:
+        """The model as it was given, without rounding and masks."""
+        return self.students.float_model().to(self.args.device)
+
+    @cached_property
     def _teacher(self) -> nn.Module:
-        teacher = float_copy(self.students.loaded()) if self.teacher is None else self.teacher
-        return teacher.to(self.args.device).eval()
+        return self._float_model if self.teacher is None else self.teacher.to(self.args.device).eval()
 
     @cached_property
     def _preferences(self) -> Preferences:
-        return Preferences(self.args.output_dir, float_copy(self.students.loaded()).to(self.args.device), self._config,
-                           self.method, self._calibration, self._in_main_first, self._latencies)  # fmt: skip
+        return Preferences(self.args.output_dir, self._float_model, self._config, self.method, self._calibration,
+                           self._in_main_first, self._latencies)  # fmt: skip
+
+    def _forget_preferences(self) -> None:
+        """Free what only scores needed; they are on disk."""
+        self.__dict__.pop("_preferences", None)
+        if "_teacher" not in self.__dict__ or self.teacher is not None:
+            self.__dict__.pop("_float_model", None)
+
+    @cached_property
+    def _selection(self) -> int:
+        """Number of the stage that the selection rule gives its assignment; 0 where none is compared."""
+        wanted = self.method.selects and self.args.selection_examples and self._config.budget is not None
+        return selects_before(self.plan) if wanted else 0
+
+    @cached_property
+    def _split(self) -> tuple[Any, Any]:
+        if not self._selection or self.train_dataset is None:
+            return self.train_dataset, []
+        return keep_rows(self.train_dataset, self.args.selection_examples, self.args.seed,
+                         least=2 * examples_per_step(self.args))  # fmt: skip
+
+    @property
+    def _learned_rows(self) -> Any:
+        """What everything before the selection is trained on, and the scores are of."""
+        return self._split[0]
+
+    @property
+    def _compared_rows(self) -> Any:
+        """What assignments are compared on."""
+        return self._split[1]
 
     @cached_property
     def _calibration(self) -> list[Mapping]:
-        _, rows = split_rows(self.train_dataset, self.args.calibration_examples, self.args.seed)
+        _, rows = split_rows(self._learned_rows, self.args.calibration_examples, self.args.seed)
         return batches_of(rows, self.model, 16, self.args.calibration_examples, labels=True)
 
     def _take(self, model: nn.Module) -> None:
         """Make a model the one that this trainer evaluates and saves."""
         self.accelerator.free_memory()
-        self.model = self.model_wrapped = model.to(self.args.device)
+        self.model = self.model_wrapped = _without_autocast(model).to(self.args.device)
         self.callback_handler.model = self.model
 
     def _packed_bytes(self) -> float:
@@ -370,3 +438,18 @@ class MPQTrainer(Trainer):
         if self.is_world_process_zero() and not self.args.disable_tqdm:
             Console(stderr=True).print(words)
 
+
+def _without_autocast(model: nn.Module) -> nn.Module:
+    """The model with its own forward, where an evaluation in mixed precision put another around it; the same one."""
+    original = model.__dict__.pop("_original_forward", None)
+    if original is not None:
+        del model.forward
+        if model.forward != original:  # the user's own, set on the model
+            model.forward = original
+    return model
+
+
+def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
+    if teacher is not None and {id(one) for one in teacher.parameters()} & {id(one) for one in model.parameters()}:
+        raise ValueError("the teacher shares parameters with the model, and would be trained along: give "
+                         "copy.deepcopy(...) of the float model, made before it was quantized")  # fmt: skip

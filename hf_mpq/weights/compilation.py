@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, wraps
 from importlib.util import find_spec
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -51,11 +52,22 @@ def compiled_when_large(function: Callable) -> Callable:
 
 
 class _ManyVariants:
-    """What `torch._dynamo.config.patch(recompile_limit=VARIANTS)` does, in a seventh of its time: calls are many."""
+    """What `torch._dynamo.config.patch(recompile_limit=VARIANTS)` does, in a seventh of its time: calls are many. The
+    limit is everybody's: the first thread raises it, and the last one that is inside sets it back."""
+
+    _lock, _inside, _before = Lock(), 0, 0
 
     def __enter__(self) -> None:
-        self.before = torch._dynamo.config.recompile_limit
-        torch._dynamo.config.recompile_limit = VARIANTS
+        kind = type(self)
+        with self._lock:
+            if not kind._inside:
+                kind._before = torch._dynamo.config.recompile_limit
+                torch._dynamo.config.recompile_limit = VARIANTS
+            kind._inside += 1
 
     def __exit__(self, *_) -> None:
-        torch._dynamo.config.recompile_limit = self.before
+        kind = type(self)
+        with self._lock:
+            kind._inside -= 1
+            if not kind._inside:
+                torch._dynamo.config.recompile_limit = kind._before

@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import Registry
+from .roles import LearnedPart
 
 MASKS: Registry[type["WeightMask"]] = Registry("mask")
 
 
-class WeightMask(nn.Module, ABC):
+class WeightMask(LearnedPart, ABC):
     """Holds `keep` `(out, in)` bool; weights outside it are zero in forward and are not stored."""
 
     def __init__(self, shape: tuple[int, int]):

@@ -69,12 +69,12 @@ class WeightProgram(nn.Module):
             return None if self._all_live else self.live_columns.unsqueeze(0)
         return self.mask.keep if self._all_live else self.mask.keep & self.live_columns
 
-    def float_weight(self, weight: Tensor) -> Tensor:
-        """The float weight that is quantized, masked, `(out, in)`."""
+    def float_weight(self, weight: Tensor, masked: bool = True) -> Tensor:
+        """The float weight that is quantized, `(out, in)`; with `masked=False` also what is held at zero."""
         value = self.source(weight)
         for transform in self.transforms:
             value = transform(value)
-        keep = self.keep()
+        keep = self.keep() if masked else None
         return value if keep is None else value * keep
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import Registry
+from .roles import LearnedPart
 
 SOURCES: Registry[type["Source"]] = Registry("weight source")
 
 
-class Source(nn.Module, ABC):
+class Source(LearnedPart, ABC):
     """Stored parameters to a float weight `(out, in)`.
 
     Attributes:

@@ -92,10 +92,10 @@ def test_gates_learn_from_the_slice_and_weights_from_the_rest(accumulation, tmp_
 
     forward = StageModule.forward
 
-    def noted(self, the_pass=None, progress=None, **batch):
+    def noted(self, the_pass=None, progress=None, outputs=False, **batch):
         both = zip(batch["input_ids"], batch["attention_mask"])
         seen[the_pass.name].update(place[tuple(row[mask.bool()].tolist())] for row, mask in both)
-        return forward(self, the_pass, progress, **batch)
+        return forward(self, the_pass, progress, outputs, **batch)
 
     monkeypatch.setattr(StageModule, "forward", noted)
     model = quantized("aq-bert+kd", budget="3bits")

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from ...core import Assignment, PrecisionSpace, Registry, Usage
 from ...cost import CostModel
+from ...weights.roles import GATES as GATES
+from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
 
 STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
 
-WEIGHTS, GATES = "weights", "gates"
-"""The parameter groups: gates are the parameters of every `program.gate`, weights are all others."""
+"""`WEIGHTS` and `GATES` are the parameter groups that passes update: gates as their modules declare them, weights are
+all others, steps and offsets of quantizers included."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,16 @@ class Pass:
         updates: parameter groups (`"weights"`, `"gates"`) that its gradients are for; those of others are dropped.
         data: `"step"`, the batch of the step, or `"search"`, one of the search slice.
         penalised: whether the strategy's penalty is added to the loss.
+        precision: that a nested model is switched to for it; None leaves the model as it is.
+        share: factor of its loss.
     """
 
     name: str = "train"
     updates: frozenset[str] = frozenset({WEIGHTS})
     data: str = "step"
     penalised: bool = False
+    precision: int | None = None
+    share: float = 1.0
 
 
 class SearchStrategy(ABC):

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core import ActivationSpec, Registry, replace_forward
+from ..roles import LearnedPart
 
 ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer", passed=("bits",))
 
@@ -20,7 +21,7 @@ class ActivationGrid(NamedTuple):
     high: int
 
 
-class ActivationQuantizer(nn.Module, ABC):
+class ActivationQuantizer(LearnedPart, ABC):
     """Quantizes an activation of any shape; the last axis is features.
 
     Attributes:

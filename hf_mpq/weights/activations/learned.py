@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import replace_forward, scale_gradient
+from ..roles import OFFSETS, STEPS
 from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .fixed import FixedGridQuantizer
 
@@ -22,12 +23,17 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
 
     name = "learned"
     stored_bytes = 8
+    roles = {"step": STEPS, "offset": OFFSETS}  # noqa: RUF012
 
     def __init__(self, bits: int = 8):
         super().__init__(bits, symmetric=False)
         self.step = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+
+    def unit(self, name: str) -> Tensor:
+        """The range, from the lowest level to the highest."""
+        return self.step.detach() * (2**self.bits - 1)
 
     @property
     def options(self) -> dict:

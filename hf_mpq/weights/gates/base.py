@@ -4,17 +4,19 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core import Registry, Usage, constant
 from ..choice import Choice
+from ..roles import GATES as GATE_ROLE
+from ..roles import LearnedPart
 
 SMALLEST = 1e-30
 """Probabilities count as at least this, so that every candidate stays possible."""
 GATES: Registry[type["Gate"]] = Registry("gate")
 
 
-class Gate(nn.Module, ABC):
+class Gate(LearnedPart, ABC):
     """Yields the precision of each of `groups` sub-groups out of `candidates`.
 
     Attributes:
@@ -29,6 +31,10 @@ class Gate(nn.Module, ABC):
         self.candidates = candidates
 
     _path: Tensor | None = None
+
+    def role_of(self, name: str) -> str:
+        """All that a gate learns is of the search."""
+        return GATE_ROLE
 
     def forward(self) -> Choice:
         """What this forward pass uses: the path that was taken, else the gate's own choice."""

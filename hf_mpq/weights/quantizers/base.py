@@ -3,19 +3,20 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core import Registry, SubgroupLayout
 from ..choice import Choice
+from ..roles import LearnedPart
 
 QUANTIZERS: Registry[type["WeightQuantizer"]] = Registry("weight quantizer", passed=("scale_dtype",))
 
 
-class WeightQuantizer(nn.Module, ABC):
+class WeightQuantizer(LearnedPart, ABC):
     """Sub-groups and bits to differentiable values, and to the codes that are stored.
 
-    A new quantizer needs `candidate`, `encode` and its encoding; `mix` and `select` then work, and may be replaced by
-    something faster.
+    A new quantizer needs `candidate`, `encode` and its encoding, and `roles` of what it learns; `mix` and `select` then
+    work, and may be replaced by something faster.
 
     Args:
         layout: the sub-groups.

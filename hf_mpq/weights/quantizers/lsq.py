@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import constant, replace_forward, scale_gradient, to_stored_type
+from ..roles import STEPS
 from .base import QUANTIZERS
 from .scan import scan_scale
 from .signed import SignedGridQuantizer
@@ -23,6 +24,7 @@ class LearnedStepQuantizer(SignedGridQuantizer):
     """
 
     narrow = False
+    roles = {"step": STEPS}  # noqa: RUF012
 
     def __init__(self, layout, candidates, scale_dtype=torch.float16, two_bits="half-step", start="scan"):
         super().__init__(layout, candidates, scale_dtype, two_bits)

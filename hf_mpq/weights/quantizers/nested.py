@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ...core import constant, replace_forward, scale_gradient, to_stored_type
 from ..encodings import Nested
+from ..roles import STEPS
 from .base import QUANTIZERS, WeightQuantizer
 from .grid import Grid
 from .scan import scan_scale
@@ -20,6 +21,7 @@ class NestedQuantizer(WeightQuantizer):
     """
 
     encoding = "nested"
+    roles = {"scale": STEPS}  # noqa: RUF012
 
     def __init__(self, layout, candidates, scale_dtype=torch.float16):
         super().__init__(layout, candidates, scale_dtype)

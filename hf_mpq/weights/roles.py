@@ -1,0 +1,51 @@
+"""What a learned parameter is to an optimizer: the module that owns it says so, its name does not."""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+WEIGHTS, STEPS, OFFSETS, GATES = "weights", "steps", "offsets", "gates"
+"""Weights learn as the rest of the model does. Steps are positive and change by shares of their own size; offsets, of
+any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights decay."""
+
+
+class LearnedPart(nn.Module):
+    """Base of quantizers, gates, masks and sources.
+
+    Attributes:
+        roles: role of each parameter by its name in the module; parameters that are not named are an error in training.
+    """
+
+    roles: ClassVar[Mapping[str, str]] = {}
+
+    def role_of(self, name: str) -> str:
+        """Role of a parameter; raises ValueError where the class names none."""
+        if name not in self.roles:
+            known = ", ".join(map(repr, (WEIGHTS, STEPS, OFFSETS, GATES)))
+            raise ValueError(f"{type(self).__name__} has a parameter {name!r} without a role: add it to the class's "
+                             f"`roles`, as one of {known}")  # fmt: skip
+        return self.roles[name]
+
+    def unit(self, name: str) -> Tensor:
+        """What an offset is counted in: a tensor that broadcasts with it."""
+        raise NotImplementedError(f"{type(self).__name__} has an offset {name!r}, and no `unit` for it")
+
+
+class Role(NamedTuple):
+    """A parameter with its role, and the part that owns it."""
+
+    parameter: nn.Parameter
+    role: str
+    part: LearnedPart
+    name: str
+
+
+def roles_in(model: nn.Module) -> Iterator[Role]:
+    """Every parameter that belongs to a learned part, with what the innermost such part says of it."""
+    found = {}
+    for part in model.modules():
+        if isinstance(part, LearnedPart):
+            found.update({id(one): (one, part, name) for name, one in part.named_parameters()})
+    for parameter, part, name in found.values():
+        yield Role(parameter, part.role_of(name), part, name)
