@@ -18,6 +18,7 @@ from transformers import BertTokenizerFast
 from transformers.utils import logging
 
 import hf_mpq  # noqa: F401
+from hf_mpq.rounding import ROUNDERS
 from hf_mpq.tasks import get_task
 from tests.tiny import SHARED
 
@@ -46,11 +47,17 @@ def pytest_fixture_setup(fixturedef):
         torch.manual_seed(0)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
-                                                                             reason="no GPU"))])  # fmt: skip
+@pytest.fixture(params=["cpu", "cuda"][: 1 + torch.cuda.is_available()])
 def device(request) -> torch.device:
     """Every device that is there."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def few_iterations(monkeypatch):
+    """Where rounding is not what a test is about: AutoRound takes 8 steps for a block, unless it is told how many."""
+    made = ROUNDERS["autoround"].__init__
+    monkeypatch.setattr(made, "__defaults__", (8, *made.__defaults__[1:]))
 
 
 @pytest.fixture(scope="session")

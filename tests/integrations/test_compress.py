@@ -16,6 +16,7 @@ from hf_mpq.search import SCORERS
 from hf_mpq.search.scorers import mean_divergence as divergence
 from tests.tiny import outputs, tiny_batch, tiny_model
 
+pytestmark = pytest.mark.usefixtures("few_iterations")
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
 quiet = partial(compress, progress=False)
 

@@ -13,6 +13,7 @@ from hf_mpq.integrations.exporters.base import unmet
 from tests.tiny import tiny_model
 from tests.training.runs import collate, sentences
 
+pytestmark = pytest.mark.usefixtures("few_iterations")
 README = Path(__file__).resolve().parents[2] / "README.md"
 ELSEWHERE = {"pipeline(": "test_users.py", "push_to_hub": "test_hub.py"}
 """Blocks that need a tokenizer, or a server, and the tests that run them."""

@@ -12,6 +12,7 @@ from hf_mpq.rounding import ROUNDERS
 from hf_mpq.search import ALLOCATORS, SCORERS
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
+pytestmark = pytest.mark.usefixtures("few_iterations")
 BUDGETS = {"q-bert": "3bits", "hawq-v3": "6bits", "class-based": "3bits", "ghost": "4bits", "aq-bert": "2.5bits",
            "aq-bert+kd": "2.5bits", "mpq": "2.5bits", "channelwise": "3bits"}  # fmt: skip
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform"}

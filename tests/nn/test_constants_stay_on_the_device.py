@@ -33,6 +33,7 @@ def test_a_step_makes_none(fields):
     assert seen.count == 0
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("method", ["mpq", "uniform"])
 def test_compiled_models_take_them_as_they_are(method):
@@ -44,6 +45,7 @@ def test_compiled_models_take_them_as_they_are(method):
     assert all("_unique2" in str(one.reason) for one in found.break_reasons) and found.graph_count < 12
 
 
+@pytest.mark.full
 def test_compiled_graphs_give_what_eager_steps_give():
     model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), MPQConfig(method="mpq", groups=5, budget="0.5x"))
     batch = {**tiny_batch(), "labels": torch.tensor([0, 1, 0])}

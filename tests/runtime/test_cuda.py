@@ -235,6 +235,7 @@ def test_another_precision_is_not_answered_from_the_old_one():
     assert_blocks_alike(model)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_a_prepared_model_can_be_compiled():
     model = packed_model()
