@@ -47,6 +47,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     config = copy.deepcopy(config)
     if is_latency(config.budget):
         join_heads(config, model)
+    config.embedding_bits = config.table_bits
     space = config.resolve(model)
     check_applied(config, space)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])

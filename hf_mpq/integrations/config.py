@@ -29,6 +29,8 @@ logger = logging.get_logger(__name__)
 RULE_KEYS = ("bits", "groups", "activation_bits", "quantizer", "quantizer_options", "gate", "gate_options", "source",
              "source_options", "mask", "mask_options", "tie", "low_rank")  # fmt: skip
 DEFAULT_TABLE_BITS = 8
+_OPTIONAL = frozenset(("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin"))
+"""Fields that are not written where they are empty."""
 _STORAGES = ("trainable", "packed")
 
 
@@ -180,7 +182,9 @@ class MPQConfig(QuantizationConfigMixin):
         self.activation = checked_activation(self.activation, self.activation_options)
 
     def _take_from_method(self, given: Collection[str]) -> None:
-        """Set every field that was not given to the method's value."""
+        """Set every field that was not given to the method's; a saved config has them all, and needs no method."""
+        if self.method not in METHODS and {f.name for f in fields(self)} - _OPTIONAL <= set(given):
+            return
         self.method = METHODS.name_of(self.method)
         for name, value in METHODS[self.method].config.items():
             if name not in given:
@@ -212,10 +216,9 @@ class MPQConfig(QuantizationConfigMixin):
         return resolve(self, model)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; fields at their defaults, or at their method's, are left out."""
-        content, default = asdict(self), asdict(type(self)(method=self.method))
-        always = ("quant_method", "storage", "format_version", *(["method"] if self.method is not None else []))
-        kept = {key: value for key, value in content.items() if value != default[key] or key in always}
+        """JSON-able form, with every field that decides anything: it reads back as the same config whatever the method
+        and the defaults become later, and where the method is not registered."""
+        kept = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
         for name in ("bits", "embedding_bits"):
             if isinstance(kept.get(name), tuple):
                 kept[name] = list(kept[name])
@@ -229,7 +232,8 @@ class MPQConfig(QuantizationConfigMixin):
 
     @classmethod
     def from_dict(cls, config_dict: Mapping, return_unused_kwargs: bool = False, **kwargs):
-        """Read `to_dict`'s form; fields that a newer version wrote and this one does not know are left out."""
+        """Read `to_dict`'s form, with `kwargs` over it. Fields that a newer version wrote and this one does not know
+        are left out; earlier versions did not write what equals the defaults, or the method's fields."""
         check_finished(config_dict)
         check_version(config_dict.get("format_version", FORMAT_VERSION))
         known = {f.name for f in fields(cls)}

@@ -75,6 +75,7 @@ class MPQHfQuantizer(HfQuantizer):
         config = self.quantization_config
         if not self.pre_quantized:
             config.origin = {}  # of another model that the same config quantized
+            config.embedding_bits = config.table_bits
             remember_base(model, config)
         if config.activation == "fixed" and not self.pre_quantized:
             raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
