@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from tests.cli.conftest import needs_minilm
 
 from .execute import NOTEBOOKS, execute
+from .names import check_cell
 
 PICTURES = {"01_quickstart": 1, "02_search_and_pareto": 4, "03_inspect_bits": 2, "04_export_and_deploy": 2}
 SMALL = {
@@ -55,9 +56,24 @@ def test_pictures_can_be_read_on_any_page(file):
             assert pixels[..., :3].std() > 0
 
 
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_what_is_asked_of_the_package_is_there(file):
+    known = {}
+    assert sum(check_cell(cell.source, known) for cell in code(nbformat.read(file, as_version=4))) >= 8
+
+
+@pytest.mark.parametrize(("cell", "error"), [
+    ("import hf_mpq\nhf_mpq.compres(model)", AttributeError), ("from hf_mpq.report import bitmaps", ImportError),
+    ("import hf_mpq\nhf_mpq.size_report(folder=4)", TypeError), ("%%bash\nhf-mpq doctor folder --quik", TypeError),
+])  # fmt: skip
+def test_what_is_not_there_is_found(cell, error):
+    with pytest.raises(error):
+        check_cell(cell, {})
+
+
 @needs_minilm
-@pytest.mark.parametrize("file", [pytest.param(file, id=file.stem, marks=[pytest.mark.full] if number else [])
-                                  for number, file in enumerate(NOTEBOOKS)])  # fmt: skip
+@pytest.mark.full
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_executed(file, tmp_path):
     notebook = execute(file, tmp_path, SMALL[file.stem])
     assert pictures(notebook) == PICTURES[file.stem]

@@ -29,12 +29,12 @@ def study(tmp_path_factory):
     return folder
 
 
-def run(study, out, *arguments):
+def run(study, out, *arguments, loads=0):
     """The rows, by engine, and the text with the tables."""
     from bench_inference import main
 
     main(["--task", "sst2", "--data_dir", str(study / "data"), "--models", str(study / "float"), "--threads", "1",
-          "--shapes", "1x8", "2x9", "--rounds", "1", "--loads", "1", "--no-pin", "--out", str(out),
+          "--shapes", "1x8", "2x9", "--rounds", "1", "--loads", str(loads), "--no-pin", "--out", str(out),
           *arguments])  # fmt: skip
     lines = (out / "minilm-1-threads.jsonl").read_text().splitlines()
     return {row["engine"]: row for row in map(json.loads, lines)}, (out / "minilm-1-threads.md").read_text()
@@ -52,18 +52,19 @@ def check(rows, text, loaded=True):
         assert all(len(re.findall(rf"^\| {name} \|", text, re.MULTILINE)) == 2 for name in rows)
 
 
-def test_engines_are_measured_side_by_side(study, tmp_path):
+@pytest.mark.parametrize("loads", [0, pytest.param(1, marks=pytest.mark.full)])
+def test_engines_are_measured_side_by_side(loads, study, tmp_path):
     engines = "torch fp32", "ours cpu-int8, per token", "floor"
-    rows, text = run(study, tmp_path, "--engines", *engines, "--reference", "torch fp32")
+    rows, text = run(study, tmp_path, "--engines", *engines, "--reference", "torch fp32", loads=loads)
     assert len(rows) == 3
-    check(rows, text)
+    check(rows, text, loaded=loads > 0)
 
 
 @pytest.mark.full
 def test_every_engine_that_is_installed_runs(study, tmp_path):
     from engines import ENGINES, missing
 
-    rows, text = run(study, tmp_path, "--reference", "torch fp32", "--loads", "0")
+    rows, text = run(study, tmp_path, "--reference", "torch fp32")
     assert set(rows) == {name for name in ENGINES if missing(name) is None and "pruned" not in name}
     check(rows, text, loaded=False)
 

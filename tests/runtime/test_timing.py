@@ -85,6 +85,7 @@ def test_a_model_is_measured(family, backend):
 
 def test_larger_layers_take_longer(monkeypatch):
     """By a clock that counts multiplications."""
+    monkeypatch.setattr(timing, "FEWEST_ROUNDS", 2)
     model = tiny_model("bert", hidden_size=128, intermediate_size=2048)
     model = hf_mpq.pack(hf_mpq.quantize(model, hf_mpq.MPQConfig(bits=8))).eval()
     with FlopCounterMode(display=False) as counted:
