@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .columns import label_column, text_columns
 from .errors import UserError, one_line
 from .examples import Examples
-from .label_lists import with_label_sets
-from .labels import task_of_labels, with_ids
+from .files import READERS, first_cause, of_file
+from .label_lists import with_label_sets, with_tag_ids
+from .labels import is_tagger, task_of_labels, with_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
 
     from hf_mpq.tasks import Task
 
-READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
-         ("question", "context"), ("query", "passage"))  # fmt: skip
-SINGLES = ("text", "sentence", "content", "review", "document", "query")
 NO_CONFIGURATION = ("Config name is missing", "BuilderConfig", "Available configs")
 """What datasets says where a configuration is to be named, or another one."""
 
@@ -42,7 +40,7 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     Raises:
         UserError: they are not found, or it is not clear what is text and what is a label.
     """
-    from hf_mpq.tasks import TASKS, MultiLabelClassification, get_task
+    from hf_mpq.tasks import TASKS, get_task
 
     path = Path(source.name)
     if source.config is not None and (source.name in TASKS or path.is_file() or _is_saved(path)):
@@ -52,14 +50,22 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     splits = _splits(source.name, source.config)
     if source.task is not None:
         return _as_task(get_task(source.task), source, splits, config)
-    columns = next(iter(splits.values())).column_names
-    label = _label_column(source, columns)
-    texts = () if "input_ids" in columns else text_columns(source, next(iter(splits.values())), label)
+    first, tagger = next(iter(splits.values())), is_tagger(config)
+    label = label_column(source, first, tagger)
+    texts = () if "input_ids" in first.column_names else text_columns(source, first, label, tagger)
     if label is None or not texts:
         return Examples(source.name, splits, texts)
     task = task_of_labels(texts, label, config)
-    convert = with_label_sets if isinstance(task, MultiLabelClassification) else with_ids
-    return Examples(source.name, splits, texts, task, partial(convert, label=label, names=task.label_names))
+    return Examples(source.name, splits, texts, task, partial(_converter(task), label=label, names=task.label_names))
+
+
+def _converter(task: "Task"):
+    """What turns the labels of a user's own rows into the model's ids."""
+    from hf_mpq.tasks import MultiLabelClassification
+
+    if task.kind == "token-classification":
+        return partial(with_tag_ids, words=task.text_columns[0])
+    return with_label_sets if isinstance(task, MultiLabelClassification) else with_ids
 
 
 def _of_task(task: "Task", source: Source, config: "PretrainedConfig") -> Examples:
@@ -99,13 +105,13 @@ def _splits(name: str, config: str | None) -> "DatasetDict":
     path = Path(name)
     try:
         if path.is_file():
-            return _of_file(path)
+            return of_file(path)
         if path.is_dir():
             return _as_splits(load_from_disk(str(path)) if _is_saved(path) else load_dataset(str(path), config))
         if name.count("/") == 1 and not path.suffix:
             return _as_splits(load_dataset(name, config))
     except (DatasetsError, OSError, ValueError) as error:
-        reason = one_line(error).partition(" Example of usage")[0]
+        reason = one_line(first_cause(error)).partition(" Example of usage")[0]
         cure = ": name one with --data-config" if any(words in reason for words in NO_CONFIGURATION) else ""
         raise UserError(f"cannot read the data {name!r}: {reason}{cure}") from error
     raise UserError(f"there is no task, file or folder {name!r}: give one of the tasks {_tasks()}, or a file "
@@ -123,45 +129,7 @@ def _tasks() -> str:
     return ", ".join(sorted(TASKS))
 
 
-def _of_file(path: Path) -> "DatasetDict":
-    from datasets import load_dataset
-
-    if path.suffix not in READERS:
-        raise UserError(f"{path} is of no known kind: give a file that ends in {', '.join(sorted(READERS))}")
-    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    return load_dataset(READERS[path.suffix], data_files={"train": str(path)}, **options)
-
-
 def _as_splits(data) -> "DatasetDict":
     from datasets import Dataset, DatasetDict
 
     return DatasetDict({"train": data}) if isinstance(data, Dataset) else data
-
-
-def _label_column(source: Source, columns: list[str]) -> str | None:
-    if source.label_column is not None and source.label_column not in columns:
-        raise UserError(f"there is no column {source.label_column!r} in {source.name}, which has {columns}: give "
-                        f"another --label-column")  # fmt: skip
-    return source.label_column or next((name for name in ("label", "labels") if name in columns), None)
-
-
-def text_columns(source: Source, data: "Dataset", label: str | None) -> tuple[str, ...]:
-    """The columns that were named; else those that are called so; else the only column of text.
-
-    Raises:
-        UserError: a column is not there, or it is not clear which one is meant.
-    """
-    unknown = sorted(set(source.text_columns) - set(data.column_names))
-    if unknown:
-        raise UserError(f"there is no column {unknown[0]!r} in {source.name}, which has {data.column_names}: give "
-                        f"another --text-column")  # fmt: skip
-    if source.text_columns:
-        return source.text_columns
-    texts = [name for name, feature in data.features.items() if getattr(feature, "dtype", None) in
-             ("string", "large_string") and name != label]  # fmt: skip
-    pair = next((pair for pair in PAIRS if set(pair) <= set(texts)), None)
-    single = next((name for name in SINGLES if name in texts), texts[0] if len(texts) == 1 else None)
-    if pair is None and single is None:
-        raise UserError(f"which column of {source.name} is the text? It has {data.column_names}: say "
-                        f"--text-column NAME")  # fmt: skip
-    return pair or (single,)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .columns import is_words
 from .console import say
 from .labels import are_labels
 from .rows import with_label, with_text
@@ -87,10 +88,9 @@ def tokenized(data: "Dataset", columns: tuple[str, ...], task: "Task | None", to
     """The model's inputs for rows of text, without labels; rows that are tokenized already as they are."""
     if not columns:
         return data
-    kind = None if task is None else task.kind
-    if kind == "question-answering":
+    if task is not None and task.kind == "question-answering":
         return task.windows(data, tokenizer, max_length, lambda *_: {})
     encode = partial(tokenizer, truncation=True, max_length=max_length,
-                     is_split_into_words=kind == "token-classification")  # fmt: skip
+                     is_split_into_words=is_words(data, columns[0]))  # fmt: skip
     return data.map(lambda batch: encode(*(batch[name] for name in columns)), batched=True,
                     remove_columns=data.column_names)  # fmt: skip

@@ -1,6 +1,6 @@
 """A task made of a user's own labelled rows, scored as the model's head says."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,28 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-    from hf_mpq.tasks import SequenceClassification
+    from hf_mpq.tasks import Task
 
 SHOWN = 3
 """Labels that an error quotes."""
 
 
-def task_of_labels(texts: tuple[str, ...], label: str, config: "PretrainedConfig") -> "SequenceClassification":
+def is_tagger(config: "PretrainedConfig") -> bool:
+    """Whether the model labels words."""
+    return bool(config.architectures) and config.architectures[0].endswith("ForTokenClassification")
+
+
+def task_of_labels(texts: tuple[str, ...], label: str, config: "PretrainedConfig") -> "Task":
     """Accuracy and macro F1; micro F1 and others for a head of several labels at once; for a head of one output
-    Spearman's and Pearson's correlation."""
+    Spearman's and Pearson's correlation; F1 of chunks for words, or accuracy where their labels are no chunks'."""
     from hf_mpq.nn.heads import has_several_labels
-    from hf_mpq.tasks import MultiLabelClassification, SequenceClassification
+    from hf_mpq.tasks import MultiLabelClassification, SequenceClassification, TokenClassification
 
     names = tuple(config.id2label[number] for number in sorted(config.id2label))
+    if is_tagger(config):
+        chunks = all(name == "O" or name[:2] in ("B-", "I-") for name in names)
+        return TokenClassification(name="data", text_columns=texts, label_column=label, label_names=names,
+                                   headline="f1" if chunks else "accuracy")  # fmt: skip
     if has_several_labels(config):
         return MultiLabelClassification(name="data", text_columns=texts, label_column=label, label_names=names,
                                         headline="micro_f1")  # fmt: skip
@@ -44,8 +53,11 @@ def with_ids(data: "Dataset", label: str, names: tuple[str, ...]) -> "Dataset":
     return data.remove_columns(label).add_column(label, found)
 
 
-def ids_of(values: list, feature, label: str, names: tuple[str, ...]) -> list[int]:
-    """The model's ids of labels that are names or numbers; those of a `ClassLabel` feature by their names.
+def ids_of(
+    values: list, feature, label: str, names: tuple[str, ...], extra: Mapping[int, int] | None = None
+) -> list[int]:
+    """The model's ids of labels that are names or numbers; those of a `ClassLabel` feature by their names. `extra` are
+    further numbers that are known.
 
     Raises:
         UserError: a label is none of the model's.
@@ -55,6 +67,7 @@ def ids_of(values: list, feature, label: str, names: tuple[str, ...]) -> list[in
     if isinstance(feature, ClassLabel) and set(feature.names) <= set(names):
         values = [feature.names[value] for value in values]
     known = {name: number for number, name in enumerate(names)} | {number: number for number in range(len(names))}
+    known |= extra or {}
     unknown = sorted({str(value) for value in values if not isinstance(value, Hashable) or value not in known})
     if unknown:
         raise UserError(f"the labels {unknown[:SHOWN]} are none of the model's {len(names)} labels, such as "

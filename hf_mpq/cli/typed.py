@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hf_mpq.core import METHODS, Budget, nearest, unknown
 
-from .data import READERS
 from .errors import UserError
+from .files import READERS
 from .models import check_place, is_path
 
 WORDS = {

@@ -41,7 +41,7 @@ def batches_of(
         return rows
     names = [name for name in _INPUTS if name in rows[0]]
     rows = sorted(rows, key=lambda row: len(row["input_ids"]))
-    padding = {"input_ids": model.config.pad_token_id or 0}
+    padding = {"input_ids": getattr(model.config, "pad_token_id", None) or 0}
     starts = range(0, len(rows), batch_size)
     known = {name: key for name, key in _LABELS.items() if labels and rows[0].get(name) is not None}
     parts = [rows[start : start + batch_size] for start in starts]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -35,10 +35,13 @@ class SequenceClassification(Task):
         return prepared.cast_column("labels", Value("float32") if self.regression else Value("int64"))
 
     def tokenized(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """The model's inputs, and the labels as they are in `labels`."""
+        """The model's inputs, and the labels as they are in `labels`; texts may be lists of words."""
+        words = isinstance(dataset.features[self.text_columns[0]], List)
+
         def tokenize(batch: dict[str, list]) -> dict[str, list]:
             texts = (batch[column] for column in self.text_columns)
-            return {**tokenizer(*texts, truncation=True, max_length=max_length), "labels": batch[self.label_column]}
+            inputs = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
+            return {**inputs, "labels": batch[self.label_column]}
 
         return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
 

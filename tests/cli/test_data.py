@@ -224,3 +224,77 @@ def test_a_float_model_comes_in_float32(tmp_path):
 def own_cache(tmp_path, monkeypatch):
     """Files of equal names in other tests are not taken from datasets' cache."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("quoted", [[], [1], [1, 3]])
+def test_quotation_marks_in_tab_separated_files_are_letters(quoted, config, tmp_path):
+    texts = [f'"said {text}' if number in quoted else text for number, text in enumerate(TEXTS)]
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{n % 2}\n" for n, text in enumerate(texts)))
+    found = open_data(Source(str(tmp_path / "rows.tsv")), config).evaluation()
+    assert found["text"][:] == texts and found["label"][:] == [0, 1, 0, 1]
+
+
+def test_lines_that_quotation_marks_join_are_said(config, tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text('text,label\na list,0\n"of names\nwhen,1\n\nevery" value,1\nis known,0\n')
+    assert len(open_data(Source(str(tmp_path / "rows.csv")), config).evaluation()) == 3
+    said = capsys.readouterr().err
+    assert "5 lines are 3 rows, because text in quotation marks goes on" in said and "save it as .tsv" in said
+    (tmp_path / "open.csv").write_text('text,label\na list,0\n"of names,1\nis known,0\n')
+    with pytest.raises(UserError, match=r"cannot read the data .*open.csv.*EOF inside string"):
+        open_data(Source(str(tmp_path / "open.csv")), config)
+
+
+WORDS = [["a", "list", "of", "names"], ["every", "value"], ["is"]]
+TAGS = ("O", "B-PER", "I-PER")
+TAGGED = {"names": [["O", "O", "O", "B-PER"], ["O", "I-PER"], ["O"]], "numbers": [[0, 0, 0, 1], [0, 2], [0]],
+          "with -100": [[0, 0, 0, 1], [-100, 2], [0]]}  # fmt: skip
+
+
+def tagger(names=TAGS) -> PretrainedConfig:
+    return PretrainedConfig(architectures=["BertForTokenClassification"], id2label=dict(enumerate(names)))
+
+
+@pytest.mark.parametrize("columns", [("tokens", "ner_tags"), ("words", "tags"), ("tokens", "labels")], ids="-".join)
+@pytest.mark.parametrize("form", TAGGED)
+def test_words_and_their_labels(form, columns, home, tmp_path):
+    """As the task for it prepares them; a number or a second list of words beside them changes nothing."""
+    rows = Dataset.from_dict({"id": list("abc"), columns[0]: WORDS, columns[1]: TAGGED[form],
+                              "lemmas": [[word.lower() for word in row] for row in WORDS]})  # fmt: skip
+    found = open_data(Source(save(rows, tmp_path, "jsonl")), tagger())
+    assert (found.text_columns, found.task.label_column, found.task.headline) == (columns[:1], columns[1], "f1")
+    assert found.evaluation()[columns[1]][:] == TAGGED["with -100" if "100" in form else "numbers"]
+    words = load_tokenizer(home / "my-fine-tuned-bert")
+    prepared = found.task.prepare(found.evaluation(), words, 64)
+    calibration = found.calibration(words, 64, 3)
+    assert sorted(calibration["input_ids"][:]) == sorted(prepared["input_ids"][:])
+    assert sorted(sum(ids) for ids in calibration["token_type_ids"][:]) == [0, 0, 0], "two words are no pair"
+
+
+def test_labels_of_words_by_the_names_of_a_data_set(tmp_path):
+    feature = datasets.List(ClassLabel(names=list(reversed(TAGS))))
+    rows = Dataset.from_dict({"tokens": WORDS, "ner_tags": [[2, 2, 2, 1], [2, 0], [2]]})
+    found = open_data(Source(save(rows.cast_column("ner_tags", feature), tmp_path, "disk")), tagger())
+    assert found.evaluation()["ner_tags"][:] == TAGGED["numbers"]
+
+
+def test_labels_that_are_no_chunks_are_counted_one_by_one(tmp_path):
+    rows = Dataset.from_dict({"tokens": WORDS, "pos_tags": [["DET", "NOUN", "ADP", "NOUN"], ["DET", "NOUN"], ["VERB"]]})
+    task = open_data(Source(save(rows, tmp_path, "jsonl")), tagger(("DET", "NOUN", "ADP", "VERB"))).task
+    assert (task.label_column, task.headline) == ("pos_tags", "accuracy")
+
+
+def test_wrong_labels_of_words(tmp_path):
+    for tags, words in (([["O"], ["O", "O"], ["O"]], "first number 1, have not one label in 'ner_tags' for each word"),
+                        ([["O"] * 4, ["O", "B-LOC"], ["O"]], r"labels \['B-LOC'\] are none of the model's 3")):
+        path = save(Dataset.from_dict({"tokens": WORDS, "ner_tags": tags}), tmp_path, "jsonl")
+        with pytest.raises(UserError, match=words):
+            open_data(Source(path), tagger()).evaluation()
+
+
+def test_lists_of_words_for_a_classifier(config, home, tmp_path):
+    """Two words are no pair of texts, for calibration and for scoring."""
+    path = save(Dataset.from_dict({"tokens": WORDS, "label": [0, 1, 0]}), tmp_path, "jsonl")
+    found, words = open_data(Source(path), config), load_tokenizer(home / "my-fine-tuned-bert")
+    expected = sorted(words([" ".join(row) for row in WORDS])["input_ids"])
+    assert sorted(found.calibration(words, 64, 3)["input_ids"][:]) == expected
+    assert sorted(found.task.prepare(found.evaluation(), words, 64)["input_ids"][:]) == expected

@@ -218,6 +218,15 @@ def test_tagging(other_heads, tmp_path, run_json):
     assert found["metric"] == "f1" and found["label_loyalty"] * 6 == pytest.approx(round(found["label_loyalty"] * 6))
 
 
+@pytest.mark.parametrize("tags", [[["O", "B-ORG"], ["I-ORG"]], [[0, 1], [2]]], ids=["names", "numbers"])
+def test_own_words_and_tags(tags, other_heads, tmp_path, run_json):
+    Dataset.from_dict({"tokens": [["every", "value"], ["names"]], "ner_tags": tags}).to_json(tmp_path / "tags.jsonl")
+    names = dict(enumerate(("O", "B-ORG", "I-ORG")))
+    given = other_heads("token", id2label=names, label2id={name: number for number, name in names.items()})
+    found = run_json("verify", *given, "--data", tmp_path / "tags.jsonl", "--max-drop", "100")
+    assert found["metric"] == "f1" and found["rows"] == 2 and found["label_loyalty"] in (0, 1 / 3, 2 / 3, 1)
+
+
 def test_questions(other_heads, tmp_path, run_json):
     row = {"id": "1", "question": "what is returned", "context": "a list of names when every value is known",
            "answers": {"text": ["list"], "answer_start": [2]}}  # fmt: skip

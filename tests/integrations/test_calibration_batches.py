@@ -1,6 +1,8 @@
 """Batches made from rows: padding, and labels where they are wanted."""
 
 import pytest
+from torch import nn
+from transformers import PretrainedConfig
 
 from hf_mpq.integrations.calibration_batches import batches_of
 from hf_mpq.nn.running import forward_inputs
@@ -26,3 +28,13 @@ def test_labels_of_rows_are_batched_where_they_are_wanted(labels, expected):
     assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     (plain,) = batches_of(rows, model, 4, 10)
     assert set(plain) == set(forward_inputs(model, batch)) == {"input_ids", "attention_mask"}
+
+
+def test_a_config_of_ones_own_may_name_no_padding_token():
+    class Own(PretrainedConfig):
+        """Since transformers 5 it has no `pad_token_id` but its own."""
+
+    model = nn.Module()
+    model.config = Own()
+    (batch,) = batches_of(ROWS, model, 4, 10)
+    assert batch["input_ids"].tolist() == [[5, 0, 0], [8, 9, 0], [5, 6, 7]]
