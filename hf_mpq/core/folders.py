@@ -97,6 +97,11 @@ def _take_places(new: Path, folder: Path) -> None:
     names = [file.relative_to(new) for file in sorted(new.rglob("*")) if not file.is_dir()]
     last = [name for name in names if str(name) in _LAST]
     others = [name for name in names if name not in last]
+    readable = new.stat().st_mode & 0o666
+    for name in names:
+        mode = (new / name).stat().st_mode
+        if not mode & 0o077:  # safetensors keeps others of the machine from its files, whatever the umask says
+            (new / name).chmod(mode | readable)
     for name in others:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(new / name, folder / name)

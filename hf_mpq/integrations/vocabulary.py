@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,16 +59,33 @@ class PrunedVocabulary:
 
         Raises:
             OSError: it is not there.
-            ValueError: the map is damaged.
+            ValueError: the map or the tokenizer is damaged.
         """
-        content = read_json(Path(folder) / FILE, "copy the folder again")
+        folder = Path(folder)
+        content = read_json(folder / FILE, "copy the folder again")
+        if not _is_map(content):
+            raise ValueError(f"{folder / FILE} is not the map of a pruned vocabulary: copy the folder again")
+        place = folder / content.get("tokenizer", FULL)
+        if not place.is_dir():
+            raise FileNotFoundError(f"{place} is missing, which {folder / FILE} needs: copy the folder again")
         try:
-            kept, size, ids = tuple(content["kept"]), content["size"], content["config_ids"]
-            name = content.get("tokenizer", FULL)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{Path(folder) / FILE} is not the map of a pruned vocabulary: copy the folder "
-                             "again") from error  # fmt: skip
-        return cls(kept, size, ids, AutoTokenizer.from_pretrained(Path(folder) / Path(name).name))
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the tokenizer in {place} cannot be read ({reason}): copy the folder again") from error
+        return cls(tuple(content["kept"]), content["size"], content["config_ids"], tokenizer)
+
+
+def _is_map(content: Any) -> bool:
+    """Whether the fields of a map are there, and what was kept are rows of the table."""
+    if not isinstance(content, dict):
+        return False
+    kept, size, ids = (content.get(name) for name in ("kept", "size", "config_ids"))
+    name = content.get("tokenizer", FULL)
+    if not (isinstance(kept, list) and type(size) is int and isinstance(ids, dict) and isinstance(name, str)):
+        return False
+    whole = all(type(number) is int for number in (*kept, *ids.values())) and all(0 <= row < size for row in kept)
+    return whole and sorted(set(kept)) == kept and name.startswith(FULL) and Path(name).name == name
 
 
 def _names() -> Iterator[str]:

@@ -1,11 +1,10 @@
 """Killed at any moment of a save, or out of disk in it, a folder holds the old model or the new one, or says no."""
 
 import errno
+import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hf_mpq.integrations.exporters.base import EXPORTERS, unmet
 from hf_mpq.integrations.vocabulary import PrunedVocabulary
 from tests.integrations.models import reload
 from tests.moments import moments
+from tests.processes import start_python
 from tests.tiny import outputs, tiny_model
 
 SMALL = {"max_shard_size": "20KB"}
@@ -68,6 +68,7 @@ def test_a_model_over_a_model(storage, change, save, tmp_path):
     assert all(one is None or same(one, before) or same(one, after) for one in answers)
     assert answers.count(None) >= 1, "the moments between are seen"
     assert (tmp_path / "model" / "notes.txt").read_text() == "theirs" and not list(tmp_path.glob("model/.*"))
+    assert len({file.stat().st_mode for file in (tmp_path / "model").iterdir()}) == 1, "all can be read by the same"
 
 
 def test_a_packed_model_with_its_tokenizer(tokenizer, tmp_path):
@@ -94,6 +95,16 @@ def test_a_vocabulary(tokenizer, tmp_path):
         assert {one.size for one in found} == sizes
         assert all(len(one.tokenizer) == len(tokenizer) for one in found)
     assert len(list((tmp_path / "model").iterdir())) == 2, "older tokenizers are gone"
+    file = tmp_path / "model" / "pruned_vocabulary.json"
+    content = json.loads(file.read_text())
+    for damage in ({"kept": [1, 0]}, {"kept": [0, 99]}, {"size": "x"}, {"config_ids": []}, {"tokenizer": "../x"}):
+        file.write_text(json.dumps({**content, **damage}))
+        with pytest.raises(ValueError, match="not the map of a pruned vocabulary: copy the folder again"):
+            PrunedVocabulary.load(file.parent)
+    for text, words in (("{", "is not JSON"), ("[]", "is not the map")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"pruned_vocabulary.json {words}"):
+            PrunedVocabulary.load(file.parent)
 
 
 @pytest.mark.parametrize("format", list(EXPORTERS))
@@ -181,13 +192,18 @@ for number in range(10_000):
 @pytest.mark.full
 def test_killed_for_real(tmp_path):
     answers = [outputs(model_of("packed", False, **WEIGHTS)), outputs(model_of("packed", True, **BITS))]
+    folder, printed = tmp_path / "model", tmp_path / "printed"
+    printed.mkdir()
     for number in range(8):
-        process = subprocess.Popen([sys.executable, "-c", SAVING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
+        process = start_python(["-c", SAVING, folder], printed)
+        while "ready" not in (printed / "stdout").read_text() if (printed / "stdout").exists() else True:
+            assert process.is_alive()
+            time.sleep(0.05)
         time.sleep(0.3 + 0.037 * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        found = loaded(tmp_path)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        (printed / "stdout").unlink()
+        found = loaded(folder)
         assert found is None or any(same(found, one) for one in answers)
-    model_of("packed", False, **WEIGHTS).save_pretrained(tmp_path)
-    assert same(loaded(tmp_path), answers[0]) and not list(tmp_path.glob(".*"))
+    model_of("packed", False, **WEIGHTS).save_pretrained(folder)
+    assert same(loaded(folder), answers[0]) and not list(folder.glob(".*"))
