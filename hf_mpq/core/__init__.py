@@ -7,6 +7,7 @@ _MODULES = {
     "budget": ("Budget", "BudgetError"),
     "constants": ("constant",),
     "float_bytes": ("from_bytes", "to_bytes"),
+    "json_file": ("read_json",),
     "layout": ("SubgroupLayout", "spread"),
     "liveness": ("Liveness", "applies", "kept_rows", "scores_of"),
     "method": ("METHODS", "MethodSpec", "StageSpec"),

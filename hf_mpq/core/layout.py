@@ -38,7 +38,7 @@ class SubgroupLayout:
             raise ValueError(f"a layout needs at least one sub-group, got {self.groups}")
         if self.axis not in (0, 1):
             raise ValueError(f"axis must be 0 (rows) or 1 (columns), got {self.axis}")
-        if self.shape[self.axis] % self.shards:
+        if self.shards < 1 or self.shape[self.axis] % self.shards:
             raise ValueError(f"{self.shape[self.axis]} rows cannot be {self.shards} equal shards")
 
     @classmethod
@@ -73,7 +73,7 @@ class SubgroupLayout:
     @property
     def count(self) -> int:
         """Number of sub-groups over all shards."""
-        return len(self.sizes)
+        return min(self.groups, self.shape[self.axis] // self.shards) * self.shards
 
     @property
     def line_length(self) -> int:

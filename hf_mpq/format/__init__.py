@@ -4,6 +4,7 @@ from .model_folder import check_finished, model_folder
 from .planes import pack_flags, pack_planes, unpack_flags, unpack_planes
 from .store import (
     FORMAT_VERSION,
+    SIGNED_SINCE,
     PackedFormatError,
     check_digests,
     check_version,
@@ -11,12 +12,16 @@ from .store import (
     digests_to_metadata,
     read_headers,
     read_metadata,
+    read_signature,
 )
+from .verify import check_finite, verify
 
 __all__ = [
     "FORMAT_VERSION",
+    "SIGNED_SINCE",
     "PackedFormatError",
     "check_digests",
+    "check_finite",
     "check_finished",
     "check_version",
     "digest",
@@ -26,6 +31,8 @@ __all__ = [
     "pack_planes",
     "read_headers",
     "read_metadata",
+    "read_signature",
     "unpack_flags",
     "unpack_planes",
+    "verify",
 ]

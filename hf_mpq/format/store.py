@@ -9,16 +9,20 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-FORMAT_VERSION = 1
-_METADATA_KEY = "mpq_digests"
+FORMAT_VERSION = 2
+"""1 has digests of packed tensors only; since 2 every tensor has one, and every field of the config that counts."""
+SIGNED_SINCE = 2
+_DIGESTS, _CONFIG = "mpq_digests", "mpq_config"
 
 
 class PackedFormatError(ValueError):
-    """A packed folder that is damaged, incomplete, changed, or from a newer version."""
+    """A quantized folder that is damaged, incomplete, changed, or from a newer version."""
 
 
 def check_version(version: int) -> None:
     """Raise PackedFormatError when a file's format is newer than this library."""
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise PackedFormatError(f"format_version in config.json is {version!r}, no version: download the folder again")
     if version > FORMAT_VERSION:
         raise PackedFormatError(
             f"this folder uses packed format {version} and the installed hf_mpq reads up to {FORMAT_VERSION}: "
@@ -28,42 +32,59 @@ def check_version(version: int) -> None:
 
 def digest(tensor: Tensor) -> str:
     """Fingerprint of a tensor's bytes, 16 hexadecimal digits (XXH3): against damage, not against malice."""
-    return xxhash.xxh3_64_hexdigest(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
+    return xxhash.xxh3_64_hexdigest(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
 
 
-def digests_to_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Safetensors metadata with the digest of each packed tensor, keyed by its name without the base prefix."""
-    return {_METADATA_KEY: json.dumps({name: digest(tensor) for name, tensor in tensors.items()})}
+def digests_to_metadata(tensors: Mapping[str, Tensor], config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Safetensors metadata with the digest of each tensor, by its name in the file, and of each field of the config."""
+    found = {_DIGESTS: json.dumps({name: digest(tensor) for name, tensor in tensors.items()})}
+    return found if config is None else found | {_CONFIG: json.dumps(dict(config))}
 
 
 def read_metadata(files: Iterable[str | Path]) -> dict[str, str]:
     """Digests that the files' metadata holds, by name; empty where there are none."""
+    return _read(files, _DIGESTS)
+
+
+def read_signature(files: Iterable[str | Path]) -> dict[str, str]:
+    """What the files' metadata says of the config that they were saved with, by field; empty where it says nothing."""
+    return _read(files, _CONFIG)
+
+
+def _read(files: Iterable[str | Path], key: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
-        with _open(file) as content:
-            found |= _parsed((content.metadata() or {}).get(_METADATA_KEY, "{}"), file)
+        with open_file(file) as content:
+            found |= _parsed((content.metadata() or {}).get(key, "{}"), file)
     return found
 
 
 def _parsed(text: str, file: str | Path) -> dict[str, str]:
+    """A flat table of strings."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PackedFormatError(f"the digests in {Path(file).name} are damaged: copy or download it again") from error
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise PackedFormatError(f"the digests in {Path(file).name} are damaged: copy or download it again")
+    return table
 
 
 def read_headers(files: Iterable[str | Path]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name to type and shape of every tensor in some safetensors files, without reading the tensors."""
     table: dict[str, tuple[str, tuple[int, ...]]] = {}
     for file in files:
-        with _open(file) as content:
+        with open_file(file) as content:
             for name in content.keys():  # noqa: SIM118
                 part = content.get_slice(name)
                 table[name] = (part.get_dtype(), tuple(part.get_shape()))
     return table
 
 
-def _open(file: str | Path):
+def open_file(file: str | Path):
+    """A safetensors file, to be read; PackedFormatError where it is none, or no regular file: a pipe would not end."""
+    if Path(file).exists() and not Path(file).is_file():
+        raise PackedFormatError(f"{Path(file).name} is not a regular file: copy or download it again")
     try:
         return safe_open(str(file), framework="pt")
     except (SafetensorError, OSError) as error:

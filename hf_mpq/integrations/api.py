@@ -26,6 +26,7 @@ from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
 from .hub import remember_base, remember_making
 from .latency import is_latency, join_heads
+from .numbers import check_numbers, warn_saturated
 from .quantizer import MPQHfQuantizer
 from .resolve import check_applied
 from .saving import own_verbs
@@ -40,10 +41,11 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
         The model, trainable: float masters under their usual names, with scales and gates.
 
     Raises:
-        ValueError: when the model is quantized already, or nothing in it is in scope.
+        ValueError: when the model is quantized already, nothing in it is in scope, or a weight is NaN or infinite.
     """
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
+    check_numbers(dict(model.named_parameters()))
     config = copy.deepcopy(config)
     if is_latency(config.budget):
         join_heads(config, model)
@@ -110,17 +112,20 @@ def pack(model: nn.Module) -> nn.Module:
     and `save_pretrained` writes a file of the size that `size_report` says.
 
     Raises:
-        ValueError: when the model is not quantized by hf_mpq, is packed already, or has activation ranges that were
-            never observed; the layers are then as they were, but for open gates, which are decided by then.
+        ValueError: when the model is not quantized by hf_mpq, is packed already, holds NaN or infinity, or has
+            activation ranges that were never observed; the layers are then as they were, but for open gates, which are
+            decided by then.
     """
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":
         raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
+    check_numbers(model.state_dict())
     if any(layer.program.gate.searching for _, layer in matrices(model)):
         fix(model)
     if config.nested:
         set_precision(model, config.bits[-1])
     pack_modules(model)
+    warn_saturated(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
     remember_making(config)
     _attach(model, config)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..core import PrecisionSpace
-from ..format import PackedFormatError, check_digests, digests_to_metadata, read_headers
+from ..format import PackedFormatError, check_digests, read_headers
 from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_name
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule, PackedTiedLinear
@@ -140,11 +140,6 @@ def packed_tensors(model: nn.Module) -> dict:
     return {relative_name(model, name): octets for name, octets in buffers if octets.dtype == torch.uint8}
 
 
-def digests(model: nn.Module) -> dict[str, str]:
-    """Safetensors metadata of a packed model."""
-    return digests_to_metadata(packed_tensors(model))
-
-
 def check_loaded(model: nn.Module, expected: Mapping[str, str]) -> None:
-    """Raise PackedFormatError when a packed tensor differs from its digest."""
+    """Raise PackedFormatError when a packed tensor of format 1 differs from its digest."""
     check_digests(packed_tensors(model), expected)

@@ -9,7 +9,7 @@ from transformers.quantizers import HfQuantizer, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from .._compat import check_transformers
-from ..format import PackedFormatError, read_metadata
+from ..format import FORMAT_VERSION, SIGNED_SINCE, PackedFormatError, read_metadata
 from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
 from ..nn.packed import PackedModule
@@ -17,13 +17,14 @@ from .checks import (
     check_checkpoint,
     check_loaded,
     check_shapes,
-    digests,
     new_decoders,
     parameter_shapes,
     without_new_projections,
 )
+from .folder import check_folder, local_files, metadata_of, stored_tensors
 from .hub import remember_base
 from .latency import is_latency, join_heads
+from .numbers import check_contents, check_numbers
 from .resolve import check_applied
 from .saving import forget_verbs, own_verbs
 from .shapes import apply_shapes
@@ -43,6 +44,7 @@ class MPQHfQuantizer(HfQuantizer):
     def __init__(self, quantization_config, **kwargs):
         super().__init__(quantization_config, **kwargs)
         self._digests: dict[str, str] = {}
+        self._verified: tuple[str, ...] = ()
         self._new_decoders: list[str] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state_dict: dict[str, Tensor] | None = None
@@ -56,7 +58,28 @@ class MPQHfQuantizer(HfQuantizer):
         """Whether the model holds codes rather than float masters."""
         return self.quantization_config.storage == "packed"
 
+    def update_attn_implementation(self, config):
+        """Called before the model is built: a local folder that is damaged is refused here, at no cost."""
+        files = local_files(config) if self.pre_quantized else ()
+        if files:
+            self._verify(config, files)
+        return config
+
+    def _verify(self, config, files) -> None:
+        """Files and config against what was written with them, once."""
+        if self._verified != tuple(files):
+            check_folder(config, files, self.quantization_config.format_version)
+            self._verified = tuple(files)
+
+    def _check_source(self, config, files) -> None:
+        if files:
+            self._verify(config, files)
+        elif self.packed:
+            raise PackedFormatError("a packed model is loaded from the folder that save_pretrained wrote: give that")
+
     def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
+        if self.pre_quantized:
+            self._check_source(model.config, checkpoint_files)
         apply_shapes(model, self.quantization_config.shapes)
         if self.packed:
             build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
@@ -98,8 +121,6 @@ class MPQHfQuantizer(HfQuantizer):
     def _check_files(self, model: nn.Module, files) -> None:
         if not files:
             return
-        if any(not str(file).endswith(".safetensors") for file in files):
-            raise PackedFormatError("quantized checkpoints are safetensors files; this one is not: save it again")
         check_checkpoint(model, files)
         self._digests = read_metadata(files) if self.packed else {}
         self._new_decoders = new_decoders(model, files)
@@ -110,12 +131,15 @@ class MPQHfQuantizer(HfQuantizer):
             for module in model.modules():
                 if isinstance(module, PackedModule):
                     module.materialise()
-            check_loaded(model, self._digests)
+            if self.quantization_config.format_version < SIGNED_SINCE:
+                check_loaded(model, self._digests)
+            check_contents(model)
             for name in self._new_decoders:  # transformers initialises plain layers only
                 nn.init.zeros_(model.get_submodule(name).bias)
         elif self.pre_quantized:
             refresh(model)
         else:
+            check_numbers(dict(model.named_parameters()))
             initialise(model)
         own_verbs(model)
         return model
@@ -129,14 +153,16 @@ class MPQHfQuantizer(HfQuantizer):
         finally:
             self._state_dict = None
 
-    def get_state_dict_and_metadata(self, model: nn.Module, *args) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-        """The state dict to write (None means the model's own) and the safetensors metadata.
+    def get_state_dict_and_metadata(self, model: nn.Module, *args) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The state dict to write and the safetensors metadata; ValueError where a number is none.
 
         Both storages keep the model's names: those of the float checkpoint, which `save_pretrained` would go back to,
         may join what is packed apart.
         """
         model._weight_conversions = []
-        return self._state_dict, digests(model) if self.packed else {}
+        tensors = stored_tensors(model, self._state_dict)
+        model.config.quantization_config.format_version = FORMAT_VERSION
+        return tensors, metadata_of(model, tensors)
 
     def is_serializable(self, *args, **kwargs) -> bool:
         """Always."""

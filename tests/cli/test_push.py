@@ -24,7 +24,7 @@ def test_damaged_folders_stay_here(here, tmp_path, refused):
     tensors = read_tensors(folder)
     tensors["bert.encoder.layer.0.attention.self.query.codes"][0] ^= 1
     write_tensors(folder, tensors)
-    assert "packed tensors differ" in refused("push", folder, "me/small-bert", "--token", "hf_x")
+    assert "tensors differ" in refused("push", folder, "me/small-bert", "--token", "hf_x")
     assert "holds a float model" in refused("push", "my-fine-tuned-bert", "me/small-bert")
 
 

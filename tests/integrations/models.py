@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixAssignment
+from hf_mpq.format import digests_to_metadata
 from tests.tiny import HEADS, tiny_model
 
 MIXED = (8, 2, 3, 4, 0)
@@ -55,6 +56,21 @@ def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict
     """Rewrite the weights, with the metadata that was there unless another is given."""
     metadata = read_metadata(folder) if metadata is None else metadata
     save_file(tensors, folder / "model.safetensors", metadata)
+
+
+def signed_anew(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """The metadata of a file with the digests of other tensors: what only someone who means it writes."""
+    return read_metadata(folder) | digests_to_metadata(tensors)
+
+
+def as_version_1(folder: Path) -> None:
+    """Make a folder what hf_mpq wrote before the format had digests of floats and of the config."""
+    tensors, config = read_tensors(folder), read_config(folder)
+    octets = {name.removeprefix("bert."): v for name, v in tensors.items() if v.dtype == torch.uint8}
+    packed = config["quantization_config"]["storage"] == "packed"
+    config["quantization_config"]["format_version"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tensors(folder, tensors, {"format": "pt", **(digests_to_metadata(octets) if packed else {})})
 
 
 def read_config(folder: Path) -> dict:

@@ -10,7 +10,7 @@ from hf_mpq import MPQConfig
 from hf_mpq.format import PackedFormatError
 from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
 
-from .models import close, differ, read_metadata, read_tensors, reload, write_tensors
+from .models import as_version_1, close, differ, read_metadata, read_tensors, reload, write_tensors
 from .test_unknown_families import SIZES
 
 RENAMED = {"nomic_bert": {}, "gte": {}, "jina_embeddings_v3": {}, "ultrabert": {},
@@ -95,6 +95,7 @@ def test_folders_with_old_names_load(tmp_path):
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, modules_to_not_convert=["LayerNorm"]))
     for storage in ("trainable", "packed"):
         in_storage(model, storage).save_pretrained(tmp_path)
+        as_version_1(tmp_path)
         assert old_names(tmp_path) == 10
         close(outputs(model), outputs(reload(tmp_path)), 1e-5)
 
@@ -117,5 +118,6 @@ def test_what_was_saved_under_other_names_is_told_so(tmp_path):
     hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4))).save_pretrained(tmp_path)
     tensors = {name.replace("attention.self", "attn"): value for name, value in read_tensors(tmp_path).items()}
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    as_version_1(tmp_path)
     with pytest.raises(PackedFormatError, match="under the original checkpoint's names, save it anew"):
         reload(tmp_path)

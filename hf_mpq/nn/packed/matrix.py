@@ -55,6 +55,23 @@ class PackedMatrix(PackedModule):
             full[self.row_flags()] = from_bytes(self.bias_values, getattr(torch, self.stored.float_dtype))
         return full.to(self.compute_dtype)
 
+    def float_parts(self) -> dict[str, torch.dtype]:
+        scales, floats = getattr(torch, self.stored.scale_dtype), getattr(torch, self.stored.float_dtype)
+        return {name: scales if name == "scales" else floats for name in self._buffers
+                if name == "scales" or name.endswith("_values") or name.startswith("low_rank_")}  # fmt: skip
+
+    def contradiction(self) -> str | None:
+        stored, bits = self.stored, self.group_bits()
+        if _counts(bits) != dict(stored.groups) or _counts(stored.layout.expand(bits)) != dict(stored.lines):
+            return "its map has other numbers of sub-groups and lines at each precision than"
+        if "live_columns" in self._buffers and int(self.column_flags().sum()) != stored.length:
+            return "it stores another number of columns than"
+        if stored.bias is not None and int(self.row_flags().sum()) != stored.bias:
+            return "it stores another number of bias entries than"
+        if {bits: int(flags.sum()) for bits, flags in self._kept_flags().items()} != dict(stored.kept):
+            return "its mask keeps another number of weights than"
+        return None
+
     def row_flags(self) -> Tensor:
         """Rows with a stored bias, `(out,)` bool."""
         return self._flags("live_rows", self.stored.layout.shape[0])
@@ -222,6 +239,11 @@ class PackedMatrix(PackedModule):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "prepared": {}}
+
+
+def _counts(bits: Tensor) -> dict[int, int]:
+    """How often each precision occurs, without 0."""
+    return {value: count for value, count in enumerate(torch.bincount(bits).tolist()) if value and count}
 
 
 def _spread(planes: Tensor, keep: Tensor) -> Tensor:

@@ -35,3 +35,11 @@ class PackedModule(nn.Module):
     def packed_buffers(self) -> dict[str, Tensor]:
         """Name to bytes of everything that is stored."""
         return {name: buffer for name, buffer in self.named_buffers() if buffer.dtype == torch.uint8}
+
+    def float_parts(self) -> dict[str, torch.dtype]:
+        """Name of each buffer that holds the bytes of floats, with their type."""
+        return {}
+
+    def contradiction(self) -> str | None:
+        """How what is stored differs from what describes it, in words; None where it does not."""
+        return None

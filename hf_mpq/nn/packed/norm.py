@@ -52,6 +52,9 @@ class PackedLayerNorm(PackedModule):
         values = from_bytes(octets, getattr(torch, self.float_dtype)).view(-1, *self.normalized_shape)
         return values[self.position].to(self.compute_dtype)
 
+    def float_parts(self) -> dict[str, torch.dtype]:
+        return dict.fromkeys(self._buffers, getattr(torch, self.float_dtype))
+
     def set_precision(self, bits: int) -> None:
         """Use the parameters of `bits`; without switchable parameters nothing changes."""
         if self.precisions:

@@ -1,0 +1,60 @@
+"""Numbers that cannot be stored, or that no stored model holds."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from ..core import from_bytes
+from ..format import PackedFormatError, check_finite
+from ..nn import relative_name
+from ..nn.packed import PackedModule
+from ..weights import ActivationQuantizer
+
+logger = logging.get_logger(__name__)
+
+
+def check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError when a float tensor holds NaN or infinity, naming it."""
+    for name, tensor in tensors.items():
+        floating = tensor.is_floating_point() and not tensor.is_meta
+        if floating and not bool(torch.isfinite(tensor.detach()).all()):
+            raise ValueError(f"{name} holds NaN or infinity, which no precision can store: look at the training that "
+                             "led to it (a lower learning rate?), or at the file that it came from")  # fmt: skip
+
+
+def warn_saturated(model: nn.Module) -> None:
+    """Say which stored floats of a packed model are the largest that their type holds."""
+    found = [name for name, values, largest in _stored(model) if bool((values.abs() == largest).any())]
+    if found:
+        logger.warning(f"{len(found)} stored tensors reach the largest number of float16 (65504), first {found[0]}: "
+                       "their values were beyond it and are smaller now. float_dtype='float32' and "
+                       "scale_dtype='float32' in the MPQConfig keep them")  # fmt: skip
+
+
+def check_contents(model: nn.Module) -> None:
+    """Raise PackedFormatError when stored bytes of a packed model stand for NaN or infinity, or contradict config.json.
+
+    The digests agree by then: this is what a file says that was written wrongly, or on purpose.
+    """
+    for name, values, _ in _stored(model):
+        check_finite(name, values)
+    for name, module in model.named_modules():
+        problem = module.contradiction() if isinstance(module, PackedModule) else None
+        if problem:
+            raise PackedFormatError(f"{relative_name(model, name)}: {problem} in config.json: copy or download the "
+                                    "folder again, or pack the model anew")  # fmt: skip
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
+    """Relative name, values and largest finite value of whatever is stored as the bytes of floats."""
+    for name, module in model.named_modules():
+        own = relative_name(model, name)
+        if isinstance(module, PackedModule):
+            for part, dtype in module.float_parts().items():
+                yield f"{own}.{part}", from_bytes(module.get_buffer(part), dtype), torch.finfo(dtype).max
+        elif isinstance(module, ActivationQuantizer):
+            for part, octets in module.named_buffers(recurse=False):
+                if octets.dtype == torch.uint8:
+                    yield f"{own}.{part}", from_bytes(octets, torch.float32), torch.finfo(torch.float32).max
