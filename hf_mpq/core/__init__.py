@@ -11,6 +11,7 @@ _MODULES = {
     "layout": ("SubgroupLayout", "spread"),
     "liveness": ("Liveness", "applies", "kept_rows", "scores_of"),
     "method": ("METHODS", "MethodSpec", "StageSpec"),
+    "patterns": ("search",),
     "progress": ("bars", "track"),
     "registry": ("Registry", "nearest", "unknown"),
     "space": ("ActivationSpec", "AttentionSpec", "Link", "PrecisionSpace", "RowBlock", "WeightSpec"),

@@ -23,6 +23,7 @@ from .config_checks import (
     registered,
     whole_numbers,
 )
+from .written import check_fields, reading
 
 logger = logging.get_logger(__name__)
 
@@ -233,7 +234,11 @@ class MPQConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: Mapping, return_unused_kwargs: bool = False, **kwargs):
         """Read `to_dict`'s form, with `kwargs` over it. Fields that a newer version wrote and this one does not know
-        are left out; earlier versions did not write what equals the defaults, or the method's fields."""
+        are left out; earlier versions did not write what equals the defaults, or the method's fields.
+
+        Raises:
+            PackedFormatError: a field has another type, or holds what a config cannot; no path in it is opened.
+        """
         check_finished(config_dict)
         check_version(config_dict.get("format_version", FORMAT_VERSION))
         known = {f.name for f in fields(cls)}
@@ -241,7 +246,10 @@ class MPQConfig(QuantizationConfigMixin):
         if unknown:
             logger.warning(f"this version of hf_mpq does not know {unknown} in quantization_config; left out")
         used = {key: value for key, value in kwargs.items() if key in known}
-        config = cls(**{key: value for key, value in config_dict.items() if key in known} | used)
+        with reading("quantization_config"):
+            content = {key: value for key, value in config_dict.items() if key in known}
+            check_fields(content)
+            config = cls(**content | used)
         if return_unused_kwargs:
             return config, {key: value for key, value in kwargs.items() if key not in used}
         return config

@@ -1,7 +1,7 @@
 """The quantizer that transformers calls while it loads and saves."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from .resolve import check_applied
 from .saving import forget_verbs, own_verbs
 from .shapes import apply_shapes
 from .skeleton import build_packed
+from .written import reading
 
 _FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
 _NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
@@ -80,11 +81,12 @@ class MPQHfQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
         if self.pre_quantized:
             self._check_source(model.config, checkpoint_files)
-        apply_shapes(model, self.quantization_config.shapes)
-        if self.packed:
-            build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
-        else:
-            self._convert(model, checkpoint_files)
+        with reading("quantization_config") if self.pre_quantized else nullcontext():
+            apply_shapes(model, self.quantization_config.shapes)
+            if self.packed:
+                build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
+            else:
+                self._convert(model, checkpoint_files)
         if self.pre_quantized:
             self._check_files(model, checkpoint_files)
         else:

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import regex
 import torch
 from torch import nn
 from transformers.utils import logging
@@ -16,6 +17,7 @@ from ..core import (
     PrecisionSpace,
     SubgroupLayout,
     WeightSpec,
+    search,
 )
 from ..nn import Family, body_of, family_of, relative_name
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
@@ -105,7 +107,7 @@ def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str
 
 def _warn_unused(config: MPQConfig, names: set[str], kind: str) -> None:
     """Say once which patterns match nothing: a misspelt one would go unnoticed."""
-    unused = [pattern for pattern in config.rules if not any(re.search(pattern, name) for name in names)]
+    unused = [pattern for pattern in config.rules if not any(search(pattern, name) for name in names)]
     unused += [word for word in config.modules_to_not_convert or () if not any(_is_part(word, name) for name in names)]
     if unused:
         logger.warning_once(f"these patterns match no layer in scope of this {kind}: {unused}")
@@ -139,7 +141,7 @@ def _options(config: MPQConfig, name: str, role: str) -> dict:
     if role == "embedding":
         chosen |= {"groups": "channel", "activation_bits": None}
     for pattern, options in config.rules.items():
-        match = re.search(pattern, name)
+        match = search(pattern, name)
         if match:
             chosen |= {**_consequences(options, chosen), **options}
             if options.get("tie") is not None:
@@ -147,10 +149,10 @@ def _options(config: MPQConfig, name: str, role: str) -> dict:
     return chosen
 
 
-def _tie(pattern: str, match: re.Match, template: str) -> str:
+def _tie(pattern: str, match: regex.Match, template: str) -> str:
     try:
         return match.expand(template)
-    except (re.error, IndexError) as error:
+    except (regex.error, IndexError) as error:
         raise ValueError(f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
                          r"write '\1' for what its first group in parentheses matched") from error  # fmt: skip
 
@@ -208,7 +210,8 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
 
 def _affine(config: MPQConfig, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
     """What is stored for each input channel of a linear layer; without a bias nothing can make up for a shift."""
-    named = {part for pattern, parts in config.input_affine.items() if re.fullmatch(pattern, name) for part in parts}
+    matching = (parts for pattern, parts in config.input_affine.items() if search(pattern, name, whole=True))
+    named = {part for parts in matching for part in parts}
     if role == "embedding":
         return ()
     return tuple(sorted(named if module.bias is not None else named - {"shift"}))

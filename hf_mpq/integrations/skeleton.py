@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from ..core import ActivationSpec, AttentionSpec, MatrixStorage
+from ..core import ActivationSpec, AttentionSpec
+from ..core.storage import ITEM_BYTES
 from ..nn import (
     AttentionQuantizers,
     PackedEmbedding,
@@ -15,7 +16,7 @@ from ..nn import (
 from ..nn.attention import QuantizedDropout
 from ..nn.convert import convert_attention, tie_packed, tied_decoders
 from ..nn.packed import PackedMatrix
-from ..weights import ActivationQuantizer
+from .written import read_activation, read_matrix, read_spec, reading
 
 
 def packed_table(model: nn.Module) -> dict:
@@ -51,30 +52,44 @@ def _attention_table(model: nn.Module) -> list | None:
 
 
 def build_packed(model: nn.Module, table: dict, dtype: torch.dtype) -> None:
-    """Replace the layers of a float skeleton by empty packed ones, in place; tables of absent heads are passed over."""
-    for name, content in table["matrices"].items():
+    """Replace the layers of a float skeleton by empty packed ones, in place; tables of absent heads are passed over.
+
+    Raises:
+        PackedFormatError: the table is damaged, or does not fit the skeleton.
+    """
+    with reading("quantization_config.packed"):
+        parts = {part: dict(table[part]) for part in ("matrices", "norms")}
+    for name, content in parts["matrices"].items():
         full = absolute_name(model, name)
         if full is not None:
-            model.set_submodule(full, _packed_matrix(model.get_submodule(full), content, dtype))
-    for name, (float_dtype, precisions) in table["norms"].items():
+            with reading(f"quantization_config.packed.matrices.{name}"):
+                model.set_submodule(full, _packed_matrix(model.get_submodule(full), content, dtype))
+    for name, content in parts["norms"].items():
         full = absolute_name(model, name)
         if full is not None:
-            norm = model.get_submodule(full)
-            packed = PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, float_dtype,
-                                     tuple(precisions), dtype)  # fmt: skip
-            model.set_submodule(full, packed)
+            with reading(f"quantization_config.packed.norms.{name}"):
+                model.set_submodule(full, _packed_norm(model.get_submodule(full), content, dtype))
     tie_packed(model, tied_decoders(model))
     if table.get("attention"):
-        convert_attention(model, AttentionSpec(*(ActivationSpec(*spec) for spec in table["attention"])))
+        with reading("quantization_config.packed.attention"):
+            operands, probabilities = table["attention"]
+            convert_attention(model, AttentionSpec(read_spec(operands), read_spec(probabilities)))
+
+
+def _packed_norm(norm: nn.Module, content: list, dtype: torch.dtype) -> PackedLayerNorm:
+    float_dtype, precisions = content
+    if not isinstance(norm, nn.LayerNorm) or not set(precisions) <= set(range(1, 9)) or float_dtype not in ITEM_BYTES:
+        raise ValueError(f"it does not describe this {type(norm).__name__}")
+    return PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, float_dtype, tuple(precisions),
+                           dtype)  # fmt: skip
 
 
 def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype) -> PackedMatrix:
-    stored = MatrixStorage.from_dict(content)
+    if not isinstance(module, nn.Linear | nn.Embedding):
+        raise ValueError(f"the model has a {type(module).__name__} there")
+    stored = read_matrix(content, module.weight.shape, getattr(module, "bias", None) is not None)
     if isinstance(module, nn.Embedding):
         return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx)
-    activation = content.get("activation")
-    quantizer = ActivationQuantizer.from_spec(ActivationSpec(*activation)) if activation else None
-    layer = PackedLinear(stored, dtype, input_quantizer=quantizer)
+    layer = PackedLinear(stored, dtype, input_quantizer=read_activation(content.get("activation")))
     layer.keep_of = tuple(content["keep_of"]) if "keep_of" in content else None
     return layer
-

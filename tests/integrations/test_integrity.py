@@ -268,3 +268,67 @@ def test_what_saturates_is_said(caplog):
     model.bert.encoder.layer[0].output.dense.bias.data[0] = 1e6
     pack(model)
     assert "float32" not in caplog.text
+
+
+HOSTILE = {
+    "device": ({"assignment": "/dev/zero"}, "assignment"),
+    "file": ({"assignment": "assignment.json"}, "assignment"),
+    "pattern": ({"rules": {"(.|..)+(?<=z)$": {"bits": 2}}}, r"does not end on '.*write it without repetitions"),
+    "affine": ({"input_affine": {"(.|..)+(?<=z)$": ["scale"]}}, r"does not end on '.*write it without repetitions"),
+    "no pattern": ({"rules": {"(": {"bits": 2}}}, "no regular expression"),
+    "type": ({"groups": [3]}, "Field 'groups' with value"),
+    "options": ({"rules": {"query": {"quantizer_options": {"two_bits": []}}}}, "download the folder again"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_fields_of_a_trainable_config(case, tmp_path, monkeypatch):
+    """Nothing is opened, nothing runs for ever; also in a folder of the first format, where no field is signed."""
+    monkeypatch.setattr("hf_mpq.core.patterns.SECONDS", 0.05)
+    quantize(tiny_model("bert"), MPQConfig(bits=4, groups=4)).save_pretrained(tmp_path)
+    as_version_1(tmp_path)
+    fields, words = HOSTILE[case]
+    described = read_config(tmp_path)["quantization_config"]
+    edit(tmp_path, quantization_config=described | fields)
+    with pytest.raises(PackedFormatError, match=words):
+        reload(tmp_path)
+
+
+TABLES = {
+    "groups": (lambda t: t["layout"].update(shape=[10**10, 32], groups=10**10), "layout.shape is not"),
+    "only groups": (lambda t: t["layout"].update(groups=10**15), "map has shape"),
+    "shards": (lambda t: t["layout"].update(shards=0), "shards"),
+    "axis": (lambda t: t["layout"].update(axis=2), "axis"),
+    "length": (lambda t: t.update(length=10**12), "longer than a line"),
+    "negative": (lambda t: t.update(length=-1), "longer than a line"),
+    "precision": (lambda t: t.update(precisions={"9": [1, 1, 1]}), "1 to 8"),
+    "counts": (lambda t: t.update(precisions={"4": [10**9, 10**9, 1]}), "more sub-groups"),
+    "short": (lambda t: t.update(precisions={"4": []}), "IndexError|list index"),
+    "floats": (lambda t: t["precisions"].update({"8": [2, 8, 99]}), "other floats"),
+    "encoding": (lambda t: t.update(encoding="zip"), "unknown encoding 'zip'"),
+    "rank": (lambda t: t.update(rank=10**9), "rank"),
+    "bias": (lambda t: t.update(bias=10**9), "more entries"),
+    "no bias": (lambda t: t.update(bias=None), "bias is there"),
+    "activation": (lambda t: t.update(activation=["dynamic-token", 99, {}]), "2 to 8 bits"),
+    "activation name": (lambda t: t.update(activation=["x", 8, {}]), "unknown activation quantizer 'x'"),
+    "activation list": (lambda t: t.update(activation="abc"), "activation"),
+    "type": (lambda t: t.update(length="32"), "Field 'length' expected int"),
+    "gone": (lambda t: t.pop("layout"), "layout' is missing"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_damaged_tables(case, tmp_path_factory, tmp_path):
+    """Each number is compared with the layer before anything is made: in the first format none is signed."""
+    hf = tmp_path_factory.getbasetemp() / "table"
+    if not hf.exists():
+        stored_model("packed").save_pretrained(hf)
+        as_version_1(hf)
+    for file in hf.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    described = read_config(tmp_path)["quantization_config"]
+    change, words = TABLES[case]
+    change(described["packed"]["matrices"]["encoder.layer.0.attention.self.query"])
+    edit(tmp_path, quantization_config=described)
+    with pytest.raises(PackedFormatError, match=rf"encoder\.layer\.0\.attention\.self\.query.*({words})"):
+        reload(tmp_path)
