@@ -1,5 +1,6 @@
 """Exports, run by the runtimes they are for."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import hf_mpq
 from hf_mpq.integrations.exporters import base
 from hf_mpq.nn import MPQLinear
 from tests.processes import run_python
-from tests.tiny import HEADS, MOST, tiny_batch, tiny_model
+from tests.tiny import FAMILIES, HEADS, MOST, tiny_batch, tiny_model
 
 pytest.importorskip("compressed_tensors", reason="pip install 'hf_mpq[interop]'")  # first: openvino's telemetry forks
 onnx = pytest.importorskip("onnx", reason="pip install 'hf_mpq[onnx]'")
@@ -82,9 +83,14 @@ def test_onnx(family, activations, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
-@pytest.mark.parametrize("fields", [{}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5},
-                                    {"bits": (0, 4), "pruned": True}], ids=str)  # fmt: skip
-@pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
+PER_TOKEN = ({}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5}, {"bits": (0, 4), "pruned": True})
+
+
+@pytest.mark.parametrize("family, fields", [
+    case if "bert" in case or case in (("deberta-v2", PER_TOKEN[0]), ("distilbert", PER_TOKEN[-1]))
+    else pytest.param(*case, marks=pytest.mark.full)
+    for case in product(("bert", "distilbert", "deberta-v2"), PER_TOKEN)
+], ids=str)  # fmt: skip
 @traced
 def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
     model = packed(family, **fields)
@@ -93,8 +99,12 @@ def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
         assert_alike(run_onnx(folder, batch), wanted(model, batch), 0.01)
 
 
-@pytest.mark.parametrize("activations", ["static", "float"])
-@pytest.mark.parametrize("family", MOST)
+SOON = [("bert", "static"), ("bert", "float"), ("deberta-v2", "static"), ("modernbert", "float"), ("albert", "static")]
+
+
+@pytest.mark.parametrize("family, activations", [
+    case if case in SOON else pytest.param(*case, marks=pytest.mark.full)
+    for case in product(FAMILIES, ("static", "float"))])  # fmt: skip
 @traced
 def test_openvino(family, activations, tmp_path):
     model, batch = packed(family), tiny_batch()
@@ -140,7 +150,7 @@ def test_labels_are_not_taken_for_tokens(head, labels, axes, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "dense", "compressed-tensors"])
-@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("deberta-v2", marks=pytest.mark.full)])
 @traced
 def test_attention_that_becomes_float_is_told(family, format, tmp_path):
     model, batch = packed(family, bits=8, attention_bits=8), tiny_batch()
