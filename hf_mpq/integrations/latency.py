@@ -84,6 +84,7 @@ def _spec_words(spec: WeightSpec) -> str:
 def unpruned(space: PrecisionSpace, batch: int, tokens: int) -> nn.Module:
     """A packed model with the shapes and input types of a space, every matrix at its highest precision."""
     model = _fresh(space.architecture)
+    space = replace(space, weights={name: spec for name, spec in space.weights.items() if absolute_name(model, name)})
     apply_shapes(model, {name: spec.layout.shape for name, spec in space.weights.items() if spec.kind == "linear"
                          and _shape(model, name) != spec.layout.shape})  # fmt: skip
     _check_length(model, tokens)

@@ -22,6 +22,7 @@ from ..core import (
 from ..nn import Family, body_of, family_of, relative_name
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .config import MPQConfig
+from .construction import class_from_config
 from .summary import resolved_lines
 
 logger = logging.get_logger(__name__)
@@ -74,9 +75,11 @@ def check_applied(config: MPQConfig, space: PrecisionSpace) -> None:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:
-    """Where the model's class is found, and its config without its quantization."""
+    """Where a class is found that makes the model, or its encoder, from a config, and the config without its
+    quantization."""
+    kind = class_from_config(model) or type(model)
     config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
-    return {"module": type(model).__module__, "class": type(model).__qualname__, "config": config}
+    return {"module": kind.__module__, "class": kind.__qualname__, "config": config}
 
 
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:

@@ -4,20 +4,26 @@ import torch
 from torch import nn
 from transformers.initialization import no_init_weights
 
-from ..nn import absolute_name, relative_name
+from ..nn import absolute_name
+from .construction import class_from_config
 
 
 def changed_shapes(model: nn.Module, names: list[str]) -> dict[str, list[int]]:
-    """Relative name to `(out, in)` of the matrices `names` that differ from a model freshly built from the config."""
+    """Relative name to `(out, in)` of the matrices `names` that differ from a model freshly built from the config; of
+    all, where the model's class needs more than a config."""
+    shapes = {name: list(model.get_submodule(absolute_name(model, name)).weight.shape) for name in names}
+    kind = class_from_config(model)
+    if kind is None:
+        return shapes
     with torch.device("meta"), no_init_weights():
-        fresh = type(model)(model.config)
-    found = {}
-    for name in names:
-        now = model.get_submodule(absolute_name(model, name)).weight.shape
-        full = absolute_name(fresh, name)
-        if full is not None and fresh.get_submodule(full).weight.shape != now:
-            found[relative_name(model, name)] = list(now)
-    return found
+        fresh = kind(model.config)
+    usual = {name: _usual(fresh, name) for name in names}
+    return {name: shape for name, shape in shapes.items() if usual[name] not in (None, shape)}
+
+
+def _usual(fresh: nn.Module, name: str) -> list[int] | None:
+    full = absolute_name(fresh, name)
+    return None if full is None else list(fresh.get_submodule(full).weight.shape)
 
 
 def apply_shapes(model: nn.Module, shapes: dict[str, list[int]]) -> None:

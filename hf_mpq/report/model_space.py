@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 from ..core import Assignment, PrecisionSpace
 from ..integrations import MPQConfig, assignment_of
 from ..integrations.architectures import architecture, class_of
+from ..integrations.construction import class_from_config
 from ..integrations.shapes import apply_shapes
 from ..training.preferences import FILE as SCORES
 from ..training.students import START
@@ -28,7 +29,7 @@ def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
     if config.storage != "packed":
         return config.resolve(model), assignment
     config.storage, config.packed, config.assignment = "trainable", {}, assignment.to_dict()
-    return config.resolve(_skeleton(type(model), model.config, config)), assignment
+    return config.resolve(_skeleton(class_from_config(model) or type(model), model.config, config)), assignment
 
 
 def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tensor]] | None:

@@ -12,6 +12,7 @@ from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from ..core import METHODS, MethodSpec, StageSpec
+from ..integrations.construction import takes_config_alone
 from .arguments import REINITS, MPQTrainingArguments, examples_per_step
 
 DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
@@ -122,6 +123,14 @@ def check_rows(rows: Any, plan: list[StageSpec], args: MPQTrainingArguments) -> 
     if endless and not hasattr(rows, "__len__"):
         raise ValueError(f"a training set without a length has no epochs: set max_steps in stages {endless}, not "
                          "num_train_epochs")  # fmt: skip
+
+
+def check_remade(plan: list[StageSpec], kind: type) -> None:
+    """Raise ValueError when a stage starts from new weights, and the model's class needs more than a config."""
+    anew = [stage.name for stage in plan if stage.start in ("pretrained", "random")]
+    if anew and not takes_config_alone(kind):
+        raise ValueError(f"stage {anew[0]!r} starts from new weights, and {kind.__name__} cannot be made from its "
+                         "config alone: leave reinit unset, or give its other arguments defaults")  # fmt: skip
 
 
 def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int,

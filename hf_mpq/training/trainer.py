@@ -35,6 +35,7 @@ from .lock import only_trainer
 from .objectives import OBJECTIVES
 from .overrides import StageHost, call_overrides, overridden
 from .plan import (
+    check_remade,
     check_rows,
     method_of,
     plan_of,
@@ -122,6 +123,7 @@ class MPQTrainer(StageHost, Trainer):
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
         self._config, self._open = copy.deepcopy(config), is_open(model)
         self.plan = plan_of(self.method, args, self._open)
+        check_remade(self.plan, type(model))
         self.students = Students(args.output_dir, model, args.pretrained)
         _check_teacher(teacher, model)
 
