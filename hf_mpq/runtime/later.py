@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..nn.packed import refuse_export
+
 
 @contextmanager
 def for_later() -> Iterator[None]:
@@ -31,6 +33,7 @@ class Deferred(ABC):
         """What it needs, made where it is not there."""
         made = self.made
         if made is None:
+            refuse_export()
             with for_later():
                 made = self.made = self._make()
         return made

@@ -24,7 +24,7 @@ def prepare(
 
     What was prepared is dropped where it would no longer be true: by moves to another device or type, by copies, by
     `set_precision` and by `load_state_dict`; the model then decodes again until it is prepared anew. Layers that became
-    smaller load only what has the same rows and columns pruned.
+    smaller load only what has the same rows and columns pruned. `torch.export` traces what `"cpu-float"` prepared.
 
     Args:
         model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.

@@ -18,6 +18,7 @@ from ...core import Registry
 from ...core.folders import together
 from ...nn import AttentionQuantizers, PackedLinear
 from ...nn.attention import QuantizedDropout
+from ...nn.packed import PackedMatrix
 from ...runtime import use_backend
 from ..calibration_batches import batches_of
 
@@ -49,11 +50,13 @@ class Exporter(ABC):
         packages: what must be importable.
         transformers: the oldest version that it works with; empty for any.
         extra: of this package, that installs them.
+        integers: whether it stores weights as integers.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     transformers: ClassVar[str] = ""
     extra: ClassVar[str] = ""
+    integers: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -101,8 +104,8 @@ def export(
         The folder.
 
     Raises:
-        ValueError: for an unknown format, a folder that holds a model, a model that is not packed, or activations that
-            cannot be.
+        ValueError: for an unknown format, a folder that holds a model, a model that is not packed, activations that
+            cannot be, or weights that are no integers times a scale in a format of integers.
         ImportError: when the format's package is missing or transformers is too old, with the command that installs it.
     """
     format = EXPORTERS.name_of(format)
@@ -112,6 +115,8 @@ def export(
         raise ValueError("export needs a packed model: call hf_mpq.pack(model) first, or load a packed folder")
     if refused := unmet(format):
         raise ImportError(refused)
+    if exporter.integers:
+        _refuse_floats(model, format)
     twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
     batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
     inputs = getattr(tokenizer, "model_input_names", None)
@@ -124,6 +129,14 @@ def export(
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
     return Path(path)
+
+
+def _refuse_floats(model: nn.Module, format: str) -> None:
+    """Integers would round what codes of other kinds stand for."""
+    for name, matrix in model.named_modules():
+        if isinstance(matrix, PackedMatrix) and not matrix.has_integers():
+            raise ValueError(f"the codes of {name} ({matrix.stored.encoding!r}) stand for no integers times a scale, "
+                             f"which {format} stores: export it as 'dense'")  # fmt: skip
 
 
 def _refuse_models(folder: Path) -> None:

@@ -24,6 +24,8 @@ class DenseExporter(Exporter):
     their number to their width.
     """
 
+    integers = False
+
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         family = family_of(model)

@@ -10,6 +10,7 @@ from ...nn import PackedEmbedding, PackedLayerNorm, PackedLinear
 from ...nn.affine import shift_and_scale
 from ...nn.attention import QuantizedDropout
 from ...nn.packed import PackedTiedLinear
+from ...runtime.backends import MOST_COLUMNS
 from ...runtime.int8 import IntegerMatrix
 from ...weights.activations import ActivationGrid
 
@@ -184,10 +185,16 @@ def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activat
     Args:
         grids: of inputs that have a fixed one, by layer name.
         activations: what becomes of the others, as in `ExportRequest`.
+
+    Raises:
+        ValueError: where integer sums would not fit in 32 bits.
     """
     decoders, tables = [], {}
     for name, module in list(model.named_modules()):
         if isinstance(module, PackedLinear):
+            if activations != "float" and module.in_features > MOST_COLUMNS:
+                raise ValueError(f"{name} has {module.in_features} columns, and integer sums of more than "
+                                 f"{MOST_COLUMNS} do not fit in 32 bits: export with activations='float'")  # fmt: skip
             model.set_submodule(name, PortableLinear(module, grids.get(name), activations))
         elif isinstance(module, PackedEmbedding):
             tables[id(module)] = PortableEmbedding(module)

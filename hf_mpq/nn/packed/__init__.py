@@ -1,6 +1,6 @@
 """Packed twins: the same functions from stored codes, nothing to train."""
 
-from .active import activated, active_backend
+from .active import activated, active_backend, refuse_export
 from .embedding import PackedEmbedding, PackedTiedLinear
 from .linear import PackedLinear
 from .matrix import PackedMatrix
@@ -16,4 +16,5 @@ __all__ = [
     "PackedTiedLinear",
     "activated",
     "active_backend",
+    "refuse_export",
 ]

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 _ACTIVE: ContextVar[str | None] = ContextVar("active_backend", default=None)
 
 
@@ -20,3 +22,10 @@ def activated(name: str | None) -> Iterator[None]:
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def refuse_export() -> None:
+    """Raise RuntimeError inside `torch.export`, which cannot trace what the caller is about to do."""
+    if torch.compiler.is_exporting():
+        raise RuntimeError("torch.export can trace neither decoding nor calls of the int8 kernel: export the model "
+                           "after hf_mpq.prepare(model, 'cpu-float')")  # fmt: skip

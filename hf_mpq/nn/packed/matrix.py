@@ -9,7 +9,7 @@ from torch import Tensor
 from ...core import MatrixStorage, from_bytes
 from ...format import unpack_flags, unpack_planes
 from ...weights import ENCODINGS
-from .active import active_backend
+from .active import active_backend, refuse_export
 from .module import PackedModule
 
 
@@ -223,7 +223,10 @@ class PackedMatrix(PackedModule):
     def in_place(self) -> Callable[[Tensor], Tensor] | None:
         """What runs in place of decoding now; None: nothing does."""
         name = active_backend()
-        return next(iter(self.prepared.values()), None) if name is None else self.prepared.get(name)
+        found = next(iter(self.prepared.values()), None) if name is None else self.prepared.get(name)
+        if found is None:
+            refuse_export()
+        return found
 
     def _apply(self, fn, recurse=True):
         before = self.anchor.device, self.anchor.dtype

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...nn import AttentionQuantizers, PackedLinear, family_of
 from ...nn.families import Family
 from ...nn.naming import absolute_name
-from ...nn.packed import active_backend
+from ...nn.packed import active_backend, refuse_export
 from .build import kernel
 from .native import NAME, native_grid, native_matrix
 
@@ -74,6 +74,7 @@ class Int8Layer:
 
     @torch.compiler.disable
     def _run(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        refuse_export()
         if hidden_states.dtype == torch.float32:
             return self.fused.run(hidden_states.contiguous(), attention_mask)
         return self.fused.run(hidden_states.float().contiguous(), attention_mask).to(hidden_states.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import PackedLinear
+from ...nn.packed import refuse_export
 from ...weights import ActivationQuantizer
 from .build import kernel
 from .matrix import IntegerMatrix
@@ -29,6 +30,7 @@ class NativeProduct:
     @torch.compiler.disable
     def __call__(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`, in the type of `x`."""
+        refuse_export()
         if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad):
             return self.plain(x)
         return self.matrix.linear(x.float().contiguous()).to(x.dtype)
