@@ -11,9 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from collections import Counter
 from pathlib import Path
 from re import findall
+from shutil import rmtree
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import BertTokenizerFast
 from transformers.utils import logging
 
@@ -58,6 +60,29 @@ def few_iterations(monkeypatch):
     """Where rounding is not what a test is about: AutoRound takes 8 steps for a block, unless it is told how many."""
     made = ROUNDERS["autoround"].__init__
     monkeypatch.setattr(made, "__defaults__", (8, *made.__defaults__[1:]))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Makes a folder by its name, once for all processes that test: `made_once("name", make)` calls `make(folder)`.
+
+    What is in it is for all tests to read, and for none to change.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make) -> Path:
+        folder = root / "made" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not Path(f"{folder}.whole").exists():
+                rmtree(folder, ignore_errors=True)
+                torch.manual_seed(0)
+                make(folder)
+                Path(f"{folder}.whole").touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")

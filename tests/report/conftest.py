@@ -6,11 +6,13 @@ from ..training.runs import quantized, sentences, trainer
 
 
 @pytest.fixture(scope="session")
-def searched(tmp_path_factory):
+def searched(made_once):
     """The folder of a short search."""
-    folder = tmp_path_factory.mktemp("searched")
-    model = quantized("mpq", budget="3bits", bits=(0, 2, 4, 8))
-    run = trainer(model, folder, logging_steps=2, eval_dataset=sentences(24))
-    run.train()
-    run.save_packed(folder / "packed")
-    return folder
+
+    def make(folder):
+        model = quantized("mpq", budget="3bits", bits=(0, 2, 4, 8))
+        run = trainer(model, folder, logging_steps=2, eval_dataset=sentences(24))
+        run.train()
+        run.save_packed(folder / "packed")
+
+    return made_once("searched", make)
