@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from .files import write_text
+from .json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,15 @@ class Assignment:
     @classmethod
     def from_dict(cls, content: Mapping) -> "Assignment":
         """The inverse of `to_dict`; raises ValueError when `content` is not an assignment."""
-        if "matrices" not in content:
+        if not isinstance(content.get("matrices"), Mapping):
             raise ValueError("not an assignment: it has no 'matrices'; write one with Assignment.save")
         matrices = {name: _matrix(name, fields) for name, fields in content["matrices"].items()}
-        layers = content.get("layers")
-        return cls(matrices, content.get("activation_bits", {}), None if layers is None else tuple(layers))
+        layers, activations = content.get("layers"), content.get("activation_bits", {})
+        if not isinstance(activations, Mapping) or not _are_numbers(activations.values()):
+            raise ValueError("not an assignment: its 'activation_bits' are not names with whole numbers")
+        if layers is not None and not (isinstance(layers, list | tuple) and _are_numbers(layers)):
+            raise ValueError("not an assignment: its 'layers' are not whole numbers")
+        return cls(matrices, activations, None if layers is None else tuple(layers))
 
     def save(self, path: str | Path) -> None:
         """Write the assignment as JSON, all of it or nothing."""
@@ -83,8 +88,17 @@ class Assignment:
 
     @classmethod
     def load(cls, path: str | Path) -> "Assignment":
-        """Read an assignment that `save` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+        """Read an assignment that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no assignment; the message has its name.
+        """
+        content = read_json(path, "write it with Assignment.save")
+        try:
+            return cls.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def __repr__(self) -> str:
         histogram = Counter(bits for matrix in self.matrices.values() for bits in matrix.bits)
@@ -94,6 +108,13 @@ class Assignment:
 
 def _matrix(name: str, fields: Mapping) -> MatrixAssignment:
     try:
-        return MatrixAssignment(**{key: tuple(value) for key, value in fields.items()})
-    except TypeError as error:
+        found = {key: tuple(value) for key, value in fields.items()}
+        if all(map(_are_numbers, found.values())):
+            return MatrixAssignment(**found)
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"not an assignment of {name!r}: {error}") from None
+    raise ValueError(f"not an assignment of {name!r}: its fields are not lists of whole numbers")
+
+
+def _are_numbers(values: Iterable) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)

@@ -1,7 +1,6 @@
 """Files that are there whole or not at all: written under a hidden name beside, then renamed."""
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -9,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM)
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
@@ -41,23 +39,6 @@ def write_text(path: str | Path, text: str) -> None:
     """Write all of a text file or nothing; raises OSError with its name."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def read_json(path: str | Path, advice: str) -> Any:
-    """The content of a JSON file.
-
-    Args:
-        advice: what to do when it is none, for the message.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not JSON, so it is damaged or another file ({reason}): {advice}") from error
 
 
 @contextmanager

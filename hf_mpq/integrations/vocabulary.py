@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..core.files import read_json, write_text
+from ..core import read_json
+from ..core.files import write_text
 from ..core.folders import together
 from .token_models import needed, reduced, vocabulary
 
@@ -76,10 +76,8 @@ class PrunedVocabulary:
         return cls(tuple(content["kept"]), content["size"], content["config_ids"], tokenizer)
 
 
-def _is_map(content: Any) -> bool:
+def _is_map(content: dict) -> bool:
     """Whether the fields of a map are there, and what was kept are rows of the table."""
-    if not isinstance(content, dict):
-        return False
     kept, size, ids = (content.get(name) for name in ("kept", "size", "config_ids"))
     name = content.get("tokenizer", FULL)
     if not (isinstance(kept, list) and type(size) is int and isinstance(ids, dict) and isinstance(name, str)):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..core import read_json
 from ..integrations.hub import CardFacts
 from .size_report import SizeReport, size_report
 
@@ -76,7 +77,7 @@ def _snippet(folder: Path, task: HeadTask, name: str) -> str:
     shown = json.dumps(name)  # quotes and all
     embedder = folder / "config_sentence_transformers.json"
     if embedder.exists():
-        kind = json.loads(embedder.read_text()).get("model_type")
+        kind = read_json(embedder, "save the embedder again").get("model_type")
         kind = kind if kind in _EMBEDDERS else _EMBEDDERS[0]
         loading = [f"from sentence_transformers import {kind}", "", f"model = {kind}({shown})"]
     elif (folder / "tokenizer_config.json").exists():

@@ -1,10 +1,10 @@
 """What a training run left in its folder."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import read_json
 from ..training.checkpoints import complete_checkpoints
 from ..training.record import FILE, RunRecord
 from ..training.students import START
@@ -70,7 +70,7 @@ def read_run(folder: str | Path) -> Run:
 def _budget(start: Path) -> str | None:
     """What the model that the run began with was to meet."""
     file = start / "config.json"
-    return json.loads(file.read_text())["quantization_config"].get("budget") if file.exists() else None
+    return read_json(file, "copy the run again")["quantization_config"].get("budget") if file.exists() else None
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
@@ -78,4 +78,4 @@ def _history(folder: Path) -> list[dict[str, float]]:
     checkpoints = complete_checkpoints(folder) if folder.is_dir() else []
     if not checkpoints:
         return []
-    return json.loads((checkpoints[-1] / "trainer_state.json").read_text())["log_history"]
+    return read_json(checkpoints[-1] / "trainer_state.json", "copy the run again")["log_history"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..core import read_json
 from ..core.files import write_text
 from ..cost import LatencyTable, budget_cost
 from ..integrations import MPQConfig
@@ -22,4 +23,4 @@ def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
 
 def read_latencies(file: Path) -> LatencyTable:
     """What `write_latencies` wrote."""
-    return LatencyTable.from_dict(json.loads(file.read_text()))
+    return LatencyTable.from_dict(read_json(file, "remove it, and it is measured again"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import Assignment
+from ..core import Assignment, read_json
 from ..core.files import write_text
 from .arguments import MPQTrainingArguments
 from .settings import differences
@@ -26,7 +26,7 @@ class RunRecord:
         self.folder, self.main = Path(folder), main
         self.content: dict[str, Any] = {"finished": {}, "selection": None}
         if self.exists:
-            self.content = json.loads((self.folder / FILE).read_text())
+            self.content |= read_json(self.folder / FILE, "start anew in another output_dir")
 
     @property
     def exists(self) -> bool:

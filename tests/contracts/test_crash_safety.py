@@ -101,7 +101,7 @@ def test_a_vocabulary(tokenizer, tmp_path):
         file.write_text(json.dumps({**content, **damage}))
         with pytest.raises(ValueError, match="not the map of a pruned vocabulary: copy the folder again"):
             PrunedVocabulary.load(file.parent)
-    for text, words in (("{", "is not JSON"), ("[]", "is not the map")):
+    for text, words in (("{", "is damaged, it is no JSON"), ("[]", "holds a list")):
         file.write_text(text)
         with pytest.raises(ValueError, match=f"pruned_vocabulary.json {words}"):
             PrunedVocabulary.load(file.parent)

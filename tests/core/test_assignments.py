@@ -74,3 +74,16 @@ def test_a_space_has_plain_defaults():
     space = PrecisionSpace({"a": WeightSpec(SubgroupLayout((4, 4), 2), (2, 4), activation=ActivationSpec())})
     assert space.weights["a"].activation.bits == 8
     assert (space.other_bytes, space.norm_dtype) == (0, "float16")
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "{}", '{"matrices": []}', '{"matrices": {"a": [4]}}', '{"matrices": {"a": {"bits": 4}}}',
+    '{"matrices": {"a": {"bits": ["4"]}}}', '{"matrices": {"a": {"bits": [4.5]}}}',
+    '{"matrices": {"a": {"bits": [9]}}}',
+    '{"matrices": {"a": {"bitz": [4]}}}', '{"matrices": {}, "activation_bits": {"a": "8"}}',
+    '{"matrices": {}, "activation_bits": [8]}', '{"matrices": {}, "layers": 3}', "\xff", "[" * 10_000,
+])  # fmt: skip
+def test_a_file_that_holds_none_is_named(text, tmp_path):
+    (tmp_path / "bits.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"bits\.json"):
+        Assignment.load(tmp_path / "bits.json")

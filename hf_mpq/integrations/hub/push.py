@@ -1,6 +1,5 @@
 """The upload: every way to the Hub ends in `push`, so every model gets the same card."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +9,7 @@ from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from torch import nn
 
+from ...core import read_json
 from ..config import MPQConfig
 from .errors import missing_token, plain_errors
 from .facts import CARD_WRITERS, CardFacts
@@ -119,9 +119,8 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is a checkpoint of a run (it holds {found[0]}), whose files keep tokens and paths: "
                          "push what trainer.save_packed or save_pretrained wrote")  # fmt: skip
     file = folder / "config.json"
-    config = json.loads(file.read_text()) if file.is_file() else {}
-    described = config.get("quantization_config") if isinstance(config, Mapping) else None
-    if (described or {}).get("quant_method") != "mpq":
+    described = read_json(file, "save the model again").get("quantization_config") if file.exists() else None
+    if not isinstance(described, Mapping) or described.get("quant_method") != "mpq":
         raise ValueError(f"{folder} holds no model of hf_mpq: give the folder that hf_mpq.pack(model).save_pretrained "
                          "or trainer.save_packed wrote")  # fmt: skip
 
