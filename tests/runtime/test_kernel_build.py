@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,6 +42,15 @@ def test_it_is_built_once_and_found_again(folder, monkeypatch):
     assert prepared() == "code\n" and build.state() == "built"
     monkeypatch.setenv("CXX", "/nowhere/c++")
     assert prepared() == "code\n" and build.state() == "built"
+
+
+def test_of_several_processes_one_builds(folder, tmp_path, monkeypatch):
+    slow = f"echo >>{tmp_path}/calls; sleep 0.3; exec {os.environ['CXX']} $*"
+    monkeypatch.setenv("CXX", _script(tmp_path, "slow", slow))
+    build._file().parent.joinpath("building-killed").mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: prepared(), range(4))) == ["code\n"] * 4
+    assert (tmp_path / "calls").read_text() == "\n" and not list(build._file().parent.glob("building-*"))
 
 
 def test_a_prebuilt_one_needs_no_folder_to_write_to(folder, monkeypatch):
@@ -152,9 +162,17 @@ def _ended(process: int) -> bool:
 
 
 def test_a_real_compiler_is_asked_for_this_module(tmp_path, monkeypatch):
-    (tmp_path / "layer.cpp").write_text(
-        "#include <pybind11/pybind11.h>\nPYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.attr(\"seven\") = 7; }"
-    )
+    (tmp_path / "layer.cpp").write_text("""
+#include <Python.h>
+#define NAMED(name) PyInit_##name
+#define INIT(name) NAMED(name)
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "probe", nullptr, 0, nullptr};
+PyMODINIT_FUNC INIT(TORCH_EXTENSION_NAME)() {
+  PyObject* made = PyModule_Create(&module);
+  PyModule_AddIntConstant(made, "seven", 7);
+  return made;
+}
+""")
     if compiler.compiler() is None:
         pytest.skip("no compiler is here")
     monkeypatch.setattr(compiler, "SOURCES", tmp_path)

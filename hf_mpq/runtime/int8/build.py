@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import warnings
 from functools import cache
@@ -71,10 +72,12 @@ def _build(file: Path) -> None:
         raise OSError("no C++ compiler builds them; install one (g++), or name it in CXX")
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     refuse_foreign(folder)
-    with FileLock(folder / "building.lock", timeout=2 * SECONDS):  # the system frees it when a process dies
+    with FileLock(folder / "building.lock", timeout=SECONDS):  # the system frees it when a process dies
+        for left in folder.glob("building-*"):  # by such a process
+            shutil.rmtree(left, ignore_errors=True)
         if not intact(file):
             logger.warning("building the fused layers of cpu-int8, once for this machine; about a minute")
-            with TemporaryDirectory(dir=folder) as scratch:
+            with TemporaryDirectory(dir=folder, prefix="building-") as scratch:
                 made = compiled(command, Path(scratch, file.name))
                 seal(made)
                 for part in Path(scratch).iterdir():
