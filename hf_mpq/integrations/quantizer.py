@@ -24,7 +24,7 @@ from .checks import (
 from .folder import check_folder, local_files, metadata_of, stored_tensors
 from .hub import remember_base
 from .latency import is_latency, join_heads
-from .numbers import check_contents, check_numbers
+from .numbers import check_contents, check_gates, check_numbers
 from .resolve import check_applied
 from .saving import forget_verbs, own_verbs
 from .shapes import apply_shapes
@@ -139,6 +139,7 @@ class MPQHfQuantizer(HfQuantizer):
             for name in self._new_decoders:  # transformers initialises plain layers only
                 nn.init.zeros_(model.get_submodule(name).bias)
         elif self.pre_quantized:
+            check_gates(model)
             refresh(model)
         else:
             check_numbers(dict(model.named_parameters()))

@@ -1,0 +1,23 @@
+"""A short run of the fuzzer, the same every time."""
+
+import pytest
+from transformers.utils import logging
+
+from tests.fuzz.bases import names
+from tests.fuzz.run import OUTCOMES, fuzz
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    yield
+    logging.set_verbosity(before)
+
+
+def test_two_thousand_damaged_folders():
+    """Each is refused with one error, or gives the outputs that it gave."""
+    counts, faults = fuzz(0, names(few=True), lambda done: done < 2000)
+    assert not faults, "\n".join(faults)
+    assert counts["refused"] > 1000 and counts["same outputs"] > 20
+    assert set(counts) <= set(OUTCOMES)
