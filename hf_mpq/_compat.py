@@ -1,5 +1,6 @@
 """The only place that looks at versions of other libraries."""
 
+from functools import cache
 from importlib.metadata import version
 
 from packaging.version import Version
@@ -8,6 +9,7 @@ OLDEST_TRANSFORMERS = "5.6.2"
 """Before 5.6, checkpoints of BERT resumed without their LayerNorms; 5.6.2 is the oldest that is tested."""
 
 
+@cache
 def check_transformers() -> None:
     """Raise ImportError when transformers is older than what is supported."""
     installed = version("transformers")

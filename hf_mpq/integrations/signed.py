@@ -31,7 +31,7 @@ _LONGEST, _DIGEST = 60, "xxh3:"
 
 def signature(config: PretrainedConfig) -> dict[str, str]:
     """Dotted field to its value as JSON, long ones as a digest: of every field that the outputs depend on."""
-    return dict(_fields(json.loads(config.to_json_string())))
+    return dict(_fields(_plain(config.to_diff_dict())))
 
 
 def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path) -> None:
