@@ -22,6 +22,10 @@ class StageSpec:
         start: where the float weights come from: `"previous"` (the stage before), `"loaded"` (as the user gave them),
             `"pretrained"` (the checkpoint that `MPQTrainingArguments.pretrained` names), or `"random"`.
         arguments: fields of `TrainingArguments` that this stage sets for itself.
+        schedules: registered schedule to options: what changes by time and is no search, in this order.
+        trainable: roles (`"weights"`, `"steps"`, `"offsets"`, `"gates"`) or patterns searched in names of parameters;
+            those that none of them fits stand still. None trains all.
+        rounding: whether weights and activations are rounded; without it the stage is a float one, under its masks.
     """
 
     name: str
@@ -31,12 +35,19 @@ class StageSpec:
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     start: str = "previous"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trainable: tuple[str, ...] | None = None
+    rounding: bool = True
 
     def __post_init__(self):
         if self.start not in STARTS:
             raise ValueError(f"a stage starts from one of {', '.join(STARTS)}; got {self.start!r}")
         if self.share <= 0:
             raise ValueError(f"the share of stage {self.name!r} must be above zero, got {self.share}")
+        if isinstance(self.trainable, str):
+            raise ValueError(f"trainable is a list of roles and patterns: give [{self.trainable!r}]")
+        if self.strategy is not None and not self.rounding:
+            raise ValueError(f"stage {self.name!r} searches precisions, which needs rounding=True")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Assignment, MatrixAssignment, Usage
-from ..weights import GATES, Gate
+from ..weights import GATES, ActivationQuantizer, Gate, WeightProgram
 from .attention import AttentionQuantizers, QuantizedDropout
 from .fitting import check_fits
 from .folding import fold
@@ -32,6 +32,40 @@ def update_quantizers(model: nn.Module) -> None:
                 quantizer.update()
         elif isinstance(module, AttentionQuantizers | QuantizedDropout):
             module.update()
+
+
+def set_rounding(model: nn.Module, rounding: bool) -> nn.Module:
+    """Switch the rounding of weights and activations off, for a float stage, or on again, in place; returns the model.
+
+    Without it a layer uses its float weight, masked, and its input as it is. What is packed is always rounded. Where it
+    comes on again after training, `calibrate_weights` and `calibrate_activations` set scales and ranges anew.
+    """
+    for module in model.modules():
+        if isinstance(module, WeightProgram | ActivationQuantizer):
+            module.rounding = rounding
+    return model
+
+
+def calibrate_weights(model: nn.Module) -> None:
+    """Set the scales of every quantized matrix anew from its float weight."""
+    for _, layer in matrices(model):
+        layer.calibrate()
+
+
+def take_path(model: nn.Module, path: Mapping[str, Tensor]) -> nn.Module:
+    """Set the path through the gates, in place: the candidate of each sub-group by the relative name of its matrix; the
+    gates of matrices that are not named choose for themselves. Returns the model.
+
+    Raises:
+        ValueError: for a matrix that is not there, or a path that does not fit its gate.
+    """
+    layers = dict(matrices(model))
+    unknown = sorted(path.keys() - layers.keys())
+    if unknown:
+        raise ValueError(f"a path names {unknown[0]!r}, which is no quantized matrix of this model")
+    for name, layer in layers.items():
+        layer.program.gate.take(path.get(name))
+    return model
 
 
 def usages(model: nn.Module) -> dict[str, Usage]:

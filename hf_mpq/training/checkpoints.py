@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 COMPLETE = "complete"
 """The file that a checkpoint's folder gets last."""
-_OBJECTIVES, _STRATEGY = "objectives.safetensors", "strategy.pt"
+_OBJECTIVES, _STRATEGY, _SCHEDULES = "objectives.safetensors", "strategy.pt", "schedules.pt"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
@@ -63,6 +63,9 @@ class StageCheckpoints:
             save_file(parameters, folder / _OBJECTIVES)
         if self.strategy is not None:
             torch.save(self.strategy.state_dict(), folder / _STRATEGY)
+        if self.model.schedules:
+            states = {name: schedule.state_dict() for name, schedule in self.model.schedules.items()}
+            torch.save(states, folder / _SCHEDULES)
         self._totals.save(folder)
         torch.save(without_secrets(self.args), folder / "training_args.bin")
 
@@ -99,6 +102,9 @@ class StageCheckpoints:
             self.model.objectives.load_state_dict(load_file(folder / _OBJECTIVES))
         if self.strategy is not None:
             self.strategy.load_state_dict(torch.load(folder / _STRATEGY, weights_only=True))
+        if self.model.schedules:
+            for name, state in torch.load(folder / _SCHEDULES, weights_only=True).items():
+                self.model.schedules[name].load_state_dict(state)
 
 
 def saved_state(folder: str | Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 
 from ..core import METHODS, MethodSpec, StageSpec
 from ..integrations.construction import takes_config_alone
+from ..search.strategies import STRATEGIES
 from .arguments import REINITS, MPQTrainingArguments, examples_per_step
 
 DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
@@ -61,7 +62,7 @@ def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> 
         names = ", ".join(stage.name for stage in method.stages)
         raise ValueError(f"stages {unknown} are not in method {method.name!r}, which has: {names}")
     plan = [_changed(stage, changes.get(stage.name, {}), args) for stage in method.stages]
-    return [stage for stage in plan if searching or stage.strategy is None]
+    return [stage for stage in plan if searching or not decides(stage)]
 
 
 def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArguments) -> StageSpec:
@@ -69,7 +70,7 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise ValueError(f"stage {stage.name!r} has no {unknown}; what can be changed: {', '.join(known)}")
-    merged = {key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments") else value
+    merged = {key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments", "schedules") else value
               for key, value in changes.items()}  # fmt: skip
     stage = replace(stage, **merged)
     if args.reinit is not None and stage.start == "loaded":
@@ -92,10 +93,15 @@ def _typed(stage: StageSpec) -> dict[str, Any]:
     return typed
 
 
+def decides(stage: StageSpec) -> bool:
+    """Whether a stage searches precisions."""
+    return stage.strategy is not None and STRATEGIES[stage.strategy].searches
+
+
 def selects_before(plan: list[StageSpec]) -> int:
     """Number of the first stage whose precisions a search before it decided; 0 where there is none."""
     pairs = enumerate(pairwise(plan), 2)
-    return next((number for number, (before, stage) in pairs if before.strategy and not stage.strategy), 0)
+    return next((number for number, (before, stage) in pairs if decides(before) and not decides(stage)), 0)
 
 
 def shares(plan: list[StageSpec], args: MPQTrainingArguments) -> list[dict[str, float]]:

@@ -1,7 +1,8 @@
 """One stage of a run: an ordinary Trainer whose steps are the passes of a strategy."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
-from ..nn.walk import served_precisions, set_precision
+from ..nn.walk import served_precisions, set_precision, take_path
 from ..search.strategies import Pass, Progress, SearchStrategy
 from .arguments import MPQTrainingArguments
 from .callbacks import UpdateQuantizers
 from .checkpoints import StageCheckpoints
+from .gradients import PassGradients
 from .running_means import RunningMeans
 from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
 from .scaler import IdleStepScaler
@@ -49,6 +51,7 @@ class StageTrainer(StageCheckpoints, Trainer):
         seed: of the data's order and of the search slice; the same for all stages.
         number: of the stage in its run, from 1; logged as `stage`.
         facts: what stays as it is during the stage, for the logs.
+        trainable: what the stage trains; see `StageSpec`.
         options: other arguments of `Trainer`.
 
     Raises:
@@ -56,11 +59,14 @@ class StageTrainer(StageCheckpoints, Trainer):
     """
 
     def __init__(self, module: StageModule, args: MPQTrainingArguments, strategy: SearchStrategy | None = None,
-                 seed: int = 0, number: int = 1, facts: Mapping[str, float] | None = None, **options: Any):  # fmt: skip
+                 seed: int = 0, number: int = 1, facts: Mapping[str, float] | None = None,
+                 trainable: Collection[str] | None = None, **options: Any):  # fmt: skip
         self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
-        self.groups = ParameterGroups.of(module)
+        self.groups = ParameterGroups.of(module, trainable)
         self._means, self._search_batches, self._begun, self._stop = RunningMeans(), None, None, False
         self._passes, self._sampler = plain_passes(module.student), None
+        merged = strategy is not None and strategy.combine != "sum"
+        self._gradients = PassGradients(self.groups.every, strategy.combine) if merged else None
         callbacks = [_Schedule(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
         super().__init__(module, args, callbacks=callbacks, **options)
         self.data_collator = SeededCollator(self.data_collator, seed)
@@ -85,6 +91,9 @@ class StageTrainer(StageCheckpoints, Trainer):
             TrainingStopped: when training ended before its last step.
         """
         self._totals = Totals(self.args.device)
+        if checkpoint is None:
+            for schedule in self.model.schedules.values():
+                schedule.prepare(self.model.student)
         try:
             output = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
@@ -94,6 +103,8 @@ class StageTrainer(StageCheckpoints, Trainer):
             raise TrainingStopped(f"{self.args.output_dir} was stopped at step {done} of {steps}, by a callback, a "
                                   "signal or the end of its data, and is not finished: "
                                   "train(resume_from_checkpoint=True) goes on from its last checkpoint")  # fmt: skip
+        for schedule in self.model.schedules.values():
+            schedule.finish(self.model.student)
         self._totals.share(self.accelerator)
         return TrainOutput(done, self._totals.mean(done), {**output.metrics, "train_runtime": self._totals.seconds})
 
@@ -222,29 +233,41 @@ class StageTrainer(StageCheckpoints, Trainer):
         """Every pass of one micro-batch."""
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for one in self._passes if self.strategy is None else self.strategy.passes(self.progress):
-            searching = one.data == "search"
-            batch = self._prepare_inputs(self._search_samples[self._micro] if searching else inputs)
-            total += self._run_pass(model, one, batch, self._search_units if searching else self._units)
+        passes = self._passes if self.strategy is None else self.strategy.passes(self.progress)
+        self.model.begin(passes)
+        kinds = {one.data for one in passes}
+        batches = {kind: self._prepare_inputs(self._search_samples[self._micro] if kind == "search" else inputs)
+                   for kind in kinds}  # fmt: skip
+        for one in passes:
+            units = self._search_units if one.data == "search" else self._units
+            total += self._run_pass(model, one, batches[one.data], units)
+        if self._gradients is not None and self.accelerator.sync_gradients:
+            self._gradients.merge()
         return total
 
     def _run_pass(self, model: nn.Module, one: Pass, batch: Mapping[str, Any], units: Mapping[str, float]) -> Tensor:
         stage = self.model
         if one.precision is not None:
             set_precision(stage.student, one.precision)
+        if one.path is not None:
+            take_path(stage.student, one.path)
         own = stage.units(batch)
         self._parts = {name: own[name] * self.args.world_size / max(units[name], 1.0) for name in own}
         stage.running, stage.penalty = (one, self.progress), None
         try:
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, dict(batch)) * self._parts[PENALTY]
-            if one.penalised and stage.penalty is None:  # a loss without a forward pass
+            if stage.penalty is None:  # perhaps a loss without a forward pass
                 stage.with_penalty({}, *stage.running)
         finally:
             stage.running = ()
-        if one.penalised:
+        if stage.penalty is not None:
             loss = loss + self._part(PENALTY, stage.penalty)
-        return self._backward(loss * one.share, one.updates)
+        with nullcontext() if self._gradients is None else self._gradients.of(one.name):
+            found = self._backward(loss * one.share, one.updates)
+        if one.path is not None:
+            take_path(stage.student, {})
+        return found
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: Any = None) -> Any:  # fmt: skip
@@ -315,6 +338,8 @@ class StageTrainer(StageCheckpoints, Trainer):
             logs.update({f"loss_{name}": value for name, value in self._means.take(self.accelerator).items()})
             for name, objective in self.model.objectives.items():
                 logs.update({f"{name}_{key}": value for key, value in objective.metrics().items()})
+            for schedule in self.model.schedules.values():
+                logs.update(schedule.metrics(self.model.student))
             logs.update(self._facts if self.strategy is None else self.strategy.metrics(self.model.student))
         super().log({"stage": self.number, **logs}, *args, **kwargs)
 
@@ -336,9 +361,14 @@ class _Schedule(TrainerCallback):
             self.trainer._sampler.set_epoch(epoch)
 
     def on_step_end(self, args, state, control, **kwargs):
+        with torch.no_grad():
+            for schedule in self.trainer.model.schedules.values():
+                schedule.after_step(self.trainer.model.student, self.trainer.progress)
         if self.trainer._stop:
             self.trainer._stop, control.should_save, control.should_training_stop = False, True, True
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.trainer.strategy is not None:
             self.trainer.strategy.schedule(self.trainer.model.student, self.trainer.progress)
+        for schedule in self.trainer.model.schedules.values():
+            schedule.before_step(self.trainer.model.student, self.trainer.progress)

@@ -23,6 +23,8 @@ from ..integrations import MPQConfig, assignment_of, fix, pack
 from ..integrations.calibration_batches import batches_of
 from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
+from ..nn.walk import calibrate_weights, set_rounding
+from ..search.schedules import SCHEDULES
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments, examples_per_step
@@ -37,6 +39,7 @@ from .overrides import StageHost, call_overrides, overridden
 from .plan import (
     check_remade,
     check_rows,
+    decides,
     method_of,
     plan_of,
     selects_before,
@@ -258,12 +261,15 @@ class MPQTrainer(StageHost, Trainer):
 
     def _run_stage(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> None:
         folder = stage_folder(number, stage)
-        assignment = None if stage.strategy else self._assignment(number, stage, previous, record)
+        assignment = None if decides(stage) else self._assignment(number, stage, previous, record)
         set_seed(self.args.seed + number)
         student = self.students.start(stage.start, previous, assignment)
         strategy = self._strategy(stage, student)
         self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
+        if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:
+            calibrate_weights(student)
+            calibrate_activations(student, self._calibration)
         if strategy is not None and not checkpoints:
             strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
         rows = self._learned_rows if number < self._selection else self.train_dataset
@@ -272,7 +278,8 @@ class MPQTrainer(StageHost, Trainer):
         self._say(f"stage {number} of {len(self.plan)}: {stage.name}" + (" (resumed)" if checkpoints else ""))
         output = trainer.train_to_end(checkpoints[-1] if checkpoints else None)
         self.state.log_history.extend(trainer.state.log_history)
-        if strategy is not None:
+        set_rounding(student, True)
+        if decides(stage):
             student, assignment = strategy.derive(student)
             record.decide(assignment)
         self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
@@ -284,6 +291,7 @@ class MPQTrainer(StageHost, Trainer):
 
     def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
                        rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
+        set_rounding(student, stage.rounding)
         own = {**stage.arguments, **stage_length(self.plan, self.args, number), **changes}
         folder = Path(self.args.output_dir) / stage_folder(number, stage)
         seed = self.args.seed + number
@@ -291,12 +299,14 @@ class MPQTrainer(StageHost, Trainer):
         kinds = {name: OBJECTIVES[name] for name in stage.objectives}
         teacher = self._teacher if any(kind.needs_teacher for kind in kinds.values()) else None
         objectives = {name: OBJECTIVES.make(name, student, teacher, options=stage.objectives[name]) for name in kinds}
-        module = StageModule(student, objectives, teacher, strategy)
+        schedules = {name: SCHEDULES.make(name, options=options) for name, options in stage.schedules.items()}
+        module = StageModule(student, objectives, teacher, strategy, schedules)
         order = seed if self.args.data_seed is None else self.args.data_seed + number
         facts = self._fixed_metrics(student) if strategy is None else None
         trainer = StageTrainer(
-            module, args, strategy, order, number, facts, data_collator=self.data_collator, train_dataset=rows,
-            eval_dataset=self.eval_dataset, processing_class=self.processing_class,
+            module, args, strategy, order, number, facts, stage.trainable,
+            data_collator=self.data_collator, train_dataset=rows, eval_dataset=self.eval_dataset,
+            processing_class=self.processing_class,
             compute_metrics=self.compute_metrics, callbacks=callbacks,
             preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
         )  # fmt: skip

@@ -12,7 +12,15 @@ MASKS: Registry[type["WeightMask"]] = Registry("mask")
 
 
 class WeightMask(LearnedPart, ABC):
-    """Holds `keep` `(out, in)` bool; weights outside it are zero in forward and are not stored."""
+    """Holds `keep` `(out, in)` bool; weights outside it are zero in forward and are not stored.
+
+    A mask is open (all is kept), chosen, and chosen anew as often as a schedule wants, or locked.
+
+    Attributes:
+        locked: whether `revisit` is over for good; set while a stage runs, and not saved.
+    """
+
+    locked = False
 
     def __init__(self, shape: tuple[int, int]):
         super().__init__()
@@ -22,9 +30,28 @@ class WeightMask(LearnedPart, ABC):
         """Set `keep` from a float weight."""
         self.keep.copy_(self.choose(weight))
 
+    @torch.no_grad()
+    def revisit(self, weight: Tensor, share: float = 1.0) -> None:
+        """Choose `keep` anew from a float weight.
+
+        Args:
+            weight: `(out, in)`, with the values of what is held at zero now.
+            share: of what the mask holds at zero in the end, 0 (open) to 1.
+
+        Raises:
+            ValueError: when the mask is locked.
+        """
+        if self.locked:
+            raise ValueError("a locked mask stays as it is; unlock it first")
+        self.keep.copy_(self.choose(weight, share))
+
     @abstractmethod
-    def choose(self, weight: Tensor) -> Tensor:
-        """Which weights to keep: `(out, in)` bool."""
+    def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
+        """Which weights to keep when the given share of the pruning is done: `(out, in)` bool."""
+
+    @abstractmethod
+    def pruned_share(self) -> float:
+        """Share of the pruning that is done, 0 (open) to 1."""
 
 
 @MASKS.register("element")
@@ -41,8 +68,16 @@ class ElementMask(WeightMask):
             raise ValueError(f"density must be above 0 and at most 1, got {density}")
         self.density = density
 
-    def choose(self, weight: Tensor) -> Tensor:
-        return _keep_largest(weight.abs().flatten(), round(self.density * weight.numel())).view_as(weight)
+    def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
+        return _keep_largest(weight.abs().flatten(), self._count(weight.numel(), share)).view_as(weight)
+
+    def pruned_share(self) -> float:
+        every, free = self.keep.numel(), int(self.keep.sum())
+        held = every - self._count(every, 1.0)
+        return (every - free) / held if held else 1.0
+
+    def _count(self, every: int, share: float) -> int:
+        return every - round(share * (every - round(self.density * every)))
 
 
 @MASKS.register("n:m")
@@ -59,8 +94,13 @@ class BlockMask(WeightMask):
             raise ValueError(f"cannot keep {kept} of every {block} in rows of {shape[1]}")
         self.kept, self.block = kept, block
 
-    def choose(self, weight: Tensor) -> Tensor:
-        return _keep_largest(weight.abs().unflatten(1, (-1, self.block)), self.kept).flatten(1)
+    def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
+        kept = self.block - round(share * (self.block - self.kept))
+        return _keep_largest(weight.abs().unflatten(1, (-1, self.block)), kept).flatten(1)
+
+    def pruned_share(self) -> float:
+        free = float(self.keep.float().mean()) * self.block
+        return (self.block - free) / (self.block - self.kept) if self.block > self.kept else 1.0
 
 
 def _keep_largest(scores: Tensor, count: int) -> Tensor:

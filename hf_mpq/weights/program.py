@@ -36,7 +36,10 @@ class WeightProgram(nn.Module):
 
     Attributes:
         live_columns: `(in,)` bool; columns that some live row feeds. Dead ones are zero, neither calibrated nor stored.
+        rounding: off in float stages, where the masked float weight is used as it is; not saved.
     """
+
+    rounding = True
 
     def __init__(self, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()):
         super().__init__()
@@ -79,6 +82,8 @@ class WeightProgram(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight used in forward, differentiable, `(out, in)`."""
+        if not self.rounding:
+            return self.float_weight(weight)
         value, keep = self.quantizer(self.float_weight(weight), self.gate()), self.keep()
         return value if keep is None else value * keep
 
@@ -87,7 +92,7 @@ class WeightProgram(nn.Module):
 
         Negative ones, and those beyond the last, are an IndexError.
         """
-        if self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
+        if not self.rounding or self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
             return self(weight).index_select(0, rows)
         return self.quantizer.rows(self.float_weight(weight), self.gate(), rows)
 
@@ -99,7 +104,13 @@ class WeightProgram(nn.Module):
         self.source.initialise(weight)
         self.gate.initialise(self.spec.bits)
         if self.mask is not None:
-            self.mask.initialise(self.source(weight))
+            self.mask.initialise(self.float_weight(weight, masked=False))
+        self.refresh()
+
+    @torch.no_grad()
+    def revisit_mask(self, weight: Tensor, share: float = 1.0) -> None:
+        """Choose the mask anew from all of the float weight; see `WeightMask.revisit`. Scales stay as they are."""
+        self.mask.revisit(self.float_weight(weight, masked=False), share)
         self.refresh()
 
     @torch.no_grad()

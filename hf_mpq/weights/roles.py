@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-WEIGHTS, STEPS, OFFSETS, GATES = "weights", "steps", "offsets", "gates"
+ROLES = WEIGHTS, STEPS, OFFSETS, GATES = "weights", "steps", "offsets", "gates"
 """Weights learn as the rest of the model does. Steps are positive and change by shares of their own size; offsets, of
 any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights decay."""
 
@@ -22,7 +22,7 @@ class LearnedPart(nn.Module):
     def role_of(self, name: str) -> str:
         """Role of a parameter; raises ValueError where the class names none."""
         if name not in self.roles:
-            known = ", ".join(map(repr, (WEIGHTS, STEPS, OFFSETS, GATES)))
+            known = ", ".join(map(repr, ROLES))
             raise ValueError(f"{type(self).__name__} has a parameter {name!r} without a role: add it to the class's "
                              f"`roles`, as one of {known}")  # fmt: skip
         return self.roles[name]

@@ -9,9 +9,7 @@ import torch
 from torch import multiprocessing
 from transformers import TrainerCallback
 
-from hf_mpq.core import Registry
-from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
-from hf_mpq.training import trainer as trainer_module
+from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Bilevel, Pass
 
 from ..processes import FORKED
 from .runs import quantized, sentences, trainer
@@ -152,9 +150,7 @@ class TwoPasses(Bilevel):
 
 
 def test_two_passes_of_a_step_accumulate_each(tmp_path, monkeypatch):
-    registry = Registry("search strategy")
-    registry.add("two", TwoPasses)
-    monkeypatch.setattr(trainer_module, "STRATEGIES", registry)
+    monkeypatch.setitem(STRATEGIES._items, "two", TwoPasses)
     changes = {"stages": {"search": {"strategy": "two"}}, "num_train_epochs": 4}
     expected = recorded("aq-bert", tmp_path / "one", 8, 1, **changes)
     assert all(any("gate" in name and gradient.any() for name, gradient in step.items() if gradient is not None)

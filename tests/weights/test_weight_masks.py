@@ -111,3 +111,51 @@ def test_a_precision_whose_weights_are_all_dropped_is_packed():
     packed = pack_matrix(layer)
     assert packed.stored.kept[2] == 0
     assert torch.equal(packed.weight, layer.quantized_weight())
+
+
+@pytest.mark.parametrize("name", list(MASKS))
+def test_masks_open_close_and_lock(name):
+    weight = torch.randn(9, 12)
+    mask = MASKS[name](weight.shape, **OPTIONS[name])
+    mask.initialise(weight)
+    chosen = mask.keep.clone()
+    assert mask.pruned_share() == pytest.approx(1)
+    shares = []
+    for share in (0.0, 0.3, 0.7, 1.0):
+        mask.revisit(weight, share)
+        shares.append(mask.pruned_share())
+    assert shares[0] == 0 and sorted(shares) == shares and torch.equal(mask.keep, chosen)
+    mask.locked = True
+    with pytest.raises(ValueError, match="locked"):
+        mask.revisit(weight)
+
+
+@pytest.mark.parametrize("name", list(MASKS))
+def test_a_mask_is_chosen_anew_from_all_weights_and_not_from_those_it_kept(name):
+    program, layer = masked_layer(name)
+    held = ~program.mask.keep
+    with torch.no_grad():
+        layer.weight[held] = 9.0  # what was held at zero is now the largest
+    program.revisit_mask(layer.weight)
+    assert (program.mask.keep & held).any()
+    assert torch.equal(program.float_weight(layer.weight) != 0, program.mask.keep & (layer.weight != 0))
+
+
+@pytest.mark.parametrize("mask", [None, *MASKS])
+def test_without_rounding_the_masked_float_weight_is_used(mask):
+    program, layer = masked_layer(mask)
+    rounded = layer.quantized_weight()
+    program.rounding = False
+    assert torch.equal(layer.quantized_weight(), layer.float_weight())
+    assert torch.equal(program.rows(layer.weight, torch.tensor([3, 1])), layer.float_weight()[[3, 1]])
+    program.rounding = True
+    assert torch.equal(layer.quantized_weight(), rounded) and not torch.equal(rounded, layer.float_weight())
+
+
+def masked_layer(name):
+    options = {} if name is None else {"mask": name, "mask_options": OPTIONS[name]}
+    spec = WeightSpec(LAYOUT, (4,), (4,) * LAYOUT.count, bias=False, **options)
+    layer = MPQLinear.from_linear(nn.Linear(12, 9, bias=False), spec)
+    layer.initialise()
+    layer.calibrate()
+    return layer.program, layer

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core import Assignment, PrecisionSpace, Registry, Usage
 from ...cost import CostModel
+from ...nn.walk import derive
 from ...weights.roles import GATES as GATES
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
@@ -65,6 +66,10 @@ class Pass:
         penalised: whether the strategy's penalty is added to the loss.
         precision: that a nested model is switched to for it; None leaves the model as it is.
         share: factor of its loss.
+        path: relative name of a matrix to the candidate that each of its sub-groups takes, `(groups,)` positions; the
+            gates of all others choose. None leaves the choice to every gate.
+        objectives: names of the stage's terms that it has; None for all.
+        teacher: name of an earlier pass of the same step, whose detached signals teach it in the float model's place.
     """
 
     name: str = "train"
@@ -73,6 +78,9 @@ class Pass:
     penalised: bool = False
     precision: int | None = None
     share: float = 1.0
+    path: Mapping[str, Tensor] | None = None
+    objectives: frozenset[str] | None = None
+    teacher: str | None = None
 
 
 class SearchStrategy(ABC):
@@ -89,8 +97,12 @@ class SearchStrategy(ABC):
     Attributes:
         split: what the search slice of the training set is for: None (there is none), `"steps"` (passes ask for
             batches of it) or `"epochs"` (each epoch goes through the rest, then through the slice).
+        searches: whether it decides precisions; one that only says which passes a step has runs where nothing is open.
+        combine: how the gradients of its passes become one, a name in `hf_mpq.training.gradients.COMBINERS`.
     """
 
+    searches: ClassVar[bool] = True
+    combine: str = "sum"
     split: ClassVar[str | None] = None
     needs_scores: ClassVar[bool] = False
     """Whether `prepare` wants training-free scores."""
@@ -98,28 +110,28 @@ class SearchStrategy(ABC):
     def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None):
         self.space, self.cost, self.limit = space, cost, limit
 
-    @abstractmethod
-    def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
+    def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:  # noqa: B027
         """Set the start of the gates, once, before the first step."""
 
     @abstractmethod
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """The passes of one step; the same for every micro-batch of it."""
 
-    @abstractmethod
     def gate_optimizer(self) -> tuple[str, dict[str, Any]]:
         """Optimizer of the gates: `"sgd"` or `"adam"`, with its keyword arguments."""
+        return "adam", {"lr": 0.0}
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
         """Set what depends on time (temperatures, noise), once before each step: all its micro-batches share it."""
 
-    @abstractmethod
-    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
-        """What is added to the loss of penalised passes, a differentiable scalar."""
+    def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor | None:
+        """What is added to the loss of penalised passes, a differentiable scalar; None for nothing."""
+        return None
 
-    @abstractmethod
     def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
-        """The decision, and the model that it is for: the same one, unless the search built another."""
+        """The decision, and the model that it is for: the same one, unless the search built another. Without a search
+        it is what the model has."""
+        return model, derive(model)
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
         """What logs show of the search now."""

@@ -27,6 +27,13 @@ class Signals:
     features: Mapping[str, list[Tensor]] = field(default_factory=dict)
     mask: Tensor | None = None
 
+    def detached(self) -> "Signals":
+        """The same without a graph, to teach another pass."""
+        plain = lambda one: one.detach() if isinstance(one, Tensor) else one  # noqa: E731
+        outputs = type(self.outputs)(**{name: plain(value) for name, value in self.outputs.items()})
+        features = {name: [plain(one) for one in layers] for name, layers in self.features.items()}
+        return Signals(outputs, features, self.mask)
+
 
 class Objective(nn.Module, ABC):
     """One term of the loss. It may own parameters: they are optimised, checkpointed and synchronised, never shipped.

@@ -27,6 +27,7 @@ class ActivationQuantizer(LearnedPart, ABC):
     Attributes:
         name: the registered name.
         stored_bytes: what its frozen form stores.
+        rounding: off in float stages, where activations are used as they are; not saved.
 
     Args:
         bits: 2 to 8.
@@ -36,6 +37,7 @@ class ActivationQuantizer(LearnedPart, ABC):
 
     name: str
     stored_bytes = 0
+    rounding = True
 
     def __init__(self, bits: int = 8, symmetric: bool = False):
         super().__init__()
@@ -64,6 +66,10 @@ class ActivationQuantizer(LearnedPart, ABC):
         """The grid for `x`, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid, straight-through, in the type of `x`; as it is where `rounding` is off."""
+        return self.fake_quantized(x) if self.rounding else x
+
+    def fake_quantized(self, x: Tensor) -> Tensor:
         """`x` on the grid, straight-through, in the type of `x`."""
         return replace_forward(x, self.rounded(x.detach()))
 

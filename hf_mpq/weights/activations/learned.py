@@ -50,7 +50,7 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
         zero = torch.round(torch.where(self.ready, -self.offset / step, start.zero)).clamp(0, start.high)
         return ActivationGrid(step.detach(), zero.detach(), start.low, start.high)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fake_quantized(self, x: Tensor) -> Tensor:
         grid, value = self.grid(x), x.float()
         factor = (x[0].numel() * grid.high) ** -0.5
         step, offset = scale_gradient(self.step, factor), scale_gradient(self.offset, factor)

@@ -1,0 +1,6 @@
+"""Schedules: what changes by time inside a stage and is no search."""
+
+from .base import SCHEDULES, Schedule
+from .gradual_pruning import GradualPruning
+
+__all__ = ["SCHEDULES", "GradualPruning", "Schedule"]

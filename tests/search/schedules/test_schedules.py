@@ -1,0 +1,87 @@
+"""Every schedule changes what it says, by where training is alone."""
+
+import pytest
+import torch
+
+import hf_mpq
+from hf_mpq import MPQConfig
+from hf_mpq.nn.walk import matrices
+from hf_mpq.search.schedules import SCHEDULES
+from hf_mpq.search.strategies import Progress
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def model():
+    config = MPQConfig(bits=4, groups=4, mask="element", mask_options={"density": 0.1})
+    return hf_mpq.quantize(tiny_model("bert"), config)
+
+
+def at(step, steps=40):
+    return Progress(step, steps, 10)
+
+
+def masks(model):
+    return {name: layer.program.mask for name, layer in matrices(model) if layer.program.mask is not None}
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_the_contract(name, model):
+    schedule = SCHEDULES.make(name)
+    schedule.prepare(model)
+    for step in range(40):
+        schedule.before_step(model, at(step))
+        asked = schedule.penalty(model, at(step))
+        assert asked is None or (asked.dim() == 0 and asked.isfinite())
+        schedule.after_step(model, at(step + 1))
+        assert all(isinstance(value, float) for value in schedule.metrics(model).values())
+    again = SCHEDULES.make(name)
+    again.load_state_dict(schedule.state_dict())
+    schedule.finish(model)
+
+
+def test_masks_close_along_the_cubic_ramp(model):
+    schedule = SCHEDULES.make("gradual-pruning", options={"begin": 0.25, "end": 0.75, "every": 5})
+    schedule.prepare(model)
+    assert all(mask.keep.all() for mask in masks(model).values())
+    densities = []
+    for step in range(40):
+        schedule.before_step(model, at(step))
+        densities.append(schedule.metrics(model)["density"])
+    assert densities[:10] == [1.0] * 10, "before the ramp begins"
+    for step in (10, 15, 20, 25, 30):
+        wanted = 1 - 0.9 * (1 - (1 - (step - 10) / 20) ** 3)
+        assert densities[step] == pytest.approx(wanted, abs=2e-3)
+        assert densities[step : step + 5] == [densities[step]] * min(5, 40 - step), "only every fifth step"
+    assert densities[30:] == [pytest.approx(0.1, abs=1e-3)] * 10
+    schedule.finish(model)
+
+
+def test_a_weight_that_grows_while_it_is_held_comes_back(model):
+    schedule = SCHEDULES.make("gradual-pruning", options={"end": 1.0, "every": 1})
+    schedule.prepare(model)
+    schedule.before_step(model, at(20))
+    layer = dict(matrices(model))["encoder.layer.0.output.dense"]
+    held = (~layer.program.mask.keep).nonzero()[0]
+    with torch.no_grad():
+        layer.weight[held[0], held[1]] = 9.0
+    schedule.before_step(model, at(21))
+    assert layer.program.mask.keep[held[0], held[1]]
+
+
+@pytest.mark.parametrize("options", [{"begin": 0.5, "end": 0.5}, {"begin": -0.1}, {"end": 1.2}, {"every": 0}])
+def test_ramps_that_are_none(options):
+    with pytest.raises(ValueError, match=r"begin < end|at least 1"):
+        SCHEDULES.make("gradual-pruning", options=options)
+
+
+def test_a_model_without_masks_is_refused():
+    with pytest.raises(ValueError, match="needs masks"):
+        SCHEDULES.make("gradual-pruning").prepare(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4)))
+
+
+def test_a_stage_that_ends_before_its_masks_are_closed_says_so(model):
+    schedule = SCHEDULES.make("gradual-pruning")
+    schedule.prepare(model)
+    with pytest.raises(ValueError, match="more steps"):
+        schedule.finish(model)
