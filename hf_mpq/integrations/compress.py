@@ -4,18 +4,28 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..core import METHODS, Budget, BudgetError, MethodSpec
 from ..nn import family_of
+from ..nn.pooling import check_pooling
+from ..nn.running import differentiable, outside_inference_mode
+from ..outliers import OUTLIERS
+from ..rounding import ROUNDERS
+from ..search import ALLOCATORS, SCORERS
 from ..weights import QUANTIZERS
 from .calibration_batches import batches_of
 from .config import MPQConfig
 from .latency import is_latency, join_heads
 from .training_free import TrainingFree
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SLOTS = {"scorer": SCORERS, "allocator": ALLOCATORS, "rounding": ROUNDERS}
 DEFAULT_CANDIDATES = (2, 3, 4, 8)
 """Without 0: what many pruned sub-groups do together is far more than their scores say; see recipes/RESULTS.md."""
 DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
@@ -29,9 +39,10 @@ DEFAULT = MethodSpec(
 SEARCH_ROUNDS = 6
 
 
+@outside_inference_mode
 def compress(
     model: nn.Module,
-    budget: str | Budget | Sequence[str | Budget] | None = None,
+    budget: str | float | Budget | Sequence[str | float | Budget] | None = None,
     calibration: Iterable | None = None,
     config: MPQConfig | None = None,
     *,
@@ -47,15 +58,18 @@ def compress(
     batch_size: int = 16,
     max_examples: int = 512,
     progress: bool = True,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> nn.Module | list[nn.Module]:
     """The best assignment under a budget without training, from a few hundred examples; `model` is left as it was.
 
     Args:
         model: a float model.
-        budget: such as `"0.25x"`, `"12MB"` or `"2.5bits"`; a list gives one model per budget from one scoring pass.
+        budget: such as `"25%"` (or `"0.25x"`, or 0.25), `"12MB"` or `"2.5bits"`; a list gives one model per budget from
+            one scoring pass.
             Not needed where the config fixes all bits.
-        calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), or an iterable of
-            batches; labels are not needed. Scorers and rounding that look at weights only do without.
+        calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), any iterable of such
+            rows or of batches, what a tokenizer returned, or texts (or pairs) with `tokenizer`; labels are not needed.
+            Scorers and rounding that look at weights only do without.
         config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
             bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
@@ -71,8 +85,9 @@ def compress(
         pooling: of a model without a head that makes sentence embeddings: `"mean"` or `"cls"`, and its scores are about
             the cosine distance from the float embeddings; None: about the hidden states of all tokens.
         batch_size: of the batches made from a data set.
-        max_examples: of the data set that are used, from its start.
-        progress: print how long it will take, and show progress.
+        max_examples: rows that are used, from the start, in batches or not.
+        progress: print how long it will take and what would be quicker, and show progress, on stderr.
+        tokenizer: of the texts in `calibration`.
 
     Returns:
         A quantized model with fixed bits that can be trained on or packed; for a list of budgets, a list.
@@ -80,22 +95,27 @@ def compress(
     Raises:
         BudgetError: when nothing can meet a budget; it names the smallest possible.
         ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose,
-            there are no examples where some are needed, budgets in ms stand beside others without a config, or the
-            model is quantized already.
+            there are no examples where some are needed, or none that this model can read, a name or an option is
+            unknown, budgets in ms stand beside others without a config, or the model is quantized already.
     """
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; compress starts from the float model")
     _check_target(budget, max_drop, evaluate)
-    budgets = _budgets(budget)
+    model, budgets = differentiable(model), _budgets(budget)
+    method = method if method is None else METHODS.name_of(method)
+    own = method if config is None or config.method is None else config.method
+    choose = partial(_choice, method=own, scorer=scorer, allocator=allocator, rounding=rounding, outliers=outliers,
+                     bias_correction=bias_correction)  # fmt: skip
+    choose(DEFAULT)  # what is misspelt is said at once
+    pooling = pooling if pooling is None else check_pooling(pooling)
     if config is None and method is None:
         _check_alike(budgets)
     config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
-    batches = batches_of(calibration, model, batch_size, max_examples)
+    batches = batches_of(calibration, model, batch_size, max_examples, tokenizer=tokenizer)
     default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
         default = replace(default, rounding="nearest")
-    choice = _choice(default, config.method, scorer, allocator, rounding, outliers, bias_correction)
-    engine = TrainingFree(model, config, choice, batches, evaluate, progress, pooling)
+    engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
     _check_needs(engine, budget, max_drop)
     tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
     engine.announce(tried or max(len(budgets), 1), tried)
@@ -105,7 +125,7 @@ def compress(
         result = engine.build()
     else:
         models = [engine.build(engine.assignment(one)) for one in budgets]
-        result = models if isinstance(budget, Sequence) and not isinstance(budget, str) else models[0]
+        result = models if _is_several(budget) else models[0]
     engine.summarise()
     return result
 
@@ -127,7 +147,11 @@ def _check_alike(budgets: list[Budget]) -> None:
 def _budgets(budget: Any) -> list[Budget]:
     if budget is None:
         return []
-    return [Budget.parse(one) for one in ([budget] if isinstance(budget, str | Budget) else budget)]
+    return [Budget.parse(one) for one in (budget if _is_several(budget) else [budget])]
+
+
+def _is_several(budget: Any) -> bool:
+    return isinstance(budget, Iterable) and not isinstance(budget, str)
 
 
 def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget], model: nn.Module) -> MPQConfig:
@@ -171,21 +195,24 @@ def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
 def _choice(
     default: MethodSpec, method: str | None, scorer, allocator, rounding, outliers, bias_correction
 ) -> MethodSpec:
-    """The method's choices, or the default ones, with what was asked for on top."""
+    """The method's choices, or the default ones, with what was asked for on top, spelt as it is registered."""
     choice = METHODS[method] if method is not None else default
     for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
         if given is not None:
             name, options = (given, {}) if isinstance(given, str) else _name_and_options(slot, given)
-            choice = replace(choice, **{slot: name, f"{slot}_options": options})
+            SLOTS[slot].check_options(name, options)
+            choice = replace(choice, **{slot: SLOTS[slot].name_of(name), f"{slot}_options": options})
         elif getattr(choice, slot) is None:
             choice = replace(choice, **{slot: getattr(default, slot), f"{slot}_options": {}})
+    if outliers is not None:
+        outliers = "none" if outliers.casefold() == "none" else OUTLIERS.name_of(outliers)
     changes = {"outliers": outliers, "bias_correction": bias_correction}
     return replace(choice, **{key: value for key, value in changes.items() if value is not None})
 
 
 def _name_and_options(slot: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if "name" not in given:
-        raise ValueError(f"{slot} must be a name, or a mapping with 'name' and options; got {dict(given)}")
+    if not isinstance(given, Mapping) or "name" not in given:
+        raise ValueError(f"{slot} must be a name, or a mapping with 'name' and options; got {given!r}")
     return given["name"], {key: value for key, value in given.items() if key != "name"}
 
 

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers.utils import ModelOutput
 
+from ..core import unknown
+from .running import real_tokens
+
 POOLINGS = ("mean", "cls")
 EMBEDDING = "embedding"
 """Name of the pooled output."""
@@ -14,9 +17,9 @@ EMBEDDING = "embedding"
 
 def check_pooling(pooling: str) -> str:
     """The pooling; raises ValueError when it is unknown."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"unknown pooling {pooling!r}; use one of {', '.join(map(repr, POOLINGS))}")
-    return pooling
+    if pooling.casefold() not in POOLINGS:
+        raise ValueError(unknown("pooling", pooling, POOLINGS))
+    return pooling.casefold()
 
 
 def embed(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
@@ -61,6 +64,6 @@ def _pool(pooling: str):
         if "last_hidden_state" not in output:
             raise ValueError(f"{type(model).__name__} has a head, so there is nothing to pool: leave pooling out, or "
                              "load the model with AutoModel")  # fmt: skip
-        return ModelOutput({EMBEDDING: embed(output["last_hidden_state"], kwargs.get("attention_mask"), pooling)})
+        return ModelOutput({EMBEDDING: embed(output["last_hidden_state"], real_tokens(kwargs), pooling)})
 
     return hook

@@ -1,8 +1,11 @@
 """Running batches through a model that is left as it was."""
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 
+import torch
 from torch import Tensor, nn
 
 POSITIONS = ("start_positions", "end_positions")
@@ -22,6 +25,24 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def outside_inference_mode(work: Callable) -> Callable:
+    """The function, which differentiates, also where it is called inside `torch.inference_mode()`."""
+
+    @wraps(work)
+    def run(*args, **kwargs):
+        if not torch.is_inference_mode_enabled():
+            return work(*args, **kwargs)
+        with torch.inference_mode(False):
+            return work(*args, **kwargs)
+
+    return run
+
+
+def differentiable(model: nn.Module) -> nn.Module:
+    """The model, or a copy of one that was made inside `torch.inference_mode()`, which cannot be differentiated."""
+    return copy.deepcopy(model) if any(one.is_inference() for one in model.parameters()) else model
+
+
 def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
     """What forward is called with: a batch without its labels, where the model is."""
     device = next(model.parameters()).device
@@ -29,9 +50,18 @@ def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
 
 
 def real_tokens(batch: Mapping) -> Tensor | None:
-    """Which tokens of a batch are no padding, `(batch, tokens)` bool; None when it does not say."""
+    """Which tokens of a batch are no padding, `(sequences, tokens)` bool; None when it does not say.
+
+    Of a mask with 4 dimensions, `(batch, heads, queries, keys)`, those that some query sees; of floats, which are
+    added to scores, 0 is seen. Choices, `(batch, choices, tokens)`, are sequences of their own.
+    """
     mask = batch.get("attention_mask")
-    return mask.bool() if mask is not None and mask.dim() == 2 else None
+    if mask is None:
+        return None
+    if mask.dim() == 4:
+        seen = mask == 0 if mask.is_floating_point() else mask.bool()
+        return seen.flatten(1, 2).any(1)
+    return mask.bool().flatten(0, -2)
 
 
 def real_rows(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...nn import running
 from ...nn.running import POSITIONS, evaluating
 
 
@@ -18,7 +19,7 @@ class Batch:
     Attributes:
         inputs: keyword arguments of forward, without labels.
         labels: what was taken out: `labels`, `start_positions`, `end_positions`.
-        mask: which tokens are real, `(batch, tokens)` bool; None when all are.
+        mask: which tokens are real, `(sequences, tokens)` bool; None when all are.
     """
 
     inputs: dict[str, Tensor]
@@ -46,8 +47,7 @@ def batches_on(model: nn.Module, batches: Iterable[Mapping]) -> list[Batch]:
         tensors = {key: value.to(device) for key, value in batch.items()}
         labels = {key: value for key, value in tensors.items() if "label" in key or key in POSITIONS}
         inputs = {key: value for key, value in tensors.items() if key not in labels}
-        mask = inputs["attention_mask"].bool() if "attention_mask" in inputs else None
-        found.append(Batch(inputs, labels, mask))
+        found.append(Batch(inputs, labels, running.real_tokens(inputs)))
     if not any(len(batch) for batch in found):
         raise ValueError("no calibration examples were given; a few hundred of the task's inputs are enough")
     return found
