@@ -123,7 +123,7 @@ REFUSED = {
     "too long": (lambda words: [[7] * 41], "has 41 tokens, and this model has positions for 40: .* max_length=40"),
     "other ids": (lambda words: [[10**6]], "token id 1000000, and this model's table has rows 0 to .* own tokenizer"),
     "ids below": (lambda words: [[-1]], "token id -1"),
-    "other types": (lambda words: [{"input_ids": [5], "token_type_ids": [2]}], "token type id 2, .* rows 0 to 1: leave"),
+    "other types": (lambda words: [{"input_ids": [5], "token_type_ids": [2]}], "token type id 2, .* rows 0 to 1"),
     "nothing in rows": (lambda words: [[], []], "every calibration row is empty"),
     "masks of 3": (lambda words: [{**tiny_batch(), "attention_mask": torch.ones(3, 11, 11)}], "the shape of input_ids"),
     "choices": (lambda words: [{"input_ids": torch.ones(2, 3, 4).long()}], r"must be \(rows, tokens\); got \(2, 3, 4"),
