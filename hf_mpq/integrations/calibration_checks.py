@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ..nn import PackedEmbedding
 
@@ -44,7 +45,7 @@ def _reserved(table: nn.Module) -> int:
 
 def _input_table(model: nn.Module) -> nn.Module | None:
     try:
-        table = model.get_input_embeddings()
+        table = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     except NotImplementedError:
         return None
     return table if isinstance(table, nn.Embedding | PackedEmbedding) else None

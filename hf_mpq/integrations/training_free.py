@@ -27,6 +27,8 @@ OUTLIER_BITS = 8
 
 SCAN_SECONDS = 1e-7
 """Scanning the scales of one weight at one precision, about, on a CPU core or two."""
+SLOW_SECONDS = 30.0
+"""Where rounding takes longer, something quicker is named."""
 BIAS_PASSES = 16
 """Forward passes of every batch that correcting the biases takes, about."""
 
@@ -129,9 +131,9 @@ class TrainingFree:
     def reference(self) -> float:
         """The float model's own score."""
         if self._reference is None:
-            start = perf_counter()
+            start = self._now()
             self._reference = self.evaluate(self.model)
-            self._evaluation_seconds = perf_counter() - start
+            self._evaluation_seconds = self._now() - start
         return self._reference
 
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
@@ -169,54 +171,72 @@ class TrainingFree:
         return None if self.choice.outliers == "none" else self.choice.outliers
 
     def estimate(self, models: int = 1, judged: int = 0) -> float:
-        """About how many seconds it will take, from one timed forward pass and, where it is called, one `evaluate`.
+        """About how many seconds it will take, in all; as of `phases`."""
+        return sum(self.phases(models, judged).values())
+
+    def phases(self, models: int = 1, judged: int = 0) -> dict[str, float]:
+        """About how many seconds each phase will take, from one timed forward pass and, where it is called, one
+        `evaluate`.
 
         Args:
             models: that are allocated and built.
             judged: how many of them `evaluate` scores.
         """
         weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
-        seconds = SCAN_SECONDS * weights * (1 + self.open)
+        seconds = {"scoring": 0.0, "quantization": SCAN_SECONDS * weights * (1 + self.open), "rounding": 0.0}
         judged += models * self.allocator.evaluation_count(self.space) if self.open else 0
         if judged and self.evaluate is not None:
             self.reference()
-            seconds += judged * self._evaluation_seconds
+            seconds["measuring"] = judged * self._evaluation_seconds
         if not self.batches:
             return seconds
-        count = len(self.batches)
-        passes = self.scorer.forward_passes(self.space, count) if self.uses_scores else 0.0
-        each = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
-        passes += models * each
-        if self.evaluate is None:
-            passes += judged * 2 * count  # the float model's outputs, and the other's
-        return seconds + passes * self._forward_seconds()
+        count, each = len(self.batches), self._forward_seconds()
+        if self.uses_scores:
+            seconds["scoring"] = each * self.scorer.forward_passes(self.space, count)
+        passes = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
+        seconds["rounding"] = each * models * passes
+        if judged and self.evaluate is None:
+            seconds["measuring"] = each * judged * 2 * count  # the float model's outputs, and the other's
+        return seconds
 
     @torch.no_grad()
     def _forward_seconds(self) -> float:
         inputs = forward_inputs(self.model, self.batches[len(self.batches) // 2])
         with evaluating(self.model):
             self.model(**inputs)  # the first pass is slower
-            start = perf_counter()
+            start = self._now()
             self.model(**inputs)
-            return perf_counter() - start
+            return self._now() - start
+
+    def _now(self) -> float:
+        """Seconds; on a GPU once it has done what it was told."""
+        device = next(self.model.parameters()).device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter()
 
     @contextmanager
     def _timed(self, part: str):
-        start = perf_counter()
+        start = self._now()
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - start
+            self.seconds[part] = self.seconds.get(part, 0.0) + self._now() - start
 
     def announce(self, models: int, judged: int = 0) -> None:
-        """Print how long it will take; as of `estimate`."""
-        if self.progress:
-            seconds = self.estimate(models, judged)
-            examples = sum(len(batch["input_ids"]) for batch in self.batches)
-            Console(stderr=True).print(
-                f"compress: about {readable(seconds)} for {models} model(s) from {examples} examples "
-                f"(scores: {self.choice.scorer}, allocation: {self.choice.allocator}, rounding: {self.choice.rounding})"
-            )
+        """Print how long it will take, phase by phase, and what would be quicker; as of `phases`."""
+        if not self.progress:
+            return
+        seconds = self.phases(models, judged)
+        total, examples = sum(seconds.values()), sum(len(batch["input_ids"]) for batch in self.batches)
+        parts = ", ".join(f"{part} {readable(spent)}" for part, spent in seconds.items() if spent >= 1)
+        say = Console(stderr=True).print
+        say(f"compress: about {readable(total)} for {models} model(s) from {examples} examples"
+            f"{f': {parts}' if parts else ''} (scores: {self.choice.scorer}, allocation: {self.choice.allocator}, "
+            f"rounding: {self.choice.rounding})")  # fmt: skip
+        if seconds["rounding"] > SLOW_SECONDS:
+            say(f"compress: rounding 'nearest' would be quicker, about {readable(total - seconds['rounding'])} in all; "
+                "fewer or shorter examples are, too")  # fmt: skip
 
     def summarise(self) -> None:
         """Print how long each part took."""

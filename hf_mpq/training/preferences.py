@@ -28,15 +28,16 @@ class Preferences:
         batches: calibration inputs.
         latencies: what a budget in ms is measured by.
         first: runs a function in the main process before the others go on.
+        progress: show it, on stderr.
     """
 
     def __init__(self, folder: str | Path, model: nn.Module, config: MPQConfig, method: MethodSpec,
                  batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None],
-                 latencies: LatencyTable | None = None):  # fmt: skip
+                 latencies: LatencyTable | None = None, progress: bool = True):  # fmt: skip
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
         self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget
-        self._engine = TrainingFree(model, config, choice, batches, progress=True)
+        self._engine = TrainingFree(model, config, choice, batches, progress=progress)
         self._engine.latencies = latencies
 
     def scores(self) -> dict[str, Tensor]:

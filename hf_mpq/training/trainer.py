@@ -399,7 +399,7 @@ class MPQTrainer(StageHost, Trainer):
     @cached_property
     def _preferences(self) -> Preferences:
         return Preferences(self.args.output_dir, self._float_model, self._config, self.method, self._calibration,
-                           self._in_main_first, self._latencies)  # fmt: skip
+                           self._in_main_first, self._latencies, not self.args.disable_tqdm)  # fmt: skip
 
     def _forget_preferences(self) -> None:
         """Free what only scores needed; they are on disk."""

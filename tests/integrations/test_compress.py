@@ -109,6 +109,32 @@ def test_the_estimate_and_the_parts_are_printed(capsys):
     assert "fisher" in printed
 
 
+def test_bars_are_not_among_results(monkeypatch, capsys):
+    """On a terminal, where they are drawn, stdout stays what a program reads."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    quick = {"name": "autoround", "iterations": 1}
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
+    said = capsys.readouterr()
+    assert said.out == "" and "gradients" in said.err and "rounding" in said.err
+
+
+def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(TrainingFree, "_forward_seconds", lambda engine: 1.0)
+    quick = {"name": "autoround", "iterations": 30}
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "about 2 min for 1 model(s) from 3 examples: scoring 5.5 s, rounding 2 min" in said
+    assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
+    assert "quicker" not in capsys.readouterr().err
+
+
+def test_a_pattern_that_matches_nothing_is_said_once(caplog):
+    config = MPQConfig(bits=(2, 4), groups=8, rules={"qeury": {"bits": 8}}, modules_to_not_convert=["poler"])
+    quiet(tiny_model("bert"), "3bits", [tiny_batch()], config=config, rounding="nearest")
+    assert caplog.text.count("match no layer in scope of this BertForSequenceClassification: ['qeury', 'poler']") == 1
+
+
 @pytest.mark.parametrize(("allocator", "evaluations"), [("lagrangian", 0), ("threshold", 40), ("ranked", 32)])
 def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, allocator, evaluations):
     choice = dataclasses.replace(DEFAULT, allocator=allocator, rounding="nearest", scorer="gradient")

@@ -142,9 +142,11 @@ def test_a_run_without_a_method_takes_the_default_one(tmp_path):
 # The selection rule
 
 
-def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeypatch):
+def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeypatch, capsys):
+    """Without bars, as `disable_tqdm` says, though on a terminal."""
     import hf_mpq.training.trainer as module
 
+    monkeypatch.setenv("FORCE_COLOR", "1")
     for first, chosen in ((0.1, "search"), (0.9, "training-free")):
         values = iter([first, 0.5])
         monkeypatch.setattr(module, "mean_divergence", lambda *args, values=values: next(values))
@@ -156,6 +158,8 @@ def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeyp
         decided = hf_mpq.Assignment.load(folder / "assignment.json")
         free = run._preferences.assignment()
         assert (decided == free) == (chosen == "training-free")
+    said = "".join(capsys.readouterr())
+    assert "loss" in said and not any(word in said for word in ("gradients", "scoring", "lagrangian"))
 
 
 class Stream(IterableDataset):
