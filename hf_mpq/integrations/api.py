@@ -24,12 +24,13 @@ from ..nn.packed import PackedMatrix
 from ..nn.walk import matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
+from .guard import check_is_model, quantized_inside
 from .hub import remember_base, remember_making
 from .latency import is_latency, join_heads
 from .numbers import check_numbers, warn_saturated
 from .quantizer import MPQHfQuantizer
 from .resolve import check_applied
-from .saving import own_verbs
+from .saving import attach
 from .shapes import changed_shapes
 from .skeleton import packed_table
 
@@ -41,10 +42,16 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
         The model, trainable: float masters under their usual names, with scales and gates.
 
     Raises:
-        ValueError: when the model is quantized already, nothing in it is in scope, or a weight is NaN or infinite.
+        ValueError: when the model, or one inside, is quantized already, it is none of transformers, nothing in it is in
+            scope, or a weight is NaN or infinite.
     """
+    check_is_model(model)
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
+    inside = quantized_inside(model)
+    if inside is not None:
+        raise ValueError(f"{inside} of this {type(model).__name__} is quantized already; call "
+                         f"model.{inside}.dequantize() first")  # fmt: skip
     check_numbers(dict(model.named_parameters()))
     config = copy.deepcopy(config)
     if is_latency(config.budget):
@@ -68,13 +75,7 @@ def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:
 
 
 def _attach(model: nn.Module, config: MPQConfig) -> None:
-    """Everything that `from_pretrained` would have set on the model."""
-    model.hf_quantizer = MPQHfQuantizer(config, pre_quantized=False)
-    model.is_quantized = True
-    model.quantization_method = "mpq"
-    model.config.quantization_config = config
-    model.config._is_quantized = True
-    own_verbs(model)
+    attach(model, MPQHfQuantizer(config, pre_quantized=False))
 
 
 def _config_of(model: nn.Module) -> MPQConfig:

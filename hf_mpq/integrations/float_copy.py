@@ -5,7 +5,7 @@ import copy
 from torch import nn
 
 from ..nn import dequantize_modules, derive
-from .saving import forget_verbs
+from .saving import detach
 
 
 def float_copy(model: nn.Module) -> nn.Module:
@@ -25,11 +25,9 @@ def as_float(model: nn.Module) -> nn.Module:
     if getattr(model.config, "quantization_config", None) is None:
         return model.eval()
     dequantize_modules(model, masters=True)
-    del model.hf_quantizer, model.config.quantization_config
-    for name in ("_is_quantized", "_pre_quantization_dtype"):
+    for name in ("quantization_config", "_is_quantized", "_pre_quantization_dtype"):
         model.config.__dict__.pop(name, None)
-    forget_verbs(model)
-    model.is_quantized, model.quantization_method = False, None
+    detach(model)
     return model.eval()
 
 

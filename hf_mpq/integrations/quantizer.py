@@ -26,7 +26,7 @@ from .hub import remember_base
 from .latency import is_latency, join_heads
 from .numbers import check_contents, check_gates, check_numbers
 from .resolve import check_applied
-from .saving import forget_verbs, own_verbs
+from .saving import attach, detach
 from .shapes import apply_shapes
 from .skeleton import build_packed
 from .written import reading
@@ -144,7 +144,7 @@ class MPQHfQuantizer(HfQuantizer):
         else:
             check_numbers(dict(model.named_parameters()))
             initialise(model)
-        own_verbs(model)
+        attach(model, self)
         return model
 
     @contextmanager
@@ -188,7 +188,7 @@ class MPQHfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
         """`dtype` is a word once the model was saved: transformers writes it into the config so."""
-        forget_verbs(model)
+        detach(model)
         return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 

@@ -20,6 +20,7 @@ from ..core import (
     search,
 )
 from ..nn import Family, body_of, family_of, relative_name
+from ..nn.naming import encoders_inside
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .config import MPQConfig
 from .construction import class_from_config
@@ -86,14 +87,21 @@ def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module
     """Role of each matrix in the default scope."""
     if family is None:
         logger.warning_once(
-            f"{model.config.model_type!r} is not a known family: only linear layers inside numbered encoder layers are "
-            "quantized, no embeddings, and pruned rows are not folded away"
+            f"{_unknown(model)}: only linear layers inside numbered encoder layers are quantized, no embeddings, and "
+            "pruned rows are not folded away"
         )
         inside = (n for n, m in modules.items() if isinstance(m, nn.Linear) and re.search(r"\.\d+\.", n))
         return dict.fromkeys(inside, "encoder")
     roles = dict.fromkeys((n for n in family.embeddings if isinstance(modules.get(n), nn.Embedding)), "embedding")
     roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
     return roles | dict.fromkeys(family.encoder_names(model), "encoder")
+
+
+def _unknown(model: nn.Module) -> str:
+    inside = encoders_inside(model)
+    if inside:
+        return f"this {type(model).__name__} has several encoders, {' and '.join(inside)}"
+    return f"{model.config.model_type!r} is not a known family"
 
 
 def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str]) -> None:

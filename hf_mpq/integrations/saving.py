@@ -6,21 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers.quantizers import HfQuantizer
 
 from ..format import model_folder
+from ..nn import body_of
 from .hub import push_model
 
 
-def own_verbs(model: nn.Module) -> None:
-    """Give a quantized model its ways of saving and pushing."""
-    model.save_pretrained = partial(save_model, model)
-    model.push_to_hub = partial(push_model, model)
+def attach(model: nn.Module, quantizer: HfQuantizer) -> None:
+    """Everything that `from_pretrained` sets on a quantized model, and its ways of saving and pushing; also on the
+    encoder inside, which can be saved alone."""
+    for part in {model, body_of(model)}:
+        part.hf_quantizer, part.is_quantized, part.quantization_method = quantizer, True, "mpq"
+        part.config.quantization_config, part.config._is_quantized = quantizer.quantization_config, True
+        part.save_pretrained = partial(save_model, part)
+        part.push_to_hub = partial(push_model, part)
 
 
-def forget_verbs(model: nn.Module) -> None:
+def detach(model: nn.Module) -> None:
     """Let a model that is float again save and push as its class does, under the names that transformers gives."""
-    for name in ("save_pretrained", "push_to_hub", "_weight_conversions"):
-        model.__dict__.pop(name, None)
+    for part in {model, body_of(model)}:
+        for name in ("save_pretrained", "push_to_hub", "_weight_conversions", "hf_quantizer"):
+            part.__dict__.pop(name, None)
+        part.is_quantized, part.quantization_method = False, None
 
 
 def save_model(

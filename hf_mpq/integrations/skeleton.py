@@ -5,6 +5,7 @@ from torch import nn
 
 from ..core import ActivationSpec, AttentionSpec
 from ..core.storage import ITEM_BYTES
+from ..format import PackedFormatError
 from ..nn import (
     AttentionQuantizers,
     PackedEmbedding,
@@ -59,6 +60,9 @@ def build_packed(model: nn.Module, table: dict, dtype: torch.dtype) -> None:
     """
     with reading("quantization_config.packed"):
         parts = {part: dict(table[part]) for part in ("matrices", "norms")}
+    if not any(absolute_name(model, name) for name in parts["matrices"]):
+        raise PackedFormatError(f"this {type(model).__name__} has none of the packed matrices: load the folder as the "
+                                "class that it was saved from")  # fmt: skip
     for name, content in parts["matrices"].items():
         full = absolute_name(model, name)
         if full is not None:

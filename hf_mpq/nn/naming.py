@@ -10,7 +10,7 @@ def body_name(model: nn.Module) -> str:
     prefix = getattr(model, "base_model_prefix", "")
     if prefix and _has(model, prefix):
         return prefix
-    found = _encoders(model) if isinstance(model, PreTrainedModel) else []
+    found = encoders_inside(model)
     return found[0] if len(found) == 1 else ""
 
 
@@ -31,13 +31,14 @@ def absolute_name(model: nn.Module, name: str) -> str | None:
     return next((full for full in (f"{prefix}.{name}", name) if _has(model, full)), None)
 
 
-def _encoders(model: PreTrainedModel) -> list[str]:
-    """Names of the models of the same known family inside."""
-    from .families import family_of
+def encoders_inside(model: nn.Module) -> list[str]:
+    """Names of the models of the same type inside a model of a known family that has none under `base_model_prefix`."""
+    from .families import FAMILIES
 
-    family = family_of(model)
+    if not isinstance(model, PreTrainedModel) or model.config.model_type not in FAMILIES:
+        return []
     inside = ((name, module) for name, module in _near(model) if isinstance(module, PreTrainedModel))
-    return [name for name, module in inside if family is not None and family_of(module) is family]
+    return [name for name, module in inside if module.config.model_type == model.config.model_type]
 
 
 def _near(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -3,17 +3,19 @@
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers import BertConfig, BertModel, BertPreTrainedModel, EncoderDecoderConfig, EncoderDecoderModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import hf_mpq
 from hf_mpq import MPQConfig
+from hf_mpq.format import PackedFormatError
 from hf_mpq.integrations.latency import unpruned
+from hf_mpq.integrations.skeleton import build_packed
 from hf_mpq.nn import PackedLinear
 from hf_mpq.nn.walk import matrices
-from tests.tiny import outputs, tiny_batch, tiny_config, tiny_model
+from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_config, tiny_model
 
-from .models import close
+from .models import close, reload
 
 ROWS = [{"input_ids": row.tolist()} for row in tiny_batch(8)["input_ids"]]
 
@@ -109,3 +111,140 @@ def test_stages_from_new_weights_are_refused_before_anything_is_trained(tmp_path
         trained(tmp_path, model, reinit="random")
     assert not list(tmp_path.iterdir())
     trained(tmp_path, hf_mpq.quantize(tiny_model("bert"), MPQConfig(method="aq-bert", groups=4)), reinit="random")
+
+
+class Reader(BertPreTrainedModel):
+    """Keeps its encoder under another name than `base_model_prefix`."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.backbone, self.head = self.encoder_of(config), nn.Linear(config.hidden_size, 3)
+        self.post_init()
+
+    @staticmethod
+    def encoder_of(config: BertConfig) -> nn.Module:
+        return BertModel(config)
+
+    def forward(self, input_ids=None, attention_mask=None):
+        encoder = getattr(self.backbone, "text", self.backbone)
+        hidden = encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=self.head(hidden[:, 0]))
+
+
+class Nested(Reader):
+    """Keeps it in a container."""
+
+    @staticmethod
+    def encoder_of(config: BertConfig) -> nn.Module:
+        return nn.ModuleDict({"text": BertModel(config)})
+
+
+class Pair(BertPreTrainedModel):
+    """Has two encoders."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.query, self.passage = BertModel(config), BertModel(config)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None):
+        states = [one(input_ids, attention_mask=attention_mask).pooler_output for one in (self.query, self.passage)]
+        return SequenceClassifierOutput(logits=torch.stack(states))
+
+
+def wide(model: nn.Module) -> nn.Module:
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+def encoder_decoder() -> EncoderDecoderModel:
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(tiny_config("bert"), tiny_config("bert"))
+    return wide(EncoderDecoderModel(config=config))
+
+
+def of(model: nn.Module) -> torch.Tensor:
+    ids = tiny_batch()["input_ids"]
+    extra = {"decoder_input_ids": ids} if isinstance(model, EncoderDecoderModel) else {}
+    with torch.no_grad():
+        return model.eval()(ids, **extra).logits
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+@pytest.mark.parametrize("kind", [Reader, Nested, Pair, EncoderDecoderModel])
+def test_the_whole_is_quantized_and_round_trips(kind, storage, tmp_path):
+    """The encoder inside is found, embeddings and all; of two, or inside another family, its numbered layers."""
+    model = encoder_decoder() if kind is EncoderDecoderModel else wide(kind(tiny_config("bert")))
+    config = MPQConfig(bits=4, groups=10)
+    hf_mpq.quantize(model, config)
+    names = set(hf_mpq.assignment_of(model).matrices)
+    if kind in (Reader, Nested):
+        assert names == set(hf_mpq.assignment_of(hf_mpq.quantize(tiny_model("bert", "bare"), config)).matrices)
+    before = of(model)
+    if storage == "packed":
+        hf_mpq.pack(model)
+    model.save_pretrained(tmp_path)
+    again = kind.from_pretrained(tmp_path)
+    torch.testing.assert_close(of(again), before, atol=1e-5, rtol=0)
+    assert set(hf_mpq.assignment_of(again).matrices) == names
+    from_file = kind.from_pretrained(tmp_path).dequantize()
+    torch.testing.assert_close(of(from_file), before, atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+def test_a_part_alone_is_not_saved_with_the_whole(storage, tmp_path):
+    """Before anything is written, with the way out; the part itself is saved."""
+    for model, part in ((wide(Reader(tiny_config("bert"))), "backbone"), (encoder_decoder(), "encoder"),
+                        (wide(Pair(tiny_config("bert"))), "query")):  # fmt: skip
+        inside = hf_mpq.quantize(model.get_submodule(part), MPQConfig(bits=8))
+        if storage == "packed":
+            hf_mpq.pack(inside)
+        (tmp_path / part).mkdir()
+        with pytest.raises(ValueError, match=rf"^{part} of this .* would be loaded without knowing: dequantize that"):
+            model.save_pretrained(tmp_path / part)
+        assert not list((tmp_path / part).iterdir())
+        with pytest.raises(ValueError, match=rf"{part} of this .* quantized already; call model.{part}.dequantize"):
+            hf_mpq.quantize(model, MPQConfig(bits=8))
+        inside.save_pretrained(tmp_path / part)
+        again = type(inside).from_pretrained(tmp_path / part)
+        close(outputs(inside), outputs(again), 1e-5)
+        inside.dequantize()
+        before = of(model)
+        model.save_pretrained(tmp_path / f"{part}-float")
+        torch.testing.assert_close(of(type(model).from_pretrained(tmp_path / f"{part}-float")), before)
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_encoder_of_a_quantized_model_is_saved_alone(family, storage, tmp_path):
+    """As `AutoModel.from_pretrained` of the whole folder would load it; made in memory, or loaded."""
+    model = hf_mpq.quantize(tiny_model(family), MPQConfig(bits=4, groups=10))
+    if storage == "packed":
+        hf_mpq.pack(model)
+    model.save_pretrained(tmp_path / "whole")
+    for one in (model, reload(tmp_path / "whole")):
+        one.base_model.save_pretrained(tmp_path / "body")
+        close(outputs(model.base_model)[:1], outputs(reload(tmp_path / "body", "bare"))[:1], 1e-5)
+    plain = model.dequantize()
+    assert plain.base_model.save_pretrained.__func__ is type(model.base_model).save_pretrained
+    plain.base_model.save_pretrained(tmp_path / "float")
+    assert not getattr(reload(tmp_path / "float", "bare"), "is_quantized", False)
+
+
+def test_what_is_no_model_of_transformers():
+    """Its state dict and its encoder are saved apart."""
+    whole = nn.ModuleDict({"encoder": BertModel(tiny_config("bert")), "head": nn.Linear(32, 2)})
+    with pytest.raises(ValueError, match=r"is no PreTrainedModel.* quantize model\.encoder, and save that with"):
+        hf_mpq.quantize(whole, MPQConfig())
+    hf_mpq.pack(hf_mpq.quantize(whole["encoder"], MPQConfig(bits=4)))
+    state = {name: value.clone() for name, value in whole.state_dict().items()}
+    whole.load_state_dict(state)
+
+
+def test_a_folder_of_another_class_is_refused():
+    """No table finds a place: never random weights."""
+    packed = hf_mpq.pack(hf_mpq.quantize(tiny_model("distilbert"), MPQConfig(bits=4))).config.quantization_config.packed
+    table = {**packed, "matrices": {name: one for name, one in packed["matrices"].items() if "layer" in name}}
+    with pytest.raises(PackedFormatError, match="this BertModel has none of the packed matrices: load the"):
+        build_packed(tiny_model("bert", "bare"), table, torch.float32)

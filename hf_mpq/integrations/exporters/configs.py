@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..saving import forget_verbs
+from ..saving import detach
 
 _QUANTIZED = ("quantization_config", "_is_quantized", "_pre_quantization_dtype")
 
@@ -23,6 +23,4 @@ def forget_quantization(model: nn.Module) -> None:
     """Make a model whose layers are plain an ordinary one for `save_pretrained`, in place."""
     for name in _QUANTIZED:
         model.config.__dict__.pop(name, None)
-    model.__dict__.pop("hf_quantizer", None)
-    forget_verbs(model)
-    model.is_quantized, model.quantization_method = False, None
+    detach(model)
