@@ -4,15 +4,18 @@ Needs `peft`. Trainable layers are linear layers to PEFT, and take its own LoRA.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
 
-from ..core import to_bytes
+from ..core import read_json, to_bytes
+from ..format import PackedFormatError, read_headers, verify
 from ..nn import PackedLinear, relative_name
 from .skeleton import packed_table
 
@@ -31,6 +34,36 @@ def for_packed(config: LoraConfig) -> LoraConfig:
                          "lora_bias and an init_lora_weights that reads the weight off")  # fmt: skip
     config._register_custom_module({PackedLinear: PackedLora})
     return config
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
+    """A saved adapter on a model: `PeftModel.from_pretrained`, with what is in the folder looked at.
+
+    Args:
+        model: packed, trainable or float, as the adapter was trained on.
+        folder: that `model.save_pretrained` of the adapted model wrote.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        PackedFormatError: a file is damaged, holds NaN or infinity, or is an adapter of another model.
+    """
+    folder = Path(folder)
+    weights = folder / SAFETENSORS_WEIGHTS_NAME
+    if not weights.exists():
+        raise FileNotFoundError(f"{weights} is not there: copy the adapter again")
+    verify([weights], signed=False)
+    try:
+        read_json(folder / CONFIG_NAME, "copy the adapter again")
+        adapted = PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise PackedFormatError(f"the adapter in {folder} does not load ({said}): copy it again, and give the model "
+                                "that it was trained on") from error  # fmt: skip
+    different = set(get_peft_model_state_dict(adapted)) ^ set(read_headers([weights]))
+    if different:
+        raise PackedFormatError(f"{weights} is another model's, or damaged: {len(different)} tensors are not in both, "
+                                f"first {sorted(different)[0]}; copy the adapter again")  # fmt: skip
+    return adapted
 
 
 class PackedLora(nn.Module, LoraLayer):

@@ -55,7 +55,8 @@ def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable])
             table = measure()
             with _warning():
                 words = _words(measured)
-                write_text(_folder() / _name(words), json.dumps({**words, "table": table.to_dict()}, indent=1))
+                content = {**words, "table": table.to_dict(), "digest": _digest(table.to_dict())}
+                write_text(_folder() / _name(words), json.dumps(content, indent=1))
     return table
 
 
@@ -80,13 +81,19 @@ def _words(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {"machine": machine(), "measured": measured}
 
 
+def _digest(table: Mapping[str, Any]) -> str:
+    """Of the numbers, against damage: other times would be believed."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _name(words: Mapping[str, Any]) -> str:
     return f"latency-{hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]}.json"
 
 
 def _read(measured: Mapping[str, Any]) -> LatencyTable | None:
     try:
-        return LatencyTable.from_dict(json.loads((_folder() / _name(_words(measured))).read_text())["table"])
+        content = json.loads((_folder() / _name(_words(measured))).read_text())
+        return LatencyTable.from_dict(content["table"]) if content["digest"] == _digest(content["table"]) else None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
 

@@ -7,7 +7,8 @@ from transformers import Trainer, TrainingArguments
 
 import hf_mpq
 from hf_mpq import MPQConfig
-from hf_mpq.integrations.adapters import PackedLora, for_packed, merge_adapters
+from hf_mpq.format import PackedFormatError
+from hf_mpq.integrations.adapters import PackedLora, for_packed, load_adapter, merge_adapters
 from hf_mpq.nn import MPQLinear, PackedLinear
 from hf_mpq.nn.walk import matrices
 from tests.tiny import outputs, tiny_batch, tiny_model
@@ -134,3 +135,25 @@ def test_what_is_not_exact_says_what_is():
         adapted("deberta-v2", hf_mpq.pack(hf_mpq.quantize(tiny_model("deberta-v2"), MPQConfig(attention_bits=8))))
     with pytest.raises(ValueError, match="not supported"):
         get_peft_model(stored_model("packed"), LoraConfig(target_modules=["query"]))
+
+
+ADAPTER_DAMAGES = {
+    "no JSON": ("adapter_config.json", lambda text: b"{", "adapter_config.json is damaged"),
+    "a list": ("adapter_config.json", lambda text: b"[]", "adapter_config.json holds a list"),
+    "type": ("adapter_config.json", lambda text: text.replace(b'"r": 4', b'"r": "x"'), "does not load"),
+    "rank": ("adapter_config.json", lambda text: text.replace(b'"r": 4', b'"r": 2'), "does not load"),
+    "layers": ("adapter_config.json", lambda text: text.replace(b'"query"', b'"key"'), "tensors are not in both"),
+    "cut": ("adapter_model.safetensors", lambda content: content[:-1], "adapter_model.safetensors is truncated"),
+    "nan": ("adapter_model.safetensors", lambda content: content[:-4] + b"\0\0\xc0\x7f", "holds NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("case", ADAPTER_DAMAGES)
+def test_damaged_adapters(case, tmp_path):
+    """One error, with the file's name; a whole one loads as PEFT loads it."""
+    adapted().save_pretrained(tmp_path)
+    name, damage, words = ADAPTER_DAMAGES[case]
+    close(outputs(adapted()), outputs(load_adapter(stored_model("packed"), tmp_path)), 1e-5)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    with pytest.raises(PackedFormatError, match=words):
+        load_adapter(stored_model("packed"), tmp_path)
