@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.core import SubgroupLayout
+from hf_mpq.integrations.exporters.base import EXPORTERS, unmet
 from hf_mpq.nn import PackedLinear, encoder_blocks
 from hf_mpq.runtime import BACKENDS
 from hf_mpq.runtime.cuda import TensorCoreProduct
@@ -17,8 +18,6 @@ from hf_mpq.weights import ENCODINGS, QUANTIZERS, Encoding
 from tests.contracts.test_probes import Basis, BasisEncoding
 from tests.runtime.test_int8 import GRIDS, layer_of, packed_model
 from tests.tiny import HEADS, outputs
-
-FORMATS = {"onnx": "onnx", "openvino": "openvino", "compressed-tensors": "compressed_tensors"}
 
 
 class PowersEncoding(Encoding):
@@ -137,9 +136,10 @@ def test_an_encoding_is_what_it_says(name):
         assert (len(gaps) == 1) >= encoding.evenly_spaced == (name != "probe-powers")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in EXPORTERS if EXPORTERS[name].integers])
 def test_formats_of_integers_are_refused(format, tmp_path):
-    pytest.importorskip(FORMATS[format])
+    if unmet(format):
+        pytest.skip(unmet(format))
     with pytest.raises(ValueError, match=r"probe-basis.*export it as 'dense'"):
         hf_mpq.export(uneven("probe-basis"), format, tmp_path / "out")
     assert not (tmp_path / "out").exists()
