@@ -15,6 +15,7 @@ from ..core import METHODS, MethodSpec, StageSpec
 from ..integrations.construction import takes_config_alone
 from ..search.strategies import STRATEGIES
 from .arguments import REINITS, MPQTrainingArguments, examples_per_step
+from .objectives import OBJECTIVES
 
 DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
 
@@ -73,6 +74,10 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
     merged = {key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments", "schedules") else value
               for key, value in changes.items()}  # fmt: skip
     stage = replace(stage, **merged)
+    for name, options in stage.objectives.items():
+        OBJECTIVES.check_options(name, options)
+    if stage.strategy is not None:
+        STRATEGIES.check_options(stage.strategy, stage.strategy_options)
     if args.reinit is not None and stage.start == "loaded":
         stage = replace(stage, start=REINITS[args.reinit])
     return replace(stage, arguments=_typed(stage))

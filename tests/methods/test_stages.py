@@ -82,6 +82,18 @@ def test_channelwise_learns_its_gates_by_adam_and_the_papers_sgd_is_an_option(ch
     assert STRATEGIES["alternating"](space, *budget_cost(space, "3bits"), **options).gate_optimizer() == found
 
 
+@pytest.mark.parametrize("changes, words", [
+    ({"objectives": {"soft-label": {}}}, "objective 'soft-label'; did you mean 'soft-labels'"),
+    ({"objectives": {"soft-labels": {"temprature": 2}}}, "'temprature'; did you mean 'temperature'"),
+    ({"strategy": "bilvel"}, "search strategy 'bilvel'; did you mean 'bilevel'"),
+    ({"strategy_options": {"optimiser": "sgd"}}, "'optimiser'; did you mean 'optimizer'"),
+])  # fmt: skip
+def test_what_is_misspelt_in_a_stage_is_said_before_anything_is_trained(changes, words, tmp_path):
+    args = MPQTrainingArguments(str(tmp_path), report_to="none", stages={"search": changes})
+    with pytest.raises(ValueError, match=words):
+        plan_of(METHODS["channelwise"], args, searching=True)
+
+
 def test_only_our_method_selects():
     assert [name for name in METHODS if METHODS[name].selects] == ["mpq"]
 
