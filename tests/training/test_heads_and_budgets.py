@@ -1,6 +1,7 @@
 """Every kind of head, an energy budget, the teacher's place, and two processes that are interrupted."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hf_mpq import Assignment, MPQConfig
 from hf_mpq.cost import COSTS
 from hf_mpq.training.checkpoints import complete_checkpoints
 
+from ..processes import start_python
 from ..tiny import HEADS, tiny_model
 from .runs import PADDING, collate, quantized, sentences, trainer
 
@@ -149,3 +151,34 @@ def test_two_processes_are_resumed(method, stage, tmp_path):
     for folder in ("1-search", {"mpq": "2-qat", "aq-bert": "2-retrain"}[method]):
         ours, theirs = (load_file(tmp_path / run / folder / "model/model.safetensors") for run in ("stopped", "whole"))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+DYING = """
+import os, sys
+from transformers import TrainerCallback
+from tests.training.runs import quantized, trainer
+
+class Die(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if os.environ["RANK"] == "1" and state.global_step == 2:
+            os._exit(3)
+
+trainer(quantized("mpq", budget="3bits"), sys.argv[1], callbacks=[Die()], per_device_train_batch_size=4).train()
+"""
+
+
+@pytest.mark.full
+def test_a_rank_that_dies_ends_the_other(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2",
+                   "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
+    ranks = []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        environment = {**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank}
+        ranks.append(start_python(["-c", DYING, tmp_path / "run"], tmp_path / rank, environment))
+    for process in ranks:
+        process.join()
+    assert ranks[1].exitcode == 3, (tmp_path / "1" / "stderr").read_text()[-2000:]
+    assert ranks[0].exitcode == 1 and "Traceback" in (tmp_path / "0" / "stderr").read_text()
