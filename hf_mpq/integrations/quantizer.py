@@ -1,5 +1,6 @@
 """The quantizer that transformers calls while it loads and saves."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -35,6 +36,11 @@ _FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attenti
 _NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
               r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$", r"\.input_(scale|shift)_values$",
               r"\.low_rank_(rows|columns)$")  # fmt: skip
+
+
+def _is_new(name: str) -> bool:
+    """Whether a float checkpoint does not hold it, so that it has no value yet."""
+    return any(re.search(pattern, name) for pattern in _NEW_STATE)
 
 
 class MPQHfQuantizer(HfQuantizer):
@@ -142,7 +148,7 @@ class MPQHfQuantizer(HfQuantizer):
             check_gates(model)
             refresh(model)
         else:
-            check_numbers(dict(model.named_parameters()))
+            check_numbers({name: p for name, p in model.named_parameters() if not _is_new(name)})
             initialise(model)
         attach(model, self)
         return model

@@ -1,6 +1,7 @@
 """A short run of the fuzzer, the same every time."""
 
 import pytest
+from transformers.quantizers import HfQuantizer
 from transformers.utils import logging
 
 from tests.fuzz.bases import names
@@ -15,6 +16,8 @@ def _quiet():
     logging.set_verbosity(before)
 
 
+@pytest.mark.skipif("update_attn_implementation" not in vars(HfQuantizer),
+                    reason="this transformers builds a model before a quantizer may look at its config")  # fmt: skip
 def test_two_thousand_damaged_folders():
     """Each is refused with one error, or gives the outputs that it gave."""
     counts, faults = fuzz(0, names(few=True), lambda done: done < 2000)

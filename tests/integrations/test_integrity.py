@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
+from transformers.quantizers import HfQuantizer
 
 from hf_mpq import MPQConfig, pack, quantize
 from hf_mpq.format import PackedFormatError
@@ -30,6 +31,8 @@ from .models import (
 )
 
 STORAGES = ("packed", "trainable")
+EARLY = "update_attn_implementation" in vars(HfQuantizer)
+"""Whether transformers asks a quantizer before it builds a model."""
 
 
 @pytest.fixture(scope="module", params=STORAGES)
@@ -208,13 +211,11 @@ def test_a_pipe_in_place_of_a_shard(tmp_path):
     shard = sorted(tmp_path.glob("model-*.safetensors"))[0]
     shard.unlink()
     os.mkfifo(shard)
-    content = read_config(tmp_path)
-    del content["dtype"]  # transformers would look for it in the file
-    (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(PackedFormatError, match=f"{shard.name} is not a regular file"):
         reload(tmp_path)
 
 
+@pytest.mark.skipif(not EARLY, reason="this transformers asks a quantizer first when the layers are built")
 def test_more_layers_than_tensors(folder):
     """Refused before they are built, in the first format too."""
     as_version_1(folder)
@@ -255,6 +256,20 @@ def test_what_is_not_finite_is_refused(name, tmp_path):
         with pytest.raises(ValueError, match=f"{name} holds NaN or infinity"):
             pack(model)
         assert model.config.quantization_config.storage == "trainable"
+
+
+def test_what_has_no_value_yet_is_not_looked_at(tmp_path, monkeypatch):
+    """Gates and scales of a float file that is quantized while it is loaded: whatever the memory held."""
+    empty = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda t, *a, **o: _no_numbers(empty(t, *a, **o)))
+    tiny_model("bert").save_pretrained(tmp_path)
+    for options in ({"bits": (2, 4)}, {"bits": 4, "quantizer": "lsq", "activation": "learned"}):
+        model = reload(tmp_path, quantization_config=MPQConfig(**options))
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def _no_numbers(tensor):
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() and not tensor.is_meta else tensor
 
 
 def test_what_saturates_is_said(caplog):
