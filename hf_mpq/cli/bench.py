@@ -12,6 +12,7 @@ from rich.table import Table
 
 from . import options
 from .console import print_json, say, screen
+from .embedder import encoder_of
 from .errors import UserError
 from .models import load_float, load_packed, longest_input
 from .timing import summary, take_turns
@@ -35,6 +36,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Measurements of each.")] = 15,
     loading: Annotated[bool, typer.Option(help="Load time and memory, in processes of their own.")] = True,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Time a packed model in every backend, and its float teacher: medians and quartiles, in turn on random inputs.
@@ -54,15 +56,15 @@ def bench(
     wanted = [_shape(text) for text in re.split(r"[,\s]+", shapes.strip())]
     from hf_mpq.report.speed import device_name
 
-    packed = on(device, load_packed(folder))
+    packed = on(device, load_packed(folder, trust_remote_code))
     _check_lengths(wanted, packed)
     models = _prepared(packed, backend)
     if teacher is not None:
-        models = {FLOAT: on(device, load_float(teacher)), **models}
+        models = {FLOAT: on(device, load_float(teacher, trust_remote_code)), **models}
     with _threads(threads) as used:
         latencies = {f"{batch}x{tokens}": _latencies(models, batch, tokens, rounds) for batch, tokens in wanted}
     places = {"packed": str(folder), **({FLOAT: teacher} if teacher is not None else {})}
-    sizes = {name: _cost(place, loading) for name, place in places.items()}
+    sizes = {name: _cost(place, loading, trust_remote_code) for name, place in places.items()}
     found = {"device": device_name(packed.device), "threads": used, "latency": latencies, "model": sizes}
     if json:
         print_json(found)
@@ -136,13 +138,13 @@ def _latencies(models: "dict[str, nn.Module]", batch: int, tokens: int, rounds: 
     return {name: summary(times, batch) for name, times in taken.items()}
 
 
-def _cost(place: str, loading: bool) -> dict[str, float | None]:
+def _cost(place: str, loading: bool, trust: bool) -> dict[str, float | None]:
     """Bytes of the weights on disk, for a folder; seconds and memory of loading them."""
     from .loading import loading_cost
 
-    files = [file for file in Path(place).glob("*") if file.suffix in (".safetensors", ".bin")]
+    files = [file for file in Path(encoder_of(place)).glob("*") if file.suffix in (".safetensors", ".bin")]
     size = sum(file.stat().st_size for file in files) if files else None
-    return {"disk_bytes": size, **(loading_cost(place) if loading else {})}
+    return {"disk_bytes": size, **(loading_cost(str(encoder_of(place)), trust) if loading else {})}
 
 
 def _latency_table(latencies: dict[str, dict[str, dict[str, float]]], title: str) -> Table:

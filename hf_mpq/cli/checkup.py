@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from .embedder import encoder_of
+from .embedder_checkup import embedder_findings
 from .errors import MISTAKES, UserError, one_line
-from .models import has_tokenizer, load_packed
+from .findings import BROKEN, NOTE, OK, Finding
+from .models import ASKING, Untrusted, has_tokenizer, load_packed
 
-OK, NOTE, BROKEN = "ok", "note", "broken"
 AGAIN = "copy or download it again"
 PLAIN_LOADING = """
 import json, sys, transformers
@@ -22,21 +23,13 @@ print(json.dumps([len(info["missing_keys"]), len(model.state_dict())]))
 """
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: what, `"ok"`, `"note"` or `"broken"`, and in words."""
-
-    check: str
-    state: str
-    detail: str
-
-
-def examine(folder: Path, quick: bool = False) -> Iterator[Finding]:
+def examine(whole: Path, quick: bool = False, trust: bool = False) -> Iterator[Finding]:
     """Everything from the config to what happens without the import; what cannot go on stops there.
 
-    Whatever error a damaged file leads to is a finding.
+    Whatever error a damaged file leads to is a finding. Code beside the model is run only where `trust` says so.
     """
     try:
+        folder = Path(encoder_of(whole))
         config = _config(folder)
         yield Finding("config", OK, f"{config['architectures'][0]}, quantized by hf_mpq, packed")
         files = _files(folder)
@@ -45,9 +38,10 @@ def examine(folder: Path, quick: bool = False) -> Iterator[Finding]:
         yield Finding("folder", BROKEN, _told(error))
         return
     yield from _safely("versions", lambda: [_versions(config)])
-    yield from _safely("contents", lambda: _contents(folder, files))
-    yield from _safely("tokenizer", lambda: [_tokenizer(folder, config)])
-    yield from _safely("card", lambda: [_card(folder)])
+    yield from _safely("contents", lambda: _contents(folder, files, trust))
+    yield from _safely("tokenizer", lambda: [_tokenizer(folder, config, trust)])
+    yield from _safely("embedder", lambda: embedder_findings(whole, config))
+    yield from _safely("card", lambda: [_card(whole)])
     if not quick:
         yield from _safely("without hf_mpq", lambda: [_without_import(folder)])
 
@@ -56,6 +50,8 @@ def _safely(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
     """What was found, up to the first error, which is a finding too."""
     try:
         yield from look()
+    except Untrusted as error:
+        yield Finding(check, NOTE, f"not looked at: {one_line(error)}")
     except Exception as error:
         yield Finding(check, BROKEN, _told(error))
 
@@ -142,7 +138,7 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
-def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
+def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]:
     """Loading compares names, shapes and types with the config, and every packed tensor with its digest."""
     import torch
 
@@ -150,7 +146,7 @@ def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
     from hf_mpq.format import read_headers, read_metadata
     from hf_mpq.runtime.timing import example
 
-    model = load_packed(folder)
+    model = load_packed(folder, trust)
     yield Finding("contents", OK, f"{len(read_headers(files))} tensors as config.json says; "
                                   f"{len(read_metadata(files))} digests agree")  # fmt: skip
     stored, report = sum(file.stat().st_size for file in files), size_report(model)
@@ -164,15 +160,17 @@ def _contents(folder: Path, files: list[Path]) -> Iterator[Finding]:
                   "a forward pass gives infinite numbers or NaN: pack the model again")  # fmt: skip
 
 
-def _tokenizer(folder: Path, config: dict) -> Finding:
+def _tokenizer(folder: Path, config: dict, trust: bool) -> Finding:
     from transformers import AutoTokenizer
 
     if not has_tokenizer(folder):
         return Finding("tokenizer", NOTE, "none in the folder: pipelines need tokenizer=...; save it there with "
                                           "tokenizer.save_pretrained(folder)")  # fmt: skip
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     except Exception as error:
+        if ASKING in str(error):
+            raise Untrusted(folder, "tokenizer") from error
         return Finding("tokenizer", BROKEN, f"it cannot be read ({one_line(error)}): save it again")
     size = config.get("vocab_size")
     if isinstance(size, int) and len(tokenizer) > size:
@@ -193,7 +191,7 @@ def _card(folder: Path) -> Finding:
 def _without_import(folder: Path) -> Finding:
     """What transformers does with the folder when nobody imported hf_mpq, by trying it in a process of its own."""
     command = [sys.executable, "-c", PLAIN_LOADING, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     cure = "so say `import hf_mpq` first, or ship an export (`hf-mpq export`), which needs no hf_mpq"
     if result.returncode:
         reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no reason given"

@@ -10,14 +10,18 @@ import typer
 from . import options
 from .console import print_json, say, screen, watched
 from .data import Source, open_data
+from .embedder import Embedder
 from .errors import UserError, one_line
 from .examples import Examples
 from .folders import new_folder
 from .models import load_float, load_tokenizer, longest_input
+from .saving import check_written, save_whole
 from .scores import scorer
 from .typed import check_bits, check_budget, check_method, check_models, check_word, checked_data, numbers
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hf_mpq import MPQConfig
 
 SLOT = "see README, 'Find the bits for a budget'"
@@ -45,10 +49,15 @@ def compress(
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the model's.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean or cls: scores are about embeddings; default: the folder's own.")
+    ] = None,
+    trust_remote_code: options.Trust = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Compress a float model without training, and save it packed, with its tokenizer.
+    """Compress a float model without training, and save it packed, with its tokenizer, and all else that a folder of
+    sentence-transformers has.
 
     Needs a few hundred inputs, no labels; --max-drop needs labels too. --bits N, and scorers and rounding that look at
     weights only, need no inputs.
@@ -65,7 +74,8 @@ def compress(
     _check(bits, method, budget, max_drop)
     check_models(model)
     data = checked_data(data)
-    for kind, word in (("scorer", scorer_name), ("allocator", allocator), ("rounding", rounding), ("task", task)):
+    for kind, word in (("scorer", scorer_name), ("allocator", allocator), ("rounding", rounding), ("task", task),
+                       ("pooling", pooling)):  # fmt: skip
         check_word(kind, word)
     source = None
     if data is not None:
@@ -74,18 +84,21 @@ def compress(
         import hf_mpq
 
         config = _config(bits, method)
-        float_model = load_float(model)
-        words = load_tokenizer(tokenizer or model)
+        embedder = Embedder.of(model)
+        place = model if embedder is None else embedder.place_of_encoder(model)
+        float_model = load_float(place, trust_remote_code)
+        words = load_tokenizer(tokenizer or place, trust=trust_remote_code)
         length = longest_input(float_model, max_length)
         found = None if source is None else open_data(source, float_model.config)
         small = hf_mpq.compress(
             float_model, budget, None if found is None else found.calibration(words, length, examples), config,
             scorer=scorer_name, allocator=allocator, rounding=rounding, max_examples=examples, progress=watched(),
+            pooling=_pooling(pooling, float_model, embedder),
             **_target(found, max_drop, words, length, eval_rows),
         )  # fmt: skip
         packed = hf_mpq.pack(small)
-        packed.save_pretrained(folder)
-        words.save_pretrained(folder)
+        save_whole(packed, words, embedder, folder)
+        check_written(packed, folder, trust_remote_code)
     report = hf_mpq.size_report(packed)
     if json:
         print_json({"folder": str(out), "total_bytes": report.total_bytes, "ratio": report.ratio,
@@ -124,6 +137,13 @@ def _config(bits: str | None, method: str | None) -> "MPQConfig | None":
         return None if method is None else hf_mpq.MPQConfig(method=method)
     values = numbers(bits)
     return hf_mpq.MPQConfig(**{"method": method} if method else {}, bits=values if len(values) > 1 else values[0])
+
+
+def _pooling(given: str | None, model: "nn.Module", embedder: Embedder | None) -> str | None:
+    """What was asked for; else what the folder says of a model without a head."""
+    if given is not None or embedder is None or model.base_model is not model:
+        return given
+    return embedder.pooling
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from . import options
-from .checkup import BROKEN, NOTE, Finding, examine
+from .checkup import examine
 from .console import print_json, screen
 from .errors import NO, UserError
+from .findings import BROKEN, NOTE, Finding
 
 COLOURS = {"ok": "green", NOTE: "yellow", BROKEN: "red"}
 
@@ -18,6 +19,7 @@ COLOURS = {"ok": "green", NOTE: "yellow", BROKEN: "red"}
 def doctor(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that should hold a packed model.")],
     quick: Annotated[bool, typer.Option("--quick", help="Do not try what happens without `import hf_mpq`.")] = False,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Examine a packed folder: is it whole, does it match its config, what made it, can others load it?
@@ -33,7 +35,7 @@ def doctor(
         raise UserError(f"there is no folder {folder}: give the folder that save_pretrained wrote")
     from hf_mpq.core.plain_text import plain
 
-    findings = list(examine(folder, quick))
+    findings = list(examine(folder, quick, trust_remote_code))
     broken = any(finding.state == BROKEN for finding in findings)
     if json:
         print_json({"folder": str(folder), "sound": not broken, "findings": [vars(one) for one in findings]})

@@ -8,6 +8,7 @@ import typer
 from . import options
 from .console import print_json, say
 from .data import Source, open_data
+from .embedder import Embedder
 from .folders import MANIFEST, new_folder
 from .models import load_packed, load_tokenizer, longest_input
 from .typed import check_models, check_word, checked_data
@@ -28,9 +29,11 @@ def export(
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
     overwrite: options.Overwrite = False,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
-    """Write a packed model for another runtime, with its tokenizer.
+    """Write a packed model for another runtime, with its tokenizer, and all else that a folder of
+    sentence-transformers has.
 
     With --data, ranges of activations are fixed in the file, which is faster; without, they are found in every pass.
 
@@ -48,14 +51,18 @@ def export(
     data = checked_data(data)
     import hf_mpq
 
-    model, words = load_packed(folder), load_tokenizer(tokenizer or folder)
+    model, embedder = load_packed(folder, trust_remote_code), Embedder.of(folder)
+    words = load_tokenizer(tokenizer or folder, trust=trust_remote_code)
     rows = None
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
         rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
     with new_folder(out, overwrite, (folder, tokenizer, data, data_dir)) as partial:
-        hf_mpq.export(model, format, partial, tokenizer=words, calibration=rows, activations=activations,
+        place = partial if embedder is None else embedder.encoder_in(partial)
+        hf_mpq.export(model, format, place, tokenizer=words, calibration=rows, activations=activations,
                       calibration_examples=examples)  # fmt: skip
+        if embedder is not None:
+            embedder.complete(partial)
     files = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*"))
              if file.is_file() and file.name != MANIFEST}  # fmt: skip
     if json:

@@ -25,6 +25,7 @@ def inspect(
     run: Annotated[Path | None, typer.Option(help="The page tells of the training run in this folder, too.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="The page has speed and memory here, too.")] = False,
     dark: Annotated[bool, typer.Option("--dark", help="The picture for a dark page.")] = False,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Show the bits of every matrix as a map, sizes, and what is pruned.
@@ -44,7 +45,7 @@ def inspect(
     check_models(folder)
     from hf_mpq import size_report
 
-    model = load_quantized(folder)
+    model = load_quantized(folder, trust_remote_code)
     if picture is not None:
         from hf_mpq.core.files import whole_file
         from hf_mpq.report import bit_map
@@ -55,7 +56,7 @@ def inspect(
     if html is not None:
         from hf_mpq.report import write_html
 
-        write_html(html, folder, run, measure=measure)
+        write_html(html, model if trust_remote_code else folder, run, measure=measure)
         say(f"wrote {html}")
     if json:
         print_json(_content(model, folder))

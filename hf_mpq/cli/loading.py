@@ -17,15 +17,15 @@ def resident(field: str) -> int | None:
     return 1024 * int(lines[field].split()[0])
 
 
-def load_and_run(folder: str) -> dict[str, float | None]:
+def load_and_run(folder: str, trust: bool = False) -> dict[str, float | None]:
     """Seconds until loaded; bytes that the process took more at its peak, a forward pass at 1 x 32 included."""
     import torch
-    import transformers
 
-    architecture = (transformers.AutoConfig.from_pretrained(folder).architectures or ["AutoModel"])[0]
-    kind = getattr(transformers, architecture)  # imports what it needs, hf_mpq's quantizer too
+    from .models import config_of, kind_of  # imports what it needs, hf_mpq's quantizer too
+
+    kind, options = kind_of(folder, config_of(folder, trust), trust)
     before, start = resident("VmRSS"), time.perf_counter()
-    model = kind.from_pretrained(folder).eval()
+    model = kind.from_pretrained(folder, **options).eval()
     seconds = time.perf_counter() - start
     with torch.inference_mode():
         model(input_ids=torch.ones(1, 32, dtype=torch.long))
@@ -33,9 +33,9 @@ def load_and_run(folder: str) -> dict[str, float | None]:
     return {"seconds": seconds, "peak_bytes": None if peak is None else peak - before}
 
 
-def loading_cost(folder: str) -> dict[str, float | None]:
+def loading_cost(folder: str, trust: bool = False) -> dict[str, float | None]:
     """`load_and_run` in a fresh process, so that what this one holds already does not count."""
-    command = [sys.executable, "-m", "hf_mpq.cli.loading", folder]
+    command = [sys.executable, "-m", "hf_mpq.cli.loading", folder, *["trust"] * trust]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise OSError(f"{folder} could not be loaded in a process of its own: {result.stderr.strip()[-300:]}")
@@ -43,4 +43,4 @@ def loading_cost(folder: str) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(load_and_run(sys.argv[1])))
+    print(json.dumps(load_and_run(sys.argv[1], "trust" in sys.argv[2:])))

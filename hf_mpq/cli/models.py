@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .embedder import encoder_of
 from .errors import UserError, one_line
 
+ASKING = "trust_remote_code"
+"""What transformers' refusals of code beside a model name."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model",
                    "sentencepiece.bpe.model")  # fmt: skip
 
@@ -13,30 +16,41 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def config_of(source: str | Path) -> "PretrainedConfig":
-    """The config of a model.
+def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
+    """The config of a model; `trust` runs code that lies beside it.
 
     Raises:
-        UserError: there is no such folder, no model in it, no such model on the Hub, or the config is damaged.
+        UserError: there is no such folder, no model in it, no such model on the Hub, the config is damaged, or it has
+            code beside it that is not trusted.
     """
     check_place(source)
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(encoder_of(source), trust_remote_code=trust)
     except (TypeError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"config.json of {source} is damaged ({one_line(error)}): copy or download it again") from error
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
+        if ASKING in str(error):
+            raise Untrusted(source, "config") from error
         if Path(source).exists():
             raise UserError(f"{source} holds no model that transformers can read: {one_line(error)}") from error
         raise UserError(f"{source!r} is no folder here, and the Hub does not give a model of that name: check the "
                         f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one") from error
 
 
+class Untrusted(UserError):
+    """A model or a tokenizer needs code that lies beside it and may not be run."""
+
+    def __init__(self, source: str | Path, what: str):
+        super().__init__(f"{source} has code of its own for its {what}, which is not run unasked: read it, and give "
+                         f"--trust-remote-code")  # fmt: skip
+
+
 def check_place(source: str | Path) -> None:
     """Raise UserError when a model's folder is not there, or holds none; a name on the Hub is not looked up."""
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+    if Path(source).is_dir() and not (Path(encoder_of(source)) / "config.json").is_file():
         raise UserError(f"{source} has no config.json: give the folder that save_pretrained wrote")
     if not Path(source).exists() and is_path(source):
         raise UserError(f"there is no folder {source}: give a model's folder, or its name on the Hub")
@@ -48,58 +62,71 @@ def is_path(source: str | Path) -> bool:
     return text.count("/") > 1 or text.startswith((".", "~", os.sep)) or text.endswith("/")
 
 
-def load_float(source: str | Path) -> "PreTrainedModel":
-    """A float model in float32, in eval mode.
+def load_float(source: str | Path, trust: bool = False) -> "PreTrainedModel":
+    """A float model in float32, in eval mode; `trust` runs code that lies beside it.
 
     Raises:
         UserError: the model is quantized already, or cannot be loaded.
     """
     import torch
 
-    config = config_of(source)
+    config = config_of(source, trust)
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"the model in {source} is quantized already: give the float model that it was made from")
-    return _load(source, config, dtype=torch.float32)
+    return _load(source, config, trust, dtype=torch.float32)
 
 
-def load_packed(source: str | Path) -> "PreTrainedModel":
-    """A packed model, in eval mode.
+def load_packed(source: str | Path, trust: bool = False) -> "PreTrainedModel":
+    """A packed model, in eval mode; `trust` runs code that lies beside it.
 
     Raises:
         UserError: it is a float model, a trainable one, or cannot be loaded.
         PackedFormatError: it is damaged.
     """
-    model = load_quantized(source)
+    model = load_quantized(source, trust)
     if model.config.quantization_config.storage != "packed":
         raise UserError(f"{source} is a checkpoint for training, not packed: "
                         f"hf_mpq.pack(model).save_pretrained(...) packs it")  # fmt: skip
     return model
 
 
-def load_quantized(source: str | Path) -> "PreTrainedModel":
-    """A model quantized by hf_mpq, packed or trainable, in eval mode."""
+def load_quantized(source: str | Path, trust: bool = False) -> "PreTrainedModel":
+    """A model quantized by hf_mpq, packed or trainable, in eval mode; `trust` runs code that lies beside it."""
     import hf_mpq  # noqa: F401
 
-    config = config_of(source)
+    config = config_of(source, trust)
     described = getattr(config, "quantization_config", None)
     if described is None:
         raise UserError(f"{source} holds a float model: make it small with `hf-mpq compress {source} ...` first")
     method = described["quant_method"] if isinstance(described, dict) else described.quant_method
     if method != "mpq":
         raise UserError(f"{source} is quantized by {method!r}, not by hf_mpq: give a folder that hf_mpq packed")
-    return _load(source, config)
+    return _load(source, config, trust)
 
 
-def _load(source: str | Path, config: "PretrainedConfig", **options) -> "PreTrainedModel":
-    import transformers
+def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tuple[type, dict]:
+    """The class that loads a model, and what its `from_pretrained` must be told beside the place.
+
+    Raises:
+        UserError: transformers has no such class, and code beside the model is not there or not trusted.
+    """
+    from hf_mpq.integrations.architectures import architecture, class_of, code_beside
+
+    kind = class_of(config, trust)
+    if kind is None and code_beside(config) is not None:
+        raise Untrusted(source, "model")
+    if kind is None:
+        raise UserError(f"{source} needs the class {architecture(config)}, which transformers does not have: upgrade "
+                        f"it, or give a model whose class it has")  # fmt: skip
+    return kind, {"trust_remote_code": True} if trust and code_beside(config) is not None else {}
+
+
+def _load(source: str | Path, config: "PretrainedConfig", trust: bool, **options) -> "PreTrainedModel":
     from safetensors import SafetensorError
 
-    name = (config.architectures or ["AutoModel"])[0]
-    if not hasattr(transformers, name):
-        raise UserError(f"{source} needs the class {name}, which transformers does not have: upgrade it, or give a "
-                        f"model whose class it has")  # fmt: skip
+    kind, needed = kind_of(source, config, trust)
     try:
-        return getattr(transformers, name).from_pretrained(source, **options).eval()
+        return kind.from_pretrained(encoder_of(source), **options, **needed).eval()
     except SafetensorError as error:
         raise UserError(f"the weights in {source} are damaged ({one_line(error)}): copy or download the folder "
                         f"again") from error  # fmt: skip
@@ -107,21 +134,22 @@ def _load(source: str | Path, config: "PretrainedConfig", **options) -> "PreTrai
         raise UserError(f"the weights in {source} do not fit its config.json: {one_line(error)}") from error
 
 
-def load_tokenizer(*sources: str | Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of the first of the sources that has one.
+def load_tokenizer(*sources: str | Path, trust: bool = False) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the first of the sources that has one; `trust` runs code that lies beside it.
 
     Raises:
-        UserError: none has.
+        UserError: none has, or it has code beside it that is not trusted.
     """
     from transformers import AutoTokenizer
 
-    for source in sources:
+    for source in map(encoder_of, sources):
         if Path(source).is_dir() and not has_tokenizer(source):
             continue
         try:
-            return AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, KeyError):
-            continue
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
+        except (OSError, ValueError, KeyError) as error:
+            if ASKING in str(error):
+                raise Untrusted(source, "tokenizer") from error
     raise UserError(f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
                     f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer")
 

@@ -23,6 +23,7 @@ def push(
     base_model: Annotated[str | None, typer.Option(help="Name of the float model on the Hub, for the card.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Name on the Hub of the data of the scores.")] = None,
     license: Annotated[str | None, typer.Option(help="Such as apache-2.0.")] = None,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Upload a packed folder with a model card; a damaged one is refused.
@@ -38,7 +39,7 @@ def push(
     check_models(folder)
     from hf_mpq.integrations import hub
 
-    load_packed(folder)
+    load_packed(folder, trust_remote_code)
     url = hub.push(folder, repo, private=private, token=token, revision=revision, **facts)
     if json:
         print_json({"url": str(url)})

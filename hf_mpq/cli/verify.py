@@ -35,6 +35,7 @@ def verify(
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
+    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """A quality gate: compare a packed model with its float teacher on labelled data.
@@ -55,8 +56,8 @@ def verify(
     data = checked_data(data)
     check_word("task", task)
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
-    student, float_model = load_packed(folder), load_float(teacher)
-    words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]))
+    student, float_model = load_packed(folder, trust_remote_code), load_float(teacher, trust_remote_code)
+    words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]), trust=trust_remote_code)
     source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
     examples = open_data(source, float_model.config)
     if max_drop is None and any(limit is not None for limit in limits.values()):

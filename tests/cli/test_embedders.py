@@ -1,0 +1,161 @@
+"""Folders of sentence-transformers through the commands: whole in, whole out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hf_mpq
+from hf_mpq.cli.data import Source, open_data
+from hf_mpq.cli.embedder import Embedder
+from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from hf_mpq.cli.saving import check_written
+from tests.cli.conftest import sentence
+from tests.integrations.models import read_tensors, write_tensors
+from tests.tiny import tiny_model
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+TEXTS = [sentence(number)[0] for number in range(6)]
+PROMPTS = {"query": "find: ", "document": ""}
+LAYOUTS = ("together", "apart")
+
+
+@pytest.fixture(scope="module")
+def embedders(tmp_path_factory, tokenizer) -> dict[str, Path]:
+    """A folder that makes embeddings of the first token, as newer versions write it, and as older ones did."""
+    from sentence_transformers.sentence_transformer import modules
+
+    folder = tmp_path_factory.mktemp("embedders")
+    tiny_model("bert", "bare", vocab_size=len(tokenizer), pad_token_id=0).save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    parts = [modules.Transformer(str(folder / "encoder"), max_seq_length=16), modules.Pooling(32, "cls"),
+             modules.Dense(32, 12), modules.Normalize()]  # fmt: skip
+    whole = sentence_transformers.SentenceTransformer(modules=parts, device="cpu", prompts=PROMPTS,
+                                                      similarity_fn_name="dot")  # fmt: skip
+    whole.save_pretrained(str(folder / "together"))
+    older = shutil.copytree(folder / "together", folder / "apart")
+    (older / "0_Transformer").mkdir()
+    names = ("*token*.json", "model.safetensors", "config.json", "sentence_bert_config.json")
+    for file in (file for name in names for file in older.glob(name)):
+        file.rename(older / "0_Transformer" / file.name)
+    listed = json.loads((older / "modules.json").read_text())
+    listed[0] |= {"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
+    (older / "modules.json").write_text(json.dumps(listed))
+    flags = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (older / "1_Pooling" / "config.json").write_text(json.dumps(flags))
+    return {layout: folder / layout for layout in LAYOUTS}
+
+
+def embed(folder, **options) -> np.ndarray:
+    return sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS, **options)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_comes_out_whole(layout, embedders, tmp_path, run, run_json):
+    run("compress", embedders[layout], "--bits", "8", "--out", tmp_path / "packed")
+    files = [{str(file.relative_to(folder)) for file in folder.rglob("*")} for folder in
+             (embedders[layout], tmp_path / "packed")]  # fmt: skip
+    assert files[0] - files[1] == {"README.md"} and files[1] - files[0] == {".hf_mpq.json"}
+    small = sentence_transformers.SentenceTransformer(str(tmp_path / "packed"), device="cpu")
+    assert [type(module).__name__ for module in small] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    assert small.prompts == PROMPTS and small.similarity_fn_name == "dot" and small.max_seq_length == 16
+    assert isinstance(small[0].auto_model.get_input_embeddings(), hf_mpq.nn.PackedEmbedding)
+    expected = sentence_transformers.SentenceTransformer(str(embedders[layout]), device="cpu")
+    hf_mpq.pack(hf_mpq.quantize(expected[0].auto_model, hf_mpq.MPQConfig(bits=8)))
+    for options in ({}, {"prompt_name": "query"}):
+        np.testing.assert_array_equal(small.encode(TEXTS, **options), expected.encode(TEXTS, **options))
+    findings = {one["check"]: one for one in run_json("doctor", tmp_path / "packed", "--quick")["findings"]}
+    assert findings["embedder"]["state"] == "ok"
+    assert findings["embedder"]["detail"].endswith("Transformer, Pooling, Dense, Normalize")
+    run("export", tmp_path / "packed", "dense", "--out", tmp_path / "dense")
+    np.testing.assert_allclose(embed(tmp_path / "dense"), small.encode(TEXTS), atol=0.05)
+
+
+def test_scores_are_about_the_embeddings_that_the_folder_makes(embedders, here, tmp_path, run):
+    """The pooling is the folder's own; another one that is asked for finds other bits."""
+    folder = embedders["apart"]
+    options = ("--data", "rows.txt", "--examples", 8, "--budget", "2.7bits", "--rounding", "nearest")
+    run("compress", folder, *options, "--out", tmp_path / "own")
+    run("compress", folder, *options, "--pooling", "mean", "--out", tmp_path / "mean")
+    found = [hf_mpq.assignment_of(load_packed(tmp_path / name)) for name in ("own", "mean")]
+    encoder, words = load_float(folder), load_tokenizer(folder)
+    rows = open_data(Source("rows.txt"), encoder.config).calibration(words, 40, 8)
+    expected = [hf_mpq.assignment_of(hf_mpq.compress(encoder, "2.7bits", rows, rounding="nearest", pooling=pooling))
+                for pooling in ("cls", "mean")]  # fmt: skip
+    assert found == expected and found[0] != found[1]
+
+
+def test_a_pooling_that_is_not_known_is_said(embedders, tmp_path, refused, capsys):
+    folder = shutil.copytree(embedders["together"], tmp_path / "max")
+    file = folder / "1_Pooling" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pooling_mode": "max"}))
+    assert Embedder.of(folder).pooling is None
+    assert "the pooling max of" in (said := capsys.readouterr().err) and "--pooling mean or cls" in said
+    given = ("compress", folder, "--bits", 8, "--out", tmp_path / "out")
+    assert "unknown pooling 'max'" in refused(*given, "--pooling", "max")
+    for form, expected in (({"pooling_mode_mean_sqrt_len_tokens": True}, "mean"), ({"pooling_mode": ["cls"]}, "cls"),
+                           ({"pooling_mode": ["cls", "mean"]}, None)):  # fmt: skip
+        file.write_text(json.dumps({"word_embedding_dimension": 32, "include_prompt": True, **form}))
+        assert Embedder.of(folder).pooling == expected
+
+
+BREAKS = {
+    "missing, which": lambda folder: shutil.rmtree(folder / "1_Pooling"),
+    "modules.json names 2_Dense": lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(),
+    "2_Dense takes 99 features, and what comes before gives 32": lambda folder: (
+        folder / "2_Dense" / "config.json").write_text('{"in_features": 99, "out_features": 4}'),
+    "modules.json is not, so pooling is lost": lambda folder: (folder / "modules.json").unlink(),
+    "names no modules in its folder": lambda folder: (folder / "modules.json").write_text(
+        '[{"path": "", "type": "a.Transformer"}, {"path": "../../other", "type": "a.Pooling"}]'),
+    "is damaged": lambda folder: (folder / "modules.json").write_text("[3]"),
+}  # fmt: skip
+
+
+def test_doctor_sees_what_is_not_whole(embedders, tmp_path, run, run_json):
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "packed")
+    for number, (words, damage) in enumerate(BREAKS.items()):
+        folder = shutil.copytree(tmp_path / "packed", tmp_path / str(number))
+        damage(folder)
+        found = run_json("doctor", folder, "--quick", code=1)
+        broken = [finding["detail"] for finding in found["findings"] if finding["state"] == "broken"]
+        assert not found["sound"] and any(words.removeprefix("missing, ") in detail for detail in broken), words
+
+
+def test_what_begins_with_no_encoder_is_refused(tmp_path, refused):
+    folder = tmp_path / "static"
+    (folder / "0_StaticEmbedding").mkdir(parents=True)
+    listed = [{"path": "0_StaticEmbedding", "type": "sentence_transformers.models.StaticEmbedding"}]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    line = refused("compress", folder, "--bits", "8", "--out", tmp_path / "out")
+    assert "the first module of" in line and "is no encoder" in line and not (tmp_path / "out").exists()
+
+
+def test_what_was_written_is_looked_at(tmp_path):
+    packed = hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4)))
+    packed.save_pretrained(tmp_path)
+    check_written(packed, tmp_path, False)
+    tensors = read_tensors(tmp_path)
+    tensors["classifier.bias"] = tensors["classifier.bias"] + 1
+    write_tensors(tmp_path, tensors)
+    with pytest.raises(RuntimeError, match="so nothing is kept"):
+        check_written(packed, tmp_path, False)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(RuntimeError, match="could not be loaded again"):
+        check_written(packed, tmp_path, False)
+
+
+def test_a_reranker_comes_out_whole(tmp_path, tokenizer, run):
+    """A head with one score, which a sigmoid follows in sentence-transformers alone."""
+    tiny_model("bert", vocab_size=len(tokenizer), pad_token_id=0, num_labels=1).save_pretrained(tmp_path / "float")
+    tokenizer.save_pretrained(tmp_path / "float")
+    ranker = sentence_transformers.CrossEncoder(str(tmp_path / "float"), device="cpu",
+                                                activation_fn=torch.nn.Identity())  # fmt: skip
+    ranker.save_pretrained(str(tmp_path / "whole"))
+    run("compress", tmp_path / "whole", "--bits", "8", "--out", tmp_path / "packed")
+    small = sentence_transformers.CrossEncoder(str(tmp_path / "packed"), device="cpu")
+    pairs = list(zip(TEXTS, TEXTS[::-1]))
+    assert type(small.activation_fn) is torch.nn.Identity
+    assert np.abs(small.predict(pairs) - ranker.predict(pairs)).max() < 0.1
