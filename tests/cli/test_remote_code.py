@@ -26,7 +26,8 @@ class OwnConfig(BertConfig):
 class OwnForSequenceClassification(BertForSequenceClassification):
     config_class = OwnConfig
 '''
-AUTO = {"AutoConfig": "own_bert.OwnConfig", "AutoModelForSequenceClassification": "own_bert.OwnForSequenceClassification"}
+AUTO = {"AutoConfig": "own_bert.OwnConfig",
+        "AutoModelForSequenceClassification": "own_bert.OwnForSequenceClassification"}  # fmt: skip
 
 
 @pytest.fixture

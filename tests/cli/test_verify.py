@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 import hf_mpq
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from tests.cli.conftest import LABELS, sentence
-from tests.integrations.models import read_tensors, write_tensors
+from tests.integrations.models import read_tensors, signed_anew, write_tensors
 from tests.tiny import tiny_model
 
 TEACHER = ("--teacher", "my-fine-tuned-bert")
@@ -123,7 +123,7 @@ def test_several_labels_that_differ_are_not_loyal(other_heads, tmp_path, run_jso
         tensors = read_tensors(folder)
         tensors["classifier.weight"] *= torch.tensor([[0.0], [sign], [sign]])
         tensors["classifier.bias"] = torch.tensor([99.0, 0, 0])
-        write_tensors(folder, tensors)
+        write_tensors(folder, tensors, signed_anew(folder, tensors) if folder == packed else None)
     (tmp_path / "rows.txt").write_text("a list\nof names\nwhen every\n")
     given = (packed, *teacher, "--data", tmp_path / "rows.txt", "--min-label-loyalty", "0.01")
     found = run_json("verify", *given, code=1)
@@ -159,13 +159,13 @@ def test_regression_with_empty_and_wrong_cells(other_heads, tmp_path, run, refus
 
 @pytest.fixture
 def broken(here, tmp_path):
-    """Makes a packed folder whose head gives NaN, which no digest covers."""
+    """Makes a packed folder whose head gives no finite number, although it holds some."""
 
     def make(source):
         folder = shutil.copytree(source, tmp_path / "nan")
         tensors = read_tensors(folder)
-        tensors["classifier.bias"] = torch.full_like(tensors["classifier.bias"], torch.nan)
-        write_tensors(folder, tensors)
+        tensors["classifier.weight"] = torch.full_like(tensors["classifier.weight"], torch.finfo(torch.float32).max)
+        write_tensors(folder, tensors, signed_anew(folder, tensors))
         return folder
 
     return make
