@@ -1,5 +1,8 @@
 """Which examples a step sees, and how steps, gates and quantization steps are optimised."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -176,3 +179,14 @@ def test_stages_have_positive_shares():
 def test_the_random_sentences_are_distinct():
     assert len({tuple(row["input_ids"]) for row in sentences(96)}) == 96
     assert collate(list(sentences(2)))["input_ids"].shape[0] == 2
+
+
+def test_a_collator_that_fails_leaves_the_generators_as_they_were():
+    def collate(rows):
+        raise KeyError("no such column")
+
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    with pytest.raises(KeyError):
+        SeededCollator(collate, 0)([{"input_ids": [1]}])
+    assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
