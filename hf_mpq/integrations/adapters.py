@@ -3,6 +3,7 @@
 Needs `peft`. Trainable layers are linear layers to PEFT, and take its own LoRA.
 """
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,28 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
 
 from ..core import read_json, to_bytes
 from ..format import PackedFormatError, read_headers, verify
 from ..nn import PackedLinear, relative_name
+from ..nn.packed import PackedModule
 from .skeleton import packed_table
 
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 
 
 def for_packed(config: LoraConfig) -> LoraConfig:
-    """The config, in place, so that it also attaches to packed layers: for `get_peft_model`, and for
-    `PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))`.
+    """The config, in place, so that it also attaches to packed layers. Once this module is imported, PEFT does so by
+    itself for every model that has some.
 
     Raises:
-        ValueError: for variants of LoRA that change or rescale the weight itself.
+        ValueError: for variants of LoRA that change or rescale the weight itself, or train its bias.
     """
+    if config.bias != "none":
+        raise ValueError(f"packed biases cannot be trained: leave bias={config.bias!r} off")
     if config.use_dora or config.lora_bias or config.init_lora_weights not in _PLAIN_STARTS:
         raise ValueError("packed weights cannot be changed, so LoRA on them is the plain one: leave use_dora, "
                          "lora_bias and an init_lora_weights that reads the weight off")  # fmt: skip
@@ -54,7 +59,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
     verify([weights], signed=False)
     try:
         read_json(folder / CONFIG_NAME, "copy the adapter again")
-        adapted = PeftModel.from_pretrained(model, folder, config=for_packed(PeftConfig.from_pretrained(folder)))
+        adapted = PeftModel.from_pretrained(model, folder)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise PackedFormatError(f"the adapter in {folder} does not load ({said}): copy it again, and give the model "
@@ -64,6 +69,58 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
         raise PackedFormatError(f"{weights} is another model's, or damaged: {len(different)} tensors are not in both, "
                                 f"first {sorted(different)[0]}; copy the adapter again")  # fmt: skip
     return adapted
+
+
+def _attached(model: nn.Module, config: PeftConfig) -> None:
+    """Make a config fit a model with packed layers.
+
+    Raises:
+        ValueError: it is no LoRA, or asks for what packed layers cannot do.
+    """
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"packed layers take LoRA only, not {config.peft_type.value}: give a LoraConfig, or make the "
+                         "model trainable with hf_mpq.unpack(model)")  # fmt: skip
+    for_packed(config)
+    if config.target_modules == "all-linear":
+        config.target_modules = _linear_names(model)
+    for name, module in model.named_modules():
+        named = any(name == word or name.endswith(f".{word}") for word in config.modules_to_save or ())
+        if named and not any(parameter.numel() for parameter in module.parameters()):
+            raise ValueError(f"modules_to_save names {name}, whose weights are packed and cannot be trained: leave it "
+                             "out, or quantize with it in modules_to_not_convert")  # fmt: skip
+
+
+def _linear_names(model: nn.Module) -> set[str]:
+    """What "all-linear" means: every linear layer, packed or not, but for those at the top, which are a head's."""
+    return {name for name, module in model.named_modules()
+            if isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and "." in name)}  # fmt: skip
+
+
+def _is_packed(model: nn.Module) -> bool:
+    return any(isinstance(module, PackedModule) for module in model.modules())
+
+
+_inject_adapter = getattr(BaseTuner.inject_adapter, "unasked", BaseTuner.inject_adapter)
+_add_adapter = getattr(PeftModel.add_adapter, "unasked", PeftModel.add_adapter)
+
+
+@functools.wraps(_inject_adapter)
+def _inject(self: BaseTuner, model: nn.Module, adapter_name: str, *args: Any, **options: Any) -> None:
+    if _is_packed(model):
+        _attached(model, self.peft_config[adapter_name])
+    _inject_adapter(self, model, adapter_name, *args, **options)
+
+
+@functools.wraps(_add_adapter)
+def _add(self: PeftModel, adapter_name: str, peft_config: PeftConfig, *args: Any, **options: Any) -> None:
+    if peft_config.is_prompt_learning and _is_packed(self):
+        raise ValueError("prompts cannot be learned before packed tables: use LoRA, or make the model trainable with "
+                         "hf_mpq.unpack(model)")  # fmt: skip
+    _add_adapter(self, adapter_name, peft_config, *args, **options)
+
+
+_inject.unasked, _add.unasked = _inject_adapter, _add_adapter
+BaseTuner.inject_adapter, PeftModel.add_adapter = _inject, _add
 
 
 class PackedLora(nn.Module, LoraLayer):
@@ -131,7 +188,7 @@ class PackedLora(nn.Module, LoraLayer):
         rows = torch.cat(([] if own is None else [own[0]]) + [_even(*pair)[0] for pair in pairs], 1)
         columns = torch.cat(([] if own is None else [own[1]]) + [_even(*pair)[1] for pair in pairs], 0)
         stored = packed.stored.with_changes(rank=rows.shape[1])
-        layer = PackedLinear(stored, packed.compute_dtype, packed.anchor.device, packed.input_quantizer)
+        layer = PackedLinear(stored, packed.compute_dtype, packed.device, packed.input_quantizer)
         layer.keep_of, kind = packed.keep_of, getattr(torch, stored.float_dtype)
         new = {"low_rank_rows": rows[self.rows], "low_rank_columns": columns[:, self.columns]}
         for name in stored.buffers():

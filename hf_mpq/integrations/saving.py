@@ -1,7 +1,9 @@
 """`save_pretrained` and `push_to_hub` of quantized models: a folder has the old one or the new one, whole."""
 
 import os
+import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from .hub import push_model
 def attach(model: nn.Module, quantizer: HfQuantizer) -> None:
     """Everything that `from_pretrained` sets on a quantized model, and its ways of saving and pushing; also on the
     encoder inside, which can be saved alone."""
+    if "peft" in sys.modules:  # which then knows packed layers
+        import_module("hf_mpq.integrations.adapters")
     for part in {model, body_of(model)}:
         part.hf_quantizer, part.is_quantized, part.quantization_method = quantizer, True, "mpq"
         part.config.quantization_config, part.config._is_quantized = quantizer.quantization_config, True

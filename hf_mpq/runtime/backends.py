@@ -117,7 +117,7 @@ class Cuda(Backend):
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
         for layer in packed_linears(model):
-            layer.prepared[cls.name] = _product_on_gpu(layer, kernels_for(layer.anchor.device))
+            layer.prepared[cls.name] = _product_on_gpu(layer, kernels_for(layer.device))
         _prepare_lookups(model, cls.name)
 
 
@@ -168,13 +168,13 @@ def _too_wide(model: nn.Module) -> str | None:
 
 
 def _not_on_cpu(model: nn.Module) -> str | None:
-    if any(layer.anchor.device.type != "cpu" for layer in packed_linears(model)):
+    if any(layer.device.type != "cpu" for layer in packed_linears(model)):
         return "the model is not on the CPU: call model.cpu() first"
     return None
 
 
 def _devices(model: nn.Module) -> set[torch.device]:
-    return {layer.anchor.device for layer in packed_linears(model)}
+    return {layer.device for layer in packed_linears(model)}
 
 
 def packed_linears(model: nn.Module) -> list[PackedLinear]:

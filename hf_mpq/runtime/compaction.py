@@ -25,7 +25,7 @@ class CompactLinear(PackedLinear):
     @classmethod
     def of(cls, layer: PackedLinear, rows: Tensor, columns: Tensor) -> "CompactLinear":
         """Share the bytes of `layer`; `rows` `(out,)` and `columns` `(in,)` are bool."""
-        compact = cls(layer.stored, layer.compute_dtype, layer.anchor.device, layer.input_quantizer)
+        compact = cls(layer.stored, layer.compute_dtype, layer.device, layer.input_quantizer)
         compact._buffers.update(layer._buffers)
         compact.output_quantizer, compact.precision = layer.output_quantizer, layer.precision
         compact.keep_of = layer.keep_of
@@ -67,7 +67,7 @@ class CompactLinear(PackedLinear):
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 
     def _is_stored(self, name: str, value: Tensor) -> bool:
-        return not self.anchor.is_meta and torch.equal(self._buffers[name], value.to(self.anchor.device))
+        return not self.anchor.is_meta and torch.equal(self._buffers[name], value.to(self.device))
 
 
 @torch.no_grad()
@@ -106,8 +106,8 @@ class Kept:
 
     def __init__(self, layer: PackedLinear):
         rows, columns = layer.stored.layout.shape
-        self.rows = torch.ones(rows, dtype=torch.bool, device=layer.anchor.device)
-        self.columns = torch.ones(columns, dtype=torch.bool, device=layer.anchor.device)
+        self.rows = torch.ones(rows, dtype=torch.bool, device=layer.device)
+        self.columns = torch.ones(columns, dtype=torch.bool, device=layer.device)
 
     @property
     def whole(self) -> bool:
@@ -132,7 +132,7 @@ def _gives_zero(layer: PackedLinear, block: RowBlock) -> Tensor:
     """Rows of a block that are pruned and have no bias left, `(count,)` bool."""
     layout = layer.stored.layout
     if layout.axis == 1:
-        return torch.zeros(block.count, dtype=torch.bool, device=layer.anchor.device)
+        return torch.zeros(block.count, dtype=torch.bool, device=layer.device)
     silent = layout.expand(layer.group_bits()) == 0
     if layer.stored.bias is not None:
         silent &= ~layer.row_flags()

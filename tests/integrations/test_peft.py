@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import (
+    AutoPeftModelForSequenceClassification,
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from transformers import Trainer, TrainingArguments
 
 import hf_mpq
@@ -133,8 +141,6 @@ def test_what_is_not_exact_says_what_is():
         adapted(model=hf_mpq.prepare(stored_model("packed"), "cpu-float"))
     with pytest.raises(ValueError, match="leave attention_bits unset"):
         adapted("deberta-v2", hf_mpq.pack(hf_mpq.quantize(tiny_model("deberta-v2"), MPQConfig(attention_bits=8))))
-    with pytest.raises(ValueError, match="not supported"):
-        get_peft_model(stored_model("packed"), LoraConfig(target_modules=["query"]))
 
 
 ADAPTER_DAMAGES = {
@@ -157,3 +163,35 @@ def test_damaged_adapters(case, tmp_path):
     (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
     with pytest.raises(PackedFormatError, match=words):
         load_adapter(stored_model("packed"), tmp_path)
+
+
+@pytest.mark.parametrize("family", TARGETS)
+def test_peft_asks_by_itself(family, tmp_path):
+    """Configs as they come, "all-linear", and adapters that are loaded without a word about packing."""
+    model = get_peft_model(stored_model("packed", family), LoraConfig(target_modules="all-linear", task_type="SEQ_CLS"))
+    layers = {name for name, _ in matrices(stored_model("packed", family), PackedLinear)}
+    assert sum(isinstance(module, PackedLora) for module in model.modules()) == len(layers)
+    train(model)
+    stored_model("packed", family).save_pretrained(tmp_path / "base")
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(stored_model("packed", family), tmp_path / "adapter")
+    close(outputs(model), outputs(again))
+    close(outputs(model), outputs(AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter")))
+
+
+REFUSED = {
+    "biases": (lambda: LoraConfig(target_modules=["query"], bias="all"), "packed biases cannot be trained: leave"),
+    "modules": (lambda: LoraConfig(target_modules=["query"], modules_to_save=["pooler"]), "names bert.pooler, whose"),
+    "others": (lambda: IA3Config(target_modules=["query"], feedforward_modules=[]), "packed layers take LoRA only"),
+    "prompts": (lambda: PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3), "prompts cannot be learned bef"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_packed_layers_cannot_do_is_one_sentence(case):
+    config, text = REFUSED[case]
+    with pytest.raises(ValueError, match=text):
+        get_peft_model(stored_model("packed"), config())
+    if case != "others":
+        get_peft_model(tiny_model("bert"), config())

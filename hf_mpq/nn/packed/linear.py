@@ -70,14 +70,14 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
         """Input channels that are stored, `(in,)` bool: column blocks store dead ones too."""
         if self.stored.layout.axis == 0:
             return self.column_flags()
-        return torch.ones(self._width, dtype=torch.bool, device=self.anchor.device)
+        return torch.ones(self._width, dtype=torch.bool, device=self.device)
 
     def stored_rows(self) -> Tensor:
         """Rows that are not pruned, `(out,)` bool."""
         layout = self.stored.layout
         if layout.axis == 0:
             return layout.expand(self.group_bits()) > 0
-        return torch.ones(layout.shape[0], dtype=torch.bool, device=self.anchor.device)
+        return torch.ones(layout.shape[0], dtype=torch.bool, device=self.device)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.normalised(x)

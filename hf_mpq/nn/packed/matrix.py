@@ -50,7 +50,7 @@ class PackedMatrix(PackedModule):
         if self.stored.bias is None:
             return None
         rows = self.stored.layout.shape[0]
-        full = torch.zeros(rows, device=self.anchor.device)
+        full = torch.zeros(rows, device=self.device)
         if self.stored.bias:
             full[self.row_flags()] = from_bytes(self.bias_values, getattr(torch, self.stored.float_dtype))
         return full.to(self.compute_dtype)
@@ -82,17 +82,17 @@ class PackedMatrix(PackedModule):
 
     def _octets(self, name: str) -> Tensor:
         """A stored tensor; empty ones have no buffer."""
-        return self._buffers.get(name, torch.empty(0, dtype=torch.uint8, device=self.anchor.device))
+        return self._buffers.get(name, torch.empty(0, dtype=torch.uint8, device=self.device))
 
     def _flags(self, name: str, count: int) -> Tensor:
         if name not in self._buffers:
-            return torch.ones(count, dtype=torch.bool, device=self.anchor.device)
+            return torch.ones(count, dtype=torch.bool, device=self.device)
         return unpack_flags(self._buffers[name], count)
 
     def group_bits(self) -> Tensor:
         """Precision of each sub-group, `(groups,)` int64."""
         stored, count = self.stored, self.stored.layout.count
-        precisions = torch.tensor(stored.precisions or (0,), device=self.anchor.device)
+        precisions = torch.tensor(stored.precisions or (0,), device=self.device)
         if not stored.map_bits:
             return precisions.expand(count)
         index = unpack_planes(self.map.view(stored.map_bits, 1, ceil(count / 8)), count)[0]
@@ -142,7 +142,7 @@ class PackedMatrix(PackedModule):
     def decode(self) -> Tensor:
         """The weight in float32, `(out, in)`."""
         stored, layout = self.stored, self.stored.layout
-        lines = torch.zeros(layout.shape[layout.axis], stored.length, device=self.anchor.device)
+        lines = torch.zeros(layout.shape[layout.axis], stored.length, device=self.device)
         floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
         keep = self._kept_flags()
         for bits, chosen in self.lines_by_precision().items():
@@ -163,7 +163,7 @@ class PackedMatrix(PackedModule):
         stored, layout = self.stored, self.stored.layout
         if layout.axis != 0 or not self.has_integers():
             return None
-        levels = torch.zeros(layout.shape[0], stored.length, dtype=torch.int8, device=self.anchor.device)
+        levels = torch.zeros(layout.shape[0], stored.length, dtype=torch.int8, device=self.device)
         scale = torch.ones(layout.shape[0], device=levels.device)
         offset = torch.zeros_like(scale)
         floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
@@ -229,9 +229,9 @@ class PackedMatrix(PackedModule):
         return found
 
     def _apply(self, fn, recurse=True):
-        before = self.anchor.device, self.anchor.dtype
+        before = self.device, self.anchor.dtype
         applied = super()._apply(fn, recurse)
-        if (self.anchor.device, self.anchor.dtype) != before:
+        if (self.device, self.anchor.dtype) != before:
             self.prepared = {}
         return applied
 

@@ -1,5 +1,8 @@
 """What every packed twin shares: bytes as buffers, and a compute type that follows `.to`."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +16,17 @@ class PackedModule(nn.Module):
 
     def __init__(self, dtype: torch.dtype, device: torch.device | str | None = None):
         super().__init__()
-        self.anchor = nn.Parameter(torch.empty(0, dtype=dtype, device=device), requires_grad=False)
+        place = "cpu" if device is None else device  # real in a skeleton too: nothing would load it
+        self.anchor = nn.Parameter(torch.empty(0, dtype=dtype, device=place), requires_grad=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bytes are."""
+        return next(iter(self._buffers.values()), self.anchor).device
+
+    def named_parameters(self, *args: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those of the layer itself have no anchor: it holds nothing, and what moves or trains weights looks here."""
+        return ((name, one) for name, one in super().named_parameters(*args, **options) if one is not self.anchor)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -21,8 +34,8 @@ class PackedModule(nn.Module):
         return self.anchor.dtype
 
     def materialise(self) -> None:
-        """Give the anchor a device, after the buffers were loaded onto one."""
-        device = next(iter(self.buffers()), torch.empty(0)).device
+        """Give the anchor a device, after the buffers were loaded onto one, or left on disk."""
+        device = next((octets.device for octets in self.buffers() if not octets.is_meta), torch.device("cpu"))
         self.anchor = nn.Parameter(torch.empty(0, dtype=self.anchor.dtype, device=device), requires_grad=False)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):

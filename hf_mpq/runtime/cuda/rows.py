@@ -88,7 +88,7 @@ def computed(layer: PackedLinear) -> tuple[Tensor, Tensor]:
     if isinstance(layer, CompactLinear):
         return layer.kept_rows, layer.kept_columns
     rows, columns = layer.stored.layout.shape
-    return torch.arange(rows, device=layer.anchor.device), torch.arange(columns, device=layer.anchor.device)
+    return torch.arange(rows, device=layer.device), torch.arange(columns, device=layer.device)
 
 
 def _filled(layer: PackedLinear, blocks: list[Block], rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
