@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 HOME = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(HOME.glob("*.ipynb"))
-TIMEOUT = 500
+TIMEOUT = 3000
 """Seconds for one cell."""
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 

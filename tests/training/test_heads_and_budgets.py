@@ -140,7 +140,7 @@ def test_two_processes_are_resumed(method, stage, tmp_path):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                    str(tmp_path / "run.py"), str(tmp_path / name), stop, method, *words]  # fmt: skip
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, env=env, timeout=500)
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, env=env)
 
     whole = launch("whole", "nowhere")
     assert whole.returncode == 0, whole.stderr[-3000:]
