@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 ROWS = "rows with input_ids, batches of tensors, what a tokenizer returned, or texts with tokenizer=..."
 _NO_INPUTS = ("special_tokens_mask", "offset_mapping", "overflow_to_sample_mapping", "overflowing_tokens", "length",
@@ -34,7 +35,7 @@ def items_of(given: Any, choices: bool = False, tokenizer: Any = None, longest: 
     if isinstance(given, Mapping):
         yield from _of_encoding(given, choices)
         return
-    items = iter(given)
+    items = (given[number] for number in range(len(given))) if _is_indexed(given) else iter(given)
     for first in items:
         items = chain([first], items)
         break
@@ -118,8 +119,13 @@ def _refuse(given: Any) -> None:
     if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.ndim > 1 and given.dtype != object):
         raise ValueError(f"calibration is {_described(given)}, which does not say what is padding: give "
                          "{'input_ids': ids, 'attention_mask': mask}, as a tokenizer returns it")  # fmt: skip
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable | Dataset):
         raise ValueError(f"calibration is {_described(given)}: give {ROWS}")
+
+
+def _is_indexed(given: Any) -> bool:
+    """Whether it is a data set of torch that is asked for rows by number, such as a Subset."""
+    return isinstance(given, Dataset) and not isinstance(given, Iterable)
 
 
 def _is_a(module: str, kind: str, given: Any) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import BertForMultipleChoice
 
 import hf_mpq
@@ -45,6 +45,7 @@ TAKEN = {
     "rows of numpy": lambda words: columns(words(TEXTS), np.array),
     "rows of tensors": lambda words: columns(words(TEXTS), torch.tensor),
     "a data set": lambda words: datasets.Dataset.from_dict(dict(words(TEXTS))),
+    "a data set of torch": lambda words: Subset([words(text) for text in TEXTS], range(len(TEXTS))),
     "a generator": lambda words: (words(text) for text in TEXTS),
     "ids": lambda words: [words(text)["input_ids"] for text in TEXTS],
     "ids of numpy": lambda words: [np.array(words(text)["input_ids"]) for text in TEXTS],
