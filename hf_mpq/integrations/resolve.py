@@ -67,7 +67,7 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
 
 def check_applied(config: MPQConfig, space: PrecisionSpace) -> None:
     """Raise ValueError when activation bits of the config's assignment are not those of its space."""
-    given = config.assignment["activation_bits"] if config.assignment else {}
+    given = config.assignment.get("activation_bits", {}) if config.assignment else {}
     for name, bits in given.items():
         spec = space.weights.get(name)
         if spec is not None and (spec.activation is None or spec.activation.bits != bits):

@@ -44,7 +44,7 @@ def test_a_number_is_in_the_unit_of_the_cost(make_space):
     (StoredSize, "120uJ", "a budget in uJ needs .* 'energy'"),
     (PaperSize, "25MiB", "encoder only"),
     (BitOperations, "25MiB", "cannot measure a budget in bytes"),
-    (StoredSize, "25", "cannot read"),
+    (StoredSize, "25", "has no unit"),
 ])  # fmt: skip
 def test_budgets_that_cannot_be_measured(make_space, model, budget, message):
     with pytest.raises(BudgetError, match=message):

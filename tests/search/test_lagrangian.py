@@ -168,7 +168,7 @@ def test_a_space_without_open_choices(make_space):
 
 
 @pytest.mark.parametrize("budget, message", [
-    ("100b", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
+    ("100bytes", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
     ("8ms", "this machine's latency"),
     ("a lot", "cannot read"),
 ])  # fmt: skip
