@@ -102,11 +102,16 @@ def test_signals_tidy_up(number, tmp_path, monkeypatch):
             except KeyboardInterrupt as error:
                 raise RuntimeError from error
 
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(typer.Exit) as left:
-        guarded(command)()
-    assert left.value.exit_code == 128 + number and os.listdir(tmp_path) == []
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {one: signal.signal(one, handler) for one, handler in usual.items()}  # a shell's background ignores some
+    try:
+        with pytest.raises(typer.Exit) as left:
+            guarded(command)()
+        assert left.value.exit_code == 128 + number and os.listdir(tmp_path) == []
+        assert {one: signal.getsignal(one) for one in usual} == usual
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Exception("Full (os error 28)")], ids=str)
