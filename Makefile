@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM = false
 .PHONY: demo test test-full test-oldest fuzz lint clean
 
 demo: $(VENV)/.ready
-	$(RUN) -m hf_mpq.cli.demo
+	$(RUN) -m hf_mpq.cli.commands.demo
 
 test: $(VENV)/.ready
 	$(RUN) -m ruff check hf_mpq tests recipes

@@ -10,19 +10,11 @@ from ._lazy import lazily
 from ._registration import register
 
 if TYPE_CHECKING:
+    from .compression import compress
     from .core import Assignment, Budget
-    from .integrations import (
-        MPQConfig,
-        assignment_of,
-        compress,
-        export,
-        fix,
-        pack,
-        quantize,
-        set_precision,
-        unpack,
-    )
-    from .report import size_report
+    from .exporters.base import export
+    from .plugin import MPQConfig, assignment_of, fix, pack, quantize, set_precision, unpack
+    from .report.measures import size_report
     from .runtime import prepare, use_backend
     from .training import MPQTrainer, MPQTrainingArguments
 

@@ -13,7 +13,7 @@ WATCHED = ("transformers.modeling_utils", "transformers.quantizers", QUANTIZERS)
 def register() -> None:
     """Register `"mpq"`; while transformers' own quantizers are not imported, that waits until they are."""
     if QUANTIZERS in sys.modules:
-        import_module("hf_mpq.integrations")
+        import_module("hf_mpq.plugin")
     elif not any(isinstance(finder, _Afterwards) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Afterwards())
 

@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hf_mpq.cli.demo import minilm
+from hf_mpq.cli.commands.demo import minilm
 from hf_mpq.tasks import Task, evaluate_model, get_task, subset
 from hf_mpq.training import fine_tune
 

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 import hf_mpq
-from hf_mpq.integrations.vocabulary import prune_vocabulary
+from hf_mpq.compression.vocabulary import prune_vocabulary
 from hf_mpq.training import MPQTrainer, MPQTrainingArguments
 
 PEERS = {"torch dynamic int8": torch_dynamic, "ONNX Runtime dynamic int8": ort_dynamic}

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 import hf_mpq
-from hf_mpq.integrations.adapters import for_packed, merge_adapters
+from hf_mpq.plugin.lora import for_packed, merge_adapters
 from hf_mpq.tasks import subset
 
 LAYERS = ["query", "key", "value", "dense"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import hf_mpq
 from hf_mpq.core import Assignment, MatrixAssignment, PrecisionSpace
-from hf_mpq.integrations.calibration_batches import batches_of
+from hf_mpq.nn.batches import batches_of
 from hf_mpq.search import SCORERS
 from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
 

@@ -12,7 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from torch import nn
 
-    from hf_mpq.report.group_bits import BlockBits
+    from ..report.figures.group_bits import BlockBits
 
 NARROWEST, WIDEST = 4, 32
 """Characters for one matrix."""
@@ -36,7 +36,7 @@ def character(bits: int) -> str:
 
 def style_of(bits: int) -> Style:
     """The colour that these bits have in pictures on a dark page too, with ink that can be read on it."""
-    from hf_mpq.report.theme import DARK
+    from ..report.figures.theme import DARK
 
     colour = DARK.bit_colours([bits])[0]
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
@@ -91,10 +91,10 @@ def legend(model: "nn.Module") -> Columns:
 
 def matrix_table(model: "nn.Module") -> Table:
     """A line for each matrix: shape, sub-groups, mean bits, how many sub-groups have which."""
-    from hf_mpq import assignment_of
-    from hf_mpq.nn.matrix import QuantizedMatrix
-    from hf_mpq.nn.packed import PackedMatrix
-    from hf_mpq.nn.walk import matrices
+    from .. import assignment_of
+    from ..nn.matrix import QuantizedMatrix
+    from ..nn.packed import PackedMatrix
+    from ..nn.walk import matrices
 
     table = Table("matrix", "shape", "sub-groups", "mean bits", "sub-groups at each precision")
     assignment = assignment_of(model).matrices
@@ -107,6 +107,6 @@ def matrix_table(model: "nn.Module") -> Table:
 
 
 def _blocks(model: "nn.Module") -> "list[BlockBits]":
-    from hf_mpq.report.group_bits import block_bits
+    from ..report.figures.group_bits import block_bits
 
     return block_bits(model)

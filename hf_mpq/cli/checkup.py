@@ -142,9 +142,9 @@ def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]
     """Loading compares names, shapes and types with the config, and every packed tensor with its digest."""
     import torch
 
-    from hf_mpq import size_report
-    from hf_mpq.format import read_headers, read_metadata
-    from hf_mpq.runtime.timing import example
+    from .. import size_report
+    from ..format import read_headers, read_metadata
+    from ..runtime.timing import example
 
     model = load_packed(folder, trust)
     yield Finding("contents", OK, f"{len(read_headers(files))} tensors as config.json says; "

@@ -18,7 +18,7 @@ def screen(**options: Any) -> Console:
 
 def say(text: str) -> None:
     """A line about what happens, to stderr; what files of others bring into it does nothing to the terminal."""
-    from hf_mpq.core.plain_text import plain
+    from ..core.plain_text import plain
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(plain(text), markup=False)
 

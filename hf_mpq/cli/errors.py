@@ -89,7 +89,7 @@ def _end(error: BaseException, debug: bool) -> None:
 
 def _of_the_system(error: BaseException) -> bool:
     """Whether a full disk or the like is behind an error of a library in Rust."""
-    from hf_mpq.core.files import system_error
+    from ..core.files import system_error
 
     return system_error(error) is not None
 

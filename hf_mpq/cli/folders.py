@@ -32,8 +32,8 @@ def new_folder(path: Path, overwrite: bool = False, reading: Iterable[str | Path
             must not be overwritten or that somebody else filled.
         OSError: nothing can be written there; the message has the name.
     """
-    from hf_mpq.core.files import naming
-    from hf_mpq.core.folders import hidden_folder, making
+    from ..core.files import naming
+    from ..core.folders import hidden_folder, making
 
     if path.name in ("", ".."):
         raise UserError(f"{path} cannot be replaced as a whole: give --out the name of a folder in it")
@@ -130,7 +130,7 @@ def _take_place(new: Path, path: Path, old: Path) -> None:
 
 def _recover(path: Path) -> None:
     """Put back what a process that was killed between its two renames moved away."""
-    from hf_mpq.core.folders import abandoned
+    from ..core.folders import abandoned
 
     for hidden in abandoned(path.parent, _prefix(path)):
         if os.path.lexists(hidden / "old") and not os.path.lexists(path):

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .bench import bench
-from .compress import compress
-from .demo import demo
-from .doctor import doctor
+from .commands.bench import bench
+from .commands.compress import compress
+from .commands.demo import demo
+from .commands.doctor import doctor
+from .commands.export import export
+from .commands.inspect import inspect
+from .commands.push import push
+from .commands.train import PASS_ON, train
+from .commands.verify import verify
 from .errors import guarded
-from .export import export
-from .inspect import inspect
-from .push import push
-from .train import PASS_ON, train
-from .verify import verify
 
 app = typer.Typer(
     name="hf-mpq", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",

@@ -110,7 +110,7 @@ def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tupl
     Raises:
         UserError: transformers has no such class, and code beside the model is not there or not trusted.
     """
-    from hf_mpq.integrations.architectures import architecture, class_of, code_beside
+    from ..plugin.architectures import architecture, class_of, code_beside
 
     kind = class_of(config, trust)
     if kind is None and code_beside(config) is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def pruned_parts(model: "nn.Module") -> list[dict]:
     """One entry for each encoder layer that lost something: `layer`, `rows` and `heads` as `[pruned, all]`, and the
     share of its `weights`."""
-    from hf_mpq.report.group_bits import block_bits
+    from ..report.figures.group_bits import block_bits
 
     layers: dict[str, list] = {}
     for part in block_bits(model):

@@ -30,7 +30,7 @@ def check_written(packed: "PreTrainedModel", folder: Path, trust: bool) -> None:
     """
     import torch
 
-    from hf_mpq.runtime.timing import example
+    from ..runtime.timing import example
 
     try:
         again = load_packed(folder, trust)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import UserError
-from .examples import Examples, tokenized
+from .rows.examples import Examples, tokenized
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from hf_mpq.nn.heads import Decisions
-    from hf_mpq.tasks import Task
+    from ..nn.heads import Decisions
+    from ..tasks import Task
 
 
 def points(task: "Task", metrics: Mapping[str, float]) -> float:
@@ -29,8 +29,8 @@ def check_head(task: "Task", model: "nn.Module") -> None:
     Raises:
         UserError: it does not.
     """
-    from hf_mpq.nn.heads import has_several_labels
-    from hf_mpq.tasks import MultiLabelClassification
+    from ..nn.heads import has_several_labels
+    from ..tasks import MultiLabelClassification
 
     wanted = task.auto_class.__name__.removeprefix("AutoModel")
     if not type(model).__name__.endswith(wanted):
@@ -50,7 +50,7 @@ def check_head(task: "Task", model: "nn.Module") -> None:
 def scorer(found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int,
            rows: int | None) -> Callable[["nn.Module"], float]:  # fmt: skip
     """A function from a model to its points on the evaluation rows."""
-    from hf_mpq.tasks import evaluate_model
+    from ..tasks import evaluate_model
 
     data = found.evaluation(rows)
 
@@ -98,7 +98,7 @@ class Judge:
         """
         from transformers import EvalPrediction
 
-        from hf_mpq.tasks import predict
+        from ..tasks import predict
 
         if self.task is not None:
             check_head(self.task, model)
@@ -128,7 +128,7 @@ class Judge:
     def _decisions(self, model: "nn.Module", logits: "tuple[np.ndarray, ...]") -> "tuple[Decisions, ...] | None":
         import torch
 
-        from hf_mpq.nn.heads import SPANS, VALUES, decisions_of
+        from ..nn.heads import SPANS, VALUES, decisions_of
 
         outputs = dict(zip(SPANS if len(logits) > 1 else ["logits"], map(torch.from_numpy, logits)))
         words = torch.from_numpy(self._labels() != -100) if logits[0].ndim == 3 else None

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from hf_mpq.core import METHODS, Budget, nearest, unknown
-
+from ..core import METHODS, Budget, nearest, unknown
 from .errors import UserError
-from .files import READERS
 from .models import check_place, is_path
+from .rows.files import READERS
 
 WORDS = {
     "scorer": ("class-importance", "distance", "distribution", "fisher", "gradient", "hessian", "kl"),

@@ -1,17 +1,17 @@
 """Tables, plots and text about compressed models."""
 
-from .bit_map import bit_map
-from .card import write_card
-from .latency_chart import latency_chart
-from .likeness import embedding_similarity
-from .loyalty import Loyalty, loyalty
-from .model_summary import ModelSummary
-from .page import write_html
-from .pareto import pareto_front
-from .sensitivity import sensitivity_map
-from .size_report import SizeReport, size_report
-from .summary import summarize
-from .trajectory import search_trajectory
+from ..hub.card import write_card
+from .figures.bit_map import bit_map
+from .figures.latency_chart import latency_chart
+from .figures.pareto import pareto_front
+from .figures.sensitivity import sensitivity_map
+from .figures.trajectory import search_trajectory
+from .measures.likeness import embedding_similarity
+from .measures.loyalty import Loyalty, loyalty
+from .measures.model_summary import ModelSummary
+from .measures.size_report import SizeReport, size_report
+from .measures.summary import summarize
+from .page.page import write_html
 
 __all__ = [
     "Loyalty",

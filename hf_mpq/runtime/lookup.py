@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..nn import PackedEmbedding
-from .int8 import IntegerMatrix
+from ..nn.integers import IntegerMatrix
 
 
 class IntegerLookup:

@@ -7,15 +7,15 @@
     Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
 """
 
-from hf_mpq.tasks.evaluation import evaluate_model, predict
-from hf_mpq.tasks.multi_label import MultiLabelClassification
-from hf_mpq.tasks.question_answering import QuestionAnswering
-from hf_mpq.tasks.registry import TASKS, get_task
-from hf_mpq.tasks.sequence_classification import SequenceClassification
-from hf_mpq.tasks.squad_answers import Answer, postprocess
-from hf_mpq.tasks.subset import subset
-from hf_mpq.tasks.task import Task
-from hf_mpq.tasks.token_classification import TokenClassification
+from .evaluation import evaluate_model, predict
+from .multi_label import MultiLabelClassification
+from .question_answering import QuestionAnswering
+from .registry import TASKS, get_task
+from .sequence_classification import SequenceClassification
+from .squad_answers import Answer, postprocess
+from .subset import subset
+from .task import Task
+from .token_classification import TokenClassification
 
 __all__ = [
     "TASKS",

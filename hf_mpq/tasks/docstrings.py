@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_mpq.tasks import docstring_walker
-from hf_mpq.tasks.docstring_chapters import CHAPTER_OF_MODULE, CHAPTERS
-from hf_mpq.tasks.sequence_classification import SequenceClassification
+from . import docstring_walker
+from .docstring_chapters import CHAPTER_OF_MODULE, CHAPTERS
+from .sequence_classification import SequenceClassification
 
 MINIMUM_WORDS = 5
 VALIDATION_SHARE = 5  # one in so many

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from hf_mpq.tasks.task import Task
+from .task import Task
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PADDING = -100

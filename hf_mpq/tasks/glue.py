@@ -4,8 +4,8 @@ The headline metric is the one that the BERT paper reports (Devlin et al. 2019, 
 Spearman's correlation for STS-B, Matthews' correlation for CoLA, accuracy elsewhere.
 """
 
-from hf_mpq.tasks.sequence_classification import SequenceClassification
-from hf_mpq.tasks.source import HubDataset
+from .sequence_classification import SequenceClassification
+from .source import HubDataset
 
 
 def glue_task(name: str, text_columns: tuple[str, ...], label_names: tuple[str, ...],

@@ -7,9 +7,9 @@ import numpy as np
 from datasets import Dataset, List, Value
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from hf_mpq.tasks.metrics import LabelSetMetric
-from hf_mpq.tasks.sequence_classification import SequenceClassification
-from hf_mpq.tasks.task import logits_of
+from .metrics import LabelSetMetric
+from .sequence_classification import SequenceClassification
+from .task import logits_of
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_mpq.tasks.metrics import SQuADMetric
-from hf_mpq.tasks.source import HubDataset
-from hf_mpq.tasks.squad_answers import Answer, postprocess
-from hf_mpq.tasks.squad_windows import answer_tokens, context_offsets, encode_windows
-from hf_mpq.tasks.task import Task
+from .metrics import SQuADMetric
+from .source import HubDataset
+from .squad_answers import Answer, postprocess
+from .squad_windows import answer_tokens, context_offsets, encode_windows
+from .task import Task
 
 NO_ANSWER = (0, 0)
 

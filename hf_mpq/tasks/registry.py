@@ -1,11 +1,11 @@
 """All tasks by name."""
 
-from hf_mpq.core import unknown
-from hf_mpq.tasks.docstrings import DOCSTRINGS
-from hf_mpq.tasks.glue import GLUE
-from hf_mpq.tasks.question_answering import SQUAD
-from hf_mpq.tasks.task import Task
-from hf_mpq.tasks.token_classification import CONLL2003
+from ..core import unknown
+from .docstrings import DOCSTRINGS
+from .glue import GLUE
+from .question_answering import SQUAD
+from .task import Task
+from .token_classification import CONLL2003
 
 TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, SQUAD, CONLL2003, DOCSTRINGS)}
 

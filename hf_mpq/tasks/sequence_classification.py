@@ -12,8 +12,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_mpq.tasks.metrics import SequenceMetric
-from hf_mpq.tasks.task import Task, logits_of
+from .metrics import SequenceMetric
+from .task import Task, logits_of
 
 
 @dataclass(frozen=True)

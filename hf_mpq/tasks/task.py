@@ -11,8 +11,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from hf_mpq.tasks.columns import conform
-from hf_mpq.tasks.source import HubDataset, load_folder, load_hub
+from .columns import conform
+from .source import HubDataset, load_folder, load_hub
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_mpq.tasks.metrics import TaggingMetric
-from hf_mpq.tasks.source import HubDataset
-from hf_mpq.tasks.task import Task, logits_of
+from .metrics import TaggingMetric
+from .source import HubDataset
+from .task import Task, logits_of
 
 IGNORED = -100
 

@@ -3,7 +3,7 @@
 from .arguments import MPQTrainingArguments
 from .callbacks import UpdateQuantizers
 from .fine_tuning import fine_tune
-from .stopping import TrainingStopped
+from .stage.stopping import TrainingStopped
 from .trainer import MPQTrainer
 
 __all__ = ["MPQTrainer", "MPQTrainingArguments", "TrainingStopped", "UpdateQuantizers", "fine_tune"]

@@ -19,24 +19,21 @@ from transformers.utils.generic import find_labels
 from ..core import Assignment, StageSpec
 from ..cost import LatencyTable, budget_cost
 from ..format import model_folder
-from ..integrations import MPQConfig, assignment_of, fix, pack
-from ..integrations.calibration_batches import batches_of
-from ..integrations.latency import is_latency
 from ..nn import calibrate_activations
+from ..nn.batches import batches_of
 from ..nn.walk import calibrate_weights, set_rounding
+from ..plugin import MPQConfig, assignment_of, fix, pack
+from ..runtime.latency import is_latency
 from ..search.schedules import SCHEDULES
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments, examples_per_step
-from .checkpoints import complete_checkpoints, remove_partial_checkpoints, without_secrets
-from .fixed_metrics import fixed_metrics
-from .forward_names import NamedInputs
-from .latencies import FILE as LATENCIES
-from .latencies import read_latencies, write_latencies
-from .lock import only_trainer
 from .objectives import OBJECTIVES
-from .overrides import StageHost, call_overrides, overridden
-from .plan import (
+from .run.fixed_metrics import fixed_metrics
+from .run.latencies import FILE as LATENCIES
+from .run.latencies import read_latencies, write_latencies
+from .run.lock import only_trainer
+from .run.plan import (
     check_remade,
     check_rows,
     decides,
@@ -48,17 +45,20 @@ from .plan import (
     stage_length,
     trial_steps,
 )
-from .preferences import FILE as SCORES
-from .preferences import Preferences
-from .publishing import publish, run_facts
-from .record import RunRecord, open_record
-from .rows import keep_rows, split_rows
-from .selection import select
-from .settings import settings_of
-from .stage_module import StageModule
-from .stage_trainer import StageTrainer
-from .stopping import TrainingStopped, refuse_early_stopping
-from .students import MODEL, START, Students, is_open
+from .run.preferences import FILE as SCORES
+from .run.preferences import Preferences
+from .run.publishing import publish, run_facts
+from .run.record import RunRecord, open_record
+from .run.rows import keep_rows, split_rows
+from .run.selection import select
+from .run.settings import settings_of
+from .run.students import MODEL, START, Students, is_open
+from .stage.checkpoints import complete_checkpoints, remove_partial_checkpoints, without_secrets
+from .stage.forward_names import NamedInputs
+from .stage.module import StageModule
+from .stage.overrides import StageHost, call_overrides, overridden
+from .stage.stopping import TrainingStopped, refuse_early_stopping
+from .stage.trainer import StageTrainer
 
 PACKED = "packed"
 
@@ -198,14 +198,14 @@ class MPQTrainer(StageHost, Trainer):
         Args:
             commit_message, token, revision, private: as in `Trainer.push_to_hub`.
             blocking: wait for the upload; otherwise a future is returned.
-            facts: what `hf_mpq.integrations.hub.CardFacts` has, such as `float_metrics`, `license`, `dataset`. Scores
+            facts: what `hf_mpq.hub.CardFacts` has, such as `float_metrics`, `license`, `dataset`. Scores
                 are those of the last stage, unless `metrics` are given.
 
         Returns:
             Address of the commit, or its future; None in other processes than the first.
 
         Raises:
-            ValueError, PermissionError, ConnectionError: as `hf_mpq.integrations.hub.push`.
+            ValueError, PermissionError, ConnectionError: as `hf_mpq.hub.push`.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         folder = Path(self.args.output_dir) / PACKED

@@ -8,12 +8,12 @@ import time
 
 import pytest
 from datasets import Dataset
+from hf_mpq.cli.rows.rows.data import Source, open_data
 
 import hf_mpq
-from hf_mpq.cli.data import Source, open_data
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from hf_mpq.cli.scores import scorer
-from tests.integrations.models import mixed_model, read_config
+from tests.plugin.models import mixed_model, read_config
 from tests.processes import start_python
 
 MODEL = "my-fine-tuned-bert"

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_mpq.format.model_folder import UNFINISHED
-from tests.integrations.models import read_config, read_tensors, signed_anew, stored_model, write_tensors
+from tests.plugin.models import read_config, read_tensors, signed_anew, stored_model, write_tensors
 from tests.processes import run_python
 
 CODES = "bert.encoder.layer.0.attention.self.query.codes"

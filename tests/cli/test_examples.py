@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_mpq.cli.main import app
-from hf_mpq.integrations.exporters.base import unmet
+from hf_mpq.exporters.base import unmet
 from tests.cli.conftest import needs_minilm
-from tests.hub_server import TOKEN, USER, HubServer
-from tests.integrations.hub_client import run_online
+from tests.hub.hub_client import run_online
+from tests.hub.hub_server import TOKEN, USER, HubServer
 
 README = Path(__file__).parents[2] / "README.md"
 COMMANDS = [command.name for command in app.registered_commands]

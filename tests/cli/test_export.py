@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 from datasets import Dataset
 
-from hf_mpq.integrations.exporters.base import unmet
+from hf_mpq.exporters.base import unmet
 from tests.cli.conftest import sentence
 
 LOAD = """

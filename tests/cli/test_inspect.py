@@ -10,7 +10,7 @@ from rich.console import Console
 import hf_mpq
 from hf_mpq.cli.bitmap import layer_map, strip, style_of
 from hf_mpq.cli.models import load_quantized
-from tests.integrations.models import mixed_assignment, stored_model
+from tests.plugin.models import mixed_assignment, stored_model
 from tests.tiny import FAMILIES, tiny_model
 
 

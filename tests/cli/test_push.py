@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.integrations.models import read_tensors, write_tensors
+from tests.plugin.models import read_tensors, write_tensors
 
 
 def test_offline(here, refused):

@@ -68,8 +68,8 @@ def test_what_was_typed_is_checked_before_anything_heavy_is_imported(tmp_path):
 
 
 REGISTRIES = {"scorer": "hf_mpq.search:SCORERS", "allocator": "hf_mpq.search:ALLOCATORS",
-              "rounding": "hf_mpq.rounding:ROUNDERS", "export format": "hf_mpq.integrations.exporters:EXPORTERS",
-              "activations": "hf_mpq.integrations.exporters.base:ACTIVATIONS", "task": "hf_mpq.tasks:TASKS",
+              "rounding": "hf_mpq.rounding:ROUNDERS", "export format": "hf_mpq.exporters:EXPORTERS",
+              "activations": "hf_mpq.exporters.base:ACTIVATIONS", "task": "hf_mpq.tasks:TASKS",
               "backend": "hf_mpq.runtime:BACKENDS", "pooling": "hf_mpq.nn.pooling:POOLINGS"}  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_mpq.cli.train import RECIPES, find_recipe
+from hf_mpq.cli.commands.train import RECIPES, find_recipe
 
 SCRIPT = """
 import json, os, sys

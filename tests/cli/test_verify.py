@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 import hf_mpq
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from tests.cli.conftest import LABELS, sentence
-from tests.integrations.models import read_tensors, signed_anew, write_tensors
+from tests.plugin.models import read_tensors, signed_anew, write_tensors
 from tests.tiny import tiny_model
 
 TEACHER = ("--teacher", "my-fine-tuned-bert")

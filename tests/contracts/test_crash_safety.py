@@ -13,14 +13,14 @@ import torch
 
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig, MPQTrainer, MPQTrainingArguments
+from hf_mpq.compression.vocabulary import PrunedVocabulary
 from hf_mpq.core import MatrixAssignment
 from hf_mpq.core.files import write_text
 from hf_mpq.core.folders import together
+from hf_mpq.exporters.base import EXPORTERS, unmet
 from hf_mpq.format import PackedFormatError
-from hf_mpq.integrations.exporters.base import EXPORTERS, unmet
-from hf_mpq.integrations.vocabulary import PrunedVocabulary
-from tests.integrations.models import reload
 from tests.moments import moments
+from tests.plugin.models import reload
 from tests.processes import start_python
 from tests.tiny import outputs, tiny_model
 

@@ -11,7 +11,7 @@ from hf_mpq.core import MatrixAssignment
 from hf_mpq.nn import MPQLinear, calibrate_activations
 from hf_mpq.nn.walk import matrices
 from hf_mpq.weights import ACTIVATIONS
-from tests.integrations.models import close, reload
+from tests.plugin.models import close, reload
 from tests.tiny import FAMILIES, MOST, outputs, tiny_batch, tiny_model
 
 OPEN = {

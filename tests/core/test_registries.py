@@ -12,7 +12,7 @@ REGISTRIES = {
     "hf_mpq.rounding": ("ROUNDERS",),
     "hf_mpq.search.strategies": ("STRATEGIES",), "hf_mpq.search.strategies.penalties": ("PENALTIES",),
     "hf_mpq.search.strategies.start": ("STARTS",), "hf_mpq.outliers": ("OUTLIERS",), "hf_mpq.runtime": ("BACKENDS",),
-    "hf_mpq.integrations.exporters": ("EXPORTERS",), "hf_mpq.integrations.hub": ("CARD_WRITERS",),
+    "hf_mpq.exporters": ("EXPORTERS",), "hf_mpq.hub": ("CARD_WRITERS",),
     "hf_mpq.training.objectives": ("OBJECTIVES",),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.nn import calibrate_activations
-from tests.integrations.models import mixed_assignment
+from tests.plugin.models import mixed_assignment
 from tests.tiny import FAMILIES, HEADS, tiny_batch, tiny_model
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}

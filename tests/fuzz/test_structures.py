@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.core import MatrixStorage, SubgroupLayout
 from hf_mpq.format import PackedFormatError
-from hf_mpq.integrations.written import Fields, read_matrix, reading
+from hf_mpq.plugin.written import Fields, read_matrix, reading
 
 SHAPE = (12, 8)
 _NUMBERS = some.integers(-2, 40) | some.integers() | some.floats()

@@ -5,9 +5,8 @@ import torch
 from accelerate import cpu_offload, disk_offload
 
 import hf_mpq
+from tests.plugin.models import close, reload, stored_model
 from tests.tiny import outputs
-
-from .models import close, reload, stored_model
 
 CPU = torch.device("cpu")
 PARTS = {"sequence": {"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"},

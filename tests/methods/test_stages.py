@@ -13,7 +13,7 @@ from hf_mpq.cost import COSTS, budget_cost, measure
 from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Progress
 from hf_mpq.training.objectives import OBJECTIVES
-from hf_mpq.training.plan import plan_of
+from hf_mpq.training.run.plan import plan_of
 from tests.tiny import tiny_batch, tiny_model
 
 TRAINED = [name for name in METHODS if METHODS[name].stages]

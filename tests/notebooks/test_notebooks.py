@@ -9,9 +9,8 @@ import pytest
 from matplotlib.image import imread
 
 from tests.cli.conftest import needs_minilm
-
-from .execute import NOTEBOOKS, execute
-from .names import check_cell
+from tests.notebooks.execute import NOTEBOOKS, execute
+from tests.notebooks.names import check_cell
 
 PICTURES = {"01_quickstart": 1, "02_search_and_pareto": 4, "03_inspect_bits": 2, "04_export_and_deploy": 2}
 SMALL = {

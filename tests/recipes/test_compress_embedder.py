@@ -8,8 +8,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_mpq.tasks import TASKS
-
-from ..tiny import tiny_model
+from tests.tiny import tiny_model
 
 
 @pytest.fixture

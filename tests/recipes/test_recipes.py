@@ -10,9 +10,8 @@ import yaml
 
 from hf_mpq.core import METHODS
 from hf_mpq.tasks import TASKS
-
-from ..processes import run_python
-from . import RECIPES
+from tests.processes import run_python
+from tests.recipes import RECIPES
 
 SCRIPTS = {"sequence-classification": "run_glue.py", "question-answering": "run_squad.py",
            "token-classification": "run_ner.py"}  # fmt: skip

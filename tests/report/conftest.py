@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..training.runs import quantized, sentences, trainer
+from tests.training.runs import quantized, sentences, trainer
 
 
 @pytest.fixture(scope="session")

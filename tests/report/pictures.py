@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import hf_mpq
-
-from ..tiny import tiny_model
+from tests.tiny import tiny_model
 
 
 def mixed(family: str, head: str = "sequence", packed: bool = False, **config):

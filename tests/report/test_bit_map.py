@@ -10,12 +10,11 @@ from torch import nn
 import hf_mpq
 from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedMatrix
-from hf_mpq.report import bit_map
-from hf_mpq.report.theme import DARK, FLOAT, LIGHT
-
-from ..processes import run_python
-from ..tiny import FAMILIES, tiny_model
-from .pictures import drawn, mixed, words
+from hf_mpq.report.figures import bit_map
+from hf_mpq.report.figures.theme import DARK, FLOAT, LIGHT
+from tests.processes import run_python
+from tests.report.pictures import drawn, mixed, words
+from tests.tiny import FAMILIES, tiny_model
 
 
 def cells(figure) -> Counter:

@@ -8,12 +8,12 @@ import torch
 from matplotlib.container import ErrorbarContainer
 
 import hf_mpq
-from hf_mpq.report import latency_chart, pareto_front, sensitivity_map
-from hf_mpq.report.run_points import front, points_of
-from hf_mpq.report.theme import DARK, LIGHT
-
-from ..tiny import tiny_model
-from .pictures import drawn, words
+from hf_mpq.report import pareto_front, sensitivity_map
+from hf_mpq.report.figures import latency_chart
+from hf_mpq.report.figures.run_points import front, points_of
+from hf_mpq.report.figures.theme import DARK, LIGHT
+from tests.report.pictures import drawn, words
+from tests.tiny import tiny_model
 
 SIZES = {"2bits": 15.0, "4bits": 20.0}
 

@@ -9,10 +9,9 @@ import pytest
 
 from hf_mpq import assignment_of
 from hf_mpq.report import summarize, write_html
-
-from ..tiny import tiny_batch, tiny_model
-from .pictures import mixed
-from .test_charts import runs
+from tests.report.pictures import mixed
+from tests.report.test_charts import runs
+from tests.tiny import tiny_batch, tiny_model
 
 QUICK = {"tokens": 16, "batch": 2, "seconds": 0.02, "backend": "cpu-float"}
 VOID = {"meta", "source", "img"}

@@ -10,15 +10,15 @@ import torch
 
 import hf_mpq
 from hf_mpq.cost import COSTS
-from hf_mpq.report import loyalty, summarize
-from hf_mpq.report.carbon import measure_carbon
-from hf_mpq.report.likeness import embedding_similarity
-from hf_mpq.report.loyalty import divergence
-from hf_mpq.report.memory import PeakMemory
-from hf_mpq.report.model_space import space_of
-
-from ..tiny import MOST, tiny_batch, tiny_model
-from .pictures import mixed
+from hf_mpq.report import summarize
+from hf_mpq.report.measures import loyalty
+from hf_mpq.report.measures.carbon import measure_carbon
+from hf_mpq.report.measures.likeness import embedding_similarity
+from hf_mpq.report.measures.loyalty import divergence
+from hf_mpq.report.measures.memory import PeakMemory
+from hf_mpq.report.measures.model_space import space_of
+from tests.report.pictures import mixed
+from tests.tiny import MOST, tiny_batch, tiny_model
 
 QUICK = {"tokens": 16, "batch": 4, "seconds": 0.02, "backend": "cpu-float"}
 
@@ -84,7 +84,7 @@ def test_carbon_is_estimated_for_a_country(monkeypatch):
 
 
 def test_without_codecarbon_the_reason_names_what_to_install(monkeypatch):
-    monkeypatch.setattr("hf_mpq.report.carbon.find_spec", lambda name: None)
+    monkeypatch.setattr("hf_mpq.report.measures.carbon.find_spec", lambda name: None)
     found = summarize(mixed("bert"), carbon_country="DEU", **QUICK)
     assert "pip install hf_mpq[carbon]" in found.left_out["carbon"] and "hf_mpq[carbon]" in str(found)
 

@@ -4,10 +4,9 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from hf_mpq.report import search_trajectory
-from hf_mpq.report.run_folder import read_run
-
-from ..training.runs import quantized, trainer
-from .pictures import drawn, words
+from hf_mpq.runs.reader import read_run
+from tests.report.pictures import drawn, words
+from tests.training.runs import quantized, trainer
 
 
 def test_a_run_is_read_from_its_folder(searched):

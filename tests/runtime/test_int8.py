@@ -12,9 +12,9 @@ from torch.testing import assert_close
 import hf_mpq
 from hf_mpq.core import ActivationSpec, SubgroupLayout
 from hf_mpq.nn import PackedLinear, encoder_blocks, record_blocks
+from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
-from hf_mpq.runtime.int8.matrix import IntegerMatrix
 from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.runtime.threads import wrong_answers

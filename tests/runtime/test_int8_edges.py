@@ -11,15 +11,9 @@ from torch.testing import assert_close
 import hf_mpq
 from hf_mpq.core import SubgroupLayout
 from hf_mpq.nn import PackedEmbedding, PackedLinear, encoder_blocks, record_blocks
+from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.nn.packing import pack_matrix
-from hf_mpq.runtime.int8 import (
-    Int8Layer,
-    Int8Product,
-    IntegerMatrix,
-    NativeProduct,
-    unsupported,
-    use_native_products,
-)
+from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
 from hf_mpq.weights import ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.runtime.test_int8 import GRIDS, layer_of, packed_model

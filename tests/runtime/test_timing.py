@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hf_mpq
 from hf_mpq.cost import LatencyTable
-from hf_mpq.integrations.latency import unpruned
 from hf_mpq.nn import PackedLinear
 from hf_mpq.runtime import compact, machine, timing
+from hf_mpq.runtime.latency import unpruned
 from hf_mpq.runtime.machine import remembered
 from hf_mpq.runtime.shrinking import dense_shape, shrunk
 from hf_mpq.runtime.timing import clock, measure_latencies, undisturbed
-from tests.integrations.models import mixed_assignment
+from tests.plugin.models import mixed_assignment
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
 TABLE = LatencyTable(10.0, 8.0, ((1.0, 6.0), (56.0, 10.0)), ((1.0, 7.0), (4.0, 10.0)), 2)

@@ -6,14 +6,15 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.core import SubgroupLayout
-from hf_mpq.integrations.exporters.base import EXPORTERS, unmet
+from hf_mpq.exporters.base import EXPORTERS, unmet
 from hf_mpq.nn import PackedLinear, encoder_blocks
+from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.runtime import BACKENDS
 from hf_mpq.runtime.cuda import TensorCoreProduct
 from hf_mpq.runtime.cuda.planes import PlaneTable
 from hf_mpq.runtime.cuda.rows import IntegerRows, blocks_of
 from hf_mpq.runtime.decoded import FloatProduct
-from hf_mpq.runtime.int8 import Int8Layer, IntegerMatrix, unsupported
+from hf_mpq.runtime.int8 import Int8Layer, unsupported
 from hf_mpq.weights import ENCODINGS, QUANTIZERS, Encoding
 from tests.contracts.test_probes import Basis, BasisEncoding
 from tests.runtime.test_int8 import GRIDS, layer_of, packed_model

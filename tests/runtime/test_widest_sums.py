@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.core import SubgroupLayout
-from hf_mpq.integrations.exporters.base import unmet
+from hf_mpq.exporters.base import unmet
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.backends import MOST_COLUMNS
 from hf_mpq.runtime.cuda import TensorCoreProduct

@@ -7,8 +7,7 @@ from datasets import Dataset
 
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments
-
-from ..tiny import VOCABULARY, tiny_model
+from tests.tiny import VOCABULARY, tiny_model
 
 PADDING = 1
 

@@ -6,15 +6,14 @@ from torch.nn.functional import cosine_similarity
 
 import hf_mpq
 from hf_mpq import MPQConfig
-from hf_mpq.integrations.calibration_batches import batches_of
-from hf_mpq.integrations.compress import DEFAULT
-from hf_mpq.integrations.training_free import TrainingFree
+from hf_mpq.compression.compress import DEFAULT
+from hf_mpq.compression.engine import TrainingFree
+from hf_mpq.nn.batches import batches_of
 from hf_mpq.nn.pooling import embed, embedding_outputs
 from hf_mpq.search.scorers import mean_divergence
 from hf_mpq.training.objectives import OBJECTIVES, Signals
 from tests.tiny import tiny_batch, tiny_model
-
-from .runs import sentences, trainer
+from tests.training.runs import sentences, trainer
 
 BATCH = tiny_batch()
 MASK = BATCH["attention_mask"].bool()

@@ -5,9 +5,8 @@ from accelerate import PartialState
 
 from hf_mpq import MPQTrainer
 from hf_mpq.training import fine_tune
-
-from ..tiny import tiny_model
-from .runs import arguments, collate, quantized, sentences, trainer
+from tests.tiny import tiny_model
+from tests.training.runs import arguments, collate, quantized, sentences, trainer
 
 
 def tune(folder, rows=None, **options):

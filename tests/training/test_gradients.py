@@ -10,9 +10,8 @@ from torch import multiprocessing
 from transformers import TrainerCallback
 
 from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Bilevel, Pass
-
-from ..processes import FORKED
-from .runs import quantized, sentences, trainer
+from tests.processes import FORKED
+from tests.training.runs import quantized, sentences, trainer
 
 STEPS = 4
 FIRST, CLOSE = 1e-4, 0.03

@@ -15,11 +15,10 @@ from transformers import TrainerCallback
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.cost import COSTS
-from hf_mpq.training.checkpoints import complete_checkpoints
-
-from ..processes import start_python
-from ..tiny import HEADS, tiny_model
-from .runs import PADDING, collate, quantized, sentences, trainer
+from hf_mpq.training.stage.checkpoints import complete_checkpoints
+from tests.processes import start_python
+from tests.tiny import HEADS, tiny_model
+from tests.training.runs import PADDING, collate, quantized, sentences, trainer
 
 
 def spans() -> Dataset:
@@ -85,7 +84,7 @@ def test_an_energy_budget_is_met(method, tmp_path):
     limit = least + 0.5 * (most - least)
     run = trainer(quantized(method, budget=f"{limit}uJ", **options), tmp_path, num_train_epochs=1, save_strategy="no")
     run.train()
-    assert least < cost.of(hf_mpq.integrations.assignment_of(run.model)) <= limit * (1 + 1e-6)
+    assert least < cost.of(hf_mpq.plugin.assignment_of(run.model)) <= limit * (1 + 1e-6)
 
 
 def test_the_teacher_is_in_no_optimizer_and_no_checkpoint(tmp_path):

@@ -7,9 +7,8 @@ import pytest
 from filelock import FileLock
 from transformers import TrainerCallback
 
-from hf_mpq.training.lock import FILE, only_trainer
-
-from .runs import quantized, trainer
+from hf_mpq.training.run.lock import FILE, only_trainer
+from tests.training.runs import quantized, trainer
 
 
 def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path):

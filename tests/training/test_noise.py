@@ -6,11 +6,10 @@ from accelerate.optimizer import AcceleratedOptimizer
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from hf_mpq.training.joint_optimizer import JointOptimizer
-from hf_mpq.training.scaler import IdleStepScaler
-from hf_mpq.training.stage_trainer import StageTrainer
-
-from .runs import quantized, trainer
+from hf_mpq.training.stage.joint_optimizer import JointOptimizer
+from hf_mpq.training.stage.scaler import IdleStepScaler
+from hf_mpq.training.stage.trainer import StageTrainer
+from tests.training.runs import quantized, trainer
 
 
 class Mixtures(TrainerCallback):

@@ -12,10 +12,9 @@ from transformers.modeling_outputs import (
 from hf_mpq.search.strategies import Pass
 from hf_mpq.training.objectives import OBJECTIVES, Signals
 from hf_mpq.training.objectives.switch import SwitchControl, open_probability
-from hf_mpq.training.stage_module import StageModule
-
-from ..tiny import MOST, tiny_model
-from .runs import collate, sentences
+from hf_mpq.training.stage.module import StageModule
+from tests.tiny import MOST, tiny_model
+from tests.training.runs import collate, sentences
 
 MASK = torch.tensor([[True] * 5, [True, True, True, False, False]])
 LAYERS, HEADS, WIDTH = 2, 4, 32

@@ -8,10 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 from hf_mpq import MPQTrainer
-from hf_mpq.training.overrides import CALLED
-from hf_mpq.training.stage_module import StageModule
-
-from .runs import arguments, collate, quantized, sentences
+from hf_mpq.training.stage.module import StageModule
+from hf_mpq.training.stage.overrides import CALLED
+from tests.training.runs import arguments, collate, quantized, sentences
 
 OPTIONS = {"max_steps": 4, "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "selection_examples": 0}
 

@@ -13,9 +13,8 @@ from hf_mpq import MPQConfig
 from hf_mpq.nn.walk import matrices
 from hf_mpq.training import TrainingStopped
 from hf_mpq.weights.masks import MASKS
-
-from ..tiny import FAMILIES, HEADS, tiny_config, tiny_model
-from .runs import collate, quantized, sentences, trainer
+from tests.tiny import FAMILIES, HEADS, tiny_config, tiny_model
+from tests.training.runs import collate, quantized, sentences, trainer
 
 SHORT = {"max_steps": 6, "save_strategy": "no", "selection_examples": 8, "selection_steps": 1}
 
@@ -145,7 +144,7 @@ def test_files_with_the_first_names_of_norms_are_trained(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_state_of_every_family_goes_to_disk_and_back(family, tmp_path):
-    from hf_mpq.training.students import Students
+    from hf_mpq.training.run.students import Students
 
     model = quantized("mpq", family, "masked", budget="3bits")
     students = Students(tmp_path, model)

@@ -8,15 +8,14 @@ from torch import nn
 
 from hf_mpq.core import ActivationSpec, Registry, SubgroupLayout
 from hf_mpq.nn.walk import matrices
-from hf_mpq.training.relative_adam import RelativeAdam, UnitAdam
-from hf_mpq.training.stage_module import StageModule
-from hf_mpq.training.stage_optimizer import ParameterGroups, stage_optimizer
+from hf_mpq.training.stage.module import StageModule
+from hf_mpq.training.stage.optimizer import ParameterGroups, stage_optimizer
+from hf_mpq.training.stage.relative_adam import RelativeAdam, UnitAdam
 from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS, SOURCES, ActivationQuantizer
 from hf_mpq.weights.masks import MASKS
 from hf_mpq.weights.quantizers import LearnedStepQuantizer
 from hf_mpq.weights.roles import roles_in
-
-from .runs import quantized, sentences, trainer
+from tests.training.runs import quantized, sentences, trainer
 
 LAYOUT = SubgroupLayout((8, 8), 4)
 MAKERS = [

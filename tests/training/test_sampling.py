@@ -10,12 +10,11 @@ from torch import nn
 from hf_mpq.core import Registry, StageSpec
 from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
 from hf_mpq.training import trainer as trainer_module
-from hf_mpq.training.joint_optimizer import JointOptimizer
-from hf_mpq.training.relative_adam import RelativeAdam
-from hf_mpq.training.sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
-from hf_mpq.training.stage_module import StageModule
-
-from .runs import collate, quantized, sentences, trainer
+from hf_mpq.training.stage.joint_optimizer import JointOptimizer
+from hf_mpq.training.stage.module import StageModule
+from hf_mpq.training.stage.relative_adam import RelativeAdam
+from hf_mpq.training.stage.sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
+from tests.training.runs import collate, quantized, sentences, trainer
 
 
 def test_each_epoch_is_another_order_of_its_parts():

@@ -5,11 +5,10 @@ from datasets import IterableDataset as TableStream
 from torch.utils.data import DataLoader, IterableDataset
 
 from hf_mpq.training import trainer as trainer_module
-from hf_mpq.training.preferences import Preferences
-from hf_mpq.training.rows import keep_rows
-from hf_mpq.training.stage_module import StageModule
-
-from .runs import quantized, sentences, trainer
+from hf_mpq.training.run.preferences import Preferences
+from hf_mpq.training.run.rows import keep_rows
+from hf_mpq.training.stage.module import StageModule
+from tests.training.runs import quantized, sentences, trainer
 
 
 @pytest.mark.parametrize(("method", "count"), [("mpq", 64), ("mpq", 20), ("channelwise", 64)])

@@ -23,16 +23,15 @@ from transformers import (
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments
 from hf_mpq.core import METHODS, StageSpec
-from hf_mpq.integrations.calibration_batches import batches_of
+from hf_mpq.nn.batches import batches_of
 from hf_mpq.search.strategies.gate_search import GateSearch
 from hf_mpq.training import trainer as trainer_module
-from hf_mpq.training.checkpoints import complete_checkpoints, load_state, saved_state
-from hf_mpq.training.forward_names import named_inputs
-from hf_mpq.training.plan import plan_of, shares, trial_steps
-
-from ..processes import run_python, start_python
-from ..tiny import HEADS, MOST, tiny_model
-from .runs import arguments, collate, quantized, sentences, trainer
+from hf_mpq.training.run.plan import plan_of, shares, trial_steps
+from hf_mpq.training.stage.checkpoints import complete_checkpoints, load_state, saved_state
+from hf_mpq.training.stage.forward_names import named_inputs
+from tests.processes import run_python, start_python
+from tests.tiny import HEADS, MOST, tiny_model
+from tests.training.runs import arguments, collate, quantized, sentences, trainer
 
 TRAINED = {
     "mpq": {"budget": "3bits"},

@@ -18,7 +18,7 @@ LEAST_TOKENS = 32
 """Fewer are padded to as many: the product wants more than 16."""
 FEW_TOKENS = 32
 """Up to so many, codes of few bits are unpacked inside the product, which then waits for memory only. Where a dense
-product of bytes gets faster depends on the GPU; recipes/bench_cuda.py shows it."""
+product of bytes gets faster depends on the GPU; benchmarks/bench_cuda.py shows it."""
 KERNEL_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...format import unpack_planes
 from ...nn import PackedLinear
+from ...nn.integers import IntegerMatrix
 from ...weights import ENCODINGS
 from ..compaction import CompactLinear
-from ..int8 import IntegerMatrix
 
 
 class Block(NamedTuple):

@@ -1,7 +1,7 @@
 """Integer products on the CPU, and whole encoder layers around them."""
 
+from ...nn.integers import IntegerMatrix
 from .layer import Int8Layer, fuse_layers, restore_layers
-from .matrix import IntegerMatrix
 from .native import NativeProduct, use_native_products
 from .product import Int8Product, unsupported
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import PackedLinear
+from ...nn.integers import IntegerMatrix
 from ...nn.packed import refuse_export
 from ...weights import ActivationQuantizer
 from .build import kernel
-from .matrix import IntegerMatrix
 from .product import SYMMETRIC_ZERO, Int8Product, prepacked
 
 NAME = "cpu-int8"

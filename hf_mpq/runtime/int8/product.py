@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...nn import PackedLinear
+from ...nn.integers import IntegerMatrix
 from ..later import Deferred
-from .matrix import IntegerMatrix
 
 ONEDNN = torch.ops.onednn
 SYMMETRIC_ZERO = 128

@@ -6,11 +6,11 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-from hf_mpq.tasks.metrics.chunks import chunk_scores
-from hf_mpq.tasks.metrics.classification import accuracy, binary_f1, macro_f1, matthews_correlation
-from hf_mpq.tasks.metrics.correlation import pearson, spearman
-from hf_mpq.tasks.metrics.label_sets import label_macro_f1, micro_f1, subset_accuracy
-from hf_mpq.tasks.metrics.squad import squad_scores
+from .chunks import chunk_scores
+from .classification import accuracy, binary_f1, macro_f1, matthews_correlation
+from .correlation import pearson, spearman
+from .label_sets import label_macro_f1, micro_f1, subset_accuracy
+from .squad import squad_scores
 
 CLASS_SCORES = {
     "accuracy": accuracy, "f1": binary_f1, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation}

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from hf_mpq.tasks.metrics.classification import binary_f1
+from .classification import binary_f1
 
 
 def micro_f1(predictions: np.ndarray, references: np.ndarray) -> float:

@@ -1,0 +1,108 @@
+"""Loading a packed model beside the float one: seconds, and how much memory the process takes at its peak.
+
+Each load runs in a fresh process; memory is the peak resident size less what was resident before loading: after loading
+(a float file is only mapped then, its pages come in as they are used) and after a first forward pass at 1 x 32. Models
+are made here (Linux only): a BERT-base shape with random weights, whose loading does not depend on their values.
+
+    python benchmarks/bench_loading.py --rounds 5
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+import hf_mpq
+
+VARIANTS = {"float32": None, "8 bits": 8, "4 bits": 4, "2 bits": 2}
+
+
+def resident(field: str) -> int:
+    """Bytes of a line of Linux' /proc/self/status: VmRSS is resident now, VmHWM was at the peak."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines[field].split()[0])
+
+
+def measure(load: Callable[[], Callable[[], object]]) -> dict[str, float]:
+    """Seconds and MB of loading (`seconds`, `loaded`), and of it with a first pass (`ready`, `used`); to be called in a
+    process of its own.
+
+    Args:
+        load: returns what makes a pass.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now, not what imports took
+    before, start = resident("VmRSS"), time.perf_counter()
+    first_pass = load()
+    seconds, loaded = time.perf_counter() - start, resident("VmHWM") - before
+    first_pass()
+    ready, used = time.perf_counter() - start, resident("VmHWM") - before
+    return {"seconds": seconds, "ready": ready, "loaded": loaded / 1e6, "used": used / 1e6}
+
+
+def in_fresh_process(*arguments: str) -> dict[str, float]:
+    """What a script prints last, read as JSON.
+
+    Raises:
+        RuntimeError: with its errors, where it fails.
+    """
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def load_once(folder: str) -> None:
+    """Load and print seconds and memory in MB; runs in its own process."""
+
+    def load() -> Callable[[], object]:
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        return torch.no_grad()(lambda: model(input_ids=torch.ones(1, 32, dtype=torch.long)))
+
+    print(json.dumps(measure(load)))
+
+
+def main() -> None:
+    """Make the folders, then load each of them in turn, round by round."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.load:
+        load_once(args.load)
+        return
+    found = {name: [] for name in VARIANTS}
+    with tempfile.TemporaryDirectory() as root:
+        folders = {name: Path(root) / name.replace(" ", "-") for name in VARIANTS}
+        AutoModelForSequenceClassification.from_config(BertConfig()).save_pretrained(folders["float32"])
+        for name, bits in VARIANTS.items():
+            if bits is not None:
+                config = hf_mpq.MPQConfig(bits=bits, embedding_bits=max(bits, 4))
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    folders["float32"], quantization_config=config
+                )
+                hf_mpq.pack(model).save_pretrained(folders[name])
+        for _ in range(args.rounds):
+            for name, folder in folders.items():
+                found[name].append(in_fresh_process(__file__, "--load", str(folder)))
+        for name, rows in found.items():
+            size = (folders[name] / "model.safetensors").stat().st_size / 1e6
+            seconds, ready, loaded, used = (statistics.median(row[key] for row in rows)
+                                            for key in ("seconds", "ready", "loaded", "used"))  # fmt: skip
+            spread = max(row["seconds"] for row in rows) - min(row["seconds"] for row in rows)
+            print(f"{name:8s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
+                  f"load and first pass {ready:.2f} s   "
+                  f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""`hf-mpq compress`: training-free, from a float model to a packed folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import options
+from ..console import print_json, say, screen, watched
+from ..embedder import Embedder
+from ..errors import UserError, one_line
+from ..folders import new_folder
+from ..models import load_float, load_tokenizer, longest_input
+from ..rows.data import Source, open_data
+from ..rows.examples import Examples
+from ..saving import check_written, save_whole
+from ..scores import scorer
+from ..typed import check_bits, check_budget, check_method, check_models, check_word, checked_data, numbers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ... import MPQConfig
+
+SLOT = "see README, 'Find the bits for a budget'"
+
+
+def compress(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Float model: a folder, or a name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for the packed model and its tokenizer.")],
+    data: options.Data = None,
+    budget: Annotated[str | None, typer.Option(help="Such as 25% (or 0.25x), 12MB, 2.5bits or 8ms.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
+    ] = None,
+    bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"A published system; {SLOT}.")] = None,
+    scorer_name: Annotated[str | None, typer.Option("--scorer", help=f"How precisions are scored; {SLOT}.")] = None,
+    allocator: Annotated[str | None, typer.Option(help=f"How a budget is spent; {SLOT}.")] = None,
+    rounding: Annotated[str | None, typer.Option(help="autoround, gptq, nearest or lkd.")] = None,
+    data_dir: options.DataDir = None,
+    task: options.TaskName = None,
+    text_column: options.TextColumns = None,
+    label_column: options.LabelColumn = None,
+    data_config: options.DataConfig = None,
+    examples: Annotated[int, typer.Option(min=1, help="Rows of the data to calibrate on.")] = 512,
+    eval_rows: options.EvalRows = None,
+    max_length: options.MaxLength = 128,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the model's.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean or cls: scores are about embeddings; default: the folder's own.")
+    ] = None,
+    trust_remote_code: options.Trust = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Compress a float model without training, and save it packed, with its tokenizer, and all else that a folder of
+    sentence-transformers has.
+
+    Needs a few hundred inputs, no labels; --max-drop needs labels too. --bits N, and scorers and rounding that look at
+    weights only, need no inputs.
+
+    [bold]Examples[/bold]
+
+      hf-mpq compress my-fine-tuned-bert --data sst2 --budget 0.25x --out packed
+      hf-mpq compress my-fine-tuned-bert --data rows.csv --max-drop 1.0 --out packed
+      hf-mpq compress my-fine-tuned-bert --bits 8 --out packed
+
+    [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a budget that cannot be met; 130 interrupted.
+    Unless it is 0, --out is as it was.
+    """
+    _check(bits, method, budget, max_drop)
+    check_models(model)
+    data = checked_data(data)
+    for kind, word in (("scorer", scorer_name), ("allocator", allocator), ("rounding", rounding), ("task", task),
+                       ("pooling", pooling)):  # fmt: skip
+        check_word(kind, word)
+    source = None
+    if data is not None:
+        source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
+    with new_folder(out, overwrite, (model, tokenizer, data, data_dir)) as folder, _naming_data(data):
+        import hf_mpq
+
+        config = _config(bits, method)
+        embedder = Embedder.of(model)
+        place = model if embedder is None else embedder.place_of_encoder(model)
+        float_model = load_float(place, trust_remote_code)
+        words = load_tokenizer(tokenizer or place, trust=trust_remote_code)
+        length = longest_input(float_model, max_length)
+        found = None if source is None else open_data(source, float_model.config)
+        small = hf_mpq.compress(
+            float_model, budget, None if found is None else found.calibration(words, length, examples), config,
+            scorer=scorer_name, allocator=allocator, rounding=rounding, max_examples=examples, progress=watched(),
+            pooling=_pooling(pooling, float_model, embedder),
+            **_target(found, max_drop, words, length, eval_rows),
+        )  # fmt: skip
+        packed = hf_mpq.pack(small)
+        save_whole(packed, words, embedder, folder)
+        check_written(packed, folder, trust_remote_code)
+    report = hf_mpq.size_report(packed)
+    if json:
+        print_json({"folder": str(out), "total_bytes": report.total_bytes, "ratio": report.ratio,
+                    "average_bits": report.average_bits, "encoder_bytes": report.encoder_bytes,
+                    "embedding_bytes": report.embedding_bytes, "head_bytes": report.head_bytes})  # fmt: skip
+        return
+    screen().print(str(report).rstrip())
+    say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
+
+
+def _check(bits: str | None, method: str | None, budget: str | None, max_drop: float | None) -> None:
+    """Refuse what cannot be meant, before anything is loaded.
+
+    Raises:
+        UserError: the options say too little or too much.
+        ValueError: a budget cannot be read, there is no such method, or no such precision.
+    """
+    check_budget(budget)
+    check_method(method)
+    fixed = bits is not None and "," not in bits
+    if fixed and (budget is not None or max_drop is not None):
+        raise UserError(f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
+                        f"--budget and no --max-drop")  # fmt: skip
+    if budget is not None and max_drop is not None:
+        raise UserError("give either --budget or --max-drop, not both")
+    if not fixed and method is None and budget is None and max_drop is None:
+        raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
+    check_bits(bits)
+
+
+def _config(bits: str | None, method: str | None) -> "MPQConfig | None":
+    """What `--bits` and `--method` say; None leaves all to `hf_mpq.compress`."""
+    import hf_mpq
+
+    if bits is None:
+        return None if method is None else hf_mpq.MPQConfig(method=method)
+    values = numbers(bits)
+    return hf_mpq.MPQConfig(**{"method": method} if method else {}, bits=values if len(values) > 1 else values[0])
+
+
+def _pooling(given: str | None, model: "nn.Module", embedder: Embedder | None) -> str | None:
+    """What was asked for; else what the folder says of a model without a head."""
+    if given is not None or embedder is None or model.base_model is not model:
+        return given
+    return embedder.pooling
+
+
+@contextmanager
+def _naming_data(data: str | None) -> Iterator[None]:
+    """Where `hf_mpq.compress` lacks examples, its error names the option that gives some."""
+    try:
+        yield
+    except ValueError as error:
+        if data is None and "no calibration examples" in str(error):
+            raise UserError(f"{one_line(error)}: give --data, a task or a file of texts") from error
+        raise
+
+
+def _target(found: Examples | None, max_drop: float | None, words, length: int, rows: int | None) -> dict:
+    """Arguments of `hf_mpq.compress` for `--max-drop`, which is in points here."""
+    if max_drop is None:
+        return {}
+    if found is None or found.task is None:
+        raise UserError("--max-drop needs labels to score on: give --data a task, or a file with a label column "
+                        "(--label-column NAME)")  # fmt: skip
+    return {"max_drop": max_drop, "evaluate": scorer(found, words, length, rows)}

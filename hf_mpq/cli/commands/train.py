@@ -1,0 +1,63 @@
+"""`hf-mpq train`: a recipe under `accelerate launch`."""
+
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import INTERRUPTED, UserError, leave
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A script: a path, or the name of one in recipes/.")],
+    processes: Annotated[int | None, typer.Option(min=1, help="How many processes; default: accelerate's.")] = None,
+) -> None:
+    """Run a recipe with `accelerate launch`; all other arguments are the recipe's.
+
+    [bold]Examples[/bold]
+
+      hf-mpq train run_glue recipes/methods/mpq.yaml recipes/tasks/sst2.yaml --model_name_or_path my-fine-tuned-bert --output_dir out/sst2
+      hf-mpq train my_recipe.py --processes 1 -- --seed 1
+
+    [bold]Exit codes[/bold]: those of the recipe; 2 where there is no such recipe; 130 interrupted.
+    What `accelerate config` was told holds here too.
+    """  # noqa: E501
+    script = find_recipe(recipe)
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    launch = [] if processes is None else ["--num_processes", str(processes)]
+    arguments = launch_command_parser().parse_args([*launch, str(script), *context.args])
+    try:
+        launch_command(arguments)
+    except subprocess.CalledProcessError as error:
+        raise typer.Exit(exit_code(error.returncode)) from error
+    except ChildFailedError as error:
+        raise typer.Exit(exit_code(error.get_first_failure()[1].exitcode)) from error
+    except KeyboardInterrupt:
+        leave("interrupted; the repository's recipes go on when the same command is given again", INTERRUPTED, False)
+
+
+def exit_code(code: int) -> int:
+    """As shells have it: 128 and the signal for a process that a signal ended."""
+    return code if code >= 0 else 128 - code
+
+
+def find_recipe(name: str) -> Path:
+    """The script of a path, or of a name in the repository's `recipes/`, with or without `.py`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (Path(name), RECIPES / name, RECIPES / f"{name}.py"):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in RECIPES.glob("run_*.py"))
+    hint = f"those of the repository are {', '.join(known)}" if known else (
+        "recipes are not installed with the package: clone the repository and give a path")  # fmt: skip
+    raise UserError(f"there is no recipe {name!r}; {hint}")

@@ -1,0 +1,259 @@
+"""Training-free compression in one call."""
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..core import METHODS, Budget, BudgetError, MethodSpec
+from ..nn import family_of
+from ..nn.batches import batches_of
+from ..nn.pooling import check_pooling
+from ..nn.running import differentiable, outside_inference_mode
+from ..outliers import OUTLIERS
+from ..plugin.config import MPQConfig
+from ..rounding import ROUNDERS
+from ..runtime.latency import is_latency, join_heads
+from ..search import ALLOCATORS, SCORERS
+from ..weights import QUANTIZERS
+from .engine import TrainingFree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SLOTS = {"scorer": SCORERS, "allocator": ALLOCATORS, "rounding": ROUNDERS}
+DEFAULT_CANDIDATES = (2, 3, 4, 8)
+"""Without 0: what many pruned sub-groups do together is far more than their scores say; see recipes/RESULTS.md."""
+DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
+DEFAULT = MethodSpec(
+    name="training-free",
+    paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
+    scorer="fisher",
+    allocator="lagrangian",
+    rounding="autoround",
+)
+SEARCH_ROUNDS = 6
+
+
+@outside_inference_mode
+def compress(
+    model: nn.Module,
+    budget: str | float | Budget | Sequence[str | float | Budget] | None = None,
+    calibration: Iterable | None = None,
+    config: MPQConfig | None = None,
+    *,
+    method: str | None = None,
+    scorer: str | Mapping[str, Any] | None = None,
+    allocator: str | Mapping[str, Any] | None = None,
+    rounding: str | Mapping[str, Any] | None = None,
+    outliers: str | None = None,
+    bias_correction: bool | None = None,
+    max_drop: float | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    pooling: str | None = None,
+    batch_size: int = 16,
+    max_examples: int = 512,
+    progress: bool = True,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> nn.Module | list[nn.Module]:
+    """The best assignment under a budget without training, from a few hundred examples; `model` is left as it was.
+
+    Args:
+        model: a float model.
+        budget: such as `"25%"` (or `"0.25x"`, or 0.25), `"12MB"` or `"2.5bits"`; a list gives one model per budget from
+            one scoring pass.
+            Not needed where the config fixes all bits.
+        calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), any iterable of such
+            rows or of batches, what a tokenizer returned, or texts (or pairs) with `tokenizer`; labels are not needed.
+            Scorers and rounding that look at weights only do without.
+        config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
+            bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
+        method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
+        scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`. By default `"fisher"`,
+            `"lagrangian"` and `"autoround"`; `"nearest"` without calibration examples, or where the quantizer reads its
+            scales off the weights.
+        outliers: rule against outliers of activations, `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
+            activations go below 8 bits, else none.
+        bias_correction: after rounding, shift biases so that the mean outputs of each layer are those of the float
+            model; not by default, because it gains nothing after AutoRound. It goes well with `"gptq"`.
+        max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
+        evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
+        pooling: of a model without a head that makes sentence embeddings: `"mean"` or `"cls"`, and its scores are about
+            the cosine distance from the float embeddings; None: about the hidden states of all tokens.
+        batch_size: of the batches made from a data set.
+        max_examples: rows that are used, from the start, in batches or not.
+        progress: print how long it will take and what would be quicker, and show progress, on stderr.
+        tokenizer: of the texts in `calibration`.
+
+    Returns:
+        A quantized model with fixed bits that can be trained on or packed; for a list of budgets, a list.
+
+    Raises:
+        BudgetError: when nothing can meet a budget; it names the smallest possible.
+        ValueError: when neither a budget nor `max_drop` with `evaluate` is given though something is left to choose,
+            there are no examples where some are needed, or none that this model can read, a name or an option is
+            unknown, budgets in ms stand beside others without a config, or the model is quantized already.
+    """
+    if getattr(model, "is_quantized", False):
+        raise ValueError("this model is quantized already; compress starts from the float model")
+    _check_target(budget, max_drop, evaluate)
+    model, budgets = differentiable(model), _budgets(budget)
+    method = method if method is None else METHODS.name_of(method)
+    own = method if config is None or config.method is None else config.method
+    choose = partial(_choice, method=own, scorer=scorer, allocator=allocator, rounding=rounding, outliers=outliers,
+                     bias_correction=bias_correction)  # fmt: skip
+    choose(DEFAULT)  # what is misspelt is said at once
+    pooling = pooling if pooling is None else check_pooling(pooling)
+    if config is None and method is None:
+        _check_alike(budgets)
+    config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
+    batches = batches_of(calibration, model, batch_size, max_examples, tokenizer=tokenizer)
+    default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
+    if not QUANTIZERS[config.weight_quantizer].keeps_scales:
+        default = replace(default, rounding="nearest")
+    engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
+    _check_needs(engine, budget, max_drop)
+    tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
+    engine.announce(tried or max(len(budgets), 1), tried)
+    if max_drop is not None:
+        result = _smallest_within(engine, max_drop)
+    elif not engine.open:
+        result = engine.build()
+    else:
+        models = [engine.build(engine.assignment(one)) for one in budgets]
+        result = models if _is_several(budget) else models[0]
+    engine.summarise()
+    return result
+
+
+def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None) -> None:
+    if budget is not None and max_drop is not None:
+        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate, not both")
+    if max_drop is not None and evaluate is None:
+        raise ValueError("max_drop needs evaluate, a function from a model to a score")
+
+
+def _check_alike(budgets: list[Budget]) -> None:
+    """By default budgets in ms remove rows and heads, and the others choose bits: there is no one set of candidates."""
+    if len({is_latency(one) for one in budgets}) > 1:
+        raise ValueError("budgets in ms and others choose among different things by default: give them in two calls, "
+                         "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))")  # fmt: skip
+
+
+def _budgets(budget: Any) -> list[Budget]:
+    if budget is None:
+        return []
+    return [Budget.parse(one) for one in (budget if _is_several(budget) else [budget])]
+
+
+def _is_several(budget: Any) -> bool:
+    return isinstance(budget, Iterable) and not isinstance(budget, str)
+
+
+def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget], model: nn.Module) -> MPQConfig:
+    """The config to work with: the method's or the default candidates, tables opened where a budget counts them."""
+    if config is None:
+        config = MPQConfig(method=method) if method is not None else _default_config(budgets, model)
+    elif method is not None and config.method != method:
+        raise ValueError(f"method={method!r} and a config of method {config.method!r}; give only "
+                         f"MPQConfig(method={method!r}, ...)")  # fmt: skip
+    if any(map(is_latency, budgets)):
+        config = copy.deepcopy(config)
+        join_heads(config, model)
+    if config.embedding_bits != "auto" or not isinstance(config.bits, tuple) or config.nested:
+        return config
+    counted = any(one.kind in ("bytes", "ratio") and one.scope in ("model", "embedding") for one in budgets)
+    return _with_open_table(config, model) if counted else config
+
+
+def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
+    """The default candidates; for milliseconds all at 8 bits, and feed-forward rows and whole heads removable."""
+    family = family_of(model)
+    if family is None or not any(map(is_latency, budgets)):
+        return MPQConfig(bits=DEFAULT_CANDIDATES)
+    names, rules = family.names, {rf"\.{re.escape(family.names.up)}$": {"bits": [0, 8]}}
+    if family.removable_heads and not names.fused and not family.relative_positions:
+        for name in (names.query, names.key, names.value):
+            rules[rf"(.*)\.{re.escape(name)}$"] = {"bits": [0, 8], "groups": "head", "tie": r"\1"}
+    return MPQConfig(bits=8, rules=rules)
+
+
+def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
+    """The config with candidates for the word table, by far the largest one; the others stay at their fixed bits."""
+    family = family_of(model)
+    if family is None:
+        return config
+    opened = copy.deepcopy(config)
+    opened.rules = {f"^{re.escape(family.embeddings[0])}$": {"bits": DEFAULT_TABLE_CANDIDATES}, **config.rules}
+    return opened
+
+
+def _choice(
+    default: MethodSpec, method: str | None, scorer, allocator, rounding, outliers, bias_correction
+) -> MethodSpec:
+    """The method's choices, or the default ones, with what was asked for on top, spelt as it is registered."""
+    choice = METHODS[method] if method is not None else default
+    for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
+        if given is not None:
+            name, options = (given, {}) if isinstance(given, str) else _name_and_options(slot, given)
+            SLOTS[slot].check_options(name, options)
+            choice = replace(choice, **{slot: SLOTS[slot].name_of(name), f"{slot}_options": options})
+        elif getattr(choice, slot) is None:
+            choice = replace(choice, **{slot: getattr(default, slot), f"{slot}_options": {}})
+    if outliers is not None:
+        outliers = "none" if outliers.casefold() == "none" else OUTLIERS.name_of(outliers)
+    changes = {"outliers": outliers, "bias_correction": bias_correction}
+    return replace(choice, **{key: value for key, value in changes.items() if value is not None})
+
+
+def _name_and_options(slot: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if not isinstance(given, Mapping) or "name" not in given:
+        raise ValueError(f"{slot} must be a name, or a mapping with 'name' and options; got {given!r}")
+    return given["name"], {key: value for key, value in given.items() if key != "name"}
+
+
+def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> None:
+    if engine.open and budget is None and max_drop is None:
+        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
+                         "example MPQConfig(bits=4)")  # fmt: skip
+    if not engine.open and (budget is not None or max_drop is not None):
+        raise ValueError("the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
+                         f"example MPQConfig(bits={DEFAULT_CANDIDATES})")  # fmt: skip
+    needs = [name for name, part, used in (
+        (engine.choice.scorer, engine.scorer, engine.uses_scores), (engine.choice.rounding, engine.rounder, True),
+    ) if used and part.needs_data]  # fmt: skip
+    needs += ["bias_correction"] if engine.choice.bias_correction else []
+    needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []
+    if needs and not engine.batches:
+        raise ValueError(f"no calibration examples were given, and {', '.join(map(repr, needs))} need them; a few "
+                         "hundred of the task's inputs are enough")  # fmt: skip
+
+
+def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
+    """Bisect the bytes; drops need not rise evenly, so the smallest good model that was seen is returned."""
+    low, high = 0.0, engine.cost.of(engine.everywhere())
+    best = engine.build(engine.everywhere())
+    drop = engine.reference() - engine.evaluate(best)
+    if drop > max_drop:
+        raise ValueError(f"even the highest precisions drop by {drop:.4f}, more than max_drop={max_drop}; allow more, "
+                         "or leave activations float with MPQConfig(activation_bits=None)")  # fmt: skip
+    for _ in range(SEARCH_ROUNDS):
+        middle = (low + high) / 2
+        candidate = _built_or_none(engine, Budget(middle, "bytes"))
+        if candidate is not None and engine.reference() - engine.evaluate(candidate) <= max_drop:
+            best, high = candidate, middle
+        else:
+            low = middle
+    return best
+
+
+def _built_or_none(engine: TrainingFree, budget: Budget) -> nn.Module | None:
+    """None where nothing can meet the budget."""
+    try:
+        return engine.build(engine.assignment(budget))
+    except BudgetError:
+        return None

@@ -1,0 +1,251 @@
+"""The steps of training-free compression, each of which can be called alone."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
+from ..cost import COSTS, LatencyTable, budget_cost
+from ..nn import calibrate_activations, correct_low_rank
+from ..nn.pooling import embedding_outputs
+from ..nn.running import evaluating, forward_inputs
+from ..outliers import OUTLIERS, suppress_outliers
+from ..plugin.config import MPQConfig
+from ..plugin.verbs import fix, quantize
+from ..rounding import ROUNDERS, correct_biases
+from ..search import ALLOCATORS, SCORERS
+from ..search.scorers import mean_divergence
+
+OUTLIER_BITS = 8
+"""Activations below this many bits get the default rule against outliers."""
+
+
+SCAN_SECONDS = 1e-7
+"""Scanning the scales of one weight at one precision, about, on a CPU core or two."""
+SLOW_SECONDS = 30.0
+"""Where rounding takes longer, something quicker is named."""
+BIAS_PASSES = 16
+"""Forward passes of every batch that correcting the biases takes, about."""
+
+
+class TrainingFree:
+    """Scores once; allocates, quantizes and rounds for as many budgets as wanted. The float model is left as it is.
+
+    Args:
+        model: float, in the type it will have.
+        config: everything but the assignment.
+        choice: scorer, allocator, rounding and their options; all three named.
+        batches: keyword arguments of forward, as tensors.
+        evaluate: a model's score, higher is better; allocators that measure use it. None: minus the divergence from
+            the float model's outputs on `batches`.
+        progress: print an estimate, and show progress bars.
+        pooling: of a model without a head: scores are about its embeddings, see `hf_mpq.nn.pooling`; None: about the
+            hidden states of all tokens.
+
+    Attributes:
+        space: what may be chosen.
+        latencies: what budgets in ms are measured by; None measures this machine, once.
+        seconds: wall time spent in each step so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: MPQConfig,
+        choice: MethodSpec,
+        batches: Sequence[Mapping],
+        evaluate: Callable[[nn.Module], float] | None = None,
+        progress: bool = False,
+        pooling: str | None = None,
+    ):
+        self.model, self.config, self.pooling = model, copy.deepcopy(config), pooling
+        self.batches, self.evaluate, self.progress = batches, evaluate, progress
+        self.choose(choice)
+        if self.outlier_rule is not None and not self.config.input_affine:
+            self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule].parts)}  # budgets have room for it
+        self.space = self.config.resolve(model)
+        self.cost = COSTS["size"](self.space)
+        self.latencies: LatencyTable | None = None
+        self.seconds: dict[str, float] = {}
+        self._reference: float | None = None
+        self._evaluation_seconds = 0.0
+        self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
+
+    def choose(self, choice: MethodSpec) -> None:
+        """Take other parts; scores are forgotten."""
+        self.choice, self._scores = choice, None
+        self.scorer = SCORERS.make(choice.scorer, options=choice.scorer_options, progress=self.progress)
+        self.allocator = ALLOCATORS.make(choice.allocator, options=choice.allocator_options)
+        self.rounder = ROUNDERS.make(choice.rounding, options=choice.rounding_options, progress=self.progress)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to choose."""
+        return any(spec.bits is None and len(spec.candidates) > 1 for spec in self.space.weights.values())
+
+    @property
+    def uses_scores(self) -> bool:
+        """Whether the allocator looks at scores."""
+        return self.open and self.allocator.reads_scores
+
+    def scores(self) -> dict[str, Tensor]:
+        """How much each choice hurts; computed at the first call."""
+        if self._scores is None:
+            with self._timed("scoring"), embedding_outputs(self.model, self.pooling):
+                self._scores = self.scorer.score(self.model, self.space, self.batches)
+        return self._scores
+
+    def keep_scores(self, scores: dict[str, Tensor] | None) -> None:
+        """Use scores that were computed before; None computes them when they are needed."""
+        self._scores = scores
+
+    def assignment(self, budget: Budget | str) -> Assignment:
+        """The allocator's assignment for a budget."""
+        cost, limit = budget_cost(self.space, budget, self.latencies)
+        scores = self.scores() if self.uses_scores else None
+        with self._timed("allocation"):
+            return self.allocator(self.space, cost, limit, scores, self.damage, self.progress)
+
+    def everywhere(self, bits: int | None = None) -> Assignment:
+        """Every open sub-group at `bits`, or at its highest precision."""
+        chosen = {name: spec.candidates[-1] if bits is None else bits for name, spec in self.space.weights.items()}
+        matrices = {name: MatrixAssignment(spec.bits or (chosen[name],) * spec.layout.count, keep_of=spec.keep_of,
+                                           nested=spec.nested)
+                    for name, spec in self.space.weights.items()}  # fmt: skip
+        inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
+        return Assignment(matrices, inputs)
+
+    def damage(self, assignment: Assignment) -> float:
+        """How much worse than the float model an assignment is with nearest rounding, lower is better."""
+        model = self.quantized(assignment)
+        if self.evaluate is None:
+            with embedding_outputs(self.model, self.pooling), embedding_outputs(model, self.pooling):
+                return mean_divergence(self.model, model, self.batches)
+        return self.reference() - self.evaluate(model)
+
+    def reference(self) -> float:
+        """The float model's own score."""
+        if self._reference is None:
+            start = self._now()
+            self._reference = self.evaluate(self.model)
+            self._evaluation_seconds = self._now() - start
+        return self._reference
+
+    def quantized(self, assignment: Assignment | None = None) -> nn.Module:
+        """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""
+        if self._prototype is None:
+            self._prototype = quantize(copy.deepcopy(self.model), self.config)
+        model = copy.deepcopy(self._prototype)
+        return model if assignment is None else fix(model, assignment)
+
+    def build(self, assignment: Assignment | None = None) -> nn.Module:
+        """A quantized copy of the model, rounded as chosen."""
+        with self._timed("quantization"):
+            model = self.quantized(assignment)
+            if self.batches:
+                calibrate_activations(model, self.batches)
+        rule = self.outlier_rule
+        if rule is not None:
+            with self._timed("outliers"):
+                suppress_outliers(model, self.batches, rule)
+        with self._timed("rounding"):
+            self.rounder.round(model, self.model, self.batches)
+            if any(spec.rank for spec in self.space.weights.values()):
+                correct_low_rank(model, self.model, self.batches)
+            if self.choice.bias_correction:
+                correct_biases(model, self.model, self.batches, progress=self.progress)
+        return model
+
+    @property
+    def outlier_rule(self) -> str | None:
+        """The rule against outliers: the chosen one; else shift and scale where activations go below 8 bits."""
+        bits = [self.config.activation_bits, *(rule.get("activation_bits") for rule in self.config.rules.values())]
+        lowest = min((b for b in bits if b is not None), default=OUTLIER_BITS)
+        if self.choice.outliers is None and self.batches and lowest < OUTLIER_BITS:
+            return "os+"
+        return None if self.choice.outliers == "none" else self.choice.outliers
+
+    def estimate(self, models: int = 1, judged: int = 0) -> float:
+        """About how many seconds it will take, in all; as of `phases`."""
+        return sum(self.phases(models, judged).values())
+
+    def phases(self, models: int = 1, judged: int = 0) -> dict[str, float]:
+        """About how many seconds each phase will take, from one timed forward pass and, where it is called, one
+        `evaluate`.
+
+        Args:
+            models: that are allocated and built.
+            judged: how many of them `evaluate` scores.
+        """
+        weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
+        seconds = {"scoring": 0.0, "quantization": SCAN_SECONDS * weights * (1 + self.open), "rounding": 0.0}
+        judged += models * self.allocator.evaluation_count(self.space) if self.open else 0
+        if judged and self.evaluate is not None:
+            self.reference()
+            seconds["measuring"] = judged * self._evaluation_seconds
+        if not self.batches:
+            return seconds
+        count, each = len(self.batches), self._forward_seconds()
+        if self.uses_scores:
+            seconds["scoring"] = each * self.scorer.forward_passes(self.space, count)
+        passes = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
+        seconds["rounding"] = each * models * passes
+        if judged and self.evaluate is None:
+            seconds["measuring"] = each * judged * 2 * count  # the float model's outputs, and the other's
+        return seconds
+
+    @torch.no_grad()
+    def _forward_seconds(self) -> float:
+        inputs = forward_inputs(self.model, self.batches[len(self.batches) // 2])
+        with evaluating(self.model):
+            self.model(**inputs)  # the first pass is slower
+            start = self._now()
+            self.model(**inputs)
+            return self._now() - start
+
+    def _now(self) -> float:
+        """Seconds; on a GPU once it has done what it was told."""
+        device = next(self.model.parameters()).device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter()
+
+    @contextmanager
+    def _timed(self, part: str):
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + self._now() - start
+
+    def announce(self, models: int, judged: int = 0) -> None:
+        """Print how long it will take, phase by phase, and what would be quicker; as of `phases`."""
+        if not self.progress:
+            return
+        seconds = self.phases(models, judged)
+        total, examples = sum(seconds.values()), sum(len(batch["input_ids"]) for batch in self.batches)
+        parts = ", ".join(f"{part} {readable(spent)}" for part, spent in seconds.items() if spent >= 1)
+        say = Console(stderr=True).print
+        say(f"compress: about {readable(total)} for {models} model(s) from {examples} examples"
+            f"{f': {parts}' if parts else ''} (scores: {self.choice.scorer}, allocation: {self.choice.allocator}, "
+            f"rounding: {self.choice.rounding})")  # fmt: skip
+        if seconds["rounding"] > SLOW_SECONDS:
+            say(f"compress: rounding 'nearest' would be quicker, about {readable(total - seconds['rounding'])} in all; "
+                "fewer or shorter examples are, too")  # fmt: skip
+
+    def summarise(self) -> None:
+        """Print how long each part took."""
+        if self.progress:
+            parts = ", ".join(f"{part} {readable(seconds)}" for part, seconds in self.seconds.items())
+            Console(stderr=True).print(f"compress: {parts}")
+
+
+def readable(seconds: float) -> str:
+    """`"8 s"`, `"3 min"`."""
+    return f"{max(seconds, 0.1):.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else \
+        f"{seconds / 60:.0f} min"  # fmt: skip

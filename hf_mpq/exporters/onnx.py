@@ -1,0 +1,114 @@
+"""ONNX files with integer weights."""
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import TOKENIZER_MAPPING, PretrainedConfig
+
+from ..nn import family_of
+from ..runtime import CompactLinear, compact
+from .base import EXPORTERS, Exporter, ExportRequest
+from .configs import save_plain_config
+from .onnx_small import shrink_onnx
+from .portable import make_portable
+from .ranges import static_grids
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TRACED_OPSET = 20
+"""The newest that the tracing exporter of torch writes."""
+OLDEST_TRACED = "5.9"
+"""The first transformers whose attention masks can be traced with sizes that are tensors."""
+
+
+@EXPORTERS.register("onnx")
+class OnnxExporter(Exporter):
+    """`model.onnx`, with dynamic batch and length, and `config.json`."""
+
+    packages = ("onnx",)
+    transformers = OLDEST_TRACED
+    extra = "onnx"
+
+    @classmethod
+    def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
+        write_onnx(model, folder / "model.onnx", request)
+        save_plain_config(model, folder)
+
+
+def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool = True) -> None:
+    """Trace a packed model, which this changes, and write one file; `small`: constants in the bits that they need."""
+    import onnx
+
+    grids = static_grids(model, request.batches) if request.activations == "static" else {}
+    if family_of(model) is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
+        compact(model)
+    make_portable(model, grids, request.activations)
+    if family_of(model) is None or family_of(model).interface:
+        model.set_attn_implementation("eager")
+    traced = _Traced(model, request.inputs)
+    example = traced.example(9)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about shapes that the trace takes for constants, and about the exporter's age
+        outputs = traced.output_names(example)
+        torch.onnx.export(
+            traced, example, str(file), input_names=traced.names, output_names=outputs, opset_version=TRACED_OPSET,
+            dynamic_axes=_axes(traced, outputs), dynamo=False, do_constant_folding=False,
+        )  # fmt: skip
+    graph = onnx.load(str(file))
+    if small:
+        shrink_onnx(graph)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(file))
+
+
+class _Traced(nn.Module):
+    """A model whose inputs are given in order, and whose outputs are a plain tuple.
+
+    Args:
+        model: what to trace.
+        given: inputs that its tokenizer gives; None where that is not known.
+    """
+
+    def __init__(self, model: nn.Module, given: Sequence[str] | None):
+        super().__init__()
+        self.model = model
+        known = inspect.signature(model.forward).parameters
+        given = _given_by_the_family(model.config) if given is None else given
+        types = getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in given
+        self.names = [name for name in INPUTS if name in known and (name != "token_type_ids" or types)]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(**dict(zip(self.names, inputs)), return_dict=True)
+        return tuple(value for value in outputs.values() if isinstance(value, Tensor))
+
+    def example(self, tokens: int) -> tuple[Tensor, ...]:
+        """Inputs in two rows, the second with padding."""
+        ids = torch.arange(2 * tokens).view(2, tokens) % (self.model.config.vocab_size - 1) + 1
+        mask = torch.ones_like(ids)
+        mask[1, -3:] = 0
+        values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        return tuple(values[name] for name in self.names)
+
+    def output_names(self, example: tuple[Tensor, ...]) -> list[str]:
+        """Names of the outputs, as the model calls them."""
+        outputs = self.model(**dict(zip(self.names, example)), return_dict=True)
+        return [name for name, value in outputs.items() if isinstance(value, Tensor)]
+
+
+def _given_by_the_family(config: PretrainedConfig) -> Sequence[str]:
+    """What its own tokenizer gives; all there is where that is not known."""
+    found = TOKENIZER_MAPPING.get(type(config), None)
+    kinds = found if isinstance(found, tuple) else (found,)
+    return next((kind.model_input_names for kind in kinds if kind is not None), INPUTS)
+
+
+def _axes(traced: _Traced, outputs: list[str]) -> dict:
+    """Names of what differs from batch to batch; in outputs, sizes that another length changes."""
+    axes = {name: {0: "batch", 1: "tokens"} for name in traced.names}
+    for name, value, longer in zip(outputs, traced(*traced.example(9)), traced(*traced.example(10))):
+        sizes = enumerate(zip(value.shape, longer.shape))
+        axes[name] = {0: "batch"} | {axis: "tokens" for axis, (size, other) in sizes if size != other}
+    return axes

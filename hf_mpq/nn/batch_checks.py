@@ -1,0 +1,85 @@
+"""What a model cannot read, found before it is run: ids that no table has, inputs that are too long, odd masks."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from . import PackedEmbedding
+
+_TABLES = {"input_ids": ("token", "tokenize with the model's own tokenizer"),
+           "token_type_ids": ("token type", "leave out token_type_ids, or give those of the model's own tokenizer")}
+
+
+def takes_choices(model: nn.Module) -> bool:
+    """Whether a row of its inputs has several choices, `(choices, tokens)`."""
+    return type(model).__name__.endswith("ForMultipleChoice")
+
+
+def check_batches(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+    """Raise ValueError, with what to do, for inputs that the model cannot read."""
+    tables = {"input_ids": _input_table(model), "token_type_ids": _table(model, "token_type_embeddings")}
+    positions = _table(model, "position_embeddings")
+    for batch in batches:
+        _check_shapes(batch, takes_choices(model))
+        _check_ids(batch, tables)
+        _check_length(batch["input_ids"], positions)
+
+
+def longest_input(model: nn.Module) -> int | None:
+    """Tokens that the model has positions for; None where it has no table of them."""
+    positions = _table(model, "position_embeddings")
+    return None if positions is None else positions.num_embeddings - _reserved(positions)
+
+
+def _table(model: nn.Module, called: str) -> nn.Module | None:
+    """The first table of that name."""
+    tables = (module for name, module in model.named_modules() if name.rpartition(".")[2] == called)
+    return next((table for table in tables if isinstance(table, nn.Embedding | PackedEmbedding)), None)
+
+
+def _reserved(table: nn.Module) -> int:
+    """Positions that no token gets: RoBERTa's begin after the padding's."""
+    return 0 if table.padding_idx is None else table.padding_idx + 1
+
+
+def _input_table(model: nn.Module) -> nn.Module | None:
+    try:
+        table = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    except NotImplementedError:
+        return None
+    return table if isinstance(table, nn.Embedding | PackedEmbedding) else None
+
+
+def _check_shapes(batch: Mapping[str, Tensor], choices: bool) -> None:
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    if ids.dim() != 2 + choices:
+        wanted = "(rows, choices, tokens) for a model that chooses" if choices else "(rows, tokens)"
+        raise ValueError(f"input_ids of a calibration batch must be {wanted}; got {tuple(ids.shape)}")
+    if not ids.numel():
+        raise ValueError("every calibration row is empty: give rows with tokens")
+    if mask is not None and mask.shape != ids.shape and (mask.dim() != 4 or choices):
+        raise ValueError(f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, or 4 dimensions, "
+                         f"(rows, heads or 1, tokens, tokens); got {tuple(mask.shape)}")  # fmt: skip
+
+
+def _check_ids(batch: Mapping[str, Tensor], tables: Mapping[str, nn.Module | None]) -> None:
+    for name, table in tables.items():
+        if table is None or name not in batch:
+            continue
+        least, most = batch[name].min().item(), batch[name].max().item()
+        if least < 0 or most >= table.num_embeddings:
+            what, cure = _TABLES[name]
+            raise ValueError(f"calibration has the {what} id {least if least < 0 else most}, and this model's table "
+                             f"has rows 0 to {table.num_embeddings - 1}: {cure}")  # fmt: skip
+
+
+def _check_length(ids: Tensor, positions: nn.Module | None) -> None:
+    if positions is None:
+        return
+    reserved = _reserved(positions)
+    tokens = (ids != positions.padding_idx).sum(-1).max().item() if reserved else ids.shape[-1]
+    if tokens > positions.num_embeddings - reserved:
+        raise ValueError(f"a calibration row has {tokens} tokens, and this model has positions for "
+                         f"{positions.num_embeddings - reserved}: tokenize with truncation=True, "
+                         f"max_length={positions.num_embeddings - reserved}")  # fmt: skip

@@ -1,0 +1,101 @@
+"""Batches of tensors from whatever a user has."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from .batch_checks import check_batches, longest_input, takes_choices
+from .batch_items import items_of
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_LABELS = {"labels": "labels", "label": "labels", "label_ids": "labels", "start_positions": "start_positions",
+           "end_positions": "end_positions"}  # fmt: skip
+_IGNORED = -100
+
+
+def batches_of(
+    calibration: Iterable | None, model: nn.Module, batch_size: int, max_examples: int, labels: bool = False,
+    tokenizer: Any = None,
+) -> list[Mapping]:  # fmt: skip
+    """Padded batches of tensors from a data set of tokenized rows; batches that are given as such are passed on.
+
+    Args:
+        calibration: rows with `input_ids` (token ids in lists, arrays or tensors) and perhaps `attention_mask` and
+            `token_type_ids`; or token ids alone; or batches of tensors; or what a tokenizer returned for many texts;
+            or texts, or pairs of texts, with their tokenizer. None gives no batches.
+        model: whose padding token is used.
+        batch_size: of the batches made from rows.
+        max_examples: rows that are used, from the start, in batches or not; rows of like length come together.
+        labels: whether labels of rows, or their start and end positions, go into the batches too; only for rows of the
+            model's own task.
+        tokenizer: of texts, which are cut at the model's longest input.
+
+    Raises:
+        ValueError: for something else, or for rows that the model cannot read; the message says what to give.
+    """
+    if calibration is None:
+        return []
+    choices, rows, batches = takes_choices(model), [], []
+    size = batch_size if isinstance(calibration, Mapping) else None  # batches of one's own are passed on
+    for item in items_of(calibration, choices, tokenizer, longest_input(model)):
+        if isinstance(item["input_ids"], Tensor) and item["input_ids"].dim() > 1 + choices:
+            batches += _cut(item, max_examples - len(rows) - _count(batches), size)
+        else:
+            rows.append(item)
+        if len(rows) + _count(batches) >= max_examples:
+            break
+    found = [*batches, *_batched(rows, model, batch_size, labels)]
+    check_batches(model, found)
+    return found
+
+
+def _count(batches: list[Mapping]) -> int:
+    return sum(len(batch["input_ids"]) for batch in batches)
+
+
+def _cut(batch: Mapping[str, Tensor], most: int, size: int | None) -> list[Mapping]:
+    """The first `most` rows of a batch, in batches of `size`; None: in one, the batch itself where that is all."""
+    rows = len(batch["input_ids"])
+    if rows <= min(most, size or rows):
+        return [batch]
+    ends = range(0, min(rows, most), size or rows)
+    of_rows = {name: value.dim() > 0 and len(value) == rows for name, value in batch.items()}
+    return [{name: value[start : min(start + (size or rows), most)] if of_rows[name] else value
+             for name, value in batch.items()} for start in ends]  # fmt: skip
+
+
+def _batched(rows: list[Mapping], model: nn.Module, batch_size: int, labels: bool) -> list[Mapping]:
+    if not rows:
+        return []
+    names, choices = [name for name in _INPUTS if name in rows[0]], takes_choices(model)
+    rows = sorted(rows, key=lambda row: max(map(len, row["input_ids"])) if choices else len(row["input_ids"]))
+    padding = {"input_ids": getattr(model.config, "pad_token_id", None) or 0}
+    known = {name: key for name, key in _LABELS.items() if labels and rows[0].get(name) is not None}
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return [{**_padded(part, names, padding, choices), **_labels(part, known)} for part in parts]
+
+
+def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int], choices: bool) -> dict[str, Tensor]:
+    """`(rows, tokens)` each; with choices `(rows, choices, tokens)`."""
+    lines = {name: [torch.as_tensor(line, dtype=torch.long) for row in rows
+                    for line in (row[name] if choices else [row[name]])] for name in names}  # fmt: skip
+    width = max(map(len, lines["input_ids"]))
+    if "attention_mask" not in lines:
+        lines["attention_mask"] = [torch.ones_like(line) for line in lines["input_ids"]]
+    batch = {name: torch.stack([pad(line, (0, width - len(line)), value=padding.get(name, 0)) for line in given])
+             for name, given in lines.items()}  # fmt: skip
+    return {name: value.unflatten(0, (len(rows), -1)) if choices else value for name, value in batch.items()}
+
+
+def _labels(rows: list[Mapping], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Labels of examples, or of tokens, padded with what is ignored."""
+    width, found = max(len(row["input_ids"]) for row in rows), {}
+    for name, key in names.items():
+        values = [torch.as_tensor(row[name]) for row in rows]
+        if all(value.shape == (len(row["input_ids"]),) for value, row in zip(values, rows)):
+            values = [pad(value, (0, width - len(value)), value=_IGNORED) for value in values]
+        found[key] = torch.stack(values)
+    return found

@@ -1,0 +1,202 @@
+"""The quantizer that transformers calls while it loads and saves."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from transformers.quantizers import HfQuantizer, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+from .._compat import check_transformers
+from ..format import FORMAT_VERSION, SIGNED_SINCE, PackedFormatError, read_metadata
+from ..nn import convert, dequantize_modules, initialise
+from ..nn.convert import refresh
+from ..nn.packed import PackedModule
+from ..nn.shapes import apply_shapes
+from ..runtime.latency import is_latency, join_heads
+from .checks import (
+    check_checkpoint,
+    check_loaded,
+    check_shapes,
+    new_decoders,
+    parameter_shapes,
+    without_new_projections,
+)
+from .folder import check_folder, local_files, metadata_of, stored_tensors
+from .numbers import check_contents, check_gates, check_numbers
+from .origin import remember_base
+from .resolve import check_applied
+from .saving import attach, detach
+from .skeleton import build_packed
+from .written import reading
+
+_FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
+_NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
+              r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$", r"\.input_(scale|shift)_values$",
+              r"\.low_rank_(rows|columns)$")  # fmt: skip
+
+
+def _is_new(name: str) -> bool:
+    """Whether a float checkpoint does not hold it, so that it has no value yet."""
+    return any(re.search(pattern, name) for pattern in _NEW_STATE)
+
+
+class MPQHfQuantizer(HfQuantizer):
+    """Swaps layers on the meta skeleton before weights are loaded, and sets scales after."""
+
+    requires_calibration = False
+
+    def __init__(self, quantization_config, **kwargs):
+        super().__init__(quantization_config, **kwargs)
+        self._digests: dict[str, str] = {}
+        self._verified: tuple[str, ...] = ()
+        self._new_decoders: list[str] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._state_dict: dict[str, Tensor] | None = None
+
+    def validate_environment(self, *args, **kwargs) -> None:
+        """Raise ImportError when transformers is too old."""
+        check_transformers()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the model holds codes rather than float masters."""
+        return self.quantization_config.storage == "packed"
+
+    def update_attn_implementation(self, config):
+        """Called before the model is built: a local folder that is damaged is refused here, at no cost."""
+        files = local_files(config) if self.pre_quantized else ()
+        if files:
+            self._verify(config, files)
+        return config
+
+    def _verify(self, config, files) -> None:
+        """Files and config against what was written with them, once."""
+        if self._verified != tuple(files):
+            check_folder(config, files, self.quantization_config.format_version)
+            self._verified = tuple(files)
+
+    def _check_source(self, config, files) -> None:
+        if files:
+            self._verify(config, files)
+        elif self.packed:
+            raise PackedFormatError("a packed model is loaded from the folder that save_pretrained wrote: give that")
+
+    def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
+        if self.pre_quantized:
+            self._check_source(model.config, checkpoint_files)
+        with reading("quantization_config") if self.pre_quantized else nullcontext():
+            apply_shapes(model, self.quantization_config.shapes)
+            if self.packed:
+                build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
+            else:
+                self._convert(model, checkpoint_files)
+        if self.pre_quantized:
+            self._check_files(model, checkpoint_files)
+        else:
+            ignored = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+            model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
+        self._shapes = parameter_shapes(model)
+        return model
+
+    def _convert(self, model: nn.Module, files) -> None:
+        """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
+        config = self.quantization_config
+        if not self.pre_quantized:
+            config.origin = {}  # of another model that the same config quantized
+            config.embedding_bits = config.table_bits
+            remember_base(model, config)
+        if config.activation == "fixed" and not self.pre_quantized:
+            raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+        if is_latency(config.budget) and not self.pre_quantized:
+            join_heads(config, model)
+        space = config.resolve(model)
+        if not self.pre_quantized:
+            check_applied(config, space)
+        if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
+            space = without_new_projections(space, model, files)
+        kind = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # scales and gates stay float32 in a bfloat16 or float16 model
+        try:
+            convert(model, space)
+        finally:
+            torch.set_default_dtype(kind)
+        kept = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+        model._keep_in_fp32_modules_strict = {*kept, *_FLOAT32_STATE}
+
+    def _check_files(self, model: nn.Module, files) -> None:
+        if not files:
+            return
+        check_checkpoint(model, files)
+        self._digests = read_metadata(files) if self.packed else {}
+        self._new_decoders = new_decoders(model, files)
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **kwargs) -> nn.Module:
+        check_shapes(model, self._shapes)
+        if self.packed:
+            for module in model.modules():
+                if isinstance(module, PackedModule):
+                    module.materialise()
+            if self.quantization_config.format_version < SIGNED_SINCE:
+                check_loaded(model, self._digests)
+            check_contents(model)
+            for name in self._new_decoders:  # transformers initialises plain layers only
+                nn.init.zeros_(model.get_submodule(name).bias)
+        elif self.pre_quantized:
+            check_gates(model)
+            refresh(model)
+        else:
+            check_numbers({name: p for name, p in model.named_parameters() if not _is_new(name)})
+            initialise(model)
+        attach(model, self)
+        return model
+
+    @contextmanager
+    def saving(self, state_dict: dict[str, Tensor]) -> Iterator[None]:
+        """While this holds, `save_pretrained` writes `state_dict`: transformers would drop the one its caller gave."""
+        self._state_dict = state_dict
+        try:
+            yield
+        finally:
+            self._state_dict = None
+
+    def get_state_dict_and_metadata(self, model: nn.Module, *args) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The state dict to write and the safetensors metadata; ValueError where a number is none.
+
+        Both storages keep the model's names: those of the float checkpoint, which `save_pretrained` would go back to,
+        may join what is packed apart.
+        """
+        model._weight_conversions = []
+        tensors = stored_tensors(model, self._state_dict)
+        model.config.quantization_config.format_version = FORMAT_VERSION
+        return tensors, metadata_of(model, tensors)
+
+    def is_serializable(self, *args, **kwargs) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether something can be trained: masters here, adapters on packed layers."""
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """Whether the quantized weights themselves can be trained."""
+        return not self.packed
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether `torch.compile` works on the model."""
+        return True
+
+    def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
+        """`dtype` is a word once the model was saved: transformers writes it into the config so."""
+        detach(model)
+        return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+
+
+if "mpq" not in AUTO_QUANTIZER_MAPPING:
+    register_quantizer("mpq")(MPQHfQuantizer)

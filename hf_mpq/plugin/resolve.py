@@ -1,0 +1,308 @@
+"""From a user's config to the table of what applies to each weight."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import regex
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from ..core import (
+    ActivationSpec,
+    Assignment,
+    AttentionSpec,
+    MatrixAssignment,
+    PrecisionSpace,
+    SubgroupLayout,
+    WeightSpec,
+    search,
+)
+from ..nn import Family, body_of, family_of, relative_name
+from ..nn.construction import class_from_config
+from ..nn.naming import encoders_inside
+from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
+from .config import MPQConfig
+from .summary import resolved_lines
+
+logger = logging.get_logger(__name__)
+
+
+def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
+    """The `PrecisionSpace` of a model.
+
+    Raises:
+        ValueError: when nothing in the model is in scope, or an assignment does not fit its sub-groups.
+    """
+    family = family_of(model)
+    modules = {relative_name(model, name): module for name, module in model.named_modules()}
+    roles = _roles(model, family, modules)
+    assignment = Assignment.from_dict(config.assignment) if config.assignment else None
+    _check_known(assignment, model, {*modules, *(family.projections if family is not None else ())})
+    weights = {}
+    for name, role in roles.items():
+        if not _excluded(config, name):
+            spec = _spec(config, model, family, name, role, modules[name], assignment)
+            if spec is not None:
+                weights[name] = spec
+    if not weights:
+        raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
+    _warn_unused(config, set(modules), type(model).__name__)
+    norms = _norms(config, model, modules) if family is not None else ()
+    space = PrecisionSpace(
+        weights=weights,
+        norms=norms,
+        links=tuple(family.links(model)) if family is not None else (),
+        attention=_attention(config),
+        norm_dtype=config.float_dtype,
+        norm_precisions=config.bits if config.nested and config.switchable_norms else (),
+        architecture=_architecture(model),
+    )
+    space = replace(space, **_counts(model, family, modules, space))
+    config.resolved = resolved_lines(space)
+    logger.info("resolved precision space:\n%s", "\n".join(config.resolved))
+    return space
+
+
+def check_applied(config: MPQConfig, space: PrecisionSpace) -> None:
+    """Raise ValueError when activation bits of the config's assignment are not those of its space."""
+    given = config.assignment.get("activation_bits", {}) if config.assignment else {}
+    for name, bits in given.items():
+        spec = space.weights.get(name)
+        if spec is not None and (spec.activation is None or spec.activation.bits != bits):
+            raise ValueError(f"{name}: the assignment has {bits} bits for its input, and activation_bits leaves it "
+                             "float: leave out one of them")  # fmt: skip
+
+
+def _architecture(model: nn.Module) -> dict[str, Any]:
+    """Where a class is found that makes the model, or its encoder, from a config, and the config without its
+    quantization."""
+    kind = class_from_config(model) or type(model)
+    config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    return {"module": kind.__module__, "class": kind.__qualname__, "config": config}
+
+
+def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Role of each matrix in the default scope."""
+    if family is None:
+        logger.warning_once(
+            f"{_unknown(model)}: only linear layers inside numbered encoder layers are quantized, no embeddings, and "
+            "pruned rows are not folded away"
+        )
+        inside = (n for n, m in modules.items() if isinstance(m, nn.Linear) and re.search(r"\.\d+\.", n))
+        return dict.fromkeys(inside, "encoder")
+    roles = dict.fromkeys((n for n in family.embeddings if isinstance(modules.get(n), nn.Embedding)), "embedding")
+    roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
+    return roles | dict.fromkeys(family.encoder_names(model), "encoder")
+
+
+def _unknown(model: nn.Module) -> str:
+    inside = encoders_inside(model)
+    if inside:
+        return f"this {type(model).__name__} has several encoders, {' and '.join(inside)}"
+    return f"{model.config.model_type!r} is not a known family"
+
+
+def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str]) -> None:
+    """Raise ValueError when an assignment names a matrix that no head of this model has."""
+    unknown = [name for name in assignment.matrices if name not in names] if assignment is not None else []
+    if unknown:
+        raise ValueError(
+            f"the assignment names {len(unknown)} matrices that this {type(model).__name__} does not have, first "
+            f"{unknown[0]!r}; use one that was made for this architecture and number of layers"
+        )
+    if assignment is not None and assignment.layers is not None:
+        raise ValueError("the assignment keeps only some layers; remove the others from the model first")
+
+
+def _warn_unused(config: MPQConfig, names: set[str], kind: str) -> None:
+    """Say once which patterns match nothing: a misspelt one would go unnoticed."""
+    unused = [pattern for pattern in config.rules if not any(search(pattern, name) for name in names)]
+    unused += [word for word in config.modules_to_not_convert or () if not any(_is_part(word, name) for name in names)]
+    if unused:
+        logger.warning_once(f"these patterns match no layer in scope of this {kind}: {unused}")
+
+
+def _excluded(config: MPQConfig, name: str) -> bool:
+    return any(_is_part(word, name) for word in config.modules_to_not_convert or ())
+
+
+def _is_part(word: str, name: str) -> bool:
+    """Whether `word` is the name or some of its parts between dots."""
+    return f".{word}." in f".{name}."
+
+
+def _options(config: MPQConfig, name: str, role: str) -> dict:
+    """The config's fields for a role, with the rules that match on top."""
+    chosen = {
+        "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.weight_quantizer,
+        "quantizer_options": config.quantizer_options, "gate": config.gate_name, "gate_options": config.gate_options,
+        "source": config.source, "source_options": config.source_options, "mask": config.mask,
+        "mask_options": config.mask_options, "bits": config.bits, "tie": None,
+        "low_rank": config.low_rank,
+    }  # fmt: skip
+    if role != "encoder":
+        bits = config.table_bits if role == "embedding" else config.projection_bits
+        chosen |= {"bits": bits, "gate": "softmax" if isinstance(bits, tuple) else "fixed",
+                   "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None,
+                   "low_rank": 0}  # fmt: skip
+        if config.nested:
+            chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
+    if role == "embedding":
+        chosen |= {"groups": "channel", "activation_bits": None}
+    for pattern, options in config.rules.items():
+        match = search(pattern, name)
+        if match:
+            chosen |= {**_consequences(options, chosen), **options}
+            if options.get("tie") is not None:
+                chosen["tie"] = _tie(pattern, match, options["tie"])
+    return chosen
+
+
+def _tie(pattern: str, match: regex.Match, template: str) -> str:
+    try:
+        return match.expand(template)
+    except (regex.error, IndexError) as error:
+        raise ValueError(f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
+                         r"write '\1' for what its first group in parentheses matched") from error  # fmt: skip
+
+
+def _consequences(options: dict, chosen: dict) -> dict:
+    """What a rule's bits mean for the gate, and for nested codes, where the rule does not say."""
+    if "bits" not in options:
+        return {}
+    if options["bits"] is None or isinstance(options["bits"], int):
+        plain = {"quantizer": "symmetric", "quantizer_options": {}} if chosen["quantizer"] == "nested" else {}
+        return {"gate": "fixed", "gate_options": {}, **plain}
+    return {"gate": "softmax", "gate_options": {}} if chosen["gate"] == "fixed" else {}
+
+
+def _spec(config, model, family, name, role, module, assignment) -> WeightSpec | None:
+    """What applies to one matrix; None leaves it float."""
+    chosen = _options(config, name, role)
+    given = assignment.matrices.get(name) if assignment is not None else None
+    if assignment is not None and given is None:
+        logger.warning_once(f"{name} is in scope but not in the assignment; it stays float")
+        return None
+    if chosen["bits"] is None and given is None:
+        return None
+    layout = SubgroupLayout.of(
+        _word(chosen["groups"]), module.weight.shape, family.shards(name) if family and role == "encoder" else 1,
+        family.heads(name, model.config) if family and role == "encoder" else None,
+    )  # fmt: skip
+    candidates, bits = _candidates(name, chosen, given, layout)
+    nested = candidates if chosen["quantizer"] == "nested" else ()
+    encoding = _encoding(chosen, candidates)
+    activation = chosen["activation_bits"]
+    if assignment is not None and activation is not None:
+        activation = assignment.activation_bits.get(name, activation)
+    spec = WeightSpec(
+        layout=layout, candidates=candidates, bits=None if nested else bits,
+        kind="embedding" if role == "embedding" else "linear", role=role,
+        quantizer=chosen["quantizer"], quantizer_options=chosen["quantizer_options"],
+        gate="fixed" if given is not None and not nested else chosen["gate"],
+        gate_options={} if given is not None else chosen["gate_options"],
+        source=chosen["source"], source_options=chosen["source_options"],
+        mask=chosen["mask"], mask_options=chosen["mask_options"] if chosen["mask"] else {},
+        activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
+        nested=nested, calls=family.calls(model.config) if family and role == "encoder" else 1,
+        bias=getattr(module, "bias", None) is not None,
+        floats={b: ENCODINGS[encoding].floats(b, nested) for b in range(1, 9)},
+        scale_dtype=config.scale_dtype, float_dtype=config.float_dtype, tie=chosen["tie"],
+        affine=_affine(config, name, role, module),
+        rank=0 if role == "embedding" else min(chosen["low_rank"], *layout.shape),
+    )  # fmt: skip
+    if given is not None and given.keep_of not in (None, spec.keep_of):
+        raise ValueError(f"{name}: the assignment keeps {given.keep_of} weights of every block, the config "
+                         f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options")  # fmt: skip
+    return spec
+
+
+def _affine(config: MPQConfig, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
+    """What is stored for each input channel of a linear layer; without a bias nothing can make up for a shift."""
+    matching = (parts for pattern, parts in config.input_affine.items() if search(pattern, name, whole=True))
+    named = {part for parts in matching for part in parts}
+    if role == "embedding":
+        return ()
+    return tuple(sorted(named if module.bias is not None else named - {"shift"}))
+
+
+def _word(groups: int | str) -> int | str:
+    return int(groups) if isinstance(groups, str) and groups.isdigit() else groups
+
+
+def _candidates(
+    name: str, chosen: dict, given: MatrixAssignment | None, layout: SubgroupLayout
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Precisions to choose from, and the bits of each sub-group where they are decided."""
+    if given is not None:
+        if given.shape not in (None, layout.shape):
+            raise ValueError(f"{name}: the assignment has another shape than the model; give the model that shape")
+        if len(given.bits) != layout.count:
+            raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
+                             f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip
+        open_to = chosen["bits"] if isinstance(chosen["bits"], tuple | list) else ()
+        return given.nested or tuple(sorted({*given.bits, *open_to})), given.bits
+    if isinstance(chosen["bits"], int):
+        return (chosen["bits"],), (chosen["bits"],) * layout.count
+    return tuple(sorted(set(chosen["bits"]))), None
+
+
+def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
+    """The encoding that the chosen quantizer writes."""
+    small = SubgroupLayout((1, 1))
+    return QUANTIZERS.make(chosen["quantizer"], small, candidates, options=chosen["quantizer_options"]).encoding
+
+
+def _norms(config: MPQConfig, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:
+    """Normalisation layers of the body."""
+    body = {id(module) for module in body_of(model).modules()}
+    found = (n for n, module in modules.items() if isinstance(module, nn.LayerNorm) and id(module) in body)
+    return tuple(name for name in found if not _excluded(config, name))
+
+
+def _attention(config: MPQConfig) -> AttentionSpec | None:
+    if config.attention_bits is None:
+        return None
+    operands = ActivationSpec(config.activation, config.attention_bits, config.activation_options)
+    return AttentionSpec(operands, ActivationSpec("probabilities", config.attention_bits))
+
+
+def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: PrecisionSpace) -> dict[str, int]:
+    """Parameters of the norms, and bytes of whatever is stored as it is, in all and by place."""
+    prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
+    sets = max(len(space.norm_precisions), 1)
+    sizes = {name: sets * sum(p.numel() for p in modules[name].parameters()) for name in space.norms}
+    others = _other_tensors(model, {*space.weights, *space.norms}) | _activation_bytes(space, prefixes)
+    inside = lambda name, starts: bool(starts) and name.startswith(starts)  # noqa: E731
+    return {
+        "norm_parameters": sum(sizes.values()),
+        "encoder_norm_parameters": sum(size for name, size in sizes.items() if inside(name, prefixes)),
+        "other_bytes": sum(others.values()),
+        "encoder_other_bytes": sum(size for name, size in others.items() if inside(name, prefixes)),
+        "embedding_other_bytes": sum(size for name, size in others.items() if name.startswith("embeddings.")),
+    }
+
+
+def _activation_bytes(space: PrecisionSpace, prefixes: tuple[str, ...]) -> dict[str, int]:
+    """Name to bytes of the activation grids that are stored: of inputs, and of four attention operands a layer."""
+    found = {f"{name}.input_quantizer": ACTIVATIONS[spec.activation.quantizer].stored_bytes
+             for name, spec in space.weights.items() if spec.activation is not None}  # fmt: skip
+    if space.attention is not None:
+        specs = (*[space.attention.operands] * 3, space.attention.probabilities)
+        per_layer = sum(ACTIVATIONS[spec.quantizer].stored_bytes for spec in specs)
+        found |= {f"{prefix}attention": per_layer for prefix in prefixes}
+    return {name: size for name, size in found.items() if size}
+
+
+def _other_tensors(model: nn.Module, converted: set[str]) -> dict[str, int]:
+    """Relative name to bytes of every stored tensor that belongs to no converted layer, ties counted once."""
+    tied = {relative_name(model, key) for key in getattr(model, "all_tied_weights_keys", None) or ()}
+    found = {}
+    for name, tensor in model.state_dict().items():
+        relative = relative_name(model, name)
+        owner = relative.rpartition(".")[0]
+        if relative not in tied and not any(owner == other or owner.startswith(f"{other}.") for other in converted):
+            found[relative] = tensor.numel() * torch.empty((), dtype=tensor.dtype).element_size()
+    return found

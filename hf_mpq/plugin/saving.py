@@ -1,0 +1,64 @@
+"""`save_pretrained` and `push_to_hub` of quantized models: a folder has the old one or the new one, whole."""
+
+import os
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.quantizers import HfQuantizer
+
+from ..format import model_folder
+from ..hub import push_model
+from ..nn import body_of
+
+
+def attach(model: nn.Module, quantizer: HfQuantizer) -> None:
+    """Everything that `from_pretrained` sets on a quantized model, and its ways of saving and pushing; also on the
+    encoder inside, which can be saved alone."""
+    if "peft" in sys.modules:  # which then knows packed layers
+        import_module("hf_mpq.plugin.lora")
+    for part in {model, body_of(model)}:
+        part.hf_quantizer, part.is_quantized, part.quantization_method = quantizer, True, "mpq"
+        part.config.quantization_config, part.config._is_quantized = quantizer.quantization_config, True
+        part.save_pretrained = partial(save_model, part)
+        part.push_to_hub = partial(push_model, part)
+
+
+def detach(model: nn.Module) -> None:
+    """Let a model that is float again save and push as its class does, under the names that transformers gives."""
+    for part in {model, body_of(model)}:
+        for name in ("save_pretrained", "push_to_hub", "_weight_conversions", "hf_quantizer"):
+            part.__dict__.pop(name, None)
+        part.is_quantized, part.quantization_method = False, None
+
+
+def save_model(
+    model: nn.Module, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any,
+    push_to_hub: bool = False, **options: Any,
+) -> None:  # fmt: skip
+    """`model.save_pretrained` of a quantized model: as that of transformers, but all of it or nothing.
+
+    Args:
+        save_directory: folder; other files in it stay.
+        is_main_process, args, options: as in `PreTrainedModel.save_pretrained`.
+        push_to_hub: push too, with a card; `options` may have those of `model.push_to_hub`, and `repo_id`, which is the
+            folder's name by default.
+
+    Raises:
+        OSError: it cannot be written; the folder is then as it was.
+    """
+    save = partial(type(model).save_pretrained, model)
+    if not is_main_process or options.get("distributed_checkpoint"):  # which write nothing, or each a part
+        save(save_directory, is_main_process, *args, push_to_hub=push_to_hub, **options)
+        return
+    pushing = {name: options.pop(name) for name in _PUSHING if name in options}
+    with model_folder(save_directory) as folder:
+        save(folder, True, *args, **options)
+    if push_to_hub:
+        push_model(model, pushing.pop("repo_id", None) or Path(save_directory).resolve().name, **pushing)
+
+
+_PUSHING = ("repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")

@@ -1,0 +1,217 @@
+"""The verbs on whole models."""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..core import Assignment, PrecisionSpace
+from ..cost import budget_cost
+from ..integrations.guard import check_is_model, quantized_inside
+from ..nn import (
+    MPQLayerNorm,
+    PackedLayerNorm,
+    convert,
+    dequantize_modules,
+    derive,
+    initialise,
+    pack_modules,
+)
+from ..nn import fix as fix_gates
+from ..nn import set_precision as set_precision
+from ..nn.convert import refresh
+from ..nn.packed import PackedMatrix
+from ..nn.shapes import changed_shapes
+from ..nn.walk import matrices, reluctances
+from ..runtime.latency import is_latency, join_heads
+from ..search.strategies import likeliest as most_probable
+from .config import MPQConfig
+from .numbers import check_numbers, warn_saturated
+from .origin import remember_base, remember_making
+from .quantizer import MPQHfQuantizer
+from .resolve import check_applied
+from .saving import attach
+from .skeleton import packed_table
+
+
+def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
+    """Quantize a float model in memory, in place: the same as `from_pretrained(..., quantization_config=config)`.
+
+    Returns:
+        The model, trainable: float masters under their usual names, with scales and gates.
+
+    Raises:
+        ValueError: when the model, or one inside, is quantized already, it is none of transformers, nothing in it is in
+            scope, or a weight is NaN or infinite.
+    """
+    check_is_model(model)
+    if getattr(model, "is_quantized", False):
+        raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
+    inside = quantized_inside(model)
+    if inside is not None:
+        raise ValueError(f"{inside} of this {type(model).__name__} is quantized already; call "
+                         f"model.{inside}.dequantize() first")  # fmt: skip
+    check_numbers(dict(model.named_parameters()))
+    config = copy.deepcopy(config)
+    if is_latency(config.budget):
+        join_heads(config, model)
+    config.embedding_bits = config.table_bits
+    space = config.resolve(model)
+    check_applied(config, space)
+    config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
+    if config.activation == "fixed":
+        raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+    _convert_on_device(model, space)
+    remember_base(model, config)
+    _attach(model, config)
+    return model
+
+
+def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:
+    device = next(model.parameters()).device
+    convert(model, space)
+    initialise(model.to(device))
+
+
+def _attach(model: nn.Module, config: MPQConfig) -> None:
+    attach(model, MPQHfQuantizer(config, pre_quantized=False))
+
+
+def _config_of(model: nn.Module) -> MPQConfig:
+    config = getattr(model.config, "quantization_config", None)
+    if not isinstance(config, MPQConfig):
+        raise ValueError("this model is not quantized by hf_mpq; call hf_mpq.quantize(model, MPQConfig(...)) first")
+    return config
+
+
+def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
+    """Decide the precision of every sub-group and fold away what is pruned, in place; the model can be trained on.
+
+    Args:
+        assignment: the decision; by default the likeliest precision of each gate, or under the config's budget the
+            likeliest ones that meet it. What it leaves out (activation bits, an N:M pattern) stays as it is.
+
+    Raises:
+        ValueError: when the model is not trainable, or some field of the assignment does not fit it; the model is then
+            as it was.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage == "packed":
+        raise ValueError("a packed model is fixed already; hf_mpq.unpack(model) makes it trainable")
+    assignment = likeliest(model, config) if assignment is None else assignment
+    fix_gates(model, assignment)
+    config.assignment = derive(model).to_dict()
+    _attach(model, config)
+    return model
+
+
+def pack(model: nn.Module) -> nn.Module:
+    """Turn trainable storage into packed storage, in place; gates that are still open are decided as by `fix`.
+
+    Nested models are set to their highest precision first. The packed model gives the same outputs, cannot be trained,
+    and `save_pretrained` writes a file of the size that `size_report` says.
+
+    Raises:
+        ValueError: when the model is not quantized by hf_mpq, is packed already, holds NaN or infinity, or has
+            activation ranges that were never observed; the layers are then as they were, but for open gates, which are
+            decided by then.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage == "packed":
+        raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
+    check_numbers(model.state_dict())
+    if any(layer.program.gate.searching for _, layer in matrices(model)):
+        fix(model)
+    if config.nested:
+        set_precision(model, config.bits[-1])
+    pack_modules(model)
+    warn_saturated(model)
+    config.storage, config.packed, config.assignment = "packed", packed_table(model), None
+    remember_making(config)
+    _attach(model, config)
+    return model
+
+
+def unpack(model: nn.Module) -> nn.Module:
+    """Turn packed storage back into trainable storage, in place: the decoded weights become the float masters.
+
+    Packing again without training gives the same bytes. Activation ranges that were learned stay as they are packed.
+
+    Raises:
+        ValueError: when the model is not packed.
+    """
+    config = copy.deepcopy(_config_of(model))
+    if config.storage != "packed":
+        raise ValueError("this model is not packed; it can be trained as it is")
+    if model.dtype != torch.float32:
+        raise ValueError("only a float32 model can be unpacked without loss: load the folder with dtype=torch.float32")
+    if config.nested:
+        set_precision(model, config.bits[-1])
+    packed = dict(matrices(model, PackedMatrix))
+    norms = dict(matrices(model, PackedLayerNorm))
+    grids = {name: octets for name, octets in model.named_buffers() if name.endswith("grid_bytes")}
+    if grids:
+        config.activation = "fixed"
+        options = config.activation_options
+        config.activation_options = {key: value for key, value in options.items() if key == "symmetric"}
+    config.assignment = derive(model).to_dict()
+    config.storage, config.packed = "trainable", {}
+    dequantize_modules(model)
+    model.is_quantized = False
+    _convert_on_device(model, config.resolve(model))
+    for name, layer in matrices(model):
+        _take_back(layer, packed[name])
+    for name, norm in matrices(model, MPQLayerNorm):
+        _take_back_norm(norm, norms[name])
+    for name, octets in grids.items():
+        model.get_buffer(name).copy_(octets)
+    refresh(model)
+    _attach(model, config)
+    return model
+
+
+@torch.no_grad()
+def _take_back_norm(norm: MPQLayerNorm, packed: PackedLayerNorm) -> None:
+    """Give an unpacked normalisation the parameters of its lower precisions."""
+    for position in range(len(packed.precisions) - 1):
+        packed.position = position
+        norm.lower_weight[position] = packed.weight
+        if norm.bias is not None:
+            norm.lower_bias[position] = packed.bias
+
+
+@torch.no_grad()
+def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
+    """Give an unpacked layer the scales and masks that were stored."""
+    group_bits = packed.group_bits()
+    for bits, floats in packed.group_floats().items():
+        layer.program.quantizer.restore(bits, (group_bits == bits).nonzero().flatten(), floats)
+    if layer.program.layout.axis == 0:
+        layer.program.live_columns.copy_(packed.column_flags())
+    if layer.spec.bias:
+        layer.live_rows.copy_(packed.row_flags())
+    if packed.stored.affine or packed.stored.rank:
+        layer.take_back(packed)
+    if layer.program.mask is not None:
+        layer.program.mask.keep.copy_(packed.kept_weights())
+
+
+def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
+    """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
+    it, the one of highest probability."""
+    space = config.resolve(model)
+    return most_probable(space, reluctances(model), *budget_cost(space, config.budget))
+
+
+def assignment_of(model: nn.Module) -> Assignment:
+    """Bits of every sub-group and input of a quantized model, packed or trainable, with its N:M patterns and changed
+    shapes; open gates give their most likely precision.
+
+    Raises:
+        ValueError: when the model is not quantized by hf_mpq.
+    """
+    shapes, found = _config_of(model).shapes, derive(model)
+    shaped = {name: replace(found.matrices[name], shape=tuple(shape)) for name, shape in shapes.items()
+              if name in found.matrices}  # fmt: skip
+    return replace(found, matrices={**found.matrices, **shaped})

@@ -1,0 +1,23 @@
+"""What logs show of a stage whose precisions are decided."""
+
+from collections import defaultdict
+
+from ...core import Assignment, PrecisionSpace
+from ...cost import CostModel
+
+
+def fixed_metrics(space: PrecisionSpace, cost: CostModel, assignment: Assignment) -> dict[str, float]:
+    """As a search logs it of its assignment.
+
+    - `cost`: in the unit of the cost model;
+    - `bits/<b>`: share of the weights that have b bits: of those that the config leaves open, or of all encoder weights
+      where it leaves none open; these add up to 1.
+    """
+    chosen = [name for name, spec in space.weights.items() if spec.bits is None] or [
+        name for name, spec in space.weights.items() if spec.role == "encoder"]  # fmt: skip
+    weights: dict[int, int] = defaultdict(int)
+    for name in chosen:
+        for bits, size in zip(assignment.matrices[name].bits, space.weights[name].layout.numel):
+            weights[bits] += size
+    total = max(sum(weights.values()), 1)
+    return {"cost": cost.of(assignment), **{f"bits/{bits}": size / total for bits, size in sorted(weights.items())}}

@@ -1,0 +1,26 @@
+"""What a budget in milliseconds was measured by, kept with the run."""
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+from ...core import read_json
+from ...core.files import write_text
+from ...cost import LatencyTable, budget_cost
+from ...plugin import MPQConfig
+
+FILE = "latencies.json"
+
+
+def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
+    """Measure, unless the file is there; it is whole or not there."""
+    if file.exists():
+        return
+    cost, _ = budget_cost(config.resolve(model), config.budget)
+    write_text(file, json.dumps(cost.latencies.to_dict(), indent=1))
+
+
+def read_latencies(file: Path) -> LatencyTable:
+    """What `write_latencies` wrote."""
+    return LatencyTable.from_dict(read_json(file, "remove it, and it is measured again"))

@@ -1,0 +1,60 @@
+"""What training-free compression says, for stages that start from it or are compared with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ...compression.compress import DEFAULT
+from ...compression.engine import TrainingFree
+from ...core import Assignment, MethodSpec
+from ...core.files import whole_file
+from ...cost import LatencyTable
+from ...plugin import MPQConfig
+
+FILE = "scores.safetensors"
+
+
+class Preferences:
+    """Scores and assignment of the float model; computed once in a run, by one process, and kept in its folder.
+
+    Args:
+        folder: of the run.
+        model: float.
+        config: with the candidates and the budget.
+        method: its scorer and allocator, the default ones where it has none.
+        batches: calibration inputs.
+        latencies: what a budget in ms is measured by.
+        first: runs a function in the main process before the others go on.
+        progress: show it, on stderr.
+    """
+
+    def __init__(self, folder: str | Path, model: nn.Module, config: MPQConfig, method: MethodSpec,
+                 batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None],
+                 latencies: LatencyTable | None = None, progress: bool = True):  # fmt: skip
+        filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
+        choice = replace(method, **filled, rounding="nearest", rounding_options={})
+        self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget
+        self._engine = TrainingFree(model, config, choice, batches, progress=progress)
+        self._engine.latencies = latencies
+
+    def scores(self) -> dict[str, Tensor]:
+        """How much each choice hurts, `(groups, candidates)` for each matrix."""
+        self._first(self._compute)
+        return {name: table.double() for name, table in load_file(self._file).items()}
+
+    def assignment(self) -> Assignment:
+        """The training-free assignment; raises ValueError without a budget."""
+        if self._budget is None:
+            raise ValueError("this method decides bits under a budget: give one, such as MPQConfig(budget='2.5bits')")
+        if self._engine.uses_scores:
+            self._engine.keep_scores(self.scores())
+        return self._engine.assignment(self._budget)
+
+    def _compute(self) -> None:
+        if not self._file.exists():
+            scores = {name: table.cpu().contiguous() for name, table in self._engine.scores().items()}
+            with whole_file(self._file) as partial:
+                save_file(scores, partial)

@@ -1,0 +1,110 @@
+"""The model that is trained is the user's own: every stage begins by putting what is on disk into it, so that a resumed
+stage begins as the uninterrupted one, and what was done to the model (frozen parameters, dropout, hooks) stays."""
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ...core import Assignment
+from ...nn.walk import close_gates, derive, matrices, served_precisions, set_precision
+from ...plugin import fix, quantize
+from ...plugin.float_copy import as_float
+from ..stage.checkpoints import load_state, saved_state
+
+START = "0-start"
+MODEL = "model"
+
+
+class Students:
+    """Puts the models of a run's folder into the user's, and writes it there.
+
+    Args:
+        folder: of the run.
+        model: the user's, with the gates that it was given with.
+        pretrained: name or folder of the checkpoint before fine-tuning, for stages that start from it.
+    """
+
+    def __init__(self, folder: str | Path, model: nn.Module, pretrained: str | None = None):
+        self.folder, self.model, self.pretrained = Path(folder), model, pretrained
+        self._gates = {name: layer.program.gate for name, layer in matrices(model)}
+        self._config, self._quantizer = model.config.quantization_config, model.hf_quantizer
+
+    def start(self, start: str, previous: str | None, assignment: Assignment | None) -> nn.Module:
+        """Make the user's model the one that a stage begins with; returns it, in the mode for training.
+
+        Args:
+            start: one of `STARTS`.
+            previous: folder name of the stage before, where there is one.
+            assignment: closes the gates.
+
+        Raises:
+            FileNotFoundError: when the stage before has left no model.
+            ValueError: when what is on disk is of another model.
+        """
+        if start == "previous" and previous is not None:
+            self._take(self._state_of(previous), self.folder / previous / MODEL)
+        elif start in ("previous", "loaded"):
+            self._take(saved_state(self.folder / START), self.folder / START)
+        else:
+            self._take(self._afresh(start), self.folder / START)
+        if assignment is not None and is_open(self.model):
+            fix(self.model, assignment)
+        return self.model.train()
+
+    def float_model(self) -> nn.Module:
+        """A float copy of the model as the user gave it, neither masked nor rounded, in eval mode."""
+        twin = copy.deepcopy(self.model)
+        self._reopen(twin, copy.deepcopy(self._gates), copy.deepcopy(self._config))
+        load_state(twin, saved_state(self.folder / START), self.folder / START)
+        return as_float(twin)
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write a model as `folder` of the run; a half-written one never has that name."""
+        place = self.folder / folder
+        partial = place.with_name(place.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(partial, place)
+
+    def _state_of(self, stage: str) -> dict[str, Tensor]:
+        folder = self.folder / stage / MODEL
+        if not folder.exists():
+            raise FileNotFoundError(f"{folder} is gone, and a later stage needs it: start anew in another output_dir")
+        return saved_state(folder)
+
+    def _take(self, state: Mapping[str, Tensor], source: Path) -> None:
+        """Open the gates again, close those that are decided in `state`, and load it."""
+        self._reopen(self.model, self._gates, self._config)
+        self.model.hf_quantizer = self._quantizer
+        closed = close_gates(self.model, state)
+        load_state(self.model, state, source)
+        if closed:
+            fix(self.model, derive(self.model))
+        served = served_precisions(self.model)
+        if served:
+            set_precision(self.model, served[-1])
+
+    @staticmethod
+    def _reopen(model: nn.Module, gates: Mapping[str, nn.Module], config) -> None:
+        for name, layer in matrices(model):
+            layer.program.gate = gates[name]
+            layer.program.gate.take(None)
+        model.config.quantization_config = config
+
+    def _afresh(self, start: str) -> dict[str, Tensor]:
+        """State of the same architecture with other float weights, quantized by the same config."""
+        kind = type(self.model)
+        config = kind.config_class.from_pretrained(self.folder / START)
+        del config.quantization_config
+        fresh = kind(config) if start == "random" else kind.from_pretrained(self.pretrained, config=config)
+        return quantize(fresh, self._config).state_dict()
+
+
+def is_open(model: nn.Module) -> bool:
+    """Whether any precision is still to be decided."""
+    return any(layer.program.gate.searching for _, layer in matrices(model))

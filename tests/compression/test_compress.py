@@ -1,0 +1,233 @@
+"""Training-free compression in one call."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from datasets import Dataset
+
+import hf_mpq
+from hf_mpq import MPQConfig, compress
+from hf_mpq.compression.compress import DEFAULT
+from hf_mpq.compression.engine import TrainingFree
+from hf_mpq.rounding import ROUNDERS
+from hf_mpq.search import SCORERS
+from hf_mpq.search.scorers import mean_divergence as divergence
+from tests.tiny import outputs, tiny_batch, tiny_model
+
+pytestmark = pytest.mark.usefixtures("few_iterations")
+CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
+quiet = partial(compress, progress=False)
+
+
+def rows() -> Dataset:
+    """Unpadded rows of different lengths, as a tokenizer gives them."""
+    ids = [[3 + (7 * row + token) % 90 for token in range(4 + row)] for row in range(6)]
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]})
+
+
+def test_a_list_of_budgets_gives_smaller_and_smaller_models():
+    model = tiny_model("bert")
+    before = outputs(model)
+    models = quiet(model, ["6bits", "4bits", "2.5bits"], rows(), config=CONFIG)
+    found = [hf_mpq.size_report(one).average_bits for one in models]
+    assert all(0.9 * limit < bits <= limit for bits, limit in zip(found, (6, 4, 2.5)))
+    assert torch.equal(outputs(model)[0], before[0]), "the float model is left as it was"
+    errors = [(outputs(one)[0] - before[0]).abs().mean() for one in models]
+    assert errors[0] < errors[2]
+
+
+def test_the_result_trains_on_and_packs(tmp_path):
+    model = quiet(tiny_model("bert"), "0.3x", [tiny_batch()], config=CONFIG)
+    model.train()(**tiny_batch(), labels=torch.tensor([0, 1, 0])).loss.backward()
+    assert hf_mpq.size_report(model).ratio <= 0.3
+    expected = outputs(model)
+    hf_mpq.pack(model).save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(outputs(again)[0], expected[0], atol=1e-5, rtol=0)
+
+
+def test_largest_drop_instead_of_a_budget():
+    model = tiny_model("bert")
+    before = outputs(model)[0]
+    closeness = lambda one: -float((outputs(one)[0] - before).abs().max())  # noqa: E731
+    loose, tight = (
+        quiet(model, calibration=[tiny_batch()], config=CONFIG, max_drop=drop, evaluate=closeness)
+        for drop in (0.5, 0.1)
+    )
+    assert closeness(loose) >= -0.5 and closeness(tight) >= -0.1
+    assert hf_mpq.size_report(loose).total_bytes < hf_mpq.size_report(tight).total_bytes
+    with pytest.raises(ValueError, match="even the highest precisions drop"):
+        quiet(model, calibration=[tiny_batch()], config=CONFIG, max_drop=1e-9, evaluate=closeness)
+
+
+def test_a_ratio_budget_opens_the_word_table_and_a_budget_in_bits_does_not():
+    model = tiny_model("bert")
+    config = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
+    bits = lambda one: hf_mpq.assignment_of(one).matrices["embeddings.word_embeddings"].bits  # noqa: E731
+    assert len(set(bits(quiet(model, "0.2x", [tiny_batch()], config=config)))) > 1
+    assert set(bits(quiet(model, "3bits", [tiny_batch()], config=config))) == {8}
+    held = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8, embedding_bits=8)
+    assert set(bits(quiet(model, "0.2x", [tiny_batch()], config=held))) == {8}
+    table = hf_mpq.assignment_of(quiet(model, "0.2x", [tiny_batch()])).matrices
+    assert set(table["embeddings.position_embeddings"].bits) == {8}, "the small tables keep their bits"
+
+
+def test_words_that_are_read_often_get_more_bits():
+    model, batch = tiny_model("bert"), tiny_batch(rows=8)
+    batch["input_ids"] = batch["input_ids"] % 40 + 3  # words above 43 never occur
+    config = MPQConfig(bits=4, embedding_bits=(2, 4, 8))
+    small = quiet(model, "embedding:3kB", [batch], config=config)
+    bits = torch.tensor(hf_mpq.assignment_of(small).matrices["embeddings.word_embeddings"].bits).float()
+    assert bits[3:43].mean() > bits[43:].mean() + 0.5
+
+
+def test_fixed_bits_need_no_budget():
+    model = tiny_model("bert")
+    plain = quiet(model, config=MPQConfig(bits=3, groups=8))
+    assert torch.equal(outputs(plain)[0], outputs(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=3, groups=8)))[0])
+    with pytest.raises(ValueError, match="nothing to choose for a budget"):
+        quiet(model, "2bits", [tiny_batch()], config=MPQConfig(bits=3))
+
+
+@pytest.mark.parametrize("rounding", sorted(set(ROUNDERS) - {"nearest"}))
+def test_rounding_with_data_comes_closer_to_the_float_model(rounding):
+    model, batches = tiny_model("bert", "bare"), [tiny_batch(rows=16, tokens=20)]
+    options = {"autoround": {"iterations": 60}, "lkd": {"lr": 1e-3, "steps": 60}}.get(rounding, {})
+    config = MPQConfig(bits=3, groups=8, activation_bits=None, embedding_bits=8)
+    error = lambda name, **more: divergence(  # noqa: E731
+        model, quiet(model, calibration=batches, config=config, rounding={"name": name, **more},
+                     bias_correction=False), batches)  # fmt: skip
+    assert error(rounding, **options) < 0.9 * error("nearest")
+
+
+def test_the_estimate_and_the_parts_are_printed(capsys):
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed.index("compress: about") < printed.index(", gap ") < printed.rindex("scoring")
+    assert "fisher" in printed
+
+
+def test_bars_are_not_among_results(monkeypatch, capsys):
+    """On a terminal, where they are drawn, stdout stays what a program reads."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    quick = {"name": "autoround", "iterations": 1}
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
+    said = capsys.readouterr()
+    assert said.out == "" and "gradients" in said.err and "rounding" in said.err
+
+
+def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(TrainingFree, "_forward_seconds", lambda engine: 1.0)
+    quick = {"name": "autoround", "iterations": 30}
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "about 104 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 98 s" in said
+    assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
+    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
+    assert "quicker" not in capsys.readouterr().err
+
+
+def test_a_pattern_that_matches_nothing_is_said_once(caplog):
+    config = MPQConfig(bits=(2, 4), groups=8, rules={"qeury": {"bits": 8}}, modules_to_not_convert=["poler"])
+    quiet(tiny_model("bert"), "3bits", [tiny_batch()], config=config, rounding="nearest")
+    assert caplog.text.count("match no layer in scope of this BertForSequenceClassification: ['qeury', 'poler']") == 1
+
+
+@pytest.mark.parametrize(("allocator", "evaluations"), [("lagrangian", 0), ("threshold", 40), ("ranked", 32)])
+def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, allocator, evaluations):
+    choice = dataclasses.replace(DEFAULT, allocator=allocator, rounding="nearest", scorer="gradient")
+    engine = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch(), tiny_batch()])
+    monkeypatch.setattr(engine, "_forward_seconds", lambda: 1000.0)
+    twice = engine.estimate(2) - engine.estimate(1)
+    assert twice == pytest.approx(evaluations * 2 * 2 * 1000)
+    assert engine.estimate(1, judged=3) - engine.estimate(1) == pytest.approx(3 * 2 * 2 * 1000)
+    judged = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch()], evaluate=lambda model: 1.0)
+    clock = iter(range(0, 1000, 50))
+    monkeypatch.setattr("hf_mpq.compression.engine.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(judged, "_forward_seconds", lambda: 0.0)
+    assert judged.estimate(1, judged=3) - judged.estimate(1) == pytest.approx(3 * 50)
+
+
+def test_a_drop_is_announced_with_all_models_that_are_tried(capsys):
+    compress(tiny_model("bert"), None, [tiny_batch()], CONFIG, rounding="nearest", max_drop=1.0,
+             evaluate=lambda one: 1.0)  # fmt: skip
+    assert "for 7 model(s)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_budgets_are_scored_once(monkeypatch):
+    asked, score = [], SCORERS["gradient"].score
+    monkeypatch.setattr(SCORERS["gradient"], "score", lambda *given: asked.append(1) or score(*given))
+    quiet(tiny_model("bert"), ["3bits", "2.5bits"], [tiny_batch()], CONFIG, scorer="gradient", rounding="nearest")
+    assert len(asked) == 1
+
+
+def test_errors_say_what_to_do():
+    model = tiny_model("bert")
+    with pytest.raises(ValueError, match="either a budget"):
+        quiet(model, calibration=[tiny_batch()])
+    with pytest.raises(ValueError, match="needs evaluate"):
+        quiet(model, calibration=[tiny_batch()], max_drop=0.1)
+    with pytest.raises(ValueError, match="no calibration examples were given, and 'fisher' need"):
+        quiet(model, "4bits")
+    with pytest.raises(ValueError, match="'gptq' need"):
+        quiet(model, config=MPQConfig(bits=4), rounding="gptq")
+    with pytest.raises(ValueError, match=r"need input_ids, these have .*'text'.*tokenize"):
+        quiet(model, "4bits", [{"text": "hello"}])
+    with pytest.raises(ValueError, match="not both"):
+        quiet(model, "4bits", [tiny_batch()], max_drop=0.1, evaluate=len)
+    with pytest.raises(ValueError, match=r"a mapping with 'name' and options"):
+        quiet(model, "4bits", [tiny_batch()], scorer={"draws": 2})
+    with pytest.raises(ValueError, match=r"in ms and others .* two calls"):
+        quiet(model, ["0.25x", "8ms"], [tiny_batch()])
+    with pytest.raises(ValueError, match="unknown rounding"):
+        quiet(model, "4bits", [tiny_batch()], rounding="guess")
+    with pytest.raises(hf_mpq.core.BudgetError, match="smallest"):
+        quiet(model, "1kB", [tiny_batch()])
+    with pytest.raises(ValueError, match="unknown scorer"):
+        quiet(model, "4bits", [tiny_batch()], scorer="guess")
+
+
+def with_outliers():
+    """A bare model in which two channels of a normalisation are far from the others."""
+    model = tiny_model("bert", "bare")
+    with torch.no_grad():
+        model.encoder.layer[0].attention.output.LayerNorm.weight[3] = 20.0
+        model.encoder.layer[0].attention.output.LayerNorm.bias[5] = 40.0
+    return model
+
+
+def test_a_quantized_model_is_refused_before_any_work():
+    quantized = quiet(tiny_model("bert"), config=MPQConfig(bits=4), rounding="nearest", bias_correction=False)
+    with pytest.raises(ValueError, match="quantized already; compress starts from the float model"):
+        quiet(quantized, "0.25x", rows())
+
+
+def test_low_activations_get_shift_and_scale_by_default():
+    model, batches = with_outliers(), [tiny_batch(rows=6, tokens=20)]
+    config = MPQConfig(bits=8, groups=8, activation_bits=4)
+    chosen = {rule: quiet(model, calibration=batches, config=config, outliers=rule) for rule in ("none", "os+", None)}
+    errors = {rule: divergence(model, one, batches) for rule, one in chosen.items()}
+    assert errors[None] == errors["os+"] < 0.8 * errors["none"]
+
+
+@pytest.mark.parametrize("rule", ["none", "gamma", "os+"])
+def test_what_outliers_cost_is_inside_the_budget(rule):
+    model, batches = with_outliers(), [tiny_batch(rows=6, tokens=20)]
+    config = MPQConfig(bits=(2, 3, 4, 8), groups=8, activation_bits=4)
+    small = quiet(model, "0.3x", batches, config=config, outliers=rule)
+    assert 0.25 < hf_mpq.size_report(small).ratio <= 0.3
+
+
+def test_a_low_rank_correction_is_inside_the_budget():
+    model, batches = tiny_model("bert", "bare"), [tiny_batch(rows=16, tokens=20)]
+    plain, corrected = (
+        quiet(model, "encoder:9kB", batches, config=MPQConfig(bits=(2, 3, 4, 8), groups=8, low_rank=rank))
+        for rank in (0, 2)
+    )
+    sizes = [hf_mpq.size_report(one) for one in (plain, corrected)]
+    assert all(8500 < report.encoder_bytes <= 9000 for report in sizes)
+    assert sizes[1].average_bits < sizes[0].average_bits
+    factors = corrected.encoder.layer[0].intermediate.dense.factors()
+    assert all(part.abs().max() > 0 for part in factors)

@@ -1,0 +1,249 @@
+"""Model classes of one's own: further arguments of `__init__`, encoders under another name, encoders inside others."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, BertPreTrainedModel, EncoderDecoderConfig, EncoderDecoderModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+import hf_mpq
+from hf_mpq import MPQConfig
+from hf_mpq.format import PackedFormatError
+from hf_mpq.nn import PackedLinear
+from hf_mpq.nn.walk import matrices
+from hf_mpq.plugin.skeleton import build_packed
+from hf_mpq.runtime.latency import unpruned
+from tests.plugin.models import close, reload
+from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_config, tiny_model
+
+ROWS = [{"input_ids": row.tolist()} for row in tiny_batch(8)["input_ids"]]
+
+
+class Tagger(BertPreTrainedModel):
+    """Needs more than a config."""
+
+    def __init__(self, config: BertConfig, num_tags: int):
+        super().__init__(config)
+        self.bert, self.out = BertModel(config), nn.Linear(config.hidden_size, num_tags)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, inputs_embeds=None):
+        hidden = self.bert(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds).last_hidden_state
+        logits = self.out(hidden[:, 0])
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class Scaled(BertModel):
+    """An encoder that needs more than a config."""
+
+    def __init__(self, config: BertConfig, scale: float):
+        super().__init__(config)
+        self.scale = scale
+
+
+def tagger(**changes) -> Tagger:
+    torch.manual_seed(0)
+    model = Tagger(tiny_config("bert", **changes), 3).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def trained(folder, model, **options):
+    rows = [{**{key: value[0] for key, value in tiny_batch().items()}, "labels": n % 2} for n in range(8)]
+    arguments = hf_mpq.MPQTrainingArguments(str(folder), max_steps=4, per_device_train_batch_size=2, use_cpu=True,
+                                            report_to=[], disable_tqdm=True, **options)  # fmt: skip
+    trainer = hf_mpq.MPQTrainer(model, arguments, train_dataset=rows)
+    trainer.train()
+    return trainer.model.eval()
+
+
+WAYS = {
+    "quantize": lambda folder: hf_mpq.quantize(tagger(), MPQConfig(bits=4, groups=10)),
+    "compress": lambda folder: hf_mpq.compress(tagger(), "3bits", ROWS, rounding="nearest", progress=False),
+    "train": lambda folder: trained(folder, hf_mpq.quantize(tagger(), MPQConfig(bits=4, groups=10))),
+    "search": lambda folder: trained(folder, hf_mpq.quantize(tagger(), MPQConfig(method="aq-bert", groups=10))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_further_arguments(way, tmp_path):
+    """Everything that the model goes through; then packed, saved, and loaded with the argument."""
+    model = WAYS[way](tmp_path / "run")
+    assert model.config.quantization_config.shapes == {}
+    before = outputs(model)
+    model.save_pretrained(tmp_path / "trainable")
+    close(before, outputs(Tagger.from_pretrained(tmp_path / "trainable", num_tags=3)), 1e-6)
+    hf_mpq.pack(model).save_pretrained(tmp_path / "packed")
+    packed = Tagger.from_pretrained(tmp_path / "packed", num_tags=3)
+    close(before, outputs(packed))
+    assert hf_mpq.size_report(packed).total_bytes < 40_000
+    close(before, outputs(hf_mpq.unpack(packed)))
+
+
+def test_what_budgets_in_milliseconds_time():
+    """The encoder without the head: only the user knows how to make that."""
+    timed = unpruned(MPQConfig(bits=(0, 4), groups=4).resolve(tagger()), 1, 16)
+    assert type(timed) is BertModel and len(dict(matrices(timed, PackedLinear))) == 13
+
+
+def test_changed_shapes_with_further_arguments(tmp_path):
+    """The shapes of the encoder's own class tell which were changed; without one, all are written."""
+    model, encoder = tagger(), Scaled(tiny_config("bert"), 2.0).eval()
+    for layer in (model.bert.encoder.layer[1], encoder.encoder.layer[1]):
+        layer.intermediate.dense, layer.output.dense = nn.Linear(32, 40), nn.Linear(40, 32)
+    hf_mpq.quantize(model, MPQConfig(bits=4))
+    changed = {"encoder.layer.1.intermediate.dense": [40, 32], "encoder.layer.1.output.dense": [32, 40]}
+    assert model.config.quantization_config.shapes == changed
+    hf_mpq.quantize(encoder, MPQConfig(bits=4))
+    assert changed.items() <= encoder.config.quantization_config.shapes.items()
+    for one, arguments in ((model, {"num_tags": 3}), (encoder, {"scale": 2.0})):
+        one.save_pretrained(tmp_path)
+        close(outputs(one), outputs(type(one).from_pretrained(tmp_path, **arguments)), 1e-6)
+
+
+def test_stages_from_new_weights_are_refused_before_anything_is_trained(tmp_path):
+    model = hf_mpq.quantize(tagger(), MPQConfig(method="aq-bert"))
+    with pytest.raises(ValueError, match="starts from new weights, and Tagger cannot be made from its config"):
+        trained(tmp_path, model, reinit="random")
+    assert not list(tmp_path.iterdir())
+    trained(tmp_path, hf_mpq.quantize(tiny_model("bert"), MPQConfig(method="aq-bert", groups=4)), reinit="random")
+
+
+class Reader(BertPreTrainedModel):
+    """Keeps its encoder under another name than `base_model_prefix`."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.backbone, self.head = self.encoder_of(config), nn.Linear(config.hidden_size, 3)
+        self.post_init()
+
+    @staticmethod
+    def encoder_of(config: BertConfig) -> nn.Module:
+        return BertModel(config)
+
+    def forward(self, input_ids=None, attention_mask=None):
+        encoder = getattr(self.backbone, "text", self.backbone)
+        hidden = encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=self.head(hidden[:, 0]))
+
+
+class Nested(Reader):
+    """Keeps it in a container."""
+
+    @staticmethod
+    def encoder_of(config: BertConfig) -> nn.Module:
+        return nn.ModuleDict({"text": BertModel(config)})
+
+
+class Pair(BertPreTrainedModel):
+    """Has two encoders."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.query, self.passage = BertModel(config), BertModel(config)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None):
+        states = [one(input_ids, attention_mask=attention_mask).pooler_output for one in (self.query, self.passage)]
+        return SequenceClassifierOutput(logits=torch.stack(states))
+
+
+def wide(model: nn.Module) -> nn.Module:
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+def encoder_decoder() -> EncoderDecoderModel:
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(tiny_config("bert"), tiny_config("bert"))
+    return wide(EncoderDecoderModel(config=config))
+
+
+def of(model: nn.Module) -> torch.Tensor:
+    ids = tiny_batch()["input_ids"]
+    extra = {"decoder_input_ids": ids} if isinstance(model, EncoderDecoderModel) else {}
+    with torch.no_grad():
+        return model.eval()(ids, **extra).logits
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+@pytest.mark.parametrize("kind", [Reader, Nested, Pair, EncoderDecoderModel])
+def test_the_whole_is_quantized_and_round_trips(kind, storage, tmp_path):
+    """The encoder inside is found, embeddings and all; of two, or inside another family, its numbered layers."""
+    model = encoder_decoder() if kind is EncoderDecoderModel else wide(kind(tiny_config("bert")))
+    config = MPQConfig(bits=4, groups=10)
+    hf_mpq.quantize(model, config)
+    names = set(hf_mpq.assignment_of(model).matrices)
+    if kind in (Reader, Nested):
+        assert names == set(hf_mpq.assignment_of(hf_mpq.quantize(tiny_model("bert", "bare"), config)).matrices)
+    before = of(model)
+    if storage == "packed":
+        hf_mpq.pack(model)
+    model.save_pretrained(tmp_path)
+    again = kind.from_pretrained(tmp_path)
+    torch.testing.assert_close(of(again), before, atol=1e-5, rtol=0)
+    assert set(hf_mpq.assignment_of(again).matrices) == names
+    from_file = kind.from_pretrained(tmp_path).dequantize()
+    torch.testing.assert_close(of(from_file), before, atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+def test_a_part_alone_is_not_saved_with_the_whole(storage, tmp_path):
+    """Before anything is written, with the way out; the part itself is saved."""
+    for model, part in ((wide(Reader(tiny_config("bert"))), "backbone"), (encoder_decoder(), "encoder"),
+                        (wide(Pair(tiny_config("bert"))), "query")):  # fmt: skip
+        inside = hf_mpq.quantize(model.get_submodule(part), MPQConfig(bits=8))
+        if storage == "packed":
+            hf_mpq.pack(inside)
+        (tmp_path / part).mkdir()
+        with pytest.raises(ValueError, match=rf"^{part} of this .* would be loaded without knowing: dequantize that"):
+            model.save_pretrained(tmp_path / part)
+        assert not list((tmp_path / part).iterdir())
+        with pytest.raises(ValueError, match=rf"{part} of this .* quantized already; call model.{part}.dequantize"):
+            hf_mpq.quantize(model, MPQConfig(bits=8))
+        inside.save_pretrained(tmp_path / part)
+        again = type(inside).from_pretrained(tmp_path / part)
+        close(outputs(inside), outputs(again), 1e-5)
+        inside.dequantize()
+        before = of(model)
+        model.save_pretrained(tmp_path / f"{part}-float")
+        torch.testing.assert_close(of(type(model).from_pretrained(tmp_path / f"{part}-float")), before)
+
+
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_encoder_of_a_quantized_model_is_saved_alone(family, storage, tmp_path):
+    """As `AutoModel.from_pretrained` of the whole folder would load it; made in memory, or loaded."""
+    model = hf_mpq.quantize(tiny_model(family), MPQConfig(bits=4, groups=10))
+    if storage == "packed":
+        hf_mpq.pack(model)
+    model.save_pretrained(tmp_path / "whole")
+    for one in (model, reload(tmp_path / "whole")):
+        one.base_model.save_pretrained(tmp_path / "body")
+        close(outputs(model.base_model)[:1], outputs(reload(tmp_path / "body", "bare"))[:1], 1e-5)
+    plain = model.dequantize()
+    assert plain.base_model.save_pretrained.__func__ is type(model.base_model).save_pretrained
+    plain.base_model.save_pretrained(tmp_path / "float")
+    assert not getattr(reload(tmp_path / "float", "bare"), "is_quantized", False)
+
+
+def test_what_is_no_model_of_transformers():
+    """Its state dict and its encoder are saved apart."""
+    whole = nn.ModuleDict({"encoder": BertModel(tiny_config("bert")), "head": nn.Linear(32, 2)})
+    with pytest.raises(ValueError, match=r"is no PreTrainedModel.* quantize model\.encoder, and save that with"):
+        hf_mpq.quantize(whole, MPQConfig())
+    hf_mpq.pack(hf_mpq.quantize(whole["encoder"], MPQConfig(bits=4)))
+    state = {name: value.clone() for name, value in whole.state_dict().items()}
+    whole.load_state_dict(state)
+
+
+def test_a_folder_of_another_class_is_refused():
+    """No table finds a place: never random weights."""
+    packed = hf_mpq.pack(hf_mpq.quantize(tiny_model("distilbert"), MPQConfig(bits=4))).config.quantization_config.packed
+    table = {**packed, "matrices": {name: one for name, one in packed["matrices"].items() if "layer" in name}}
+    with pytest.raises(PackedFormatError, match="this BertModel has none of the packed matrices: load the"):
+        build_packed(tiny_model("bert", "bare"), table, torch.float32)
