@@ -14,11 +14,11 @@ demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
 
 test: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes
+	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
 	$(RUN) -m pytest -m "not full" -n 2
 
 test-full: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes
+	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
 	$(RUN) -m pytest -n 2
 
 test-oldest: $(OLDEST)/.ready
@@ -30,7 +30,7 @@ fuzz: $(VENV)/.ready
 	$(RUN) -m tests.fuzz.run $(FUZZ)
 
 lint: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes
+	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

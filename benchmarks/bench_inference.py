@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import recipes_folder  # noqa: F401
 import torch
 from engines import ENGINES, FLOOR, INPUTS, Engine, Setting, encoder_layers, missing
 from study import Study

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import recipes_folder  # noqa: F401
 import torch
 from comparison import command, write_report
 from study import Results, Study, agreement, divergences

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from time import perf_counter
 
+import recipes_folder  # noqa: F401
 from study import Results, Study
 
 import hf_mpq

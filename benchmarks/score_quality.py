@@ -14,6 +14,7 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
+import recipes_folder  # noqa: F401
 import torch
 from datasets import Dataset
 from rich.progress import track

@@ -10,6 +10,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import recipes_folder  # noqa: F401
 import torch
 from study import Results, Study
 

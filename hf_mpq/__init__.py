@@ -12,9 +12,9 @@ from ._registration import register
 if TYPE_CHECKING:
     from .compression import compress
     from .core import Assignment, Budget
-    from .exporters.base import export
+    from .exporters import export
     from .plugin import MPQConfig, assignment_of, fix, pack, quantize, set_precision, unpack
-    from .report.measures import size_report
+    from .report import size_report
     from .runtime import prepare, use_backend
     from .training import MPQTrainer, MPQTrainingArguments
 
@@ -39,11 +39,20 @@ __all__ = [
     "use_backend",
 ]
 
-_ROOMS = ("core", "cost", "format", "integrations", "methods", "nn", "outliers", "report", "rounding", "runtime",
-          "search", "tasks", "training", "weights")  # fmt: skip
-_ELSEWHERE = {"Assignment": "core", "Budget": "core", "MPQTrainer": "training", "MPQTrainingArguments": "training",
-              "prepare": "runtime", "size_report": "report", "use_backend": "runtime"}  # fmt: skip
-__getattr__ = lazily(__name__, {name: _ELSEWHERE.get(name, "integrations") for name in __all__}, _ROOMS)
+_ROOMS = (
+    "compression", "core", "cost", "exporters", "format", "hub", "integrations", "methods", "nn", "outliers", "plugin",
+    "report", "rounding", "runs", "runtime", "search", "tasks", "training", "weights",
+)  # fmt: skip
+_HOMES = {
+    "compression": ("compress",),
+    "core": ("Assignment", "Budget"),
+    "exporters": ("export",),
+    "plugin": ("MPQConfig", "assignment_of", "fix", "pack", "quantize", "set_precision", "unpack"),
+    "report": ("size_report",),
+    "runtime": ("prepare", "use_backend"),
+    "training": ("MPQTrainer", "MPQTrainingArguments"),
+}
+__getattr__ = lazily(__name__, {name: room for room, names in _HOMES.items() for name in names}, _ROOMS)
 
 
 def __dir__() -> list[str]:

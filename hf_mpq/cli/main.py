@@ -12,6 +12,7 @@ from .commands.doctor import doctor
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.push import push
+from .commands.recipes import recipes
 from .commands.train import PASS_ON, train
 from .commands.verify import verify
 from .errors import guarded
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Mixed-precision quantization of BERT-family encoders: small folders that from_pretrained loads.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+app.add_typer(recipes, name="recipes")
 for command in (compress, inspect, verify, bench, export, push, doctor, demo):
     app.command(command.__name__)(guarded(command))
 app.command("train", context_settings=PASS_ON)(guarded(train))

@@ -16,8 +16,8 @@ from ..nn.pooling import check_pooling
 from ..nn.running import differentiable, outside_inference_mode
 from ..outliers import OUTLIERS
 from ..plugin.config import MPQConfig
+from ..plugin.heads import is_latency, join_heads
 from ..rounding import ROUNDERS
-from ..runtime.latency import is_latency, join_heads
 from ..search import ALLOCATORS, SCORERS
 from ..weights import QUANTIZERS
 from .engine import TrainingFree

@@ -1,7 +1,7 @@
-"""Models on the Hub: what they came from, their card, and the upload."""
+"""Models on the Hub: their card, and the upload."""
 
-from ..plugin.origin import hub_name, remember_base, remember_making
-from .facts import CARD_WRITERS, CardFacts
+from .card import write_card
+from .facts import CardFacts
 from .push import push, push_model
 
-__all__ = ["CARD_WRITERS", "CardFacts", "hub_name", "push", "push_model", "remember_base", "remember_making"]
+__all__ = ["CardFacts", "push", "push_model", "write_card"]

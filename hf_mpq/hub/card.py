@@ -13,19 +13,18 @@ from ..plugin.origin import hub_name
 from ..report.figures.bit_map import bit_map
 from ..report.measures.loading import loaded
 from ..report.measures.markdown import block, code, words
-from . import CARD_WRITERS, CardFacts
 from .card_memory import END, SECTION, begin, fingerprint, remembered
 from .card_metadata import fill_metadata
 from .card_words import section_words, words_of
+from .facts import CardFacts
 
 CARD, PICTURE = "README.md", "bits.png"
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("hf_mpq.report"), trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+    loader=jinja2.PackageLoader("hf_mpq.hub"), trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
 )
 _ENVIRONMENT.filters |= {"words": words, "code": code, "block": block}
 
 
-@CARD_WRITERS.register("default")
 def write_card(
     folder: str | Path, facts: CardFacts | None = None, *, model: nn.Module | None = None, text: str | None = None
 ) -> Path:

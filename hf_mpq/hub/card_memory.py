@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ..format.store import digest
-from . import CardFacts
+from .facts import CardFacts
 
 END = "<!-- end of hf_mpq -->"
 SECTION = re.compile(r"<!-- hf_mpq ([^\n]*) -->\n.*?" + re.escape(END), re.DOTALL)

@@ -6,9 +6,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from ..plugin.origin import hub_name
-from . import CardFacts
 from .card_memory import Memory
 from .card_words import task_of
+from .facts import CardFacts
 
 TAGS = ("hf-mpq", "quantized", "mixed-precision")
 UNKNOWN = "unknown"

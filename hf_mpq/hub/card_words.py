@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core import read_json
 from ..report.measures.size_report import SizeReport, size_report
-from . import CardFacts
+from .facts import CardFacts
 
 _WARNINGS = {
     "packed": "Without it transformers only warns (`Unknown quantization type, got mpq`) and makes up **random "

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
-
-from torch import nn
-
-from ..core import Registry
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,21 +43,3 @@ class CardFacts:
     def to_dict(self) -> dict[str, Any]:
         """Name to value of every field."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
-
-
-class CardWriter(Protocol):
-    """Writes a folder's README.md and its pictures.
-
-    Args:
-        folder: that the model was saved in.
-        facts: what the model itself does not show.
-        model: the folder's, where it is in memory.
-        text: of a README.md to start from where the folder has none with words of its user's.
-    """
-
-    def __call__(
-        self, folder: Any, facts: CardFacts = ..., *, model: nn.Module | None = ..., text: str | None = ...
-    ) -> Any: ...
-
-
-CARD_WRITERS: Registry[CardWriter] = Registry("card writer", home="hf_mpq.report")

@@ -12,8 +12,9 @@ from torch import nn
 from ..core import read_json
 from ..plugin.config import MPQConfig
 from ..plugin.origin import command_line
+from .card import write_card
 from .errors import missing_token, plain_errors
-from .facts import CARD_WRITERS, CardFacts
+from .facts import CardFacts
 
 CHECKPOINT = ("trainer_state.json", "optimizer.*", "scheduler.pt", "strategy.pt", "rng_state*.pth")
 """Files by which the checkpoint of a trainer is known."""
@@ -104,7 +105,7 @@ def _push(folder: Path, repo_id: str, model: nn.Module | None, facts: CardFacts,
     with plain_errors(repo_id):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         text = _remote_card(api, repo_id, revision)
-    CARD_WRITERS["default"](folder, CardFacts(repo_id=repo_id).over(facts), model=model, text=text)
+    write_card(folder, CardFacts(repo_id=repo_id).over(facts), model=model, text=text)
     with plain_errors(repo_id):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)

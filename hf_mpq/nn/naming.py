@@ -32,10 +32,8 @@ def absolute_name(model: nn.Module, name: str) -> str | None:
 
 
 def encoders_inside(model: nn.Module) -> list[str]:
-    """Names of the models of the same type inside a model of a known family that has none under `base_model_prefix`."""
-    from .families import FAMILIES
-
-    if not isinstance(model, PreTrainedModel) or model.config.model_type not in FAMILIES:
+    """Names of the models of the same type inside a model that has none under `base_model_prefix`."""
+    if not isinstance(model, PreTrainedModel):
         return []
     inside = ((name, module) for name, module in _near(model) if isinstance(module, PreTrainedModel))
     return [name for name, module in inside if module.config.model_type == model.config.model_type]

@@ -1,9 +1,7 @@
 """What a user says: the config that goes into `from_pretrained` and into `config.json`."""
 
-import copy
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -12,31 +10,17 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ..core import METHODS, Assignment, Budget, PrecisionSpace
-from ..format import FORMAT_VERSION, PackedFormatError, check_finished, check_version
-from .config_checks import (
-    SLOTS,
-    check_pattern,
-    checked_activation,
-    checked_groups,
-    checked_rules,
-    registered,
-    whole_numbers,
-)
+from ..core import PrecisionSpace
+from ..format import FORMAT_VERSION, check_finished, check_version
+from .fields import OPTIONAL, ConfigFields
+from .resolve import resolve
 from .written import check_fields, reading
 
 logger = logging.get_logger(__name__)
 
-RULE_KEYS = ("bits", "groups", "activation_bits", "quantizer", "quantizer_options", "gate", "gate_options", "source",
-             "source_options", "mask", "mask_options", "tie", "low_rank")  # fmt: skip
-DEFAULT_TABLE_BITS = 8
-_OPTIONAL = frozenset(("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin"))
-"""Fields that are not written where they are empty."""
-_STORAGES = ("trainable", "packed")
-
 
 @dataclass
-class MPQConfig(QuantizationConfigMixin):
+class MPQConfig(ConfigFields, QuantizationConfigMixin):
     """Mixed-precision quantization of an encoder.
 
     Args:
@@ -83,143 +67,14 @@ class MPQConfig(QuantizationConfigMixin):
         ValueError: for a field that is out of range, naming what is allowed.
     """
 
-    method: str | None = None
-    bits: int | tuple[int, ...] = 4
-    groups: int | str = 128
-    activation_bits: int | None = 8
-    embedding_bits: int | tuple[int, ...] | str | None = "auto"
-    projection_bits: int | None = 8
-    attention_bits: int | None = None
-    assignment: Any = None
-    budget: str | float | None = None
-    quantizer: str = "symmetric"
-    quantizer_options: dict = field(default_factory=dict)
-    gate: str | None = None
-    gate_options: dict = field(default_factory=dict)
-    source: str = "float-master"
-    source_options: dict = field(default_factory=dict)
-    mask: str | None = None
-    mask_options: dict = field(default_factory=dict)
-    nested: bool = False
-    switchable_norms: bool = False
-    activation: str = "dynamic-token"
-    activation_options: dict = field(default_factory=dict)
-    modules_to_not_convert: list[str] | None = None
-    rules: dict[str, dict] = field(default_factory=dict)
-    scale_dtype: str = "float16"
-    float_dtype: str = "float16"
-    storage: str = "trainable"
-    resolved: list[str] = field(default_factory=list)
-    low_rank: int = 0
-    input_affine: dict[str, list[str]] = field(default_factory=dict)
-    shapes: dict[str, list[int]] = field(default_factory=dict)
-    packed: dict = field(default_factory=dict)
-    origin: dict = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-    quant_method: str = "mpq"
-
-    def __new__(cls, *args, **kwargs):
-        config = super().__new__(cls)
-        if args or kwargs:  # a copy is made without
-            config._given = {*kwargs, *[f.name for f in fields(cls)[: len(args)]]}
-        return config
-
-    def __post_init__(self):
-        check_version(self.format_version)
-        given = self.__dict__.pop("_given", ())
-        if self.method is not None:
-            self._take_from_method(given)
-        self.bits = _checked_bits(self.bits)
-        self.embedding_bits = _checked_table_bits(self.embedding_bits)
-        self.assignment = _assignment_dict(self.assignment)
-        if self.storage not in _STORAGES:
-            raise ValueError(f"storage must be one of {_STORAGES}, got {self.storage!r}")
-        if self.storage == "packed" and not self.packed:
-            raise PackedFormatError("packed storage needs its table of tensors, which hf_mpq.pack(model) writes")
-        if self.storage != "packed":  # which needs none of them
-            self._check_names()
-        for name in ("scale_dtype", "float_dtype"):
-            if getattr(self, name) not in ("float16", "float32"):
-                raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")
-        for name in ("activation_bits", "attention_bits"):
-            _check_range(name, getattr(self, name), 2)
-        _check_range("projection_bits", self.projection_bits, 1)
-        self.rules = checked_rules(self.rules, RULE_KEYS)
-        for options in self.rules.values():
-            if options.get("bits") is not None:
-                _checked_bits(options["bits"])
-            _check_range("activation_bits", options.get("activation_bits"), 2)
-        self.groups = checked_groups(self.groups)
-        for rank in (self.low_rank, *(options.get("low_rank", 0) for options in self.rules.values())):
-            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
-                raise ValueError(f"low_rank must be a whole number from 0, got {rank!r}")
-        for pattern, parts in self.input_affine.items():
-            check_pattern("input_affine's pattern", pattern)
-            if isinstance(parts, str) or not set(parts) <= {"scale", "shift"}:
-                raise ValueError(f"input_affine of {pattern!r} must list 'scale', 'shift' or both, got {parts!r}")
-        names = self.modules_to_not_convert
-        if isinstance(names, str) or any(not isinstance(one, str) for one in names or ()):
-            raise ValueError(f"modules_to_not_convert must be a list of names, got {names!r}")
-        if self.budget is not None:
-            self.budget = self.budget if isinstance(self.budget, str) else str(Budget.parse(self.budget))
-            Budget.parse(self.budget)
-        if self.nested and isinstance(self.bits, int):
-            raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
-        if self.nested and 0 in self.bits:
-            raise ValueError("nested precisions share one set of codes, so none of them can be 0 (pruned)")
-        if self.quantizer == "nested" and not self.nested:
-            raise ValueError("quantizer='nested' is chosen by nested=True with several bits")
-        if self.switchable_norms and not self.nested:
-            raise ValueError("switchable_norms needs nested=True: it gives each nested precision its own parameters")
-        if self.gate == "fixed" and not isinstance(self.bits, int) and self.assignment is None:
-            raise ValueError("gate='fixed' needs one precision, bits=4 for example, or an assignment")
-
-    def _check_names(self) -> None:
-        """Spell registered names as they are registered, and check their options."""
-        for name, value in registered(vars(self), {slot: getattr(self, slot) for slot in SLOTS}).items():
-            setattr(self, name, value)
-        applying = {"quantizer": self.weight_quantizer, **({"gate": self.gate_name} if self.assignment is None else {})}
-        registered(vars(self), applying)
-        self.activation = checked_activation(self.activation, self.activation_options)
-
-    def _take_from_method(self, given: Collection[str]) -> None:
-        """Set every field that was not given to the method's; a saved config has them all, and needs no method."""
-        if self.method not in METHODS and {f.name for f in fields(self)} - _OPTIONAL <= set(given):
-            return
-        self.method = METHODS.name_of(self.method)
-        for name, value in METHODS[self.method].config.items():
-            if name not in given:
-                setattr(self, name, copy.deepcopy(value))
-
-    @property
-    def table_bits(self) -> int | tuple[int, ...] | None:
-        """Bits, or candidates, of embedding tables; None leaves them float."""
-        return DEFAULT_TABLE_BITS if self.embedding_bits == "auto" else self.embedding_bits
-
-    @property
-    def weight_quantizer(self) -> str:
-        """The registered weight quantizer that applies."""
-        return "nested" if self.nested else self.quantizer
-
-    @property
-    def gate_name(self) -> str:
-        """The registered gate that applies."""
-        if self.gate is not None:
-            return self.gate
-        if self.nested:
-            return "switch"
-        return "fixed" if isinstance(self.bits, int) or self.assignment is not None else "softmax"
-
     def resolve(self, model: nn.Module) -> PrecisionSpace:
         """The table of what applies to each weight of `model`, trainable or a meta skeleton."""
-        from .resolve import resolve
-
         return resolve(self, model)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, with every field that decides anything: it reads back as the same config whatever the method
         and the defaults become later, and where the method is not registered."""
-        kept = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
+        kept = {key: value for key, value in asdict(self).items() if value or key not in OPTIONAL}
         for name in ("bits", "embedding_bits"):
             if isinstance(kept.get(name), tuple):
                 kept[name] = list(kept[name])
@@ -253,40 +108,6 @@ class MPQConfig(QuantizationConfigMixin):
         if return_unused_kwargs:
             return config, {key: value for key, value in kwargs.items() if key not in used}
         return config
-
-
-def _checked_bits(bits: Any) -> int | tuple[int, ...]:
-    values = whole_numbers(bits)
-    if values is None or any(not 0 <= one <= 8 for one in values):
-        raise ValueError(f"bits must be whole numbers from 0 (pruned) to 8, got {bits!r}")
-    return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
-
-
-def _checked_table_bits(bits: Any) -> int | tuple[int, ...] | str | None:
-    if bits is None or bits == "auto":
-        return bits
-    values = whole_numbers(bits)
-    if values is None or any(not 1 <= one <= 8 for one in values):
-        raise ValueError(f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates "
-                         "of a search")  # fmt: skip
-    return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
-
-
-def _check_range(name: str, bits: int | None, lowest: int) -> None:
-    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not lowest <= bits <= 8):
-        raise ValueError(f"{name} must be {lowest} to 8, or None for float; got {bits!r}")
-
-
-def _assignment_dict(assignment: Any) -> dict | None:
-    if assignment is None:
-        return None
-    if isinstance(assignment, str | Path):
-        assignment = Assignment.load(assignment)
-    if isinstance(assignment, Mapping):
-        assignment = Assignment.from_dict(assignment)
-    if not isinstance(assignment, Assignment):
-        raise ValueError(f"assignment must be an Assignment, a file or a dictionary, got {type(assignment).__name__}")
-    return assignment.to_dict()
 
 
 if "mpq" not in AUTO_QUANTIZATION_CONFIG_MAPPING:

@@ -15,7 +15,6 @@ from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
 from ..nn.packed import PackedModule
 from ..nn.shapes import apply_shapes
-from ..runtime.latency import is_latency, join_heads
 from .checks import (
     check_checkpoint,
     check_loaded,
@@ -25,6 +24,7 @@ from .checks import (
     without_new_projections,
 )
 from .folder import check_folder, local_files, metadata_of, stored_tensors
+from .heads import is_latency, join_heads
 from .numbers import check_contents, check_gates, check_numbers
 from .origin import remember_base
 from .resolve import check_applied

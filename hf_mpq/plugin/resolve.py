@@ -23,13 +23,13 @@ from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
 from ..nn.naming import encoders_inside
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
-from .config import MPQConfig
+from .fields import ConfigFields
 from .summary import resolved_lines
 
 logger = logging.get_logger(__name__)
 
 
-def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
+def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
     """The `PrecisionSpace` of a model.
 
     Raises:
@@ -65,7 +65,7 @@ def resolve(config: MPQConfig, model: nn.Module) -> PrecisionSpace:
     return space
 
 
-def check_applied(config: MPQConfig, space: PrecisionSpace) -> None:
+def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:
     """Raise ValueError when activation bits of the config's assignment are not those of its space."""
     given = config.assignment.get("activation_bits", {}) if config.assignment else {}
     for name, bits in given.items():
@@ -116,7 +116,7 @@ def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str
         raise ValueError("the assignment keeps only some layers; remove the others from the model first")
 
 
-def _warn_unused(config: MPQConfig, names: set[str], kind: str) -> None:
+def _warn_unused(config: ConfigFields, names: set[str], kind: str) -> None:
     """Say once which patterns match nothing: a misspelt one would go unnoticed."""
     unused = [pattern for pattern in config.rules if not any(search(pattern, name) for name in names)]
     unused += [word for word in config.modules_to_not_convert or () if not any(_is_part(word, name) for name in names)]
@@ -124,7 +124,7 @@ def _warn_unused(config: MPQConfig, names: set[str], kind: str) -> None:
         logger.warning_once(f"these patterns match no layer in scope of this {kind}: {unused}")
 
 
-def _excluded(config: MPQConfig, name: str) -> bool:
+def _excluded(config: ConfigFields, name: str) -> bool:
     return any(_is_part(word, name) for word in config.modules_to_not_convert or ())
 
 
@@ -133,7 +133,7 @@ def _is_part(word: str, name: str) -> bool:
     return f".{word}." in f".{name}."
 
 
-def _options(config: MPQConfig, name: str, role: str) -> dict:
+def _options(config: ConfigFields, name: str, role: str) -> dict:
     """The config's fields for a role, with the rules that match on top."""
     chosen = {
         "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.weight_quantizer,
@@ -219,7 +219,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     return spec
 
 
-def _affine(config: MPQConfig, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
+def _affine(config: ConfigFields, name: str, role: str, module: nn.Module) -> tuple[str, ...]:
     """What is stored for each input channel of a linear layer; without a bias nothing can make up for a shift."""
     matching = (parts for pattern, parts in config.input_affine.items() if search(pattern, name, whole=True))
     named = {part for parts in matching for part in parts}
@@ -255,14 +255,14 @@ def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
     return QUANTIZERS.make(chosen["quantizer"], small, candidates, options=chosen["quantizer_options"]).encoding
 
 
-def _norms(config: MPQConfig, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:
+def _norms(config: ConfigFields, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:
     """Normalisation layers of the body."""
     body = {id(module) for module in body_of(model).modules()}
     found = (n for n, module in modules.items() if isinstance(module, nn.LayerNorm) and id(module) in body)
     return tuple(name for name in found if not _excluded(config, name))
 
 
-def _attention(config: MPQConfig) -> AttentionSpec | None:
+def _attention(config: ConfigFields) -> AttentionSpec | None:
     if config.attention_bits is None:
         return None
     operands = ActivationSpec(config.activation, config.attention_bits, config.activation_options)

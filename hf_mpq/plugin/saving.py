@@ -5,13 +5,13 @@ import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from torch import nn
 from transformers.quantizers import HfQuantizer
 
 from ..format import model_folder
-from ..hub import push_model
 from ..nn import body_of
 
 
@@ -33,6 +33,15 @@ def detach(model: nn.Module) -> None:
         for name in ("save_pretrained", "push_to_hub", "_weight_conversions", "hf_quantizer"):
             part.__dict__.pop(name, None)
         part.is_quantized, part.quantization_method = False, None
+
+
+PUSH = "hf_mpq.hub:push_model"
+"""What pushes; the room above is imported when somebody pushes."""
+
+
+def push_model(model: nn.Module, repo_id: str, **options: Any) -> Any:
+    """`model.push_to_hub` of a quantized model; see `hf_mpq.hub.push_model`."""
+    return resolve_name(PUSH)(model, repo_id, **options)
 
 
 def save_model(

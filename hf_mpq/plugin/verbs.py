@@ -24,9 +24,9 @@ from ..nn.convert import refresh
 from ..nn.packed import PackedMatrix
 from ..nn.shapes import changed_shapes
 from ..nn.walk import matrices, reluctances
-from ..runtime.latency import is_latency, join_heads
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
+from .heads import is_latency, join_heads
 from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making
 from .quantizer import MPQHfQuantizer

@@ -1,6 +1,5 @@
 """Tables, plots and text about compressed models."""
 
-from ..hub.card import write_card
 from .figures.bit_map import bit_map
 from .figures.latency_chart import latency_chart
 from .figures.pareto import pareto_front
@@ -11,7 +10,7 @@ from .measures.loyalty import Loyalty, loyalty
 from .measures.model_summary import ModelSummary
 from .measures.size_report import SizeReport, size_report
 from .measures.summary import summarize
-from .page.page import write_html
+from .page import write_html
 
 __all__ = [
     "Loyalty",
@@ -26,6 +25,13 @@ __all__ = [
     "sensitivity_map",
     "size_report",
     "summarize",
-    "write_card",
     "write_html",
 ]
+
+
+def __getattr__(name: str):
+    if name == "write_card":
+        from .._moved import moved
+
+        return moved("hf_mpq.report.write_card", "hf_mpq.hub:write_card")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

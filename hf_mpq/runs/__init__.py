@@ -1,0 +1,5 @@
+"""What the folder of a training run is, for who writes it and who reads it."""
+
+from .reader import Run, RunStage, read_run
+
+__all__ = ["Run", "RunStage", "read_run"]

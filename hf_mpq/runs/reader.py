@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core import read_json
-from ..training.run.record import FILE, RunRecord
-from ..training.run.students import START
-from ..training.stage.checkpoints import complete_checkpoints
+from .checkpoints import complete_checkpoints
+from .files import STAGES as FILE
+from .files import START
+from .record import RunRecord
 
 
 @dataclass(frozen=True)

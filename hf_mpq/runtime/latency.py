@@ -1,7 +1,6 @@
 """Budgets in milliseconds: the model of a space made once more, with random weights, and timed on this machine."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -10,12 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import Budget, BudgetError, PrecisionSpace, WeightSpec
+from ..core import BudgetError, PrecisionSpace, WeightSpec
 from ..cost import LatencyTable
 from ..cost.latency import measured_by
-from ..nn import absolute_name, calibrate_activations, convert, family_of, initialise, pack_modules, set_precision
+from ..nn import absolute_name, calibrate_activations, convert, initialise, pack_modules, set_precision
 from ..nn.shapes import apply_shapes
-from ..plugin.config import MPQConfig
 from .machine import remembered
 from .timing import example, measure_latencies
 
@@ -48,22 +46,6 @@ def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str =
             return measure_latencies(unpruned(space, batch, tokens), batch, tokens, backend)
 
     return remembered(measured, measure)
-
-
-def is_latency(budget: Budget | str | None) -> bool:
-    """Whether a budget is in milliseconds."""
-    return budget is not None and Budget.parse(budget).kind == "latency"
-
-
-def join_heads(config: MPQConfig, model: nn.Module) -> None:
-    """Add rules to a config, before its own, that make a head of a layer one choice: its query, key and value rows only
-    save time together. None where nothing is to be pruned, they are one matrix, or heads have to stay."""
-    family, bits = family_of(model), config.bits
-    prunes = config.assignment is None and isinstance(bits, tuple) and 0 in bits
-    if prunes and family is not None and not family.names.fused and family.removable_heads:
-        names = (family.names.query, family.names.key, family.names.value)
-        heads = {rf"(.*)\.{re.escape(name)}$": {"groups": "head", "tie": r"\1"} for name in names}
-        config.rules = {**heads, **config.rules}
 
 
 def _model_words(space: PrecisionSpace) -> dict[str, Any]:

@@ -23,14 +23,16 @@ from ..nn import calibrate_activations
 from ..nn.batches import batches_of
 from ..nn.walk import calibrate_weights, set_rounding
 from ..plugin import MPQConfig, assignment_of, fix, pack
-from ..runtime.latency import is_latency
+from ..plugin.heads import is_latency
+from ..runs.checkpoints import complete_checkpoints, remove_partial_checkpoints
+from ..runs.files import LATENCIES, MODEL, SCORES, START
+from ..runs.record import RunRecord
 from ..search.schedules import SCHEDULES
 from ..search.scorers import mean_divergence
 from ..search.strategies import STRATEGIES, SearchStrategy
 from .arguments import MPQTrainingArguments, examples_per_step
 from .objectives import OBJECTIVES
 from .run.fixed_metrics import fixed_metrics
-from .run.latencies import FILE as LATENCIES
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
 from .run.plan import (
@@ -45,15 +47,14 @@ from .run.plan import (
     stage_length,
     trial_steps,
 )
-from .run.preferences import FILE as SCORES
 from .run.preferences import Preferences
 from .run.publishing import publish, run_facts
-from .run.record import RunRecord, open_record
+from .run.record import open_record
 from .run.rows import keep_rows, split_rows
 from .run.selection import select
 from .run.settings import settings_of
-from .run.students import MODEL, START, Students, is_open
-from .stage.checkpoints import complete_checkpoints, remove_partial_checkpoints, without_secrets
+from .run.students import Students, is_open
+from .stage.checkpoints import without_secrets
 from .stage.forward_names import NamedInputs
 from .stage.module import StageModule
 from .stage.overrides import StageHost, call_overrides, overridden

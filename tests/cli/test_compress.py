@@ -8,10 +8,10 @@ import time
 
 import pytest
 from datasets import Dataset
-from hf_mpq.cli.rows.rows.data import Source, open_data
 
 import hf_mpq
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from hf_mpq.cli.rows.data import Source, open_data
 from hf_mpq.cli.scores import scorer
 from tests.plugin.models import mixed_model, read_config
 from tests.processes import start_python

@@ -6,11 +6,11 @@ import shutil
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
-from hf_mpq.cli.rows.rows.data import Source, open_data
 from transformers import PretrainedConfig
 
 from hf_mpq.cli.errors import UserError
 from hf_mpq.cli.models import config_of, load_float, load_tokenizer, longest_input
+from hf_mpq.cli.rows.data import Source, open_data
 from hf_mpq.tasks import get_task
 from tests.cli.conftest import LABELS
 from tests.tiny import tiny_model

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hf_mpq.cli.rows.rows.data import Source, open_data
 
 import hf_mpq
 from hf_mpq.cli.embedder import Embedder
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
+from hf_mpq.cli.rows.data import Source, open_data
 from hf_mpq.cli.saving import check_written
 from tests.cli.conftest import sentence
 from tests.plugin.models import read_tensors, write_tensors

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from hf_mpq.tasks import TASKS
-from tests.recipes import RECIPES
+from tests.recipes import BENCHMARKS, RECIPES
 from tests.tiny import tiny_model
 
 ROWS = 40
@@ -16,10 +16,12 @@ WORDS = ("the", "model", "returns", "a", "list", "of", "names", "when", "every",
 
 @pytest.fixture(scope="session", autouse=True)
 def importable():
-    """The recipes' folder, as when a script in it is run."""
-    sys.path.insert(0, str(RECIPES))
+    """The folders of recipes and benchmarks, as when a script in them is run."""
+    folders = [str(RECIPES), str(BENCHMARKS)]
+    sys.path[:0] = folders
     yield
-    sys.path.remove(str(RECIPES))
+    for folder in folders:
+        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
 from hf_mpq.cost import COSTS
-from hf_mpq.training.stage.checkpoints import complete_checkpoints
+from hf_mpq.runs.checkpoints import complete_checkpoints
 from tests.processes import start_python
 from tests.tiny import HEADS, tiny_model
 from tests.training.runs import PADDING, collate, quantized, sentences, trainer

@@ -11,12 +11,12 @@ from transformers import DataCollatorForLanguageModeling, EarlyStoppingCallback,
 from transformers.trainer_jit_checkpoint import CheckpointManager
 
 from hf_mpq import Assignment
+from hf_mpq.runs.checkpoints import complete_checkpoints
+from hf_mpq.runs.record import RunRecord
 from hf_mpq.training import TrainingStopped
 from hf_mpq.training import trainer as trainer_module
-from hf_mpq.training.run.record import RunRecord
 from hf_mpq.training.run.settings import settings_of
 from hf_mpq.training.run.students import Students
-from hf_mpq.training.stage.checkpoints import complete_checkpoints
 from tests.training.runs import quantized, sentences, trainer
 
 RUNS = {

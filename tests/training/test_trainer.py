@@ -24,10 +24,11 @@ import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments
 from hf_mpq.core import METHODS, StageSpec
 from hf_mpq.nn.batches import batches_of
+from hf_mpq.runs.checkpoints import complete_checkpoints
 from hf_mpq.search.strategies.gate_search import GateSearch
 from hf_mpq.training import trainer as trainer_module
 from hf_mpq.training.run.plan import plan_of, shares, trial_steps
-from hf_mpq.training.stage.checkpoints import complete_checkpoints, load_state, saved_state
+from hf_mpq.training.stage.checkpoints import load_state, saved_state
 from hf_mpq.training.stage.forward_names import named_inputs
 from tests.processes import run_python, start_python
 from tests.tiny import HEADS, MOST, tiny_model

@@ -1,7 +1,7 @@
 """The demo: fine-tune a small encoder on a task built on the spot, compress it, pack it, and compare.
 
-Run with `make demo`, `hf-mpq demo` or `python -m hf_mpq.cli.commands.demo`. A second run takes up the fine-tuned model of the
-first.
+Run with `make demo`, `hf-mpq demo` or `python -m hf_mpq.cli.commands.demo`. A second run takes up the fine-tuned
+model of the first.
 """
 
 import time

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import INTERRUPTED, UserError, leave
+from ..recipes import RECIPES
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -58,6 +58,5 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
     known = sorted(path.stem for path in RECIPES.glob("run_*.py"))
-    hint = f"those of the repository are {', '.join(known)}" if known else (
-        "recipes are not installed with the package: clone the repository and give a path")  # fmt: skip
+    hint = f"those that come with hf_mpq are {', '.join(known)}"
     raise UserError(f"there is no recipe {name!r}; {hint}")

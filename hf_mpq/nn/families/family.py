@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...core import Link, RowBlock
-from ..naming import body_name, encoders_inside, relative_name
+from ..naming import relative_name
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,3 @@ class Family:
         if self.rotary:
             return key.bias is None
         return not self.relative_positions or bool(getattr(config, "share_att_key", False))
-
-
-def family_of(model: nn.Module) -> Family | None:
-    """The family of a model by its `config.model_type`; None when it is unknown, or several encoders are inside."""
-    from .table import FAMILIES
-
-    several = not body_name(model) and len(encoders_inside(model)) > 1
-    return None if several else FAMILIES.get(model.config.model_type)

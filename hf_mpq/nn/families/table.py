@@ -1,5 +1,8 @@
 """The families that are known."""
 
+from torch import nn
+
+from ..naming import body_name, encoders_inside
 from .family import Family, LayerNames
 
 _BERT_LAYER = LayerNames(
@@ -132,3 +135,9 @@ FAMILIES: dict[str, Family] = {
     "modernbert": MODERNBERT,
 }
 """`config.model_type` to family."""
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """The family of a model by its `config.model_type`; None when it is unknown, or several encoders are inside."""
+    several = not body_name(model) and len(encoders_inside(model)) > 1
+    return None if several else FAMILIES.get(model.config.model_type)

@@ -1,0 +1,1 @@
+"""Pictures of compressed models and of runs."""

@@ -32,8 +32,8 @@ def pareto_front(
     `"float"` is a level to compare with.
 
     Args:
-        runs: one row for each, or a file of JSON lines as `benchmarks/compare_methods.py` writes it; `name` (or `method`
-            and `variant`), `x` and `y`, and where there are any `task`, `budget` and `seed`.
+        runs: one row for each, or a file of JSON lines as `benchmarks/compare_methods.py` writes it; `name` (or
+            `method` and `variant`), `x` and `y`, and where there are any `task`, `budget` and `seed`.
         baseline: name, or start of the names, of what the others have to beat.
         x, y: what is drawn.
         lower_is_better: of y, which then has a logarithmic scale where all its values are positive.

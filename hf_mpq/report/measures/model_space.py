@@ -14,8 +14,7 @@ from ...nn.construction import class_from_config
 from ...nn.shapes import apply_shapes
 from ...plugin import MPQConfig, assignment_of
 from ...plugin.architectures import architecture, class_of
-from ...training.run.preferences import FILE as SCORES
-from ...training.run.students import START
+from ...runs.files import SCORES, START
 
 
 def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:

@@ -62,6 +62,6 @@ def write_html(
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("hf_mpq.report"), autoescape=True,
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("hf_mpq.report.page"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True)  # fmt: skip
     return environment.get_template("page.html.j2")

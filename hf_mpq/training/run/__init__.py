@@ -1,0 +1,1 @@
+"""A run: its plan, the models between its stages, and what decides between assignments."""

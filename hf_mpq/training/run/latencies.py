@@ -10,8 +10,6 @@ from ...core.files import write_text
 from ...cost import LatencyTable, budget_cost
 from ...plugin import MPQConfig
 
-FILE = "latencies.json"
-
 
 def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
     """Measure, unless the file is there; it is whole or not there."""

@@ -13,8 +13,7 @@ from ...core import Assignment, MethodSpec
 from ...core.files import whole_file
 from ...cost import LatencyTable
 from ...plugin import MPQConfig
-
-FILE = "scores.safetensors"
+from ...runs.files import SCORES as FILE
 
 
 class Preferences:

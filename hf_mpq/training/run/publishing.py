@@ -9,8 +9,8 @@ from datasets import Dataset
 from huggingface_hub import CommitInfo, HfApi
 
 from ...hub import push
+from ...runs.record import RunRecord
 from ..arguments import MPQTrainingArguments
-from .record import RunRecord
 
 _SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 _FORMATS = ("csv", "json", "pandas", "parquet", "text", "arrow", "generator")

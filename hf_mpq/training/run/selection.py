@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from ...core import Assignment
-from .record import RunRecord
+from ...runs.record import RunRecord
 
 
 def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], float], record: RunRecord) -> Assignment:

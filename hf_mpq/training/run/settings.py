@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -67,24 +66,3 @@ def _frozen(model: nn.Module | None) -> str:
     return f"{len(names)}, digest {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}" if names else "0"
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two runs' settings differ in, in words with both values; only the method where that is another one."""
-    if then["method"] != now["method"]:
-        then, now = ({"method": one["method"]} for one in (then, now))
-    then, now = _flat(then), _flat(now)
-    names = [name for name in {**then, **now} if (name in then, then.get(name)) != (name in now, now.get(name))]
-    return [f"{name} was {_words(then, name)} and is now {_words(now, name)}" for name in names]
-
-
-def _words(settings: Mapping[str, Any], name: str) -> str:
-    return json.dumps(settings[name]) if name in settings else "not set"
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries to one with dotted names; an empty one stays a value, and a plan is by stages' names."""
-    flat = {}
-    for name, value in content.items():
-        value = {stage["name"]: stage for stage in value} if name == "plan" else value
-        deeper = isinstance(value, dict) and value
-        flat.update(_flat(value, f"{prefix}{name}.") if deeper else {prefix + name: value})
-    return flat

@@ -13,10 +13,8 @@ from ...core import Assignment
 from ...nn.walk import close_gates, derive, matrices, served_precisions, set_precision
 from ...plugin import fix, quantize
 from ...plugin.float_copy import as_float
+from ...runs.files import MODEL, START
 from ..stage.checkpoints import load_state, saved_state
-
-START = "0-start"
-MODEL = "model"
 
 
 class Students:

@@ -1,0 +1,1 @@
+"""One stage: an ordinary Trainer whose steps are the passes of a strategy."""

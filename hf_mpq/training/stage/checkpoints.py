@@ -1,7 +1,6 @@
 """Checkpoints of a stage: whole or not there, and refused where they do not fit."""
 
 import copy
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,25 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-COMPLETE = "complete"
-"""The file that a checkpoint's folder gets last."""
+from ...runs.checkpoints import complete_checkpoints
+from ...runs.files import COMPLETE
+
 _OBJECTIVES, _STRATEGY, _SCHEDULES = "objectives.safetensors", "strategy.pt", "schedules.pt"
-_FOLDER = re.compile(r"checkpoint-(\d+)")
-
-
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """Whole checkpoints in a folder, oldest first."""
-    found = [(int(match[1]), path) for path in Path(folder).glob("checkpoint-*")
-             if (match := _FOLDER.fullmatch(path.name)) and (path / COMPLETE).exists()]  # fmt: skip
-    return [path for _, path in sorted(found)]
-
-
-def remove_partial_checkpoints(folder: str | Path) -> None:
-    """Delete what a process that was killed while it saved or deleted a checkpoint left behind."""
-    whole = complete_checkpoints(folder)
-    for path in Path(folder).glob("checkpoint-*"):
-        if _FOLDER.fullmatch(path.name) and path not in whole:
-            shutil.rmtree(path)
 
 
 def without_secrets(args: TrainingArguments) -> TrainingArguments:
