@@ -1,6 +1,6 @@
 """Wall time of `compress` on MiniLM, part by part, on random sentences of one length.
 
-    python benchmarks/bench_compress.py --roundings nearest gptq+b autoround
+python benchmarks/bench_compress.py --roundings nearest gptq+b autoround
 """
 
 import argparse
@@ -34,15 +34,23 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = AutoModelForSequenceClassification.from_pretrained(get_model_path()).eval()
     generator = torch.Generator().manual_seed(0)
-    batches = [{"input_ids": torch.randint(1000, 30000, (16, args.length), generator=generator),
-                "attention_mask": torch.ones(16, args.length, dtype=torch.long)}
-               for _ in range(args.examples // 16)]  # fmt: skip
+    batches = [
+        {
+            "input_ids": torch.randint(1000, 30000, (16, args.length), generator=generator),
+            "attention_mask": torch.ones(16, args.length, dtype=torch.long),
+        }
+        for _ in range(args.examples // 16)
+    ]
     seen: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for scorer in args.scorers:
             for rounding in args.roundings:
-                choice = replace(DEFAULT, scorer=scorer, rounding=rounding.removesuffix("+b"),
-                                 bias_correction=rounding.endswith("+b"))  # fmt: skip
+                choice = replace(
+                    DEFAULT,
+                    scorer=scorer,
+                    rounding=rounding.removesuffix("+b"),
+                    bias_correction=rounding.endswith("+b"),
+                )
                 start = perf_counter()
                 engine = TrainingFree(model, MPQConfig(bits=DEFAULT_CANDIDATES), choice, batches)
                 expected = engine.estimate()

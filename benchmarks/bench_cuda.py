@@ -93,8 +93,14 @@ def _candidates(fields: Mapping) -> tuple[int, ...]:
 def _in_turn(config: hf_mpq.MPQConfig, model: nn.Module) -> Assignment:
     """Sub-groups of every matrix at its candidates in turn."""
     weights = config.resolve(model).weights.items()
-    return Assignment({name: MatrixAssignment(tuple(spec.candidates[group % len(spec.candidates)]
-                       for group in range(spec.layout.count))) for name, spec in weights})  # fmt: skip
+    return Assignment(
+        {
+            name: MatrixAssignment(
+                tuple(spec.candidates[group % len(spec.candidates)] for group in range(spec.layout.count))
+            )
+            for name, spec in weights
+        }
+    )
 
 
 def _batch(model: nn.Module, rows: int, tokens: int, device: str = DEVICE) -> dict[str, Tensor]:
@@ -118,8 +124,12 @@ def _products(model: nn.Module, packed: Mapping[str, tuple[nn.Module, bool]], ro
     runs, kernels = {FLOAT: partial(linear, x)}, kernels_for(x.device)
     for name, (one, planes) in packed.items():
         layer, few = one.get_submodule(role), tokens if planes else 0
-        runs[name] = partial(PlanesProduct.of(layer, kernels, layer.forward, few) if layer.input_quantizer is None else
-                             TensorCoreProduct(layer, kernels, few), x)  # fmt: skip
+        runs[name] = partial(
+            PlanesProduct.of(layer, kernels, layer.forward, few)
+            if layer.input_quantizer is None
+            else TensorCoreProduct(layer, kernels, few),
+            x,
+        )
     return runs
 
 

@@ -193,8 +193,11 @@ def _loads(engines: Mapping[str, Engine], rounds: int) -> dict[str, dict[str, fl
                 found[name].append(loading.measured())
             except RuntimeError as error:
                 print(f"not loaded: {name} ({error})", flush=True)
-    return {name: {key: statistics.median(row[key] for row in rows) for key in LOADED}
-            for name, rows in found.items() if rows}  # fmt: skip
+    return {
+        name: {key: statistics.median(row[key] for row in rows) for key in LOADED}
+        for name, rows in found.items()
+        if rows
+    }
 
 
 def _memory(setting: Setting) -> dict[str, float]:
@@ -237,8 +240,10 @@ def _memory_line(rows: Mapping[str, Mapping]) -> str:
     if FLOOR not in rows:
         return ""
     speed, weights = rows[FLOOR]["gigabytes_per_second"], rows[FLOOR]["weights"]
-    return (f"Memory is read at {speed:.1f} GB/s: at that speed the encoder's {weights:.1f} MB of int8 weights take "
-            f"{weights / speed:.2f} ms, where no cache holds them.")  # fmt: skip
+    return (
+        f"Memory is read at {speed:.1f} GB/s: at that speed the encoder's {weights:.1f} MB of int8 weights take "
+        f"{weights / speed:.2f} ms, where no cache holds them."
+    )
 
 
 def _load_table(rows: Mapping[str, Mapping]) -> str:

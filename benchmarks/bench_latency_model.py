@@ -55,8 +55,10 @@ def main() -> None:
         predicted, (low, median, high) = cost.of(one), statistics.quantiles(times, n=4)
         errors.append(predicted / median - 1)
         calm.append(predicted / undisturbed(worked) - 1)
-        print(f"| {left(space, one)} | {predicted:.2f} | {median:.2f} ({low:.2f} to {high:.2f}) | {errors[-1]:+.1%} | "
-              f"{undisturbed(worked):.2f} | {calm[-1]:+.1%} |")  # fmt: skip
+        print(
+            f"| {left(space, one)} | {predicted:.2f} | {median:.2f} ({low:.2f} to {high:.2f}) | {errors[-1]:+.1%} | "
+            f"{undisturbed(worked):.2f} | {calm[-1]:+.1%} |"
+        )
     for words, each in (("measured median", errors[1:]), ("work", calm[1:])):
         sizes = list(map(abs, each))
         print(f"against the {words}: largest error {max(sizes):.1%}, median error {statistics.median(sizes):.1%}")
@@ -69,8 +71,10 @@ def everything(space: PrecisionSpace) -> Assignment:
 
 def random_assignment(space: PrecisionSpace) -> Assignment:
     """Of every layer some heads and feed-forward sub-groups left, from few to all; 4 or 8 bits for what is left."""
-    bits = {name: 4 + 4 * torch.randint(2, (spec.layout.count,)) if len(spec.candidates) > 1
-            else torch.tensor(spec.bits) for name, spec in space.weights.items()}  # fmt: skip
+    bits = {
+        name: 4 + 4 * torch.randint(2, (spec.layout.count,)) if len(spec.candidates) > 1 else torch.tensor(spec.bits)
+        for name, spec in space.weights.items()
+    }
     for link in space.links:
         gone = torch.rand(space.weights[link.blocks[0].name].layout.count) > torch.rand(())
         gone[torch.randint(len(gone), ())] = False

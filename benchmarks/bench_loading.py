@@ -96,12 +96,15 @@ def main() -> None:
                 found[name].append(in_fresh_process(__file__, "--load", str(folder)))
         for name, rows in found.items():
             size = (folders[name] / "model.safetensors").stat().st_size / 1e6
-            seconds, ready, loaded, used = (statistics.median(row[key] for row in rows)
-                                            for key in ("seconds", "ready", "loaded", "used"))  # fmt: skip
+            seconds, ready, loaded, used = (
+                statistics.median(row[key] for row in rows) for key in ("seconds", "ready", "loaded", "used")
+            )
             spread = max(row["seconds"] for row in rows) - min(row["seconds"] for row in rows)
-            print(f"{name:8s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
-                  f"load and first pass {ready:.2f} s   "
-                  f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB")  # fmt: skip
+            print(
+                f"{name:8s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
+                f"load and first pass {ready:.2f} s   "
+                f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB"
+            )
 
 
 if __name__ == "__main__":

@@ -57,8 +57,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     plain = AutoModelForSequenceClassification.from_pretrained(get_model_path(), num_labels=2).train()
-    batch = {"input_ids": torch.randint(1000, 20000, (32, 64)), "attention_mask": torch.ones(32, 64, dtype=torch.long),
-             "labels": torch.randint(0, 2, (32,))}  # fmt: skip
+    batch = {
+        "input_ids": torch.randint(1000, 20000, (32, 64)),
+        "attention_mask": torch.ones(32, 64, dtype=torch.long),
+        "labels": torch.randint(0, 2, (32,)),
+    }
     steps = {}
     for name, config in variants().items():
         model = copy.deepcopy(plain)

@@ -63,8 +63,11 @@ def search_steps(method: str, strategy: str, passes: tuple[Pass, ...], batch: di
     model = hf_mpq.quantize(float_model(device), hf_mpq.MPQConfig(method=method, budget="2.5bits", embedding_bits=8))
     space = model.config.quantization_config.resolve(model)
     search = STRATEGIES[strategy](space, *budget_cost(space, "2.5bits"))
-    scores = {name: torch.rand(spec.layout.count, len(spec.candidates)).sort(descending=True).values
-              for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
+    scores = {
+        name: torch.rand(spec.layout.count, len(spec.candidates)).sort(descending=True).values
+        for name, spec in space.weights.items()
+        if spec.bits is None
+    }
     search.prepare(model, scores)
     teacher, stage = float_model(device), METHODS[method].stages[0]
     objectives = {name: OBJECTIVES[name](model, teacher, **options) for name, options in stage.objectives.items()}
@@ -95,8 +98,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    batch = {"input_ids": torch.randint(1000, 20000, (32, 64)), "attention_mask": torch.ones(32, 64, dtype=torch.long),
-             "labels": torch.randint(0, 2, (32,))}  # fmt: skip
+    batch = {
+        "input_ids": torch.randint(1000, 20000, (32, 64)),
+        "attention_mask": torch.ones(32, 64, dtype=torch.long),
+        "labels": torch.randint(0, 2, (32,)),
+    }
     batch = {name: values.to(args.device) for name, values in batch.items()}
     print("| variant | float32 ms | x plain | bfloat16 ms | x plain |\n|---|---|---|---|---|")
     cells: dict[str, list[str]] = {}

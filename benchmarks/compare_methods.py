@@ -43,8 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = Results(args.out / "results.jsonl", *KEYS)
     for task in args.tasks if not args.table else ():
         _check_alike(results.rows, task, args, settings)
-        study = Study(task, args.models, args.data_dir, train_rows=args.train_rows, dev_rows=args.dev_rows,
-                      epochs=args.float_epochs)  # fmt: skip
+        study = Study(
+            task,
+            args.models,
+            args.data_dir,
+            train_rows=args.train_rows,
+            dev_rows=args.dev_rows,
+            epochs=args.float_epochs,
+        )
         _float_row(study, results, args)
         for seed, budget, method in product(args.seeds, args.budgets, args.methods):
             key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
@@ -80,8 +86,9 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     parser.add_argument("--save_steps", type=int, default=50, help="steps that an interruption loses at most")
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
     args = parser.parse_args(argv)
-    changed = {name: value for name, value in vars(args).items()
-               if name not in CELLS and value != parser.get_default(name)}  # fmt: skip
+    changed = {
+        name: value for name, value in vars(args).items() if name not in CELLS and value != parser.get_default(name)
+    }
     return args, {name: str(value) if isinstance(value, Path) else value for name, value in changed.items()}
 
 
@@ -90,19 +97,30 @@ def _check_alike(rows: list[dict], task: str, args: argparse.Namespace, settings
     for row in rows:
         if "settings" in row and (row["task"], row["variant"]) == (task, args.variant):
             names = (*FAIR, *(("config", "stages") if row["method"] in args.methods else ()))
-            other = [f"{name} {row['settings'].get(name, 'at its default')}, now {settings.get(name, 'at its default')}"
-                     for name in names if row["settings"].get(name) != settings.get(name)]  # fmt: skip
+            other = [
+                f"{name} {row['settings'].get(name, 'at its default')}, now {settings.get(name, 'at its default')}"
+                for name in names
+                if row["settings"].get(name) != settings.get(name)
+            ]
             if other:
-                raise SystemExit(f"{args.out} has rows of {task} with other settings ({'; '.join(other)}): name this "
-                                 "--variant, or give another --out")  # fmt: skip
+                raise SystemExit(
+                    f"{args.out} has rows of {task} with other settings ({'; '.join(other)}): name this "
+                    "--variant, or give another --out"
+                )
 
 
 def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None:
     key = {"task": study.name, "method": "float", "variant": "", "budget": "", "seed": 0}
     if not results.has(**key):
         model = study.model()
-        results.add(**key, **study.judge(model), unseen_kl=0.0, unseen_agreement=100.0, unseen_rows=len(study.unseen),
-                    megabytes=sum(one.numel() for one in model.parameters()) * 4 / 1e6)  # fmt: skip
+        results.add(
+            **key,
+            **study.judge(model),
+            unseen_kl=0.0,
+            unseen_agreement=100.0,
+            unseen_rows=len(study.unseen),
+            megabytes=sum(one.numel() for one in model.parameters()) * 4 / 1e6,
+        )
 
 
 def _folder(key: dict, args: argparse.Namespace) -> Path:
@@ -122,23 +140,39 @@ def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dic
     """Train one model, and judge it; an interrupted run goes on, and its folder stays until its row is there."""
     method, seed = key["method"], key["seed"]
     config = {**CONFIGS.get(method, {}), **args.config}
-    model = hf_mpq.quantize(study.model(), hf_mpq.MPQConfig(
-        method=method, budget=None if method == "q8" else key["budget"], embedding_bits=8, **config))  # fmt: skip
+    model = hf_mpq.quantize(
+        study.model(),
+        hf_mpq.MPQConfig(method=method, budget=None if method == "q8" else key["budget"], embedding_bits=8, **config),
+    )
     spec = hf_mpq.core.METHODS[method]
     same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
     arguments = hf_mpq.MPQTrainingArguments(
-        str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1, seed=seed,
-        per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length",
-        save_steps=args.save_steps, save_total_limit=1, logging_steps=25, report_to="none", disable_tqdm=True,
-        bf16=cpu_multiplies_bf16(), use_cpu=not torch.cuda.is_available(), stages=changes,
+        str(folder),
+        num_train_epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        warmup_steps=0.1,
+        seed=seed,
+        per_device_train_batch_size=args.batch_size,
+        train_sampling_strategy="group_by_length",
+        save_steps=args.save_steps,
+        save_total_limit=1,
+        logging_steps=25,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=cpu_multiplies_bf16(),
+        use_cpu=not torch.cuda.is_available(),
+        stages=changes,
         selection_examples=args.selection_examples,
-    )  # fmt: skip
+    )
     rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
     trainer = hf_mpq.MPQTrainer(
-        model, arguments, train_dataset=rows, data_collator=study.task.data_collator(study.tokenizer),
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=study.task.data_collator(study.tokenizer),
         processing_class=study.tokenizer,
-    )  # fmt: skip
+    )
     start, resumed = perf_counter(), (folder / "stages.json").exists()
     trainer.train(resume_from_checkpoint=resumed)
     seconds = perf_counter() - start
@@ -151,12 +185,17 @@ def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dic
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{folder.name}.json")
     return {
-        **study.judge(packed), "unseen_kl": float(distances.mean()),
-        "unseen_agreement": 100 * agreement(study.unseen_logits, logits), "unseen_rows": len(study.unseen),
-        "code_bits": report.average_bits, "megabytes": report.total_bytes / 1e6, "epochs": args.epochs,
-        "learning_rate": args.learning_rate, "seconds": None if resumed else seconds,
+        **study.judge(packed),
+        "unseen_kl": float(distances.mean()),
+        "unseen_agreement": 100 * agreement(study.unseen_logits, logits),
+        "unseen_rows": len(study.unseen),
+        "code_bits": report.average_bits,
+        "megabytes": report.total_bytes / 1e6,
+        "epochs": args.epochs,
+        "learning_rate": args.learning_rate,
+        "seconds": None if resumed else seconds,
         "chosen": (run["selection"] or {}).get("chosen"),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

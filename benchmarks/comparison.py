@@ -12,8 +12,13 @@ import numpy as np
 from hf_mpq.report import pareto_front
 from hf_mpq.report.figures.intervals import DRAWS, interval
 
-SHOWN = {"score": "score", "unseen_kl": "KL", "unseen_agreement": "agreement %", "code_bits": "encoder bits",
-         "megabytes": "MB"}  # fmt: skip
+SHOWN = {
+    "score": "score",
+    "unseen_kl": "KL",
+    "unseen_agreement": "agreement %",
+    "code_bits": "encoder bits",
+    "megabytes": "MB",
+}
 
 
 def write_report(rows: list[dict], wanted: list[dict], folder: Path, settings: Mapping[str, Any]) -> None:
@@ -36,8 +41,10 @@ def paired(first: list[np.ndarray], second: list[np.ndarray]) -> tuple[float, fl
     """
     difference, random = np.stack(first) - np.stack(second), np.random.default_rng(0)
     seeds, rows = difference.shape
-    draws = [difference[random.integers(0, seeds, seeds)][:, random.integers(0, rows, rows)].mean()
-             for _ in range(DRAWS // 10)]  # fmt: skip
+    draws = [
+        difference[random.integers(0, seeds, seeds)][:, random.integers(0, rows, rows)].mean()
+        for _ in range(DRAWS // 10)
+    ]
     return float(difference.mean()), *map(float, np.quantile(draws, (0.025, 0.975)))
 
 
@@ -60,8 +67,10 @@ def _name(key: dict) -> str:
 
 
 def _table(rows: list[dict], wanted: list[dict]) -> str:
-    lines = ["| task | budget | method | " + " | ".join(SHOWN.values()) + " | seeds | s a run |",
-             "|---" * (len(SHOWN) + 5) + "|"]  # fmt: skip
+    lines = [
+        "| task | budget | method | " + " | ".join(SHOWN.values()) + " | seeds | s a run |",
+        "|---" * (len(SHOWN) + 5) + "|",
+    ]
     for task in dict.fromkeys(key["task"] for key in wanted):
         plain = next((row for row in rows if row["task"] == task and row["method"] == "float"), None)
         if plain is not None:
@@ -93,8 +102,10 @@ def _intervals(wanted: list[dict], folder: Path) -> str:
         seeds = min(len(ours), len(theirs))
         if method != "mpq" and seeds:
             mean, low, high = paired(theirs[:seeds], ours[:seeds])
-            lines.append(f"- {task}, {budget}: KL of {method} minus that of mpq: {mean:.4f} ({low:.4f} to {high:.4f}), "
-                         f"{seeds} seed(s), {len(ours[0])} rows")  # fmt: skip
+            lines.append(
+                f"- {task}, {budget}: KL of {method} minus that of mpq: {mean:.4f} ({low:.4f} to {high:.4f}), "
+                f"{seeds} seed(s), {len(ours[0])} rows"
+            )
     return "\n".join(lines)
 
 
@@ -105,8 +116,9 @@ def _missing(rows: list[dict], wanted: list[dict], settings: Mapping[str, Any]) 
 
 def _line(key: dict, known: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
     if known is None and key["variant"] and not settings.keys() & {"config", "stages"}:
-        return (f"- not run, and no row says what `{key['variant']}` changes (--config, --stages): "
-                f"{command(key, settings)}")  # fmt: skip
+        return (
+            f"- not run, and no row says what `{key['variant']}` changes (--config, --stages): {command(key, settings)}"
+        )
     return f"- not run: `{command(key, settings if known is None else known)}`"
 
 
@@ -124,10 +136,18 @@ def command(key: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     Args:
         settings: arguments that are not at their defaults, name to value; dictionaries are written as JSON.
     """
-    named = {"tasks": key["task"], "methods": key["method"], "budgets": key["budget"], "seeds": key["seed"],
-             **({"variant": key["variant"]} if key["variant"] else {}), **settings}  # fmt: skip
-    words = [f"--{name} {shlex.quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
-             for name, value in named.items()]  # fmt: skip
+    named = {
+        "tasks": key["task"],
+        "methods": key["method"],
+        "budgets": key["budget"],
+        "seeds": key["seed"],
+        **({"variant": key["variant"]} if key["variant"] else {}),
+        **settings,
+    }
+    words = [
+        f"--{name} {shlex.quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
+        for name, value in named.items()
+    ]
     return " ".join(["python benchmarks/compare_methods.py", *words])
 
 

@@ -1,8 +1,8 @@
 """Compress a fine-tuned MiniLM on a GLUE task without training, by our default or by a published method; one row each.
 
-    python benchmarks/compress_glue.py --data_dir DATA --task sst2 --method zeroquant
-    python benchmarks/compress_glue.py --data_dir DATA --task sst2 --method class-based --budget 3bits
-    python benchmarks/compress_glue.py --data_dir DATA --task sst2 --budget 0.15x
+python benchmarks/compress_glue.py --data_dir DATA --task sst2 --method zeroquant
+python benchmarks/compress_glue.py --data_dir DATA --task sst2 --method class-based --budget 3bits
+python benchmarks/compress_glue.py --data_dir DATA --task sst2 --budget 0.15x
 """
 
 import argparse
@@ -39,16 +39,32 @@ def main() -> None:
     config = hf_mpq.MPQConfig(method=args.method, **args.config) if args.config else None
     start = perf_counter()
     model = hf_mpq.compress(
-        study.model(), args.budget, study.calibration(args.examples), config, method=args.method, scorer=args.scorer,
-        allocator=args.allocator, rounding=args.rounding, bias_correction=args.bias_correction,
+        study.model(),
+        args.budget,
+        study.calibration(args.examples),
+        config,
+        method=args.method,
+        scorer=args.scorer,
+        allocator=args.allocator,
+        rounding=args.rounding,
+        bias_correction=args.bias_correction,
         max_examples=args.examples,
-    )  # fmt: skip
+    )
     seconds, report = perf_counter() - start, hf_mpq.size_report(model)
     Results(args.out).add(
-        task=args.task, method=args.method, budget=args.budget, config=args.config, scorer=args.scorer,
-        allocator=args.allocator, rounding=args.rounding, bias_correction=args.bias_correction, **study.judge(model),
-        megabytes=report.total_bytes / 1e6, code_bits=report.average_bits, seconds=seconds,
-    )  # fmt: skip
+        task=args.task,
+        method=args.method,
+        budget=args.budget,
+        config=args.config,
+        scorer=args.scorer,
+        allocator=args.allocator,
+        rounding=args.rounding,
+        bias_correction=args.bias_correction,
+        **study.judge(model),
+        megabytes=report.total_bytes / 1e6,
+        code_bits=report.average_bits,
+        seconds=seconds,
+    )
     if args.save is not None:
         hf_mpq.pack(model).save_pretrained(args.save)
         study.tokenizer.save_pretrained(args.save)

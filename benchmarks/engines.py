@@ -54,14 +54,23 @@ class Engine:
 
 
 ENGINES: Registry[Callable[[Setting], Engine]] = Registry("engine")
-NEEDS = {"ort": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "nncf": ("openvino", "nncf"),
-         "torchao": ("torchao",)}  # fmt: skip
+NEEDS = {
+    "ort": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "nncf": ("openvino", "nncf"),
+    "torchao": ("torchao",),
+}
 
 
 def missing(name: str) -> str | None:
     """What has to be installed before an engine can be made."""
-    lacking = [package for word, packages in NEEDS.items() if word in name
-               for package in packages if find_spec(package) is None]  # fmt: skip
+    lacking = [
+        package
+        for word, packages in NEEDS.items()
+        if word in name
+        for package in packages
+        if find_spec(package) is None
+    ]
     return f"pip install {' '.join(lacking)}" if lacking else None
 
 
@@ -137,8 +146,16 @@ def float_onnx(setting: Setting) -> Path:
         axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS} | {"logits": {0: "batch"}}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, example, str(file), input_names=list(INPUTS), output_names=["logits"],
-                              dynamic_axes=axes, opset_version=17, dynamo=False)  # fmt: skip
+            torch.onnx.export(
+                model,
+                example,
+                str(file),
+                input_names=list(INPUTS),
+                output_names=["logits"],
+                dynamic_axes=axes,
+                opset_version=17,
+                dynamo=False,
+            )
     return file
 
 
@@ -153,8 +170,9 @@ def _fused(setting: Setting) -> Path:
 
     file, config = setting.folder / "fused.onnx", setting.model.config
     if not file.exists():
-        optimized = optimizer.optimize_model(str(float_onnx(setting)), "bert", config.num_attention_heads,
-                                             config.hidden_size)  # fmt: skip
+        optimized = optimizer.optimize_model(
+            str(float_onnx(setting)), "bert", config.num_attention_heads, config.hidden_size
+        )
         optimized.save_model_to_file(str(file))
     return file
 
@@ -268,8 +286,11 @@ def export_openvino_pruned(setting: Setting) -> Engine:
 
 def encoder_layers(setting: Setting) -> list[hf_mpq.nn.PackedLinear]:
     """Whose products are the floor."""
-    return [module for name, module in setting.packed.named_modules()
-            if isinstance(module, hf_mpq.nn.PackedLinear) and ".encoder." in name]  # fmt: skip
+    return [
+        module
+        for name, module in setting.packed.named_modules()
+        if isinstance(module, hf_mpq.nn.PackedLinear) and ".encoder." in name
+    ]
 
 
 @ENGINES.register(FLOOR)

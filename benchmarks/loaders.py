@@ -1,6 +1,6 @@
 """How engines come out of their files: each loader gives a function from batch to logits.
 
-    python benchmarks/loaders.py LOADING    # as JSON: what loading takes; see `Loading`
+python benchmarks/loaders.py LOADING    # as JSON: what loading takes; see `Loading`
 """
 
 import json

@@ -36,8 +36,15 @@ def train_float(task, data, tokenizer, folder: Path, args) -> None:
     torch.manual_seed(args.seed)
     model = task.auto_class.from_pretrained(get_model_path(), **task.model_kwargs())
     rows = task.prepare(subset(data["train"], args.train_rows, args.seed), tokenizer, args.max_length)
-    fine_tune(model, rows, task.data_collator(tokenizer), args.out / "training", num_train_epochs=args.epochs,
-              learning_rate=args.learning_rate, seed=args.seed)  # fmt: skip
+    fine_tune(
+        model,
+        rows,
+        task.data_collator(tokenizer),
+        args.out / "training",
+        num_train_epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+    )
     model.save_pretrained(folder)
 
 
@@ -46,8 +53,13 @@ def score(task, data, tokenizer, folder: Path, args) -> dict:
     model = task.auto_class.from_pretrained(folder)
     report = size_report(model)
     metrics = evaluate_model(model, task, data["validation"], tokenizer, args.max_length)
-    return {"score": metrics[task.headline], "headline": task.headline, "metrics": metrics,
-            "megabytes": report.total_bytes / 1e6, "bits": report.average_bits}  # fmt: skip
+    return {
+        "score": metrics[task.headline],
+        "headline": task.headline,
+        "metrics": metrics,
+        "megabytes": report.total_bytes / 1e6,
+        "bits": report.average_bits,
+    }
 
 
 def main() -> None:
@@ -64,8 +76,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "results.jsonl"
-    done = {(row["task"], row["variant"], row["seed"]) for row in map(json.loads, results.open())} \
-        if results.exists() else set()  # fmt: skip
+    done = (
+        {(row["task"], row["variant"], row["seed"]) for row in map(json.loads, results.open())}
+        if results.exists()
+        else set()
+    )
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     for name in args.tasks:
         task = get_task(name)

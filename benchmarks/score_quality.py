@@ -32,12 +32,16 @@ from hf_mpq.search.scorers import divergence, only_groups, output_divergence, re
 from hf_mpq.search.scorers.base import rounding_errors
 
 COMPARED = {
-    "distance (squared change)": ("distance", {}), "fisher, projected": ("fisher", {}),
-    "fisher, Kronecker": ("fisher", {"form": "kronecker"}), "fisher, diagonal": ("fisher", {"form": "diagonal"}),
+    "distance (squared change)": ("distance", {}),
+    "fisher, projected": ("fisher", {}),
+    "fisher, Kronecker": ("fisher", {"form": "kronecker"}),
+    "fisher, diagonal": ("fisher", {"form": "diagonal"}),
     "hessian trace": ("hessian", {"draws": 4}),
     "hessian eigenvalue": ("hessian", {"measure": "eigenvalue", "per": "layer", "splits": 2, "iterations": 5}),
-    "class importance": ("class-importance", {}), "distribution": ("distribution", {}), "gradient": ("gradient", {}),
-}  # fmt: skip
+    "class importance": ("class-importance", {}),
+    "distribution": ("distribution", {}),
+    "gradient": ("gradient", {}),
+}
 
 
 def sampled_units(space: PrecisionSpace, count: int, seed: int) -> list[tuple[str, int]]:
@@ -111,13 +115,17 @@ def main() -> None:
             for column, bits in enumerate(args.bits):
                 heard = truth[:, column] > 10 * noise
                 rho = float(spearmanr(truth[heard, column], table[heard, column]).statistic)
-                results.add(task=name, scorer=title, bits=bits, rho=rho, units=int(heard.sum()), noise=noise,
-                            seconds=seconds)  # fmt: skip
+                results.add(
+                    task=name, scorer=title, bits=bits, rho=rho, units=int(heard.sum()), noise=noise, seconds=seconds
+                )
     for title in args.scorers:
         found = [row for row in results.rows if row["scorer"] == title]
         each = {bits: median(row["rho"] for row in found if row["bits"] == bits) for bits in args.bits}
-        print(f"{title:28s}", "  ".join(f"{bits} bits {rho:.2f}" for bits, rho in each.items()),
-              f"  median {median(row['rho'] for row in found):.2f}")  # fmt: skip
+        print(
+            f"{title:28s}",
+            "  ".join(f"{bits} bits {rho:.2f}" for bits, rho in each.items()),
+            f"  median {median(row['rho'] for row in found):.2f}",
+        )
 
 
 if __name__ == "__main__":

@@ -59,8 +59,9 @@ def mixed(model, config: MPQConfig) -> MPQConfig:
 
 def main() -> None:
     """Pack both models at several precisions and compare."""
-    table = Table("model", "encoder", "file bytes", "header", "tensors = reported", "over information",
-                  "encoder MiB as papers")  # fmt: skip
+    table = Table(
+        "model", "encoder", "file bytes", "header", "tensors = reported", "over information", "encoder MiB as papers"
+    )
     for name in ("MiniLM", BERT_BASE):
         for bits in (8, 4, 3, 2, 0, (0, 2, 4), (0, 2, 3, 4, 8)):
             model = float_model(name)
@@ -75,8 +76,15 @@ def main() -> None:
             header = 8 + int.from_bytes(file[:8], "little")
             equal = len(file) - header == report.total_bytes
             over = 100 * (len(file) / information(report) - 1)
-            table.add_row(name, f"{bits} bits", f"{len(file):,}", f"{header:,}", f"{report.total_bytes:,} {equal}",
-                          f"{over:.2f} %", f"{before:.3f} to {report.paper_mib:.2f}")  # fmt: skip
+            table.add_row(
+                name,
+                f"{bits} bits",
+                f"{len(file):,}",
+                f"{header:,}",
+                f"{report.total_bytes:,} {equal}",
+                f"{over:.2f} %",
+                f"{before:.3f} to {report.paper_mib:.2f}",
+            )
     console.print(table)
 
 

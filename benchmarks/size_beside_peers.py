@@ -32,8 +32,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     build = AutoModelForSequenceClassification
-    model = build.from_pretrained(get_model_path(), num_labels=2) if args.shape == "minilm" else build.from_config(
-        BertConfig())  # fmt: skip
+    model = (
+        build.from_pretrained(get_model_path(), num_labels=2)
+        if args.shape == "minilm"
+        else build.from_config(BertConfig())
+    )
     print("| file | MB |\n|---|---|")
     print(f"| float32 | {sum(one.numel() for one in model.parameters()) * 4 / 1e6:.2f} |")
     with tempfile.TemporaryDirectory() as folder:
@@ -58,8 +61,13 @@ def openvino_4_bits(setting: Setting) -> float:
     import nncf
     import openvino
 
-    model = nncf.compress_weights(openvino.convert_model(float_onnx(setting)), group_size=64, all_layers=True,
-                                  mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0)  # fmt: skip
+    model = nncf.compress_weights(
+        openvino.convert_model(float_onnx(setting)),
+        group_size=64,
+        all_layers=True,
+        mode=nncf.CompressWeightsMode.INT4_SYM,
+        ratio=1.0,
+    )
     openvino.save_model(model, setting.folder / "ov-4" / "model.xml")
     return megabytes_of(setting.folder / "ov-4")
 

@@ -22,10 +22,15 @@ from hf_mpq.nn.batches import batches_of
 CANDIDATES = (2, 3, 4, 8)
 PLAIN = MethodSpec("cell", "", scorer="distance", allocator="lagrangian", rounding="nearest")
 SCORERS = {
-    "distance": ("distance", {}), "fisher": ("fisher", {}), "fisher-kronecker": ("fisher", {"form": "kronecker"}),
-    "fisher-diagonal": ("fisher", {"form": "diagonal"}), "hessian": ("hessian", {"draws": 4}),
-    "class-importance": ("class-importance", {}), "distribution": ("distribution", {}), "gradient": ("gradient", {}),
-}  # fmt: skip
+    "distance": ("distance", {}),
+    "fisher": ("fisher", {}),
+    "fisher-kronecker": ("fisher", {"form": "kronecker"}),
+    "fisher-diagonal": ("fisher", {"form": "diagonal"}),
+    "hessian": ("hessian", {"draws": 4}),
+    "class-importance": ("class-importance", {}),
+    "distribution": ("distribution", {}),
+    "gradient": ("gradient", {}),
+}
 
 
 class Cells:
@@ -43,11 +48,17 @@ class Cells:
         fraction."""
         engine, name = self.engine, scorer.removeprefix("uniform") or "distance"
         chosen, options = SCORERS[name]
-        engine.choose(replace(
-            PLAIN, scorer=chosen, scorer_options=options, rounding=rounding.removesuffix("+b"),
-            bias_correction=rounding.endswith("+b"), allocator="uniform" if scorer == "uniform" else "lagrangian",
-            allocator_options={"fraction": True, "seed": self.seed} if scorer == "uniform" else {},
-        ))  # fmt: skip
+        engine.choose(
+            replace(
+                PLAIN,
+                scorer=chosen,
+                scorer_options=options,
+                rounding=rounding.removesuffix("+b"),
+                bias_correction=rounding.endswith("+b"),
+                allocator="uniform" if scorer == "uniform" else "lagrangian",
+                allocator_options={"fraction": True, "seed": self.seed} if scorer == "uniform" else {},
+            )
+        )
         engine.keep_scores(self.scores.get(name))
         engine.seconds.clear()
         if scorer == "uniform" and bits == int(bits):
@@ -58,8 +69,11 @@ class Cells:
         torch.manual_seed(self.seed)
         model = engine.build(assignment)
         found = self.study.judge(model)
-        return {**found, "code_bits": size_report(model).average_bits,
-                **{f"{part}_seconds": seconds for part, seconds in engine.seconds.items()}}  # fmt: skip
+        return {
+            **found,
+            "code_bits": size_report(model).average_bits,
+            **{f"{part}_seconds": seconds for part, seconds in engine.seconds.items()},
+        }
 
 
 def main() -> None:
@@ -82,8 +96,12 @@ def main() -> None:
     results = Results(args.out, "task", "scorer", "rounding", "bits", "groups", "candidates", "activations", "seed")
     for name in args.tasks:
         study = Study(name, args.models, args.data_dir, seed=args.seed, dev_rows=args.dev_rows)
-        common = {"groups": args.groups, "candidates": args.candidates, "activations": args.activation_bits,
-                  "seed": args.seed}  # fmt: skip
+        common = {
+            "groups": args.groups,
+            "candidates": args.candidates,
+            "activations": args.activation_bits,
+            "seed": args.seed,
+        }
         if not results.has(task=name, scorer="float", rounding=None, bits=32, **common):
             results.add(task=name, scorer="float", rounding=None, bits=32, **common, **study.judge(study.model()))
         cells = None

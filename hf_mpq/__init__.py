@@ -40,9 +40,26 @@ __all__ = [
 ]
 
 _ROOMS = (
-    "compression", "core", "cost", "exporters", "format", "hub", "integrations", "methods", "nn", "outliers", "plugin",
-    "report", "rounding", "runs", "runtime", "search", "tasks", "training", "weights",
-)  # fmt: skip
+    "compression",
+    "core",
+    "cost",
+    "exporters",
+    "format",
+    "hub",
+    "integrations",
+    "methods",
+    "nn",
+    "outliers",
+    "plugin",
+    "report",
+    "rounding",
+    "runs",
+    "runtime",
+    "search",
+    "tasks",
+    "training",
+    "weights",
+)
 _HOMES = {
     "compression": ("compress",),
     "core": ("Assignment", "Budget"),

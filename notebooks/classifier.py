@@ -74,4 +74,4 @@ def _fine_tune(task: Task, rows: Dataset, tokenizer: PreTrainedTokenizerBase) ->
     model.base_model.embeddings.requires_grad_(False)  # half as long, and as good with so few rows
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         return fine_tune(model, rows, task.data_collator(tokenizer), folder, num_train_epochs=2, learning_rate=6e-4,
-                         seed=0, disable_tqdm=True, logging_strategy="no")  # fmt: skip
+                         seed=0, disable_tqdm=True, logging_strategy="no")

@@ -91,8 +91,16 @@ class Rows:
         if "trained" in missing:
             start = perf_counter()
             model = self._trained(model, tokenizer, folder / "run")
-            self._add_packed("trained", budget, model, tokenizer, folder / "trained", perf_counter() - start,
-                             sentences=self.args.train_sentences, epochs=self.args.epochs)  # fmt: skip
+            self._add_packed(
+                "trained",
+                budget,
+                model,
+                tokenizer,
+                folder / "trained",
+                perf_counter() - start,
+                sentences=self.args.train_sentences,
+                epochs=self.args.epochs,
+            )
 
     def _pruned(self, budget: str) -> None:
         """As many bytes as the budget leaves of the whole float model, for fewer rows."""
@@ -106,8 +114,9 @@ class Rows:
 
     def _compressed(self, model: nn.Module, budget: str, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
         torch.manual_seed(self.args.seed)
-        config = hf_mpq.MPQConfig(bits=(2, 3, 4, 8), quantizer="lsq", activation_bits=self.args.activation_bits,
-                                  rules=UNUSED)  # fmt: skip
+        config = hf_mpq.MPQConfig(
+            bits=(2, 3, 4, 8), quantizer="lsq", activation_bits=self.args.activation_bits, rules=UNUSED
+        )
         calibration = self.study.sentences(self.args.calibration, tokenizer, self.args.seed + 1)
         pooling = None if self.args.pooling == "hidden" else self.args.pooling
         return hf_mpq.compress(model, budget, calibration, config, pooling=pooling, rounding=self.args.rounding)
@@ -115,30 +124,61 @@ class Rows:
     def _trained(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> nn.Module:
         args, objectives = self.args, {"embedding-cosine": {}, "embedding-relations": {"weight": self.args.relations}}
         arguments = MPQTrainingArguments(
-            str(folder), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.05, bf16=True,
-            per_device_train_batch_size=args.batch_size, train_sampling_strategy="group_by_length", save_steps=500,
-            save_total_limit=1, logging_steps=50, report_to=[], seed=args.seed, use_cpu=not torch.cuda.is_available(),
+            str(folder),
+            num_train_epochs=args.epochs,
+            learning_rate=args.learning_rate,
+            warmup_steps=0.05,
+            bf16=True,
+            per_device_train_batch_size=args.batch_size,
+            train_sampling_strategy="group_by_length",
+            save_steps=500,
+            save_total_limit=1,
+            logging_steps=50,
+            report_to=[],
+            seed=args.seed,
+            use_cpu=not torch.cuda.is_available(),
             stages={"qat": {"objectives": objectives}},
-        )  # fmt: skip
+        )
         rows = self.study.sentences(args.train_sentences, tokenizer, args.seed)
-        trainer = MPQTrainer(model, arguments, teacher=self.study.model(), train_dataset=rows,
-                             data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer)  # fmt: skip
+        trainer = MPQTrainer(
+            model,
+            arguments,
+            teacher=self.study.model(),
+            train_dataset=rows,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            processing_class=tokenizer,
+        )
         trainer.train(resume_from_checkpoint=(folder / "stages.json").exists())
         return trainer.model
 
-    def _add_packed(self, name: str, budget: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path,
-                    seconds: float, **more) -> None:  # fmt: skip
+    def _add_packed(
+        self,
+        name: str,
+        budget: str,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        seconds: float,
+        **more,
+    ) -> None:
         """Save the whole pipeline, load it again, and score that."""
         packed = hf_mpq.pack(copy.deepcopy(model).cpu().eval())
         report = hf_mpq.size_report(packed)
         self.study.embedder(packed, tokenizer).save_pretrained(str(folder))
         again = SentenceTransformer(str(folder), device="cpu")
         self.results.add(
-            model=name, budget=budget, pooling=self.args.pooling, spearman=self.study.spearman(again),
-            bytes=(folder / "model.safetensors").stat().st_size, code_bits=report.average_bits,
-            embedding_bytes=report.embedding_bytes, seconds=seconds, rounding=self.args.rounding,
-            calibration=self.args.calibration, **more,
-        )  # fmt: skip
+            model=name,
+            budget=budget,
+            pooling=self.args.pooling,
+            spearman=self.study.spearman(again),
+            bytes=(folder / "model.safetensors").stat().st_size,
+            code_bits=report.average_bits,
+            embedding_bytes=report.embedding_bytes,
+            seconds=seconds,
+            rounding=self.args.rounding,
+            calibration=self.args.calibration,
+            **more,
+        )
 
     def _has(self, name: str, budget: str | None) -> bool:
         return self.results.has(model=name, budget=budget, pooling=self.args.pooling if budget else None)
@@ -146,16 +186,24 @@ class Rows:
     def _add(self, name: str, budget: str | None, make) -> None:
         if not self._has(name, budget):
             model, size = make()
-            self.results.add(model=name, budget=budget, pooling=None, bytes=size,
-                             spearman=self.study.spearman(self.study.embedder(model)))  # fmt: skip
+            self.results.add(
+                model=name,
+                budget=budget,
+                pooling=None,
+                bytes=size,
+                spearman=self.study.spearman(self.study.embedder(model)),
+            )
 
 
 def table(rows: list[dict]) -> str:
     """The rows in markdown."""
     whole = next(row["bytes"] for row in rows if row["model"] == "float")
     lines = ["| model | budget | file MB | of float | Spearman x 100 |", "|---|---|---|---|---|"]
-    lines += [f"| {row['model']} | {row['budget'] or ''} | {row['bytes'] / 1e6:.2f} | {row['bytes'] / whole:.3f} | "
-              f"{row['spearman']:.2f} |" for row in rows]  # fmt: skip
+    lines += [
+        f"| {row['model']} | {row['budget'] or ''} | {row['bytes'] / 1e6:.2f} | {row['bytes'] / whole:.3f} | "
+        f"{row['spearman']:.2f} |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

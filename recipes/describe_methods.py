@@ -1,6 +1,6 @@
 """Print the section of `README.md` that describes every method: its paper, its arguments, and where it deviates.
 
-    python recipes/describe_methods.py
+python recipes/describe_methods.py
 """
 
 from hf_mpq.core import METHODS, MethodSpec
@@ -32,10 +32,16 @@ def _slots(method: MethodSpec) -> list[tuple[str, str]]:
         f"`{stage.name}` ({_words(stage.objectives)}{', ' + stage.strategy + ' search' if stage.strategy else ''})"
         for stage in method.stages
     )
-    free = [f"{slot} `{getattr(method, slot)}`{_options(getattr(method, slot + '_options'))}"
-            for slot in ("scorer", "allocator", "rounding") if getattr(method, slot)]  # fmt: skip
-    return [("Config", f"`MPQConfig({fields})`" if fields else ""), ("Without training", ", ".join(free)),
-            ("Stages", stages)]  # fmt: skip
+    free = [
+        f"{slot} `{getattr(method, slot)}`{_options(getattr(method, slot + '_options'))}"
+        for slot in ("scorer", "allocator", "rounding")
+        if getattr(method, slot)
+    ]
+    return [
+        ("Config", f"`MPQConfig({fields})`" if fields else ""),
+        ("Without training", ", ".join(free)),
+        ("Stages", stages),
+    ]
 
 
 def _words(objectives) -> str:

@@ -71,8 +71,14 @@ class EmbeddingStudy:
         """Spearman's correlation of cosine similarities with STS-B's scores, in percent."""
         rows = get_task("stsb").load(self.data_dir)["validation"]
         rows = rows.select(range(len(rows) if self.dev_rows is None else min(self.dev_rows, len(rows))))
-        evaluator = EmbeddingSimilarityEvaluator(rows["sentence1"], rows["sentence2"], rows["label"], batch_size=32,
-                                                 main_similarity="cosine", write_csv=False)  # fmt: skip
+        evaluator = EmbeddingSimilarityEvaluator(
+            rows["sentence1"],
+            rows["sentence2"],
+            rows["label"],
+            batch_size=32,
+            main_similarity="cosine",
+            write_csv=False,
+        )
         return 100 * evaluator(embedder)["spearman_cosine"]
 
 
@@ -99,10 +105,16 @@ def ort_dynamic(model: nn.Module, folder: Path) -> tuple[nn.Module, int]:
     example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(_LastHiddenState(plain), example, str(names["float"]), input_names=list(INPUTS),
-                          output_names=["last_hidden_state"], opset_version=17, dynamo=False,
-                          dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*INPUTS, "last_hidden_state")},
-                          )  # fmt: skip
+        torch.onnx.export(
+            _LastHiddenState(plain),
+            example,
+            str(names["float"]),
+            input_names=list(INPUTS),
+            output_names=["last_hidden_state"],
+            opset_version=17,
+            dynamo=False,
+            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*INPUTS, "last_hidden_state")},
+        )
     config = model.config
     fused = optimizer.optimize_model(str(names["float"]), "bert", config.num_attention_heads, config.hidden_size)
     fused.save_model_to_file(str(names["fused"]))

@@ -19,8 +19,9 @@ class RecipeArguments:
     """What is compressed, and how."""
 
     task: str = field(metadata={"help": f"One of {', '.join(TASKS)}."})
-    model_name_or_path: str = field(metadata={"help": "A fine-tuned float model; or a pretrained one, with "
-                                                      "--finetune_epochs."})  # fmt: skip
+    model_name_or_path: str = field(
+        metadata={"help": "A fine-tuned float model; or a pretrained one, with --finetune_epochs."}
+    )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "A float model to distil from; default: the model itself."}
     )
@@ -66,10 +67,18 @@ def float_checkpoint(task: Task, recipe: RecipeArguments, training: MPQTrainingA
     folder, state = Path(training.output_dir) / "float", PartialState()
     if not (folder / "model.safetensors").exists():
         model = task.auto_class.from_pretrained(recipe.model_name_or_path, **task.model_kwargs())
-        fine_tune(model, rows, task.data_collator(tokenizer), training.output_dir, seed=training.seed,
-                  num_train_epochs=recipe.finetune_epochs, learning_rate=recipe.finetune_learning_rate,
-                  per_device_train_batch_size=training.per_device_train_batch_size, use_cpu=training.use_cpu,
-                  disable_tqdm=training.disable_tqdm)  # fmt: skip
+        fine_tune(
+            model,
+            rows,
+            task.data_collator(tokenizer),
+            training.output_dir,
+            seed=training.seed,
+            num_train_epochs=recipe.finetune_epochs,
+            learning_rate=recipe.finetune_learning_rate,
+            per_device_train_batch_size=training.per_device_train_batch_size,
+            use_cpu=training.use_cpu,
+            disable_tqdm=training.disable_tqdm,
+        )
         if state.is_main_process:
             partial = folder.with_name("float.partial")
             model.save_pretrained(partial)
@@ -107,9 +116,15 @@ def run(kind: str, argv: list[str] | None = None) -> dict[str, float]:
     teacher = task.auto_class.from_pretrained(recipe.teacher_name_or_path) if recipe.teacher_name_or_path else None
 
     trainer = MPQTrainer(
-        model, training, teacher=teacher, train_dataset=rows, eval_dataset=dev_rows, processing_class=tokenizer,
-        data_collator=task.data_collator(tokenizer), compute_metrics=task.metric_function(dev, dev_rows),
-    )  # fmt: skip
+        model,
+        training,
+        teacher=teacher,
+        train_dataset=rows,
+        eval_dataset=dev_rows,
+        processing_class=tokenizer,
+        data_collator=task.data_collator(tokenizer),
+        compute_metrics=task.metric_function(dev, dev_rows),
+    )
     trainer.train(resume_from_checkpoint=(Path(training.output_dir) / "stages.json").exists())
 
     packed = Path(training.output_dir) / "packed"
@@ -118,8 +133,11 @@ def run(kind: str, argv: list[str] | None = None) -> dict[str, float]:
     if trainer.is_world_process_zero():
         shipped = task.auto_class.from_pretrained(packed).to(training.device)
         report = size_report(shipped)
-        results = {**evaluate_model(shipped, task, dev, tokenizer, recipe.max_length),
-                   "encoder_bits": report.average_bits, "megabytes": report.total_bytes / 1e6}  # fmt: skip
+        results = {
+            **evaluate_model(shipped, task, dev, tokenizer, recipe.max_length),
+            "encoder_bits": report.average_bits,
+            "megabytes": report.total_bytes / 1e6,
+        }
         (Path(training.output_dir) / "results.json").write_text(json.dumps(results, indent=2))
         print(report)
         print("  ".join(f"{name} {value:.4g}" for name, value in results.items() if isinstance(value, int | float)))

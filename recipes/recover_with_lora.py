@@ -66,10 +66,19 @@ def trained(study: Study, model: nn.Module, args) -> nn.Module:
     adapted = get_peft_model(model, for_packed(config))
     rows = study.data["train"] if args.train_rows is None else subset(study.data["train"], args.train_rows, args.seed)
     arguments = TrainingArguments(
-        str(args.out / "run"), num_train_epochs=args.epochs, learning_rate=args.learning_rate, warmup_steps=0.1,
-        per_device_train_batch_size=32, train_sampling_strategy="group_by_length", bf16=True, save_strategy="no",
-        report_to=[], seed=args.seed, use_cpu=not torch.cuda.is_available(), label_names=["labels"],
-    )  # fmt: skip
+        str(args.out / "run"),
+        num_train_epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        warmup_steps=0.1,
+        per_device_train_batch_size=32,
+        train_sampling_strategy="group_by_length",
+        bf16=True,
+        save_strategy="no",
+        report_to=[],
+        seed=args.seed,
+        use_cpu=not torch.cuda.is_available(),
+        label_names=["labels"],
+    )
     prepared = study.task.prepare(rows, study.tokenizer, study.max_length)
     collator = study.task.data_collator(study.tokenizer)
     trainer = Trainer(adapted, arguments, train_dataset=prepared, data_collator=collator)

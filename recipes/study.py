@@ -68,8 +68,15 @@ class Study:
             torch.manual_seed(self.seed)
             model = self.task.auto_class.from_pretrained(get_model_path(), **self.task.model_kwargs())
             rows = self.task.prepare(self.data["train"], self.tokenizer, self.max_length)
-            fine_tune(model, rows, self.task.data_collator(self.tokenizer), self.models / "training",
-                      num_train_epochs=self.epochs, learning_rate=1e-4, seed=self.seed)  # fmt: skip
+            fine_tune(
+                model,
+                rows,
+                self.task.data_collator(self.tokenizer),
+                self.models / "training",
+                num_train_epochs=self.epochs,
+                learning_rate=1e-4,
+                seed=self.seed,
+            )
             partial = folder.with_name(f"{folder.name}.partial")
             model.save_pretrained(partial)
             partial.replace(folder)
@@ -119,8 +126,11 @@ class Study:
         difference), and agreement with its labels in percent."""
         logits = self.logits(model, self.dev)
         metrics = self.task.compute_metrics(EvalPrediction(logits, np.array(self.dev["labels"])))
-        return {"score": 100 * metrics[self.task.headline], "kl": divergence(self.float_logits, logits),
-                "agreement": 100 * agreement(self.float_logits, logits)}  # fmt: skip
+        return {
+            "score": 100 * metrics[self.task.headline],
+            "kl": divergence(self.float_logits, logits),
+            "agreement": 100 * agreement(self.float_logits, logits),
+        }
 
 
 def divergence(reference: np.ndarray, logits: np.ndarray) -> float:
@@ -162,5 +172,9 @@ class Results:
         self.rows.append(row)
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-                        for key, value in row.items()), flush=True)  # fmt: skip
+        print(
+            "  ".join(
+                f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()
+            ),
+            flush=True,
+        )

@@ -40,19 +40,37 @@ def main() -> None:
     batches = batches_of(study.calibration(256), study.model(), 16, 256)
     space = hf_mpq.MPQConfig(bits=8, rules=RULES).resolve(study.model())
     scores = SCORERS["fisher"]().score(study.model(), space, batches)
-    config = hf_mpq.MPQConfig(bits=8, rules=FIXED, activation="static", quantizer="lsq", method="uniform",
-                              assignment=halved(space, scores, args.share).to_dict())  # fmt: skip
+    config = hf_mpq.MPQConfig(
+        bits=8,
+        rules=FIXED,
+        activation="static",
+        quantizer="lsq",
+        method="uniform",
+        assignment=halved(space, scores, args.share).to_dict(),
+    )
     model = hf_mpq.quantize(study.model(), config)
     arguments = hf_mpq.MPQTrainingArguments(
-        str(args.output_dir), num_train_epochs=args.epochs, learning_rate=1e-4, warmup_steps=0.1, save_steps=100,
-        per_device_train_batch_size=32, train_sampling_strategy="group_by_length", save_total_limit=1,
-        report_to="none", bf16=cpu_multiplies_bf16(), use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
-    )  # fmt: skip
+        str(args.output_dir),
+        num_train_epochs=args.epochs,
+        learning_rate=1e-4,
+        warmup_steps=0.1,
+        save_steps=100,
+        per_device_train_batch_size=32,
+        train_sampling_strategy="group_by_length",
+        save_total_limit=1,
+        report_to="none",
+        bf16=cpu_multiplies_bf16(),
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+    )
     trainer = hf_mpq.MPQTrainer(
-        model, arguments, teacher=study.model(), processing_class=study.tokenizer,
+        model,
+        arguments,
+        teacher=study.model(),
+        processing_class=study.tokenizer,
         train_dataset=study.task.prepare(study.data["train"], study.tokenizer, study.max_length),
         data_collator=study.task.data_collator(study.tokenizer),
-    )  # fmt: skip
+    )
     trainer.train(resume_from_checkpoint=(args.output_dir / "stages.json").exists())
     trainer.save_packed(args.output_dir / "packed")
     packed = study.task.auto_class.from_pretrained(args.output_dir / "packed")

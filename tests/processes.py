@@ -22,8 +22,9 @@ FORKED = "forkserver"
 """As `start_method` of `torch.multiprocessing.start_processes`."""
 
 
-def start_python(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None,
-                 cwd: Path = ROOT) -> multiprocessing.Process:  # fmt: skip
+def start_python(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> multiprocessing.Process:
     """Start `python words`: `-c code`, `-m module` or a file, each with its arguments.
 
     Args:
@@ -36,8 +37,9 @@ def start_python(words: Sequence[str], folder: Path, environment: Mapping[str, s
     return process
 
 
-def run_python(words: Sequence[str], environment: Mapping[str, str] | None = None,
-               cwd: Path = ROOT) -> CompletedProcess:  # fmt: skip
+def run_python(
+    words: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> CompletedProcess:
     """As `subprocess.run([sys.executable, *words], capture_output=True, text=True)`."""
     with TemporaryDirectory() as folder:
         process = start_python(words, Path(folder), environment, cwd)

@@ -17,18 +17,37 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARY = 97
 
 _COMMON = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "intermediate_size": 56, "max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 56,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 _EXTRA = {
     "albert": {"embedding_size": 24},
     "electra": {"embedding_size": 24},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
-                   "position_buckets": 8, "norm_rel_ebd": "layer_norm", "type_vocab_size": 2},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 2,
+    },
     "modernbert": {"cls_token_id": 0, "sep_token_id": 2, "global_attn_every_n_layers": 2, "local_attention": 8},
-}  # fmt: skip
-_DISTILBERT = {"vocab_size": VOCABULARY, "dim": 32, "hidden_dim": 56, "n_layers": 2, "n_heads": 4,
-               "max_position_embeddings": 40}  # fmt: skip
+}
+_DISTILBERT = {
+    "vocab_size": VOCABULARY,
+    "dim": 32,
+    "hidden_dim": 56,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": 40,
+}
 
 FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta-v2", "mpnet", "modernbert"]
 _DISTINCT = ("bert", "albert", "deberta-v2", "modernbert")

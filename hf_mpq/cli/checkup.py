@@ -60,8 +60,10 @@ def _told(error: Exception) -> str:
     """What an error says; of one that is nobody's advice, also its kind and what to do."""
     if isinstance(error, MISTAKES):
         return one_line(error)
-    return (f"{type(error).__name__}: {one_line(error)}; config.json, or a file that it describes, is damaged: copy or "
-            f"download the folder again")  # fmt: skip
+    return (
+        f"{type(error).__name__}: {one_line(error)}; config.json, or a file that it describes, is damaged: copy or "
+        f"download the folder again"
+    )
 
 
 def _config(folder: Path) -> dict:
@@ -81,8 +83,10 @@ def _config(folder: Path) -> dict:
         raise UserError(f"config.json is damaged (it holds no fields): {AGAIN}")
     described = config.get("quantization_config")
     if not isinstance(described, dict) or described.get("quant_method") != "mpq":
-        raise UserError("config.json says nothing of hf_mpq, so this is a float model or another library's: "
-                        "`hf-mpq compress` packs float models")  # fmt: skip
+        raise UserError(
+            "config.json says nothing of hf_mpq, so this is a float model or another library's: "
+            "`hf-mpq compress` packs float models"
+        )
     if described.get("storage") == "unfinished":
         raise UserError("a save into this folder was interrupted, so its files are of two models: save it again")
     if described.get("storage") != "packed":
@@ -130,8 +134,12 @@ def _versions(config: dict) -> Finding:
         return Finding("versions", BROKEN, f"config.json is damaged (`origin` does not hold what packed it): {AGAIN}")
     written = {"transformers": config.get("transformers_version", "unknown"), **versions}
     here = {name: version(name) for name in ("hf_mpq", "transformers", "torch")}
-    return Finding("versions", OK, f"packed format {described.get('format_version', 'unknown')}, written by "
-                                   f"{_listed(written)}; here {_listed(here)}")  # fmt: skip
+    return Finding(
+        "versions",
+        OK,
+        f"packed format {described.get('format_version', 'unknown')}, written by "
+        f"{_listed(written)}; here {_listed(here)}",
+    )
 
 
 def _listed(versions: Mapping[str, str]) -> str:
@@ -147,25 +155,40 @@ def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]
     from ..runtime.timing import example
 
     model = load_packed(folder, trust)
-    yield Finding("contents", OK, f"{len(read_headers(files))} tensors as config.json says; "
-                                  f"{len(read_metadata(files))} digests agree")  # fmt: skip
+    yield Finding(
+        "contents",
+        OK,
+        f"{len(read_headers(files))} tensors as config.json says; {len(read_metadata(files))} digests agree",
+    )
     stored, report = sum(file.stat().st_size for file in files), size_report(model)
     header = stored - report.total_bytes
-    yield Finding("size", OK, f"{report.total_bytes} bytes of tensors and {header} of header; {report.ratio:.3f} of "
-                              f"float32, {report.average_bits:.2f} bits per encoder weight")  # fmt: skip
+    yield Finding(
+        "size",
+        OK,
+        f"{report.total_bytes} bytes of tensors and {header} of header; {report.ratio:.3f} of "
+        f"float32, {report.average_bits:.2f} bits per encoder weight",
+    )
     with torch.inference_mode():
         values = [value for value in model(**example(model, 1, 8)).values() if isinstance(value, torch.Tensor)]
     finite = all(bool(value.isfinite().all()) for value in values)
-    yield Finding("answers", OK if finite else BROKEN, "a forward pass gives finite numbers" if finite else
-                  "a forward pass gives infinite numbers or NaN: pack the model again")  # fmt: skip
+    yield Finding(
+        "answers",
+        OK if finite else BROKEN,
+        "a forward pass gives finite numbers"
+        if finite
+        else "a forward pass gives infinite numbers or NaN: pack the model again",
+    )
 
 
 def _tokenizer(folder: Path, config: dict, trust: bool) -> Finding:
     from transformers import AutoTokenizer
 
     if not has_tokenizer(folder):
-        return Finding("tokenizer", NOTE, "none in the folder: pipelines need tokenizer=...; save it there with "
-                                          "tokenizer.save_pretrained(folder)")  # fmt: skip
+        return Finding(
+            "tokenizer",
+            NOTE,
+            "none in the folder: pipelines need tokenizer=...; save it there with tokenizer.save_pretrained(folder)",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     except Exception as error:
@@ -174,8 +197,11 @@ def _tokenizer(folder: Path, config: dict, trust: bool) -> Finding:
         return Finding("tokenizer", BROKEN, f"it cannot be read ({one_line(error)}): save it again")
     size = config.get("vocab_size")
     if isinstance(size, int) and len(tokenizer) > size:
-        return Finding("tokenizer", BROKEN, f"it has {len(tokenizer)} tokens and the model {size}: put the model's own "
-                                            f"tokenizer there")  # fmt: skip
+        return Finding(
+            "tokenizer",
+            BROKEN,
+            f"it has {len(tokenizer)} tokens and the model {size}: put the model's own tokenizer there",
+        )
     return Finding("tokenizer", OK, f"{type(tokenizer).__name__} with {len(tokenizer)} tokens")
 
 
@@ -197,5 +223,9 @@ def _without_import(folder: Path) -> Finding:
         reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no reason given"
         return Finding("without hf_mpq", NOTE, f"transformers refuses the folder ({reason}), {cure}")
     missing, count = json.loads(result.stdout.splitlines()[-1])
-    return Finding("without hf_mpq", NOTE, f"transformers loads the folder, but makes up {missing} of {count} tensors "
-                                           f"at random with a mere warning, {cure}")  # fmt: skip
+    return Finding(
+        "without hf_mpq",
+        NOTE,
+        f"transformers loads the folder, but makes up {missing} of {count} tensors "
+        f"at random with a mere warning, {cure}",
+    )

@@ -34,8 +34,11 @@ def quiet_libraries() -> None:
         return
     for variable in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):  # transformers'
         os.environ.setdefault(variable, "1")
-    for module, function in (("datasets", "disable_progress_bars"), ("huggingface_hub.utils", "disable_progress_bars"),
-                             ("transformers.utils.logging", "disable_progress_bar")):  # fmt: skip
+    for module, function in (
+        ("datasets", "disable_progress_bars"),
+        ("huggingface_hub.utils", "disable_progress_bars"),
+        ("transformers.utils.logging", "disable_progress_bar"),
+    ):
         if module in sys.modules:
             getattr(sys.modules[module], function)()
 

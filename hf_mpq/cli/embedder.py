@@ -44,8 +44,10 @@ class Embedder:
             return None
         found = cls(folder, _modules(folder / MODULES))
         if not (found.encoder / "config.json").is_file():
-            raise UserError(f"the first module of {source} is {found.modules[0]['type']}, which is no encoder with a "
-                            f"config.json: give the folder of an encoder in it, or compress it in Python")
+            raise UserError(
+                f"the first module of {source} is {found.modules[0]['type']}, which is no encoder with a "
+                f"config.json: give the folder of an encoder in it, or compress it in Python"
+            )
         return found
 
     def place_of_encoder(self, source: str | Path) -> str | Path:
@@ -73,8 +75,10 @@ class Embedder:
         known = {POOLINGS.get(name) for name in given}
         if len(known) == 1 and None not in known:
             return known.pop()
-        say(f"the pooling {' and '.join(sorted(given))} of {self.folder} is not known here: scores are about the "
-            f"hidden states of all tokens; --pooling mean or cls makes them about embeddings")  # fmt: skip
+        say(
+            f"the pooling {' and '.join(sorted(given))} of {self.folder} is not known here: scores are about the "
+            f"hidden states of all tokens; --pooling mean or cls makes them about embeddings"
+        )
         return None
 
     def complete(self, whole: Path) -> None:
@@ -104,8 +108,11 @@ def poolings(config: Mapping) -> set[str]:
     named = config.get("pooling_mode")
     if named is not None:
         return {named} if isinstance(named, str) else set(map(str, named))
-    return {name.removeprefix("pooling_mode_") for name, value in config.items()
-            if name.startswith("pooling_mode_") and value}  # fmt: skip
+    return {
+        name.removeprefix("pooling_mode_")
+        for name, value in config.items()
+        if name.startswith("pooling_mode_") and value
+    }
 
 
 def read_json(file: Path) -> dict:
@@ -145,8 +152,10 @@ def _fetched(name: str) -> Path | None:
         hf_hub_download(name, MODULES)
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), ignore_patterns=["onnx/*", "openvino/*"]))
     except LocalEntryNotFoundError as error:
-        say(f"{name} is taken for a plain model of transformers: whether it has a {MODULES} could not be looked up "
-            f"({one_line(error)})")  # fmt: skip
+        say(
+            f"{name} is taken for a plain model of transformers: whether it has a {MODULES} could not be looked up "
+            f"({one_line(error)})"
+        )
     except (EntryNotFoundError, OSError, ValueError):  # what else is wrong with the name, loading the model says
         pass
     return None

@@ -18,20 +18,29 @@ def embedder_findings(folder: Path, config: Mapping) -> Iterator[Finding]:
     found = Embedder.of(folder)
     if found is None:
         if (folder / "config_sentence_transformers.json").is_file():
-            yield Finding("embedder", BROKEN, "config_sentence_transformers.json is there and modules.json is not, so "
-                                              "pooling is lost: copy the folder again")  # fmt: skip
+            yield Finding(
+                "embedder",
+                BROKEN,
+                "config_sentence_transformers.json is there and modules.json is not, so "
+                "pooling is lost: copy the folder again",
+            )
         return
     missing = [module["path"] for module in found.modules[1:] if not _is_there(folder, module)]
     if missing:
-        yield Finding("embedder", BROKEN, f"modules.json names {', '.join(missing)}, which is missing: copy the folder "
-                                          f"again")  # fmt: skip
+        yield Finding(
+            "embedder", BROKEN, f"modules.json names {', '.join(missing)}, which is missing: copy the folder again"
+        )
         return
     width = config.get("hidden_size", config.get("dim"))
     for module in found.modules[1:]:
         taken, given = _widths(folder, module, width)
         if None not in (taken, width) and taken != width:
-            yield Finding("embedder", BROKEN, f"{module['path']} takes {taken} features, and what comes before gives "
-                                              f"{width}: put the module of this model there")  # fmt: skip
+            yield Finding(
+                "embedder",
+                BROKEN,
+                f"{module['path']} takes {taken} features, and what comes before gives "
+                f"{width}: put the module of this model there",
+            )
             return
         width = given
     yield Finding("embedder", OK, "sentence-transformers: " + ", ".join(_kind(module) for module in found.modules))

@@ -11,9 +11,20 @@ from .errors import UserError
 
 MANIFEST = ".hf_mpq.json"
 """Names the files that a command wrote into its folder."""
-PACKED_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-                "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*",
-                "merges.txt", "*.model", "chat_template.jinja")  # fmt: skip
+PACKED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template.jinja",
+)
 """What saving a packed model and its tokenizer writes."""
 
 
@@ -97,8 +108,9 @@ def _content(file: Path) -> dict:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*")
-                  if file.is_symlink() or not file.is_dir())  # fmt: skip
+    return sorted(
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_symlink() or not file.is_dir()
+    )
 
 
 def _keep(path: Path, new: Path, older: set[str], shown: Path) -> None:
@@ -106,8 +118,10 @@ def _keep(path: Path, new: Path, older: set[str], shown: Path) -> None:
     theirs = [name for name in _files(path) if name not in older]
     clash = [name for name in theirs if os.path.lexists(new / name)]
     if clash:
-        raise UserError(f"{shown} holds {', '.join(clash[:3])}, which hf-mpq did not write and would replace: give "
-                        "another --out, or move it away")  # fmt: skip
+        raise UserError(
+            f"{shown} holds {', '.join(clash[:3])}, which hf-mpq did not write and would replace: give "
+            "another --out, or move it away"
+        )
     for name in theirs:
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -18,10 +18,13 @@ from .commands.verify import verify
 from .errors import guarded
 
 app = typer.Typer(
-    name="hf-mpq", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    name="hf-mpq",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Mixed-precision quantization of BERT-family encoders: small folders that from_pretrained loads.",
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+)
 app.add_typer(recipes, name="recipes")
 for command in (compress, inspect, verify, bench, export, push, doctor, demo):
     app.command(command.__name__)(guarded(command))
@@ -37,9 +40,10 @@ def print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True,
-                                          help="Print the version.")] = False,
-) -> None:  # fmt: skip
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Mixed-precision quantization of BERT-family encoders: small folders that from_pretrained loads."""
 
 

@@ -9,8 +9,15 @@ from .errors import UserError, one_line
 
 ASKING = "trust_remote_code"
 """What transformers' refusals of code beside a model name."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model",
-                   "sentencepiece.bpe.model")  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -36,16 +43,20 @@ def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
             raise Untrusted(source, "config") from error
         if Path(source).exists():
             raise UserError(f"{source} holds no model that transformers can read: {one_line(error)}") from error
-        raise UserError(f"{source!r} is no folder here, and the Hub does not give a model of that name: check the "
-                        f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one") from error
+        raise UserError(
+            f"{source!r} is no folder here, and the Hub does not give a model of that name: check the "
+            f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one"
+        ) from error
 
 
 class Untrusted(UserError):
     """A model or a tokenizer needs code that lies beside it and may not be run."""
 
     def __init__(self, source: str | Path, what: str):
-        super().__init__(f"{source} has code of its own for its {what}, which is not run unasked: read it, and give "
-                         f"--trust-remote-code")  # fmt: skip
+        super().__init__(
+            f"{source} has code of its own for its {what}, which is not run unasked: read it, and give "
+            f"--trust-remote-code"
+        )
 
 
 def check_place(source: str | Path) -> None:
@@ -85,8 +96,9 @@ def load_packed(source: str | Path, trust: bool = False) -> "PreTrainedModel":
     """
     model = load_quantized(source, trust)
     if model.config.quantization_config.storage != "packed":
-        raise UserError(f"{source} is a checkpoint for training, not packed: "
-                        f"hf_mpq.pack(model).save_pretrained(...) packs it")  # fmt: skip
+        raise UserError(
+            f"{source} is a checkpoint for training, not packed: hf_mpq.pack(model).save_pretrained(...) packs it"
+        )
     return model
 
 
@@ -116,8 +128,10 @@ def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tupl
     if kind is None and code_beside(config) is not None:
         raise Untrusted(source, "model")
     if kind is None:
-        raise UserError(f"{source} needs the class {architecture(config)}, which transformers does not have: upgrade "
-                        f"it, or give a model whose class it has")  # fmt: skip
+        raise UserError(
+            f"{source} needs the class {architecture(config)}, which transformers does not have: upgrade "
+            f"it, or give a model whose class it has"
+        )
     return kind, {"trust_remote_code": True} if trust and code_beside(config) is not None else {}
 
 
@@ -128,8 +142,9 @@ def _load(source: str | Path, config: "PretrainedConfig", trust: bool, **options
     try:
         return kind.from_pretrained(encoder_of(source), **options, **needed).eval()
     except SafetensorError as error:
-        raise UserError(f"the weights in {source} are damaged ({one_line(error)}): copy or download the folder "
-                        f"again") from error  # fmt: skip
+        raise UserError(
+            f"the weights in {source} are damaged ({one_line(error)}): copy or download the folder again"
+        ) from error
     except RuntimeError as error:
         raise UserError(f"the weights in {source} do not fit its config.json: {one_line(error)}") from error
 
@@ -150,8 +165,10 @@ def load_tokenizer(*sources: str | Path, trust: bool = False) -> "PreTrainedToke
         except (OSError, ValueError, KeyError) as error:
             if ASKING in str(error):
                 raise Untrusted(source, "tokenizer") from error
-    raise UserError(f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
-                    f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer")
+    raise UserError(
+        f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
+        f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer"
+    )
 
 
 def has_tokenizer(folder: str | Path) -> bool:

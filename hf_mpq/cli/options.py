@@ -19,8 +19,10 @@ DataConfig = Annotated[
 ]
 MaxLength = Annotated[int, typer.Option(min=2, help="Tokens after which inputs are cut.")]
 EvalRows = Annotated[int | None, typer.Option(min=1, help="Score only so many rows of the evaluation split.")]
-DATA = ("A task (sst2, squad, conll2003, ...), a file (parquet, csv, tsv, json, jsonl, txt), a folder of such files or "
-        "of datasets' save_to_disk, or a data set on the Hub (owner/name).")  # fmt: skip
+DATA = (
+    "A task (sst2, squad, conll2003, ...), a file (parquet, csv, tsv, json, jsonl, txt), a folder of such files or "
+    "of datasets' save_to_disk, or a data set on the Hub (owner/name)."
+)
 Data = Annotated[str | None, typer.Option("--data", help=DATA)]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that lies beside the model: read it before.")

@@ -39,7 +39,10 @@ def check_written(packed: "PreTrainedModel", folder: Path, trust: bool) -> None:
     inputs = example(packed, 1, 8)
     with torch.inference_mode():
         pairs = zip(packed.eval()(**inputs).values(), again(**inputs).values(), strict=True)
-        same = all(torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True) for first, second in pairs
-                   if isinstance(first, torch.Tensor))  # fmt: skip
+        same = all(
+            torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True)
+            for first, second in pairs
+            if isinstance(first, torch.Tensor)
+        )
     if not same:
         raise RuntimeError("the folder gives other numbers when it is loaded again, so nothing is kept")

@@ -34,21 +34,28 @@ def check_head(task: "Task", model: "nn.Module") -> None:
 
     wanted = task.auto_class.__name__.removeprefix("AutoModel")
     if not type(model).__name__.endswith(wanted):
-        raise UserError(f"scoring {task.name!r} needs a model of the kind ...{wanted}, this one is "
-                        f"{type(model).__name__}: give another task (--task) or model")  # fmt: skip
+        raise UserError(
+            f"scoring {task.name!r} needs a model of the kind ...{wanted}, this one is "
+            f"{type(model).__name__}: give another task (--task) or model"
+        )
     labels = 1 if getattr(task, "regression", False) else len(task.label_names)
     several = has_several_labels(model.config)
     if task.kind == "sequence-classification" and several != isinstance(task, MultiLabelClassification):
-        raise UserError(f"the model gives {'any number of labels' if several else 'one label'} for a text, and "
-                        f"{task.name!r} asks for {'one label' if several else 'several'}: give the data that it was "
-                        f"trained for")  # fmt: skip
+        raise UserError(
+            f"the model gives {'any number of labels' if several else 'one label'} for a text, and "
+            f"{task.name!r} asks for {'one label' if several else 'several'}: give the data that it was "
+            f"trained for"
+        )
     if labels and model.config.num_labels != labels:
-        raise UserError(f"the model has {model.config.num_labels} labels, and {task.name!r} has {labels}: give the "
-                        f"data that it was trained for")  # fmt: skip
+        raise UserError(
+            f"the model has {model.config.num_labels} labels, and {task.name!r} has {labels}: give the "
+            f"data that it was trained for"
+        )
 
 
-def scorer(found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int,
-           rows: int | None) -> Callable[["nn.Module"], float]:  # fmt: skip
+def scorer(
+    found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int | None
+) -> Callable[["nn.Module"], float]:
     """A function from a model to its points on the evaluation rows."""
     from ..tasks import evaluate_model
 
@@ -87,8 +94,11 @@ class Judge:
     def __init__(self, found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int | None):
         self.task, self.tokenizer = found.task, tokenizer
         self.data = found.evaluation(rows)
-        self.rows = (tokenized(self.data, found.text_columns, None, tokenizer, max_length) if self.task is None
-                     else self.task.prepare_evaluation(self.data, tokenizer, max_length))  # fmt: skip
+        self.rows = (
+            tokenized(self.data, found.text_columns, None, tokenizer, max_length)
+            if self.task is None
+            else self.task.prepare_evaluation(self.data, tokenizer, max_length)
+        )
 
     def judge(self, model: "nn.Module") -> Judged:
         """Points and decisions of a model.
@@ -103,8 +113,10 @@ class Judge:
         if self.task is not None:
             check_head(self.task, model)
         elif not hasattr(model, "num_labels") or not type(model).__name__.endswith("ForSequenceClassification"):
-            raise UserError(f"without a task only sequence classifiers can be compared, this is "
-                            f"{type(model).__name__}: name the task with --task")  # fmt: skip
+            raise UserError(
+                f"without a task only sequence classifiers can be compared, this is "
+                f"{type(model).__name__}: name the task with --task"
+            )
         logits = predict(model, self.rows, self.tokenizer)
         decisions = self._decisions(model, logits)
         if self.task is None:

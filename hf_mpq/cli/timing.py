@@ -52,5 +52,9 @@ def _now(model: "nn.Module") -> float:
 def summary(times: list[float], batch: int) -> dict[str, float]:
     """Median and quartiles in milliseconds, and sequences per second at the median."""
     low, middle, high = statistics.quantiles(times, n=4)
-    return {"median_ms": middle, "quartile_1_ms": low, "quartile_3_ms": high,
-            "sequences_per_second": 1000 * batch / middle}  # fmt: skip
+    return {
+        "median_ms": middle,
+        "quartile_1_ms": low,
+        "quartile_3_ms": high,
+        "sequences_per_second": 1000 * batch / middle,
+    }

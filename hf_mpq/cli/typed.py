@@ -57,8 +57,10 @@ def checked_data(name: str | None) -> str | None:
         return name.casefold()
     meant = nearest(name, WORDS["task"])
     hint = f" (did you mean {meant!r}?)" if meant is not None else ""
-    raise UserError(f"there is no task, file or folder {name!r}{hint}: give one of the tasks "
-                    f"{', '.join(WORDS['task'])}, or a file ({', '.join(sorted(READERS))})")  # fmt: skip
+    raise UserError(
+        f"there is no task, file or folder {name!r}{hint}: give one of the tasks "
+        f"{', '.join(WORDS['task'])}, or a file ({', '.join(sorted(READERS))})"
+    )
 
 
 def _may_be_on_the_hub(name: str) -> bool:

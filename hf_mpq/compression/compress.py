@@ -104,8 +104,15 @@ def compress(
     model, budgets = differentiable(model), _budgets(budget)
     method = method if method is None else METHODS.name_of(method)
     own = method if config is None or config.method is None else config.method
-    choose = partial(_choice, method=own, scorer=scorer, allocator=allocator, rounding=rounding, outliers=outliers,
-                     bias_correction=bias_correction)  # fmt: skip
+    choose = partial(
+        _choice,
+        method=own,
+        scorer=scorer,
+        allocator=allocator,
+        rounding=rounding,
+        outliers=outliers,
+        bias_correction=bias_correction,
+    )
     choose(DEFAULT)  # what is misspelt is said at once
     pooling = pooling if pooling is None else check_pooling(pooling)
     if config is None and method is None:
@@ -140,8 +147,10 @@ def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None
 def _check_alike(budgets: list[Budget]) -> None:
     """By default budgets in ms remove rows and heads, and the others choose bits: there is no one set of candidates."""
     if len({is_latency(one) for one in budgets}) > 1:
-        raise ValueError("budgets in ms and others choose among different things by default: give them in two calls, "
-                         "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))")  # fmt: skip
+        raise ValueError(
+            "budgets in ms and others choose among different things by default: give them in two calls, "
+            "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))"
+        )
 
 
 def _budgets(budget: Any) -> list[Budget]:
@@ -159,8 +168,9 @@ def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget],
     if config is None:
         config = MPQConfig(method=method) if method is not None else _default_config(budgets, model)
     elif method is not None and config.method != method:
-        raise ValueError(f"method={method!r} and a config of method {config.method!r}; give only "
-                         f"MPQConfig(method={method!r}, ...)")  # fmt: skip
+        raise ValueError(
+            f"method={method!r} and a config of method {config.method!r}; give only MPQConfig(method={method!r}, ...)"
+        )
     if any(map(is_latency, budgets)):
         config = copy.deepcopy(config)
         join_heads(config, model)
@@ -218,19 +228,30 @@ def _name_and_options(slot: str, given: Mapping[str, Any]) -> tuple[str, dict[st
 
 def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> None:
     if engine.open and budget is None and max_drop is None:
-        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
-                         "example MPQConfig(bits=4)")  # fmt: skip
+        raise ValueError(
+            "give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
+            "example MPQConfig(bits=4)"
+        )
     if not engine.open and (budget is not None or max_drop is not None):
-        raise ValueError("the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
-                         f"example MPQConfig(bits={DEFAULT_CANDIDATES})")  # fmt: skip
-    needs = [name for name, part, used in (
-        (engine.choice.scorer, engine.scorer, engine.uses_scores), (engine.choice.rounding, engine.rounder, True),
-    ) if used and part.needs_data]  # fmt: skip
+        raise ValueError(
+            "the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
+            f"example MPQConfig(bits={DEFAULT_CANDIDATES})"
+        )
+    needs = [
+        name
+        for name, part, used in (
+            (engine.choice.scorer, engine.scorer, engine.uses_scores),
+            (engine.choice.rounding, engine.rounder, True),
+        )
+        if used and part.needs_data
+    ]
     needs += ["bias_correction"] if engine.choice.bias_correction else []
     needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []
     if needs and not engine.batches:
-        raise ValueError(f"no calibration examples were given, and {', '.join(map(repr, needs))} need them; a few "
-                         "hundred of the task's inputs are enough")  # fmt: skip
+        raise ValueError(
+            f"no calibration examples were given, and {', '.join(map(repr, needs))} need them; a few "
+            "hundred of the task's inputs are enough"
+        )
 
 
 def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
@@ -239,8 +260,10 @@ def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
     best = engine.build(engine.everywhere())
     drop = engine.reference() - engine.evaluate(best)
     if drop > max_drop:
-        raise ValueError(f"even the highest precisions drop by {drop:.4f}, more than max_drop={max_drop}; allow more, "
-                         "or leave activations float with MPQConfig(activation_bits=None)")  # fmt: skip
+        raise ValueError(
+            f"even the highest precisions drop by {drop:.4f}, more than max_drop={max_drop}; allow more, "
+            "or leave activations float with MPQConfig(activation_bits=None)"
+        )
     for _ in range(SEARCH_ROUNDS):
         middle = (low + high) / 2
         candidate = _built_or_none(engine, Budget(middle, "bytes"))

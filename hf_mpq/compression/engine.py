@@ -114,9 +114,12 @@ class TrainingFree:
     def everywhere(self, bits: int | None = None) -> Assignment:
         """Every open sub-group at `bits`, or at its highest precision."""
         chosen = {name: spec.candidates[-1] if bits is None else bits for name, spec in self.space.weights.items()}
-        matrices = {name: MatrixAssignment(spec.bits or (chosen[name],) * spec.layout.count, keep_of=spec.keep_of,
-                                           nested=spec.nested)
-                    for name, spec in self.space.weights.items()}  # fmt: skip
+        matrices = {
+            name: MatrixAssignment(
+                spec.bits or (chosen[name],) * spec.layout.count, keep_of=spec.keep_of, nested=spec.nested
+            )
+            for name, spec in self.space.weights.items()
+        }
         inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
         return Assignment(matrices, inputs)
 
@@ -231,12 +234,16 @@ class TrainingFree:
         total, examples = sum(seconds.values()), sum(len(batch["input_ids"]) for batch in self.batches)
         parts = ", ".join(f"{part} {readable(spent)}" for part, spent in seconds.items() if spent >= 1)
         say = Console(stderr=True).print
-        say(f"compress: about {readable(total)} for {models} model(s) from {examples} examples"
+        say(
+            f"compress: about {readable(total)} for {models} model(s) from {examples} examples"
             f"{f': {parts}' if parts else ''} (scores: {self.choice.scorer}, allocation: {self.choice.allocator}, "
-            f"rounding: {self.choice.rounding})")  # fmt: skip
+            f"rounding: {self.choice.rounding})"
+        )
         if seconds["rounding"] > SLOW_SECONDS:
-            say(f"compress: rounding 'nearest' would be quicker, about {readable(total - seconds['rounding'])} in all; "
-                "fewer or shorter examples are, too")  # fmt: skip
+            say(
+                f"compress: rounding 'nearest' would be quicker, about {readable(total - seconds['rounding'])} in all; "
+                "fewer or shorter examples are, too"
+            )
 
     def summarise(self) -> None:
         """Print how long each part took."""
@@ -247,5 +254,10 @@ class TrainingFree:
 
 def readable(seconds: float) -> str:
     """`"8 s"`, `"3 min"`."""
-    return f"{max(seconds, 0.1):.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else \
-        f"{seconds / 60:.0f} min"  # fmt: skip
+    return (
+        f"{max(seconds, 0.1):.1f} s"
+        if seconds < 10
+        else f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+    )

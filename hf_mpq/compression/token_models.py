@@ -12,8 +12,9 @@ def needed(model: Mapping, used: Collection[str]) -> set[str]:
     """
     kinds = {"WordPiece": _word_pieces, "BPE": _merged, "Unigram": _unigrams}
     if model["type"] not in kinds:
-        raise ValueError(f"the vocabulary of a {model['type']} tokenizer cannot be pruned; those of "
-                         f"{', '.join(kinds)} can")  # fmt: skip
+        raise ValueError(
+            f"the vocabulary of a {model['type']} tokenizer cannot be pruned; those of {', '.join(kinds)} can"
+        )
     return kinds[model["type"]](model, set(used))
 
 

@@ -144,8 +144,10 @@ def restore_vocabulary(
         raise ValueError("a quantized table cannot grow: call model.dequantize() first")
     tables = _tables(model)
     if len(tables[0]) != len(pruned.kept):
-        raise ValueError(f"the word table has {len(tables[0])} rows, the pruned vocabulary {len(pruned.kept)}: it "
-                         "belongs to another model")  # fmt: skip
+        raise ValueError(
+            f"the word table has {len(tables[0])} rows, the pruned vocabulary {len(pruned.kept)}: it "
+            "belongs to another model"
+        )
     rows = [table.detach().clone() for table in tables]
     model.resize_token_embeddings(pruned.size, mean_resizing=False)
     with torch.no_grad():
@@ -199,16 +201,20 @@ def _smaller(tokenizer: PreTrainedTokenizerBase, content: dict, new: dict[int, i
 def _renumbered(part, new: dict[int, int]):
     """A post-processor with new ids: lists called `ids`, and pairs of a token and its id."""
     if isinstance(part, dict):
-        return {key: [new[one] for one in value] if key == "ids" else _renumbered(value, new)
-                for key, value in part.items()}  # fmt: skip
+        return {
+            key: [new[one] for one in value] if key == "ids" else _renumbered(value, new) for key, value in part.items()
+        }
     if isinstance(part, list) and len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int):
         return [part[0], new[part[1]]]
     return [_renumbered(one, new) for one in part] if isinstance(part, list) else part
 
 
 def _config_ids(model: nn.Module) -> dict[str, int]:
-    return {name: value for name, value in model.config.to_dict().items()
-            if name.endswith("_token_id") and isinstance(value, int)}  # fmt: skip
+    return {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name.endswith("_token_id") and isinstance(value, int)
+    }
 
 
 def _set_config_ids(model: nn.Module, ids: dict[str, int]) -> None:

@@ -22,8 +22,10 @@ _UNITS = {
     "ms": ("latency", 1.0),
     "uJ": ("energy", 1.0),
 }
-_PATTERN = re.compile(r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
-                      r"(?:@(?P<batch>\d+)x(?P<tokens>\d+))?")  # fmt: skip
+_PATTERN = re.compile(
+    r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
+    r"(?:@(?P<batch>\d+)x(?P<tokens>\d+))?"
+)
 _SCOPES = ("model", "encoder", "embedding")
 _EXAMPLES = "'12MB', '11MiB', 'encoder:25MiB', '2.5bits', '0.25x', '25%', '8ms' or '120uJ'"
 
@@ -76,8 +78,10 @@ class Budget:
         amount = float(match["number"]) * factor
         shape = (int(match["batch"]), int(match["tokens"])) if match["batch"] else (1, 128)
         if match["batch"] and (kind != "latency" or min(shape) < 1):
-            raise BudgetError(f"cannot read the budget {text!r}; only milliseconds have a batch and tokens, "
-                              "above zero, such as '8ms@1x128'")  # fmt: skip
+            raise BudgetError(
+                f"cannot read the budget {text!r}; only milliseconds have a batch and tokens, "
+                "above zero, such as '8ms@1x128'"
+            )
         return cls(amount, kind, _scope(match["scope"], kind), *shape)
 
 
@@ -97,8 +101,10 @@ def _unit(number: str, unit: str | None, text: object) -> str:
     if unit is None and 0 < float(number) < 1:
         return "x"
     if unit is None:
-        raise BudgetError(f"the budget {text!r} has no unit: write '{number}MB' for the file, '{number}bits' for the "
-                          f"mean precision, or '{number}%' of the float32 file")  # fmt: skip
+        raise BudgetError(
+            f"the budget {text!r} has no unit: write '{number}MB' for the file, '{number}bits' for the "
+            f"mean precision, or '{number}%' of the float32 file"
+        )
     if unit in _UNITS:
         return unit
     meant = nearest(unit, _UNITS) if unit not in ("b", "B") else None

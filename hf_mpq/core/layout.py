@@ -61,9 +61,7 @@ class SubgroupLayout:
             return cls(shape, heads, shards=shards)
         if kind.startswith("columns:") and kind.removeprefix("columns:").isdigit():
             return cls(shape, int(kind.removeprefix("columns:")), axis=1)
-        raise ValueError(
-            f"unknown groups {kind!r}; use a count, 'channel', 'head', 'matrix' or 'columns:<count>'"
-        )
+        raise ValueError(f"unknown groups {kind!r}; use a count, 'channel', 'head', 'matrix' or 'columns:<count>'")
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -82,5 +82,6 @@ def applies(link: Link, layouts: Mapping[str, SubgroupLayout]) -> bool:
 def scores_of(value: Link, links: Sequence[Link]) -> Link | None:
     """The link of the queries and keys of the layer that a value link belongs to, if there is one."""
     layer = value.blocks[0].name.rpartition(".")[0]
-    return next((link for link in links if link.kind == "scores" and link.blocks[1].name.rpartition(".")[0] == layer),
-                None)  # fmt: skip
+    return next(
+        (link for link in links if link.kind == "scores" and link.blocks[1].name.rpartition(".")[0] == layer), None
+    )

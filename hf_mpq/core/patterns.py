@@ -15,7 +15,8 @@ def search(pattern: str, text: str, whole: bool = False) -> regex.Match | None:
         compiled = regex.compile(pattern)
         return (compiled.fullmatch if whole else compiled.search)(text, timeout=SECONDS)
     except TimeoutError:
-        raise ValueError(f"the pattern {pattern!r} does not end on {text!r}: write it without repetitions inside "
-                         "repetitions") from None  # fmt: skip
+        raise ValueError(
+            f"the pattern {pattern!r} does not end on {text!r}: write it without repetitions inside repetitions"
+        ) from None
     except regex.error as error:
         raise ValueError(f"{pattern!r} is no regular expression ({error})") from error

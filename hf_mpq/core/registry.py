@@ -67,8 +67,9 @@ class Registry(Generic[T]):
         known = options_of(self[name])
         wrong = [one for one in options if known is not None and one not in set(known) - set(self._passed)]
         if wrong:
-            raise ValueError(unknown(f"option of {self.kind} {self.name_of(name)!r}:", wrong[0],
-                                     set(known) - set(self._passed)))  # fmt: skip
+            raise ValueError(
+                unknown(f"option of {self.kind} {self.name_of(name)!r}:", wrong[0], set(known) - set(self._passed))
+            )
 
     def __getitem__(self, name: str) -> T:
         items = self._filled()

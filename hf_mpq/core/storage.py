@@ -130,8 +130,13 @@ class MatrixStorage:
             str(bits): [self.groups[bits], self.lines[bits], self.floats[bits], *self._kept(bits)]
             for bits in self.groups
         }
-        optional = {"nested": list(self.nested), "scale_dtype": self.scale_dtype, "float_dtype": self.float_dtype,
-                    "affine": list(self.affine), "rank": self.rank}  # fmt: skip
+        optional = {
+            "nested": list(self.nested),
+            "scale_dtype": self.scale_dtype,
+            "float_dtype": self.float_dtype,
+            "affine": list(self.affine),
+            "rank": self.rank,
+        }
         return content | {key: value for key, value in optional.items() if value not in ([], "float16", 0)}
 
     def _kept(self, bits: int) -> list[int]:
@@ -147,8 +152,16 @@ class MatrixStorage:
         kept = {bits: numbers[3] for bits, numbers in table.items() if len(numbers) > 3}
         rest = {key: content[key] for key in ("scale_dtype", "float_dtype") if key in content}
         rest |= {"affine": tuple(content.get("affine", ())), "rank": content.get("rank", 0)}
-        return cls(SubgroupLayout(**layout), *columns, content["encoding"], content["length"], kept, content["bias"],
-                   tuple(content.get("nested", ())), **rest)  # fmt: skip
+        return cls(
+            SubgroupLayout(**layout),
+            *columns,
+            content["encoding"],
+            content["length"],
+            kept,
+            content["bias"],
+            tuple(content.get("nested", ())),
+            **rest,
+        )
 
     def with_changes(self, **changes) -> "MatrixStorage":
         """A copy with some fields replaced."""

@@ -102,11 +102,20 @@ class ExactMatrix:
         used = [bits for bits in lines if bits]
         kept = {} if self.kept is None else {bits: ceil(lines[bits] * self.length * self.kept) for bits in used}
         return MatrixStorage(
-            self.layout, {bits: groups[bits] for bits in used}, {bits: lines[bits] for bits in used},
-            {bits: spec.floats[bits] for bits in used}, encoding=spec.quantizer, length=self.length, kept=kept,
-            bias=int(self.alive.rows.sum()) if spec.bias else None, nested=self.nested, scale_dtype=spec.scale_dtype,
-            float_dtype=spec.float_dtype, affine=spec.affine, rank=spec.rank,
-        )  # fmt: skip
+            self.layout,
+            {bits: groups[bits] for bits in used},
+            {bits: lines[bits] for bits in used},
+            {bits: spec.floats[bits] for bits in used},
+            encoding=spec.quantizer,
+            length=self.length,
+            kept=kept,
+            bias=int(self.alive.rows.sum()) if spec.bias else None,
+            nested=self.nested,
+            scale_dtype=spec.scale_dtype,
+            float_dtype=spec.float_dtype,
+            affine=spec.affine,
+            rank=spec.rank,
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -164,12 +173,16 @@ def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, E
     alive = _alive(links, layouts, bits)
     return {
         name: ExactMatrix(
-            space.weights[name], layouts[name], bits[name], alive[name],
-            kept_share(space.weights[name], matrix.keep_of), matrix.nested or space.weights[name].nested,
+            space.weights[name],
+            layouts[name],
+            bits[name],
+            alive[name],
+            kept_share(space.weights[name], matrix.keep_of),
+            matrix.nested or space.weights[name].nested,
             assignment.activation_bits.get(name),
         )
         for name, matrix in chosen.items()
-    }  # fmt: skip
+    }
 
 
 def matrices_with(space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]]) -> dict[str, ExactMatrix]:
@@ -178,8 +191,10 @@ def matrices_with(space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]]
     Equal to `exact_matrices` of that assignment, without the time that it takes to make one.
     """
     alive = _alive(space.links, {name: spec.layout for name, spec in space.weights.items()}, bits)
-    return {name: ExactMatrix(spec, spec.layout, bits[name], alive[name], kept_share(spec), spec.nested)
-            for name, spec in space.weights.items()}  # fmt: skip
+    return {
+        name: ExactMatrix(spec, spec.layout, bits[name], alive[name], kept_share(spec), spec.nested)
+        for name, spec in space.weights.items()
+    }
 
 
 def _alive(

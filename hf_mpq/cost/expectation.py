@@ -134,8 +134,9 @@ def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str,
     for link in space.links:
         if not applies(link, layouts):
             continue
-        pruned = [_pruned(layouts[block.name], usages[block.name].keep)[block.start :][: block.count]
-                  for block in link.blocks]  # fmt: skip
+        pruned = [
+            _pruned(layouts[block.name], usages[block.name].keep)[block.start :][: block.count] for block in link.blocks
+        ]
         dead = dead_rows(link, pruned)
         for block, probability in zip(link.blocks, dead):
             after = len(rows[block.name]) - block.start - block.count

@@ -46,12 +46,15 @@ class Latency(CostModel):
 
     unit: ClassVar[str] = "ms"
 
-    def __init__(self, space: PrecisionSpace, batch: int = BATCH, tokens: int = TOKENS,
-                 table: LatencyTable | None = None):  # fmt: skip
+    def __init__(
+        self, space: PrecisionSpace, batch: int = BATCH, tokens: int = TOKENS, table: LatencyTable | None = None
+    ):
         super().__init__(space)
         if table is None and not (space.architecture and space.links):
-            raise BudgetError("a budget in ms needs a model of a known family, of which rows and heads can be removed; "
-                              "give one in bytes or bits")  # fmt: skip
+            raise BudgetError(
+                "a budget in ms needs a model of a known family, of which rows and heads can be removed; "
+                "give one in bytes or bits"
+            )
         self.latencies = _measure[0](space, batch, tokens) if table is None else table
         self._parts = removable_parts(space)
 
@@ -82,22 +85,31 @@ class Latency(CostModel):
         """Raise BudgetError when `limit` is below what the model takes, and nothing in the space saves time."""
         if any(self._price(part) > 0 and self._can_go(part) for part in self._parts):
             return
-        whole = self.of_matrices(matrices_with(self.space, {
-            name: np.array(spec.bits or spec.candidates[-1:] * spec.layout.count, np.uint8)
-            for name, spec in self.space.weights.items()
-        }))  # fmt: skip
+        whole = self.of_matrices(
+            matrices_with(
+                self.space,
+                {
+                    name: np.array(spec.bits or spec.candidates[-1:] * spec.layout.count, np.uint8)
+                    for name, spec in self.space.weights.items()
+                },
+            )
+        )
         if whole > limit:
-            raise BudgetError(f"the budget of {limit:,.6g} ms cannot be met: the model takes {whole:,.6g} ms, and only "
-                              "pruned feed-forward rows and heads save time; put 0 among the bits, for example "
-                              "bits=(0, 4, 8)")  # fmt: skip
+            raise BudgetError(
+                f"the budget of {limit:,.6g} ms cannot be met: the model takes {whole:,.6g} ms, and only "
+                "pruned feed-forward rows and heads save time; put 0 among the bits, for example "
+                "bits=(0, 4, 8)"
+            )
 
     def _changes(self, parts: list[Removable], left: Tensor) -> Tensor:
         """What `left` `(parts,)` rows and heads take more or less than all of them, a scalar."""
         rows = [number for number, part in enumerate(parts) if isinstance(part, FeedForwardRows)]
         heads = [number for number, part in enumerate(parts) if not isinstance(part, FeedForwardRows)]
         calls = left.new_tensor([part.calls for part in parts])
-        return (self.latencies.row_milliseconds(left[rows]) @ calls[rows]
-                + self.latencies.head_milliseconds(left[heads]) @ calls[heads])  # fmt: skip
+        return (
+            self.latencies.row_milliseconds(left[rows]) @ calls[rows]
+            + self.latencies.head_milliseconds(left[heads]) @ calls[heads]
+        )
 
     def _price(self, part: Removable) -> float:
         """Milliseconds of one row or head on average."""

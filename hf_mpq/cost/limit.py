@@ -51,13 +51,16 @@ def budget_cost(
 def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
     """Budgets that only a cost model of their own unit can measure."""
     if budget.kind == "latency" and cost.unit != "ms":
-        raise BudgetError(f"a budget in ms needs a model of this machine's latency, not one in {cost.unit}; give the "
-                          "cost model 'latency'")  # fmt: skip
+        raise BudgetError(
+            f"a budget in ms needs a model of this machine's latency, not one in {cost.unit}; give the "
+            "cost model 'latency'"
+        )
     if isinstance(cost, Latency):
         cost.check(budget.amount)
     if budget.kind == "energy" and cost.unit != "uJ":
-        raise BudgetError(f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost "
-                          "model 'energy'")  # fmt: skip
+        raise BudgetError(
+            f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost model 'energy'"
+        )
     return cost, budget.amount
 
 

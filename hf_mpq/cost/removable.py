@@ -76,8 +76,11 @@ Removable = FeedForwardRows | Heads
 def removable_parts(space: PrecisionSpace) -> list[Removable]:
     """Everything that some assignment of `space` could take out, layer by layer."""
     layouts = {name: spec.layout for name, spec in space.weights.items()}
-    links = [link for link in space.links
-             if applies(link, layouts) and all(layouts[block.name].axis == 0 for block in link.blocks)]  # fmt: skip
+    links = [
+        link
+        for link in space.links
+        if applies(link, layouts) and all(layouts[block.name].axis == 0 for block in link.blocks)
+    ]
     rows = [FeedForwardRows(space, link) for link in links if link.kind in ("pointwise", "gated")]
     pairs = ((link, scores_of(link, links)) for link in links if link.kind == "value")
     return [*rows, *(Heads(space, value, scores) for value, scores in pairs if scores is not None)]

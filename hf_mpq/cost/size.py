@@ -53,8 +53,9 @@ class StoredSize(CostModel):
         length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
         bits = [stored(candidate, spec.nested) for candidate in spec.candidates]
         factor = spec.rank * ITEM_BYTES[spec.float_dtype] if spec.layout.axis == 0 else 0
-        line = torch.tensor([_line_bytes(b, length, kept_share(spec)) + factor * (b > 0) for b in bits],
-                            dtype=torch.float64)  # fmt: skip
+        line = torch.tensor(
+            [_line_bytes(b, length, kept_share(spec)) + factor * (b > 0) for b in bits], dtype=torch.float64
+        )
         floats = torch.tensor([spec.floats[b] if b else 0 for b in bits], dtype=torch.float64)
         return line_column(spec.layout) * line + floats * ITEM_BYTES[spec.scale_dtype]
 

@@ -70,9 +70,15 @@ class Exporter(ABC):
 
 
 def export(
-    model: nn.Module, format: str, path: str | Path, *, tokenizer: Any = None, calibration: Iterable | None = None,
-    activations: str | None = None, calibration_examples: int = 128,
-) -> Path:  # fmt: skip
+    model: nn.Module,
+    format: str,
+    path: str | Path,
+    *,
+    tokenizer: Any = None,
+    calibration: Iterable | None = None,
+    activations: str | None = None,
+    calibration_examples: int = 128,
+) -> Path:
     """Write a packed model in a format that needs no hf_mpq to run.
 
     - `"onnx"`: `model.onnx` with integer weights and tables, each row in the bits that it needs; runtimes widen them to
@@ -135,16 +141,20 @@ def _refuse_floats(model: nn.Module, format: str) -> None:
     """Integers would round what codes of other kinds stand for."""
     for name, matrix in model.named_modules():
         if isinstance(matrix, PackedMatrix) and not matrix.has_integers():
-            raise ValueError(f"the codes of {name} ({matrix.stored.encoding!r}) stand for no integers times a scale, "
-                             f"which {format} stores: export it as 'dense'")  # fmt: skip
+            raise ValueError(
+                f"the codes of {name} ({matrix.stored.encoding!r}) stand for no integers times a scale, "
+                f"which {format} stores: export it as 'dense'"
+            )
 
 
 def _refuse_models(folder: Path) -> None:
     """An export replaces no model: its config.json would take the place of the model's."""
     found = sorted(file.name for kind in _MODEL_FILES for file in folder.glob(kind))
     if found:
-        raise ValueError(f"{folder} holds a model ({', '.join(found[:3])}), which an export would damage: give another "
-                         "folder, or remove it first")  # fmt: skip
+        raise ValueError(
+            f"{folder} holds a model ({', '.join(found[:3])}), which an export would damage: give another "
+            "folder, or remove it first"
+        )
 
 
 def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
@@ -158,8 +168,10 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
     if wanted == "trained" and (own or not quantizers):
         return "static" if own else "float"
     if wanted == "static" and not own and not calibrated:
-        raise ValueError("static activations need ranges, which this model does not have: give calibration=<some "
-                         "tokenized rows>, or activations='dynamic'")  # fmt: skip
+        raise ValueError(
+            "static activations need ranges, which this model does not have: give calibration=<some "
+            "tokenized rows>, or activations='dynamic'"
+        )
     return wanted
 
 
@@ -170,6 +182,8 @@ def unmet(format: str) -> str | None:
     if missing:
         return f"the {format} export needs {', '.join(missing)}: pip install 'hf_mpq[{exporter.extra}]'"
     if Version(transformers.__version__) < Version(exporter.transformers or "0"):
-        return (f"the {format} export needs transformers {exporter.transformers} or newer, this is "
-                f"{transformers.__version__}: pip install -U transformers")  # fmt: skip
+        return (
+            f"the {format} export needs transformers {exporter.transformers} or newer, this is "
+            f"{transformers.__version__}: pip install -U transformers"
+        )
     return None

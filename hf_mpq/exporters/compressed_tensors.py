@@ -33,11 +33,16 @@ class CompressedTensorsExporter(Exporter):
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         family = family_of(model)
         if family is not None and family.names.fused:
-            raise ValueError(f"transformers reads the fused weights of {model.config.model_type!r} before "
-                             "compressed-tensors has unpacked them, and fails: export it as 'onnx', 'openvino' or "
-                             "'dense'")  # fmt: skip
-        matrices = {name: IntegerMatrix.of(module, offsets=False) for name, module in model.named_modules()
-                    if isinstance(module, PackedLinear) and not module.stored.affine}  # fmt: skip
+            raise ValueError(
+                f"transformers reads the fused weights of {model.config.model_type!r} before "
+                "compressed-tensors has unpacked them, and fails: export it as 'onnx', 'openvino' or "
+                "'dense'"
+            )
+        matrices = {
+            name: IntegerMatrix.of(module, offsets=False)
+            for name, module in model.named_modules()
+            if isinstance(module, PackedLinear) and not module.stored.affine
+        }
         tables = [name for name, module in model.named_modules() if isinstance(module, PackedEmbedding)]
         rounded = _rounds_inputs(model) if request.activations != "float" else set()
         dequantize_modules(model)
@@ -60,8 +65,11 @@ class CompressedTensorsExporter(Exporter):
 
 
 def _rounds_inputs(model: nn.Module) -> set[str]:
-    return {name for name, module in model.named_modules()
-            if isinstance(module, PackedLinear) and module.input_quantizer is not None}  # fmt: skip
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, PackedLinear) and module.input_quantizer is not None
+    }
 
 
 def _width(levels: Tensor) -> int:
@@ -72,23 +80,34 @@ def _width(levels: Tensor) -> int:
 def _packed(matrix: IntegerMatrix, bits: int) -> dict[str, Tensor]:
     from compressed_tensors.compressors import pack_to_int32
 
-    return {"weight_packed": pack_to_int32(matrix.levels, bits).contiguous(),
-            "weight_scale": matrix.scale.unsqueeze(1).contiguous(),
-            "weight_shape": torch.tensor(matrix.levels.shape)}  # fmt: skip
+    return {
+        "weight_packed": pack_to_int32(matrix.levels, bits).contiguous(),
+        "weight_scale": matrix.scale.unsqueeze(1).contiguous(),
+        "weight_shape": torch.tensor(matrix.levels.shape),
+    }
 
 
 def _config(model: nn.Module, groups: dict[tuple[int, bool], list[str]], matrices: dict) -> dict:
     inputs = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": False}
     left = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in matrices]
     return {
-        "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
         "ignore": left,
         "config_groups": {
             f"group_{number}": {
-                "targets": names, "format": "pack-quantized", "input_activations": inputs if rounded else None,
-                "weights": {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "channel",
-                            "dynamic": False},
+                "targets": names,
+                "format": "pack-quantized",
+                "input_activations": inputs if rounded else None,
+                "weights": {
+                    "num_bits": bits,
+                    "type": "int",
+                    "symmetric": True,
+                    "strategy": "channel",
+                    "dynamic": False,
+                },
             }
             for number, ((bits, rounded), names) in enumerate(groups.items())
         },
-    }  # fmt: skip
+    }

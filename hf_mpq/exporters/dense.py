@@ -29,12 +29,22 @@ class DenseExporter(Exporter):
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         family = family_of(model)
-        packed = {relative_name(model, name): module for name, module in model.named_modules()
-                  if isinstance(module, PackedMatrix)}  # fmt: skip
-        links = [] if family is None else [
-            link for link in family.links(model) if link.kind in ("pointwise", "gated") and link.consumer in packed
-            and all(block.name in packed for block in link.blocks)
-        ]  # fmt: skip
+        packed = {
+            relative_name(model, name): module
+            for name, module in model.named_modules()
+            if isinstance(module, PackedMatrix)
+        }
+        links = (
+            []
+            if family is None
+            else [
+                link
+                for link in family.links(model)
+                if link.kind in ("pointwise", "gated")
+                and link.consumer in packed
+                and all(block.name in packed for block in link.blocks)
+            ]
+        )
         live = [packed[link.consumer].column_flags() for link in links]
         dequantize_modules(model)
         forget_quantization(model)

@@ -54,9 +54,16 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
         warnings.simplefilter("ignore")  # about shapes that the trace takes for constants, and about the exporter's age
         outputs = traced.output_names(example)
         torch.onnx.export(
-            traced, example, str(file), input_names=traced.names, output_names=outputs, opset_version=TRACED_OPSET,
-            dynamic_axes=_axes(traced, outputs), dynamo=False, do_constant_folding=False,
-        )  # fmt: skip
+            traced,
+            example,
+            str(file),
+            input_names=traced.names,
+            output_names=outputs,
+            opset_version=TRACED_OPSET,
+            dynamic_axes=_axes(traced, outputs),
+            dynamo=False,
+            do_constant_folding=False,
+        )
     graph = onnx.load(str(file))
     if small:
         shrink_onnx(graph)

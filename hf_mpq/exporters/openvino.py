@@ -22,8 +22,10 @@ class OpenVinoExporter(Exporter):
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         if request.activations not in ("static", "float"):
-            raise ValueError("OpenVINO multiplies integers only with fixed activation ranges: give calibration=<some "
-                             "tokenized rows>, or activations='float'")  # fmt: skip
+            raise ValueError(
+                "OpenVINO multiplies integers only with fixed activation ranges: give calibration=<some "
+                "tokenized rows>, or activations='float'"
+            )
         import openvino
 
         with TemporaryDirectory(dir=folder) as scratch:

@@ -193,8 +193,10 @@ def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activat
     for name, module in list(model.named_modules()):
         if isinstance(module, PackedLinear):
             if activations != "float" and module.in_features > MOST_COLUMNS:
-                raise ValueError(f"{name} has {module.in_features} columns, and integer sums of more than "
-                                 f"{MOST_COLUMNS} do not fit in 32 bits: export with activations='float'")  # fmt: skip
+                raise ValueError(
+                    f"{name} has {module.in_features} columns, and integer sums of more than "
+                    f"{MOST_COLUMNS} do not fit in 32 bits: export with activations='float'"
+                )
             model.set_submodule(name, PortableLinear(module, grids.get(name), activations))
         elif isinstance(module, PackedEmbedding):
             tables[id(module)] = PortableEmbedding(module)

@@ -21,8 +21,11 @@ def static_grids(model: nn.Module, batches: Sequence[Mapping]) -> dict[str, Acti
     """The grid of every packed linear layer's input, by name: its own where it is fixed, else the range around zero
     with the least squared error over real tokens of the examples."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-    grids = {name: layer.input_quantizer.grid(torch.empty(0)) for name, layer in layers.items()
-             if isinstance(layer.input_quantizer, FixedGridQuantizer)}  # fmt: skip
+    grids = {
+        name: layer.input_quantizer.grid(torch.empty(0))
+        for name, layer in layers.items()
+        if isinstance(layer.input_quantizer, FixedGridQuantizer)
+    }
     open_layers = {name: layer for name, layer in layers.items() if name not in grids}
     samples = _samples(model, open_layers, batches) if open_layers else {}
     for name, values in samples.items():
@@ -39,8 +42,10 @@ def _samples(model: nn.Module, layers: Mapping[str, PackedLinear], batches: Sequ
         chosen = values[torch.randint(len(values), (SAMPLE,), generator=random)]
         found[name].append(torch.cat([chosen, values.amin().view(1), values.amax().view(1)]))
 
-    hooks = [layer.register_forward_pre_hook(lambda layer, args, name=name: keep(name, layer, args[0]))
-             for name, layer in layers.items()]  # fmt: skip
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args, name=name: keep(name, layer, args[0]))
+        for name, layer in layers.items()
+    ]
     random = torch.Generator().manual_seed(0)
     try:
         for batch in batches:

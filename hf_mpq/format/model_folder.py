@@ -25,8 +25,9 @@ def model_folder(folder: str | Path) -> AbstractContextManager[Path]:
 def check_finished(config: Mapping[str, Any]) -> None:
     """Raise PackedFormatError for the `quantization_config` of a folder whose save did not end."""
     if config.get("storage") == UNFINISHED:
-        raise PackedFormatError("a save into this folder was interrupted, so its files are of two models: save it "
-                                "again")  # fmt: skip
+        raise PackedFormatError(
+            "a save into this folder was interrupted, so its files are of two models: save it again"
+        )
 
 
 def _unfinished(config: str) -> str:

@@ -47,18 +47,25 @@ def _tensors(files: Iterable[str | Path]) -> Iterator[tuple[str, Tensor]]:
                 try:
                     yield name, content.get_tensor(name)
                 except (SafetensorError, RuntimeError) as error:
-                    raise PackedFormatError(f"{name} cannot be read from {Path(file).name} ({error}): copy or download "
-                                            "it again") from error  # fmt: skip
+                    raise PackedFormatError(
+                        f"{name} cannot be read from {Path(file).name} ({error}): copy or download it again"
+                    ) from error
 
 
 def _refuse(changed: list[str], missing: Iterable[str], unsigned: Iterable[str]) -> None:
     missing, unsigned = sorted(missing), sorted(unsigned)
     if changed:
-        raise PackedFormatError(f"{len(changed)} tensors differ from what was saved, first {changed[0]!r}: the file "
-                                "was changed or damaged; copy or download it again")  # fmt: skip
+        raise PackedFormatError(
+            f"{len(changed)} tensors differ from what was saved, first {changed[0]!r}: the file "
+            "was changed or damaged; copy or download it again"
+        )
     if missing:
-        raise PackedFormatError(f"{len(missing)} tensors that were saved are missing, first {missing[0]!r}: copy or "
-                                "download the folder again")  # fmt: skip
+        raise PackedFormatError(
+            f"{len(missing)} tensors that were saved are missing, first {missing[0]!r}: copy or "
+            "download the folder again"
+        )
     if unsigned:
-        raise PackedFormatError(f"the file has no digest for {len(unsigned)} tensors, first {unsigned[0]!r}: it was "
-                                "rewritten by another tool; save it again with hf_mpq")  # fmt: skip
+        raise PackedFormatError(
+            f"the file has no digest for {len(unsigned)} tensors, first {unsigned[0]!r}: it was "
+            "rewritten by another tool; save it again with hf_mpq"
+        )

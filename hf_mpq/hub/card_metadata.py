@@ -45,10 +45,15 @@ def _results(task: str, facts: CardFacts) -> Iterator[EvalResult]:
     for name, value in (facts.metrics or {}).items():
         if name != "loss":
             yield EvalResult(
-                task_type=task, dataset_type=facts.dataset or UNKNOWN, dataset_name=facts.dataset or UNKNOWN,
-                dataset_config=facts.dataset_config, dataset_split=facts.dataset_split,
-                metric_type=_HUB_METRICS.get(name, name), metric_name=name, metric_value=value,
-            )  # fmt: skip
+                task_type=task,
+                dataset_type=facts.dataset or UNKNOWN,
+                dataset_name=facts.dataset or UNKNOWN,
+                dataset_config=facts.dataset_config,
+                dataset_split=facts.dataset_split,
+                metric_type=_HUB_METRICS.get(name, name),
+                metric_name=name,
+                metric_value=value,
+            )
 
 
 def _once(results: list[EvalResult]) -> list[EvalResult]:

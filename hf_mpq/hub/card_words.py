@@ -14,9 +14,9 @@ from .facts import CardFacts
 
 _WARNINGS = {
     "packed": "Without it transformers only warns (`Unknown quantization type, got mpq`) and makes up **random "
-              "weights**.",
+    "weights**.",
     "trainable": "Without it transformers only warns (`Unknown quantization type, got mpq`) and loads float weights.",
-}  # fmt: skip
+}
 _EMBEDDERS = ("SentenceTransformer", "CrossEncoder", "SparseEncoder")
 _PLACES = ("embeddings", "encoder", "head")
 
@@ -49,14 +49,22 @@ def section_words(folder: Path, model: nn.Module, facts: CardFacts, picture: str
     sizes, config = size_report(model), model.config.quantization_config
     scores = [(name, (facts.float_metrics or {}).get(name), value) for name, value in (facts.metrics or {}).items()]
     return {
-        "warning": _WARNINGS[config.storage], "packed": config.storage == "packed",
-        "snippet": _snippet(folder, task_of(model), facts.repo_id), "base_model": facts.base_model,
-        "sizes": sizes, "float_bytes": sum(part.float_bytes for part in sizes.parts), "size_rows": _size_rows(sizes),
-        "score_rows": scores, "compared": any(before is not None for _, before, _ in scores),
+        "warning": _WARNINGS[config.storage],
+        "packed": config.storage == "packed",
+        "snippet": _snippet(folder, task_of(model), facts.repo_id),
+        "base_model": facts.base_model,
+        "sizes": sizes,
+        "float_bytes": sum(part.float_bytes for part in sizes.parts),
+        "size_rows": _size_rows(sizes),
+        "score_rows": scores,
+        "compared": any(before is not None for _, before, _ in scores),
         "scored_on": " ".join(filter(None, (facts.dataset, facts.dataset_config, facts.dataset_split))) or "score",
-        "picture": picture, "command": facts.command, "versions": words_of(config.origin, "versions"),
-        "megabytes": lambda count: f"{count / 1e6:.2f}", "number": lambda value: f"{value:.4f}",
-    }  # fmt: skip
+        "picture": picture,
+        "command": facts.command,
+        "versions": words_of(config.origin, "versions"),
+        "megabytes": lambda count: f"{count / 1e6:.2f}",
+        "number": lambda value: f"{value:.4f}",
+    }
 
 
 def words_of(content: Any, part: str | None = None) -> dict[str, str]:
@@ -69,8 +77,10 @@ def words_of(content: Any, part: str | None = None) -> dict[str, str]:
 
 def _size_rows(sizes: SizeReport) -> list[tuple[str, int, int]]:
     rows = [(place, [part for part in sizes.parts if part.place == place]) for place in _PLACES]
-    return [(name, sum(part.float_bytes for part in parts), sum(part.packed_bytes for part in parts))
-            for name, parts in [*rows, ("total", list(sizes.parts))]]  # fmt: skip
+    return [
+        (name, sum(part.float_bytes for part in parts), sum(part.packed_bytes for part in parts))
+        for name, parts in [*rows, ("total", list(sizes.parts))]
+    ]
 
 
 def _snippet(folder: Path, task: HeadTask, name: str) -> str:

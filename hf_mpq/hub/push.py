@@ -84,9 +84,17 @@ def push_model(
     config = getattr(model.config, "quantization_config", None)
     options = {"commit_description": commit_description, "create_pr": create_pr}
     if not isinstance(config, MPQConfig):  # made float again
-        return type(model).push_to_hub(model, repo_id, commit_message=commit_message, private=private, token=token,
-                                       revision=revision, max_shard_size=max_shard_size, tags=tags,
-                                       **options)  # fmt: skip
+        return type(model).push_to_hub(
+            model,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            revision=revision,
+            max_shard_size=max_shard_size,
+            tags=tags,
+            **options,
+        )
     told = CardFacts(**facts, tags=[*(tags or ()), *(model.model_tags or ())])
     if "command" not in config.origin:
         told = told.over(CardFacts(command=command_line()))
@@ -95,9 +103,17 @@ def push_model(
         return _push(Path(folder), repo_id, model, told, private, token, revision, commit_message, **options)
 
 
-def _push(folder: Path, repo_id: str, model: nn.Module | None, facts: CardFacts, private: bool | None,
-          token: str | bool | None, revision: str | None, message: str | None,
-          **options: Any) -> CommitInfo:  # fmt: skip
+def _push(
+    folder: Path,
+    repo_id: str,
+    model: nn.Module | None,
+    facts: CardFacts,
+    private: bool | None,
+    token: str | bool | None,
+    revision: str | None,
+    message: str | None,
+    **options: Any,
+) -> CommitInfo:
     _check_folder(folder)
     if not (token if isinstance(token, str) else token is not False and get_token()):
         raise missing_token(repo_id)
@@ -109,21 +125,30 @@ def _push(folder: Path, repo_id: str, model: nn.Module | None, facts: CardFacts,
     with plain_errors(repo_id):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision,
-                                 commit_message=message or "Upload model compressed by hf_mpq",
-                                 ignore_patterns=list(IGNORED), **options)  # fmt: skip
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message or "Upload model compressed by hf_mpq",
+            ignore_patterns=list(IGNORED),
+            **options,
+        )
 
 
 def _check_folder(folder: Path) -> None:
     found = [file.name for kind in CHECKPOINT for file in folder.glob(kind)]
     if found:
-        raise ValueError(f"{folder} is a checkpoint of a run (it holds {found[0]}), whose files keep tokens and paths: "
-                         "push what trainer.save_packed or save_pretrained wrote")  # fmt: skip
+        raise ValueError(
+            f"{folder} is a checkpoint of a run (it holds {found[0]}), whose files keep tokens and paths: "
+            "push what trainer.save_packed or save_pretrained wrote"
+        )
     file = folder / "config.json"
     described = read_json(file, "save the model again").get("quantization_config") if file.exists() else None
     if not isinstance(described, Mapping) or described.get("quant_method") != "mpq":
-        raise ValueError(f"{folder} holds no model of hf_mpq: give the folder that hf_mpq.pack(model).save_pretrained "
-                         "or trainer.save_packed wrote")  # fmt: skip
+        raise ValueError(
+            f"{folder} holds no model of hf_mpq: give the folder that hf_mpq.pack(model).save_pretrained "
+            "or trainer.save_packed wrote"
+        )
 
 
 def _remote_card(api: HfApi, repo_id: str, revision: str | None) -> str | None:

@@ -17,15 +17,22 @@ def check_is_model(model: nn.Module) -> None:
         return
     inside = [name for name, module in model.named_modules() if isinstance(module, PreTrainedModel)]
     way = f"quantize model.{inside[0]}, and save that with its own save_pretrained" if inside else "give the one inside"
-    raise ValueError(f"{type(model).__name__} is no PreTrainedModel, so it has no config to note the quantization in: "
-                     f"{way}")  # fmt: skip
+    raise ValueError(
+        f"{type(model).__name__} is no PreTrainedModel, so it has no config to note the quantization in: {way}"
+    )
 
 
 def quantized_inside(model: nn.Module) -> str | None:
     """Name of the first part of a model that is quantized, the largest first; None where there is none."""
     kinds = (QuantizedMatrix, MPQLayerNorm, PackedModule)
-    return next((name for name, module in model.named_modules() if name and (
-        isinstance(module, kinds) or getattr(module, "quantization_method", None) == "mpq")), None)  # fmt: skip
+    return next(
+        (
+            name
+            for name, module in model.named_modules()
+            if name and (isinstance(module, kinds) or getattr(module, "quantization_method", None) == "mpq")
+        ),
+        None,
+    )
 
 
 def _check_known(model: PreTrainedModel) -> None:

@@ -3,8 +3,14 @@
 from ..core import METHODS, MethodSpec, StageSpec
 
 _PAPER = "Zhao et al., Automatic Mixed-Precision Quantization Search of BERT, IJCAI 2021"
-_CONFIG = {"bits": (0, 2, 4), "groups": 128, "quantizer": "minmax", "gate": "gumbel", "embedding_bits": 8,
-           "activation_bits": 8}  # fmt: skip
+_CONFIG = {
+    "bits": (0, 2, 4),
+    "groups": 128,
+    "quantizer": "minmax",
+    "gate": "gumbel",
+    "embedding_bits": 8,
+    "activation_bits": 8,
+}
 _DEVIATIONS = (
     "first order (xi = 0): the paper prints the unrolled gradient and says that both agree near the inner optimum, but "
     "not which one was run",
@@ -31,22 +37,28 @@ def _stages(objectives: dict) -> tuple[StageSpec, ...]:
     )
 
 
-AQ_BERT = METHODS.add("aq-bert", MethodSpec(
-    name="aq-bert",
-    paper=_PAPER,
-    config=_CONFIG,
-    stages=_stages({"task": {}}),
-    deviations=_DEVIATIONS,
-))  # fmt: skip
-
-AQ_BERT_KD = METHODS.add("aq-bert+kd", MethodSpec(
-    name="aq-bert+kd",
-    paper=_PAPER,
-    config=_CONFIG,
-    stages=_stages({"soft-labels": {}, "hidden-states": {}}),
-    deviations=(
-        "distils from a float teacher in both stages, instead of the labels that the paper trains on (its "
-        "'distillation' is a distilled checkpoint to start from)",
-        *_DEVIATIONS,
+AQ_BERT = METHODS.add(
+    "aq-bert",
+    MethodSpec(
+        name="aq-bert",
+        paper=_PAPER,
+        config=_CONFIG,
+        stages=_stages({"task": {}}),
+        deviations=_DEVIATIONS,
     ),
-))  # fmt: skip
+)
+
+AQ_BERT_KD = METHODS.add(
+    "aq-bert+kd",
+    MethodSpec(
+        name="aq-bert+kd",
+        paper=_PAPER,
+        config=_CONFIG,
+        stages=_stages({"soft-labels": {}, "hidden-states": {}}),
+        deviations=(
+            "distils from a float teacher in both stages, instead of the labels that the paper trains on (its "
+            "'distillation' is a distilled checkpoint to start from)",
+            *_DEVIATIONS,
+        ),
+    ),
+)

@@ -5,20 +5,26 @@ from ..core import METHODS, MethodSpec, StageSpec
 DISTILLATION = {"soft-labels": {}, "hidden-states": {}}
 """TernaryBERT's targets, but for attention scores; no label loss."""
 
-MPQ = METHODS.add("mpq", MethodSpec(
-    name="mpq",
-    paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
-    config={"bits": (2, 3, 4, 8), "quantizer": "lsq", "gate": "softmax"},
-    scorer="fisher",
-    allocator="lagrangian",
-    stages=(
-        StageSpec("search", share=0.3, objectives=DISTILLATION, strategy="joint", strategy_options={"start": "scores"}),
-        StageSpec("qat", share=0.7, objectives=DISTILLATION),
+MPQ = METHODS.add(
+    "mpq",
+    MethodSpec(
+        name="mpq",
+        paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
+        config={"bits": (2, 3, 4, 8), "quantizer": "lsq", "gate": "softmax"},
+        scorer="fisher",
+        allocator="lagrangian",
+        stages=(
+            StageSpec(
+                "search", share=0.3, objectives=DISTILLATION, strategy="joint", strategy_options={"start": "scores"}
+            ),
+            StageSpec("qat", share=0.7, objectives=DISTILLATION),
+        ),
+        selects=True,
+        deviations=(
+            "no 0 bits among the candidates: what many pruned sub-groups do together is far more "
+            "than their scores say; "
+            "bits=(0, 2, 3, 4, 8) searches them too",
+            "without a budget there is no training-free assignment to start from: give one",
+        ),
     ),
-    selects=True,
-    deviations=(
-        "no 0 bits among the candidates: what many pruned sub-groups do together is far more than their scores say; "
-        "bits=(0, 2, 3, 4, 8) searches them too",
-        "without a budget there is no training-free assignment to start from: give one",
-    ),
-))  # fmt: skip
+)

@@ -3,16 +3,20 @@
 from ..core import METHODS, MethodSpec, StageSpec
 from .mpq import DISTILLATION
 
-UNIFORM = METHODS.add("uniform", MethodSpec(
-    name="uniform",
-    paper="the baseline of mixed precision: LSQ (Esser et al., ICLR 2020) with distillation as in TernaryBERT",
-    config={"bits": 2, "quantizer": "lsq"},
-    allocator="uniform",
-    allocator_options={"fraction": True},
-    stages=(StageSpec("qat", objectives=DISTILLATION),),
-    deviations=(
-        "for a budget between two precisions give the candidates, bits=(2, 3, 4, 8): random whole sub-groups get the "
-        "next higher one, as many as fit",
-        "one learned step for each sub-group, not for each matrix",
+UNIFORM = METHODS.add(
+    "uniform",
+    MethodSpec(
+        name="uniform",
+        paper="the baseline of mixed precision: LSQ (Esser et al., ICLR 2020) with distillation as in TernaryBERT",
+        config={"bits": 2, "quantizer": "lsq"},
+        allocator="uniform",
+        allocator_options={"fraction": True},
+        stages=(StageSpec("qat", objectives=DISTILLATION),),
+        deviations=(
+            "for a budget between two precisions give the candidates, bits=(2, 3, 4, 8): random "
+            "whole sub-groups get the "
+            "next higher one, as many as fit",
+            "one learned step for each sub-group, not for each matrix",
+        ),
     ),
-))  # fmt: skip
+)

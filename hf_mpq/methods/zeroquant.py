@@ -5,23 +5,35 @@ from ..core import METHODS, MethodSpec
 _PAPER = "Yao et al., ZeroQuant: Efficient and Affordable Post-Training Quantization, NeurIPS 2022"
 _FEED_FORWARD = r"(intermediate\.dense|(?<!attention\.)output\.dense|ffn|mlp\.W)"
 _COMMON = {
-    "bits": 8, "groups": 48, "quantizer": "symmetric", "quantizer_options": {"scale": "max", "two_bits": "integer"},
-    "activation": "dynamic-token", "activation_options": {"symmetric": True},
-}  # fmt: skip
+    "bits": 8,
+    "groups": 48,
+    "quantizer": "symmetric",
+    "quantizer_options": {"scale": "max", "two_bits": "integer"},
+    "activation": "dynamic-token",
+    "activation_options": {"symmetric": True},
+}
 
-ZEROQUANT = METHODS.add("zeroquant", MethodSpec(
-    name="zeroquant",
-    paper=_PAPER,
-    config=_COMMON,
-    rounding="nearest",
-    deviations=("embeddings and pooler are at 8 bits too; the shipped configuration of the paper leaves them float",),
-))  # fmt: skip
+ZEROQUANT = METHODS.add(
+    "zeroquant",
+    MethodSpec(
+        name="zeroquant",
+        paper=_PAPER,
+        config=_COMMON,
+        rounding="nearest",
+        deviations=(
+            "embeddings and pooler are at 8 bits too; the shipped configuration of the paper leaves them float",
+        ),
+    ),
+)
 
-ZEROQUANT_4_8 = METHODS.add("zeroquant-4-8", MethodSpec(
-    name="zeroquant-4-8",
-    paper=_PAPER,
-    config={**_COMMON, "rules": {_FEED_FORWARD: {"bits": 4}}},
-    rounding="lkd",
-    rounding_options={"steps": 100, "batch_size": 32, "lr": 5e-6},
-    deviations=("attention at 8 bits, feed-forward at 4, activations at 8 bits where the paper's row has 16",),
-))  # fmt: skip
+ZEROQUANT_4_8 = METHODS.add(
+    "zeroquant-4-8",
+    MethodSpec(
+        name="zeroquant-4-8",
+        paper=_PAPER,
+        config={**_COMMON, "rules": {_FEED_FORWARD: {"bits": 4}}},
+        rounding="lkd",
+        rounding_options={"steps": 100, "batch_size": 32, "lr": 5e-6},
+        deviations=("attention at 8 bits, feed-forward at 4, activations at 8 bits where the paper's row has 16",),
+    ),
+)

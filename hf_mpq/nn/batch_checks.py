@@ -7,8 +7,10 @@ from transformers import PreTrainedModel
 
 from . import PackedEmbedding
 
-_TABLES = {"input_ids": ("token", "tokenize with the model's own tokenizer"),
-           "token_type_ids": ("token type", "leave out token_type_ids, or give those of the model's own tokenizer")}
+_TABLES = {
+    "input_ids": ("token", "tokenize with the model's own tokenizer"),
+    "token_type_ids": ("token type", "leave out token_type_ids, or give those of the model's own tokenizer"),
+}
 
 
 def takes_choices(model: nn.Module) -> bool:
@@ -59,8 +61,10 @@ def _check_shapes(batch: Mapping[str, Tensor], choices: bool) -> None:
     if not ids.numel():
         raise ValueError("every calibration row is empty: give rows with tokens")
     if mask is not None and mask.shape != ids.shape and (mask.dim() != 4 or choices):
-        raise ValueError(f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, or 4 dimensions, "
-                         f"(rows, heads or 1, tokens, tokens); got {tuple(mask.shape)}")  # fmt: skip
+        raise ValueError(
+            f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, or 4 dimensions, "
+            f"(rows, heads or 1, tokens, tokens); got {tuple(mask.shape)}"
+        )
 
 
 def _check_ids(batch: Mapping[str, Tensor], tables: Mapping[str, nn.Module | None]) -> None:
@@ -70,8 +74,10 @@ def _check_ids(batch: Mapping[str, Tensor], tables: Mapping[str, nn.Module | Non
         least, most = batch[name].min().item(), batch[name].max().item()
         if least < 0 or most >= table.num_embeddings:
             what, cure = _TABLES[name]
-            raise ValueError(f"calibration has the {what} id {least if least < 0 else most}, and this model's table "
-                             f"has rows 0 to {table.num_embeddings - 1}: {cure}")  # fmt: skip
+            raise ValueError(
+                f"calibration has the {what} id {least if least < 0 else most}, and this model's table "
+                f"has rows 0 to {table.num_embeddings - 1}: {cure}"
+            )
 
 
 def _check_length(ids: Tensor, positions: nn.Module | None) -> None:
@@ -80,6 +86,8 @@ def _check_length(ids: Tensor, positions: nn.Module | None) -> None:
     reserved = _reserved(positions)
     tokens = (ids != positions.padding_idx).sum(-1).max().item() if reserved else ids.shape[-1]
     if tokens > positions.num_embeddings - reserved:
-        raise ValueError(f"a calibration row has {tokens} tokens, and this model has positions for "
-                         f"{positions.num_embeddings - reserved}: tokenize with truncation=True, "
-                         f"max_length={positions.num_embeddings - reserved}")  # fmt: skip
+        raise ValueError(
+            f"a calibration row has {tokens} tokens, and this model has positions for "
+            f"{positions.num_embeddings - reserved}: tokenize with truncation=True, "
+            f"max_length={positions.num_embeddings - reserved}"
+        )

@@ -13,8 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 ROWS = "rows with input_ids, batches of tensors, what a tokenizer returned, or texts with tokenizer=..."
-_NO_INPUTS = ("special_tokens_mask", "offset_mapping", "overflow_to_sample_mapping", "overflowing_tokens", "length",
-              "num_truncated_tokens")  # fmt: skip
+_NO_INPUTS = (
+    "special_tokens_mask",
+    "offset_mapping",
+    "overflow_to_sample_mapping",
+    "overflowing_tokens",
+    "length",
+    "num_truncated_tokens",
+)
 """What a tokenizer may return beside a model's inputs."""
 TOKENIZE = "tokenize them first, for example with rows.map(tokenizer, input_columns='text')"
 
@@ -53,8 +59,10 @@ def items_of(given: Any, choices: bool = False, tokenizer: Any = None, longest: 
 
 def _tokenized(texts: Sequence[str], tokenizer: Any, longest: int | None) -> Mapping:
     if tokenizer is None:
-        raise ValueError("calibration holds texts: give their tokenizer too, tokenizer=AutoTokenizer.from_pretrained("
-                         "...), or give tokenized rows")  # fmt: skip
+        raise ValueError(
+            "calibration holds texts: give their tokenizer too, tokenizer=AutoTokenizer.from_pretrained("
+            "...), or give tokenized rows"
+        )
     most = tokenizer.model_max_length if longest is None else min(longest, tokenizer.model_max_length)
     return tokenizer(*texts, truncation=True, max_length=most)
 
@@ -71,8 +79,10 @@ def _of_item(item: Any, choices: bool) -> Iterator[Mapping]:
 def _of_encoding(given: Mapping, choices: bool) -> Iterator[Mapping]:
     """A row or a batch as it is; of lists that have not one length, the rows."""
     if "input_ids" not in given:
-        raise ValueError(f"calibration rows need input_ids, these have {sorted(map(str, given))}: {TOKENIZE}, or give "
-                         "the texts alone and tokenizer=...")  # fmt: skip
+        raise ValueError(
+            f"calibration rows need input_ids, these have {sorted(map(str, given))}: {TOKENIZE}, or give "
+            "the texts alone and tokenizer=..."
+        )
     ids = given["input_ids"]
     if _depth(ids) <= 1 + choices:
         yield given
@@ -106,19 +116,25 @@ def _is_pair(item: Any) -> bool:
 def _refuse(given: Any) -> None:
     """Raise ValueError for what is often given and cannot be used."""
     if isinstance(given, Path) or (isinstance(given, str) and (given.endswith("/") or Path(given).exists())):
-        raise ValueError(f"calibration is a path, {str(given)!r}: load what is there, for example with "
-                         "datasets.load_dataset, and tokenize it")  # fmt: skip
+        raise ValueError(
+            f"calibration is a path, {str(given)!r}: load what is there, for example with "
+            "datasets.load_dataset, and tokenize it"
+        )
     if isinstance(given, str):
         raise ValueError("calibration is one text: give a list of texts, a few hundred, with tokenizer=...")
     if _is_a("pandas", "DataFrame", given):
-        raise ValueError("calibration is a pandas frame: give its rows, frame.to_dict('records'), if they have "
-                         "input_ids, or list(frame['text']) with tokenizer=...")  # fmt: skip
+        raise ValueError(
+            "calibration is a pandas frame: give its rows, frame.to_dict('records'), if they have "
+            "input_ids, or list(frame['text']) with tokenizer=..."
+        )
     if _is_a("datasets", "DatasetDict", given) or _is_a("datasets", "IterableDatasetDict", given):
         split = next(iter(given), "train")
         raise ValueError(f"calibration is a DatasetDict: choose a split, such as calibration[{split!r}]")
     if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.ndim > 1 and given.dtype != object):
-        raise ValueError(f"calibration is {_described(given)}, which does not say what is padding: give "
-                         "{'input_ids': ids, 'attention_mask': mask}, as a tokenizer returns it")  # fmt: skip
+        raise ValueError(
+            f"calibration is {_described(given)}, which does not say what is padding: give "
+            "{'input_ids': ids, 'attention_mask': mask}, as a tokenizer returns it"
+        )
     if not isinstance(given, Iterable | Dataset):
         raise ValueError(f"calibration is {_described(given)}: give {ROWS}")
 

@@ -11,15 +11,24 @@ from .batch_checks import check_batches, longest_input, takes_choices
 from .batch_items import items_of
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_LABELS = {"labels": "labels", "label": "labels", "label_ids": "labels", "start_positions": "start_positions",
-           "end_positions": "end_positions"}  # fmt: skip
+_LABELS = {
+    "labels": "labels",
+    "label": "labels",
+    "label_ids": "labels",
+    "start_positions": "start_positions",
+    "end_positions": "end_positions",
+}
 _IGNORED = -100
 
 
 def batches_of(
-    calibration: Iterable | None, model: nn.Module, batch_size: int, max_examples: int, labels: bool = False,
+    calibration: Iterable | None,
+    model: nn.Module,
+    batch_size: int,
+    max_examples: int,
+    labels: bool = False,
     tokenizer: Any = None,
-) -> list[Mapping]:  # fmt: skip
+) -> list[Mapping]:
     """Padded batches of tensors from a data set of tokenized rows; batches that are given as such are passed on.
 
     Args:
@@ -63,8 +72,13 @@ def _cut(batch: Mapping[str, Tensor], most: int, size: int | None) -> list[Mappi
         return [batch]
     ends = range(0, min(rows, most), size or rows)
     of_rows = {name: value.dim() > 0 and len(value) == rows for name, value in batch.items()}
-    return [{name: value[start : min(start + (size or rows), most)] if of_rows[name] else value
-             for name, value in batch.items()} for start in ends]  # fmt: skip
+    return [
+        {
+            name: value[start : min(start + (size or rows), most)] if of_rows[name] else value
+            for name, value in batch.items()
+        }
+        for start in ends
+    ]
 
 
 def _batched(rows: list[Mapping], model: nn.Module, batch_size: int, labels: bool) -> list[Mapping]:
@@ -80,13 +94,19 @@ def _batched(rows: list[Mapping], model: nn.Module, batch_size: int, labels: boo
 
 def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int], choices: bool) -> dict[str, Tensor]:
     """`(rows, tokens)` each; with choices `(rows, choices, tokens)`."""
-    lines = {name: [torch.as_tensor(line, dtype=torch.long) for row in rows
-                    for line in (row[name] if choices else [row[name]])] for name in names}  # fmt: skip
+    lines = {
+        name: [
+            torch.as_tensor(line, dtype=torch.long) for row in rows for line in (row[name] if choices else [row[name]])
+        ]
+        for name in names
+    }
     width = max(map(len, lines["input_ids"]))
     if "attention_mask" not in lines:
         lines["attention_mask"] = [torch.ones_like(line) for line in lines["input_ids"]]
-    batch = {name: torch.stack([pad(line, (0, width - len(line)), value=padding.get(name, 0)) for line in given])
-             for name, given in lines.items()}  # fmt: skip
+    batch = {
+        name: torch.stack([pad(line, (0, width - len(line)), value=padding.get(name, 0)) for line in given])
+        for name, given in lines.items()
+    }
     return {name: value.unflatten(0, (len(rows), -1)) if choices else value for name, value in batch.items()}
 
 

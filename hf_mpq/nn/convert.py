@@ -48,8 +48,11 @@ def _trainable_layers(model: nn.Module, space: PrecisionSpace) -> Iterator[tuple
 def tied_decoders(model: nn.Module, kinds: tuple[type, ...] = (MPQEmbedding, PackedEmbedding)) -> dict[str, str]:
     """Full name of each decoder whose weight is tied to an embedding of these kinds, with that embedding's name."""
     ties = getattr(model, "all_tied_weights_keys", None) or {}
-    pairs = {target.removesuffix(".weight"): source.removesuffix(".weight") for target, source in ties.items()
-             if target.endswith(".weight")}  # fmt: skip
+    pairs = {
+        target.removesuffix(".weight"): source.removesuffix(".weight")
+        for target, source in ties.items()
+        if target.endswith(".weight")
+    }
     return {target: source for target, source in pairs.items() if isinstance(model.get_submodule(source), kinds)}
 
 
@@ -181,8 +184,9 @@ def dequantize_modules(model: nn.Module, dtype: torch.dtype | None = None, maste
     """Replace every quantized layer by a plain one, in place: with the values it uses, or with its float masters."""
     if any(isinstance(module, PackedLinear) and module.compacted for module in model.modules()):
         raise ValueError("a compacted model has smaller matrices than its config; load the packed folder again first")
-    decoders = {name: module for name, module in model.named_modules()
-                if isinstance(module, MPQTiedLinear | PackedTiedLinear)}  # fmt: skip
+    decoders = {
+        name: module for name, module in model.named_modules() if isinstance(module, MPQTiedLinear | PackedTiedLinear)
+    }
     owners = {name: module.embedding for name, module in decoders.items()}
     places = {id(module): name for name, module in model.named_modules()}
     kinds = (QuantizedMatrix, PackedMatrix, MPQLayerNorm, PackedLayerNorm)

@@ -34,8 +34,9 @@ class TrainableLowRank(LowRank):
         rank = self.spec.rank
         if not rank:
             return None
-        rows, columns = (from_bytes(self.get_buffer(name), self._float_type)
-                         for name in ("low_rank_rows", "low_rank_columns"))  # fmt: skip
+        rows, columns = (
+            from_bytes(self.get_buffer(name), self._float_type) for name in ("low_rank_rows", "low_rank_columns")
+        )
         rows, columns = rows.view(-1, rank), columns.view(rank, -1)
         return rows * self.kept_rows().unsqueeze(1), columns * self.live_inputs()
 

@@ -18,8 +18,10 @@ class MPQEmbedding(QuantizedMatrix, nn.Embedding):
     def from_embedding(cls, embedding: nn.Embedding, spec: WeightSpec) -> "MPQEmbedding":
         """Take over the table of `embedding` (the same object, so ties hold)."""
         if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
-            raise ValueError("embeddings with max_norm, scale_grad_by_freq or sparse gradients cannot be quantized; "
-                             "name the table in modules_to_not_convert")  # fmt: skip
+            raise ValueError(
+                "embeddings with max_norm, scale_grad_by_freq or sparse gradients cannot be quantized; "
+                "name the table in modules_to_not_convert"
+            )
         layer = cls(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx, device="meta")
         layer.weight = embedding.weight
         layer._attach(spec)

@@ -45,13 +45,17 @@ class FeatureRecorder:
         self._handles = []
         names, blocks = set(names), encoder_blocks(model)
         if names and not blocks:
-            raise ValueError(f"the layers of {model.config.model_type!r} models are not known, so their features "
-                             "cannot be read; distil from logits only")  # fmt: skip
+            raise ValueError(
+                f"the layers of {model.config.model_type!r} models are not known, so their features "
+                "cannot be read; distil from logits only"
+            )
         inner = sorted(names - {"hidden"})
         family = family_of(model)
         if inner and family is None:
-            raise ValueError(f"{', '.join(inner)} of {model.config.model_type!r} models cannot be read; distil from "
-                             "hidden states or logits")  # fmt: skip
+            raise ValueError(
+                f"{', '.join(inner)} of {model.config.model_type!r} models cannot be read; distil from "
+                "hidden states or logits"
+            )
         if names:
             self._hook_model(model)
         for block in blocks.values() if names else ():
@@ -113,8 +117,10 @@ class FeatureRecorder:
 
     def _add(self, name: str, feature: Tensor) -> None:
         if self._with_gradients and not torch.is_grad_enabled():
-            raise ValueError("activation checkpointing with use_reentrant=True cuts features off from their gradients; "
-                             'use gradient_checkpointing_kwargs={"use_reentrant": False}')  # fmt: skip
+            raise ValueError(
+                "activation checkpointing with use_reentrant=True cuts features off from their gradients; "
+                'use gradient_checkpointing_kwargs={"use_reentrant": False}'
+            )
         self._kept.setdefault(name, []).append(feature)
 
 

@@ -23,11 +23,16 @@ def check_fits(model: nn.Module, layers: Mapping[str, QuantizedMatrix], assignme
         raise ValueError("the assignment keeps only some layers; remove the others from the model first")
     family = family_of(model)
     heads = family.projections if family is not None else ()
-    unknown = [name for name in {**assignment.matrices, **assignment.activation_bits}
-               if name not in layers and name not in heads]  # fmt: skip
+    unknown = [
+        name
+        for name in {**assignment.matrices, **assignment.activation_bits}
+        if name not in layers and name not in heads
+    ]
     if unknown:
-        raise ValueError(f"the assignment names {unknown[0]!r}, which is no quantized matrix of this "
-                         f"{type(model).__name__}; derive it from a model that is quantized alike")  # fmt: skip
+        raise ValueError(
+            f"the assignment names {unknown[0]!r}, which is no quantized matrix of this "
+            f"{type(model).__name__}; derive it from a model that is quantized alike"
+        )
     for name, layer in layers.items():
         if name not in assignment.matrices:
             raise ValueError(f"the assignment has no matrix {name!r}; derive it from a model of the same shape")
@@ -40,25 +45,35 @@ def _check_matrix(name: str, layer: QuantizedMatrix, given: MatrixAssignment) ->
     if len(given.bits) != spec.layout.count:
         raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, the model {spec.layout.count}")
     if given.shape not in (None, spec.layout.shape):
-        raise ValueError(f"{name}: the assignment has the shape {given.shape}, the model {spec.layout.shape}; quantize "
-                         "a model of that shape")  # fmt: skip
+        raise ValueError(
+            f"{name}: the assignment has the shape {given.shape}, the model {spec.layout.shape}; quantize "
+            "a model of that shape"
+        )
     if given.keep_of not in (None, spec.keep_of):
         kept, block = given.keep_of
-        raise ValueError(f"{name}: the assignment keeps {kept} of every {block} weights, the model does not; quantize "
-                         f"it with mask='n:m', mask_options={{'kept': {kept}, 'block': {block}}}")  # fmt: skip
+        raise ValueError(
+            f"{name}: the assignment keeps {kept} of every {block} weights, the model does not; quantize "
+            f"it with mask='n:m', mask_options={{'kept': {kept}, 'block': {block}}}"
+        )
     if given.nested not in ((), spec.nested):
-        raise ValueError(f"{name}: the assignment has the nested precisions {given.nested}, the model "
-                         f"{spec.nested or 'none'}; quantize it with nested=True and those bits")  # fmt: skip
+        raise ValueError(
+            f"{name}: the assignment has the nested precisions {given.nested}, the model "
+            f"{spec.nested or 'none'}; quantize it with nested=True and those bits"
+        )
     if spec.nested and set(given.bits) != {spec.nested[-1]}:
-        raise ValueError(f"{name}: nested codes are stored at {spec.nested[-1]} bits in every sub-group, the "
-                         "assignment has others; hf_mpq.set_precision chooses what is used")  # fmt: skip
+        raise ValueError(
+            f"{name}: nested codes are stored at {spec.nested[-1]} bits in every sub-group, the "
+            "assignment has others; hf_mpq.set_precision chooses what is used"
+        )
 
 
 def _check_activation(name: str, layer: QuantizedMatrix, bits: int | None) -> None:
     if bits is None:
         return
     if not isinstance(layer, MPQLinear) or layer.input_quantizer is None:
-        raise ValueError(f"{name}: the assignment has {bits} bits for its input, which is float in this model; "
-                         "quantize it with activation_bits, or leave them out of the assignment")  # fmt: skip
+        raise ValueError(
+            f"{name}: the assignment has {bits} bits for its input, which is float in this model; "
+            "quantize it with activation_bits, or leave them out of the assignment"
+        )
     if not 2 <= bits <= 8:
         raise ValueError(f"{name}: activations take 2 to 8 bits, the assignment has {bits}")

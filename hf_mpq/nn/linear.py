@@ -24,9 +24,7 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
     """
 
     @classmethod
-    def from_linear(
-        cls, linear: nn.Linear, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()
-    ) -> "MPQLinear":
+    def from_linear(cls, linear: nn.Linear, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()) -> "MPQLinear":
         """Take over the parameters of `linear` (the same objects, so ties hold)."""
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias

@@ -75,11 +75,19 @@ class QuantizedMatrix(nn.Module):
         floats = {b: ENCODINGS[encoding].floats(b, spec.nested) for b in set(bits) - {0}}
         live = int(self.program.live_columns.sum())
         return MatrixStorage.of(
-            spec.layout, bits, floats, encoding=encoding, nested=spec.nested, kept=self._kept(bits),
+            spec.layout,
+            bits,
+            floats,
+            encoding=encoding,
+            nested=spec.nested,
+            kept=self._kept(bits),
             length=live if spec.layout.axis == 0 else spec.layout.line_length,
             bias=int(self.live_rows.sum()) if spec.bias else None,
-            scale_dtype=spec.scale_dtype, float_dtype=spec.float_dtype, affine=spec.affine, rank=spec.rank,
-        )  # fmt: skip
+            scale_dtype=spec.scale_dtype,
+            float_dtype=spec.float_dtype,
+            affine=spec.affine,
+            rank=spec.rank,
+        )
 
     def _kept(self, bits: list[int]) -> dict[int, int]:
         if self.program.mask is None:

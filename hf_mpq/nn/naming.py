@@ -42,8 +42,12 @@ def encoders_inside(model: nn.Module) -> list[str]:
 def _near(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Children and their children: deep enough for an encoder in a container, and quick."""
     children = list(model.named_children())
-    return children + [(f"{name}.{inner}", module) for name, child in children if not isinstance(child, PreTrainedModel)
-                       for inner, module in child.named_children()]  # fmt: skip
+    return children + [
+        (f"{name}.{inner}", module)
+        for name, child in children
+        if not isinstance(child, PreTrainedModel)
+        for inner, module in child.named_children()
+    ]
 
 
 def _has(model: nn.Module, name: str) -> bool:

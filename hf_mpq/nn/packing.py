@@ -74,8 +74,15 @@ def _map_bytes(layer: QuantizedMatrix, stored: MatrixStorage) -> Tensor:
 @torch.no_grad()
 def pack_norm(norm: MPQLayerNorm) -> PackedLayerNorm:
     """The packed twin of a normalisation."""
-    packed = PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, norm.float_dtype,
-                             norm.precisions, norm.weight.dtype, norm.weight.device)  # fmt: skip
+    packed = PackedLayerNorm(
+        norm.normalized_shape[0],
+        norm.eps,
+        norm.bias is not None,
+        norm.float_dtype,
+        norm.precisions,
+        norm.weight.dtype,
+        norm.weight.device,
+    )
     pairs = [norm.affine(position) for position in range(max(len(norm.precisions), 1))]
     dtype = getattr(torch, norm.float_dtype)
     packed.weight_values.copy_(to_bytes(torch.stack([weight for weight, _ in pairs]), dtype))

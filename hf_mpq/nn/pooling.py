@@ -62,8 +62,10 @@ def embedding_outputs(model: nn.Module, pooling: str | None) -> Iterator[None]:
 def _pool(pooling: str):
     def hook(model: nn.Module, args: tuple, kwargs: dict, output: ModelOutput) -> ModelOutput:
         if "last_hidden_state" not in output:
-            raise ValueError(f"{type(model).__name__} has a head, so there is nothing to pool: leave pooling out, or "
-                             "load the model with AutoModel")  # fmt: skip
+            raise ValueError(
+                f"{type(model).__name__} has a head, so there is nothing to pool: leave pooling out, or "
+                "load the model with AutoModel"
+            )
         return ModelOutput({EMBEDDING: embed(output["last_hidden_state"], real_tokens(kwargs), pooling)})
 
     return hook

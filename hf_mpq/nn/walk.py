@@ -114,8 +114,9 @@ def derive(model: nn.Module) -> Assignment:
         packed = isinstance(module, PackedMatrix)
         bits = module.group_bits() if packed else module.program.gate.derive()
         nested = module.stored.nested if packed else module.spec.nested
-        found[name] = MatrixAssignment(tuple(bits.tolist()), keep_of=(module if packed else module.spec).keep_of,
-                                       nested=nested)  # fmt: skip
+        found[name] = MatrixAssignment(
+            tuple(bits.tolist()), keep_of=(module if packed else module.spec).keep_of, nested=nested
+        )
         quantizer = getattr(module, "input_quantizer", None)
         if quantizer is not None:
             activations[name] = quantizer.bits

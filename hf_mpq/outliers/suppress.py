@@ -78,5 +78,6 @@ def _tell_config(model: nn.Module) -> None:
     """Name the layers in the config, so that the model loads again."""
     model.config.quantization_config.input_affine = {
         relative_name(model, name): list(layer.spec.affine)
-        for name, layer in model.named_modules() if isinstance(layer, MPQLinear) and layer.spec.affine
-    }  # fmt: skip
+        for name, layer in model.named_modules()
+        if isinstance(layer, MPQLinear) and layer.spec.affine
+    }

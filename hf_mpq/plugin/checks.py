@@ -14,12 +14,22 @@ from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_name
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule, PackedTiedLinear
 
-_TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool",
-          "I64": "int64", "I32": "int32"}  # fmt: skip
+_TYPES = {
+    "U8": "uint8",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "BOOL": "bool",
+    "I64": "int64",
+    "I32": "int32",
+}
 _OLD_NORM = r"LayerNorm\.(gamma|beta)$", lambda match: f"LayerNorm.{_NEW_NORM[match[1]]}"
 _NEW_NORM = {"gamma": "weight", "beta": "bias"}
-_RENAMED = ("; where an early hf_mpq saved it under the original checkpoint's names, save it anew from the float "
-            "model: both storages keep the model's own names now")
+_RENAMED = (
+    "; where an early hf_mpq saved it under the original checkpoint's names, save it anew from the float "
+    "model: both storages keep the model's own names now"
+)
 _QUANTIZED = (QuantizedMatrix, MPQLayerNorm, PackedModule)
 
 
@@ -58,8 +68,9 @@ def _found(model: nn.Module, files: Iterable[str | Path]) -> dict[str, tuple[str
 def without_new_projections(space: PrecisionSpace, model: nn.Module, files: Iterable[str | Path]) -> PrecisionSpace:
     """The space without projections that the files do not have: another head's, which will be new."""
     found = _found(model, files)
-    kept = {name: spec for name, spec in space.weights.items()
-            if spec.role != "projection" or f"{name}.weight" in found}  # fmt: skip
+    kept = {
+        name: spec for name, spec in space.weights.items() if spec.role != "projection" or f"{name}.weight" in found
+    }
     return replace(space, weights=kept)
 
 
@@ -92,10 +103,14 @@ def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
     """Full names of the decoders of packed tables whose bias the files do not hold."""
     found = _found(model, files)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    decoders = (name for name, module in model.named_modules()
-                if isinstance(module, PackedTiedLinear) and module.bias is not None)  # fmt: skip
-    return [name for name in decoders
-            if f"{name}.bias" not in tied and f"{relative_name(model, name)}.bias" not in found]  # fmt: skip
+    decoders = (
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, PackedTiedLinear) and module.bias is not None
+    )
+    return [
+        name for name in decoders if f"{name}.bias" not in tied and f"{relative_name(model, name)}.bias" not in found
+    ]
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -34,8 +34,9 @@ def check_pattern(what: str, pattern: Any) -> None:
     try:
         re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise ValueError(f"{what} {pattern!r} is no regular expression ({error}); for a name as it stands write "
-                         "re.escape(name)") from error  # fmt: skip
+        raise ValueError(
+            f"{what} {pattern!r} is no regular expression ({error}); for a name as it stands write re.escape(name)"
+        ) from error
 
 
 def checked_rules(rules: Any, known: Iterable[str]) -> dict[str, dict]:
@@ -45,8 +46,9 @@ def checked_rules(rules: Any, known: Iterable[str]) -> dict[str, dict]:
         ValueError: a pattern is none, options are no mapping, or a name, an option or sub-groups are unknown.
     """
     if not isinstance(rules, Mapping):
-        raise ValueError(f"rules must be a mapping of patterns to options, such as {{'query': {{'bits': 8}}}}; "
-                         f"got {rules!r}")  # fmt: skip
+        raise ValueError(
+            f"rules must be a mapping of patterns to options, such as {{'query': {{'bits': 8}}}}; got {rules!r}"
+        )
     return {pattern: _checked_rule(pattern, options, tuple(known)) for pattern, options in rules.items()}
 
 

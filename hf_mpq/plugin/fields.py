@@ -18,8 +18,21 @@ from .config_checks import (
     whole_numbers,
 )
 
-RULE_KEYS = ("bits", "groups", "activation_bits", "quantizer", "quantizer_options", "gate", "gate_options", "source",
-             "source_options", "mask", "mask_options", "tie", "low_rank")  # fmt: skip
+RULE_KEYS = (
+    "bits",
+    "groups",
+    "activation_bits",
+    "quantizer",
+    "quantizer_options",
+    "gate",
+    "gate_options",
+    "source",
+    "source_options",
+    "mask",
+    "mask_options",
+    "tie",
+    "low_rank",
+)
 DEFAULT_TABLE_BITS = 8
 OPTIONAL = frozenset(("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin"))
 """Fields that are not written where they are empty."""
@@ -170,8 +183,9 @@ def _checked_table_bits(bits: Any) -> int | tuple[int, ...] | str | None:
         return bits
     values = whole_numbers(bits)
     if values is None or any(not 1 <= one <= 8 for one in values):
-        raise ValueError(f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates "
-                         "of a search")  # fmt: skip
+        raise ValueError(
+            f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates of a search"
+        )
     return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
 
 

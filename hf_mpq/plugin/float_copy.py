@@ -38,5 +38,7 @@ def _check(model: nn.Module) -> None:
     if config.storage == "packed":
         raise ValueError("a packed model has no float weights: give the float model itself")
     if config.assignment is not None and any(0 in one.bits for one in derive(model).matrices.values()):
-        raise ValueError("pruned rows of this model were folded away, so its weights are not those of the float model: "
-                         "give the float model itself")  # fmt: skip
+        raise ValueError(
+            "pruned rows of this model were folded away, so its weights are not those of the float model: "
+            "give the float model itself"
+        )

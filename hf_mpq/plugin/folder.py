@@ -80,13 +80,17 @@ def check_folder(config: PretrainedConfig, files: Sequence[str | Path], version:
     _check_depth(config, len(read_headers(files)))
     verify(files, version >= SIGNED_SINCE or bool(signed))
     if version >= SIGNED_SINCE and not signed:
-        raise PackedFormatError("the file does not say which config it was saved with: it was rewritten by another "
-                                "tool; save it again with hf_mpq")  # fmt: skip
+        raise PackedFormatError(
+            "the file does not say which config it was saved with: it was rewritten by another "
+            "tool; save it again with hf_mpq"
+        )
 
 
 def _check_depth(config: PretrainedConfig, tensors: int) -> None:
     """Every layer has some tensor, or is one of a dozen that share theirs: more would be built for hours."""
     layers = getattr(config, "num_hidden_layers", 0)
     if layers > max(tensors, 100):
-        raise PackedFormatError(f"num_hidden_layers in config.json is {layers}, the file holds {tensors} tensors: copy "
-                                "or download the folder again")  # fmt: skip
+        raise PackedFormatError(
+            f"num_hidden_layers in config.json is {layers}, the file holds {tensors} tensors: copy "
+            "or download the folder again"
+        )

@@ -35,8 +35,10 @@ def for_packed(config: LoraConfig) -> LoraConfig:
     if config.bias != "none":
         raise ValueError(f"packed biases cannot be trained: leave bias={config.bias!r} off")
     if config.use_dora or config.lora_bias or config.init_lora_weights not in _PLAIN_STARTS:
-        raise ValueError("packed weights cannot be changed, so LoRA on them is the plain one: leave use_dora, "
-                         "lora_bias and an init_lora_weights that reads the weight off")  # fmt: skip
+        raise ValueError(
+            "packed weights cannot be changed, so LoRA on them is the plain one: leave use_dora, "
+            "lora_bias and an init_lora_weights that reads the weight off"
+        )
     config._register_custom_module({PackedLinear: PackedLora})
     return config
 
@@ -62,12 +64,15 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
         adapted = PeftModel.from_pretrained(model, folder)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise PackedFormatError(f"the adapter in {folder} does not load ({said}): copy it again, and give the model "
-                                "that it was trained on") from error  # fmt: skip
+        raise PackedFormatError(
+            f"the adapter in {folder} does not load ({said}): copy it again, and give the model that it was trained on"
+        ) from error
     different = set(get_peft_model_state_dict(adapted)) ^ set(read_headers([weights]))
     if different:
-        raise PackedFormatError(f"{weights} is another model's, or damaged: {len(different)} tensors are not in both, "
-                                f"first {sorted(different)[0]}; copy the adapter again")  # fmt: skip
+        raise PackedFormatError(
+            f"{weights} is another model's, or damaged: {len(different)} tensors are not in both, "
+            f"first {sorted(different)[0]}; copy the adapter again"
+        )
     return adapted
 
 
@@ -78,22 +83,29 @@ def _attached(model: nn.Module, config: PeftConfig) -> None:
         ValueError: it is no LoRA, or asks for what packed layers cannot do.
     """
     if not isinstance(config, LoraConfig):
-        raise ValueError(f"packed layers take LoRA only, not {config.peft_type.value}: give a LoraConfig, or make the "
-                         "model trainable with hf_mpq.unpack(model)")  # fmt: skip
+        raise ValueError(
+            f"packed layers take LoRA only, not {config.peft_type.value}: give a LoraConfig, or make the "
+            "model trainable with hf_mpq.unpack(model)"
+        )
     for_packed(config)
     if config.target_modules == "all-linear":
         config.target_modules = _linear_names(model)
     for name, module in model.named_modules():
         named = any(name == word or name.endswith(f".{word}") for word in config.modules_to_save or ())
         if named and not any(parameter.numel() for parameter in module.parameters()):
-            raise ValueError(f"modules_to_save names {name}, whose weights are packed and cannot be trained: leave it "
-                             "out, or quantize with it in modules_to_not_convert")  # fmt: skip
+            raise ValueError(
+                f"modules_to_save names {name}, whose weights are packed and cannot be trained: leave it "
+                "out, or quantize with it in modules_to_not_convert"
+            )
 
 
 def _linear_names(model: nn.Module) -> set[str]:
     """What "all-linear" means: every linear layer, packed or not, but for those at the top, which are a head's."""
-    return {name for name, module in model.named_modules()
-            if isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and "." in name)}  # fmt: skip
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and "." in name)
+    }
 
 
 def _is_packed(model: nn.Module) -> bool:
@@ -114,8 +126,10 @@ def _inject(self: BaseTuner, model: nn.Module, adapter_name: str, *args: Any, **
 @functools.wraps(_add_adapter)
 def _add(self: PeftModel, adapter_name: str, peft_config: PeftConfig, *args: Any, **options: Any) -> None:
     if peft_config.is_prompt_learning and _is_packed(self):
-        raise ValueError("prompts cannot be learned before packed tables: use LoRA, or make the model trainable with "
-                         "hf_mpq.unpack(model)")  # fmt: skip
+        raise ValueError(
+            "prompts cannot be learned before packed tables: use LoRA, or make the model trainable with "
+            "hf_mpq.unpack(model)"
+        )
     _add_adapter(self, adapter_name, peft_config, *args, **options)
 
 
@@ -134,14 +148,23 @@ class PackedLora(nn.Module, LoraLayer):
         adapter_name, config, r, lora_alpha: as PEFT gives them.
     """
 
-    def __init__(self, base_layer: PackedLinear, adapter_name: str, config: LoraConfig, r: int = 0,
-                 lora_alpha: int = 1, **options: Any):  # fmt: skip
+    def __init__(
+        self,
+        base_layer: PackedLinear,
+        adapter_name: str,
+        config: LoraConfig,
+        r: int = 0,
+        lora_alpha: int = 1,
+        **options: Any,
+    ):
         super().__init__()
         LoraLayer.__init__(self, base_layer, **options)
         packed = self.get_base_layer()
         if packed.output_quantizer is not None or packed.compacted:
-            raise ValueError("LoRA needs a packed layer as it was loaded, whose output is not quantized: leave "
-                             "attention_bits unset, and add adapters before hf_mpq.prepare")  # fmt: skip
+            raise ValueError(
+                "LoRA needs a packed layer as it was loaded, whose output is not quantized: leave "
+                "attention_bits unset, and add adapters before hf_mpq.prepare"
+            )
         self.register_buffer("rows", packed.stored_rows(), persistent=False)
         self.register_buffer("columns", packed.stored_channels(), persistent=False)
         self._active_adapter = adapter_name

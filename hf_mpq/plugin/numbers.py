@@ -21,17 +21,21 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         floating = tensor.is_floating_point() and not tensor.is_meta
         if floating and not bool(torch.isfinite(tensor.detach()).all()):
-            raise ValueError(f"{name} holds NaN or infinity, which no precision can store: look at the training that "
-                             "led to it (a lower learning rate?), or at the file that it came from")  # fmt: skip
+            raise ValueError(
+                f"{name} holds NaN or infinity, which no precision can store: look at the training that "
+                "led to it (a lower learning rate?), or at the file that it came from"
+            )
 
 
 def warn_saturated(model: nn.Module) -> None:
     """Say which stored floats of a packed model are the largest that their type holds."""
     found = [name for name, values, largest in _stored(model) if bool((values.abs() == largest).any())]
     if found:
-        logger.warning(f"{len(found)} stored tensors reach the largest number of float16 (65504), first {found[0]}: "
-                       "their values were beyond it and are smaller now. float_dtype='float32' and "
-                       "scale_dtype='float32' in the MPQConfig keep them")  # fmt: skip
+        logger.warning(
+            f"{len(found)} stored tensors reach the largest number of float16 (65504), first {found[0]}: "
+            "their values were beyond it and are smaller now. float_dtype='float32' and "
+            "scale_dtype='float32' in the MPQConfig keep them"
+        )
 
 
 def check_contents(model: nn.Module) -> None:
@@ -44,8 +48,10 @@ def check_contents(model: nn.Module) -> None:
     for name, module in model.named_modules():
         problem = module.contradiction() if isinstance(module, PackedModule) else None
         if problem:
-            raise PackedFormatError(f"{relative_name(model, name)}: {problem} in config.json: copy or download the "
-                                    "folder again, or pack the model anew")  # fmt: skip
+            raise PackedFormatError(
+                f"{relative_name(model, name)}: {problem} in config.json: copy or download the "
+                "folder again, or pack the model anew"
+            )
 
 
 def check_gates(model: nn.Module) -> None:
@@ -53,8 +59,10 @@ def check_gates(model: nn.Module) -> None:
     for name, layer in matrices(model):
         gate = layer.program.gate
         if not gate.searching and not set(gate.derive().tolist()) <= set(layer.spec.candidates):
-            raise PackedFormatError(f"{relative_name(model, name)} has bits that are not among its candidates "
-                                    f"{layer.spec.candidates} in config.json: copy or download it again")  # fmt: skip
+            raise PackedFormatError(
+                f"{relative_name(model, name)} has bits that are not among its candidates "
+                f"{layer.spec.candidates} in config.json: copy or download it again"
+            )
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, float]]:

@@ -15,14 +15,57 @@ from .config import MPQConfig
 OWN, HIDDEN = "hf-mpq", "..."
 COMMANDS = ("compress", "demo", "train")
 """Of `hf-mpq`, those that pack."""
-SHOWN = frozenset((
-    "method", "bits", "groups", "activation_bits", "embedding_bits", "projection_bits", "attention_bits", "budget",
-    "quantizer", "gate", "mask", "nested", "switchable_norms", "activation", "scale_dtype", "float_dtype", "low_rank",
-    "max_drop", "scorer", "allocator", "rounding", "examples", "eval_rows", "max_length", "data", "task", "task_name",
-    "data_config", "epochs", "rows", "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "warmup_steps", "warmup_ratio", "weight_decay", "lr_scheduler_type", "optim", "seed",
-    "bf16", "fp16", "max_seq_length", "search_fraction", "selection_examples", "calibration_examples",
-))  # fmt: skip
+SHOWN = frozenset(
+    (
+        "method",
+        "bits",
+        "groups",
+        "activation_bits",
+        "embedding_bits",
+        "projection_bits",
+        "attention_bits",
+        "budget",
+        "quantizer",
+        "gate",
+        "mask",
+        "nested",
+        "switchable_norms",
+        "activation",
+        "scale_dtype",
+        "float_dtype",
+        "low_rank",
+        "max_drop",
+        "scorer",
+        "allocator",
+        "rounding",
+        "examples",
+        "eval_rows",
+        "max_length",
+        "data",
+        "task",
+        "task_name",
+        "data_config",
+        "epochs",
+        "rows",
+        "learning_rate",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "warmup_steps",
+        "warmup_ratio",
+        "weight_decay",
+        "lr_scheduler_type",
+        "optim",
+        "seed",
+        "bf16",
+        "fp16",
+        "max_seq_length",
+        "search_fraction",
+        "selection_examples",
+        "calibration_examples",
+    )
+)
 """Options that a card shows, whatever program they are of."""
 _NUMBERS = re.compile(r"-?\d[\d.]*(e-?\d+)?([a-zA-Z]{1,4}|%)?(,\d+)*")
 _WORDS = re.compile(r"(?!(hf|gh\w|sk|xox\w)[_-])[a-zA-Z]+\d{0,4}([-_+][a-z]+\d{0,4}){0,3}")

@@ -33,9 +33,17 @@ from .skeleton import build_packed
 from .written import reading
 
 _FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
-_NEW_STATE = (r"\.program\.", r"\.live_rows$", r"\.input_quantizer\.", r"\.output_quantizer\.", r"\.mpq_attention\.",
-              r"\.dropout\.quantizer\.", r"\.lower_(weight|bias)$", r"\.input_(scale|shift)_values$",
-              r"\.low_rank_(rows|columns)$")  # fmt: skip
+_NEW_STATE = (
+    r"\.program\.",
+    r"\.live_rows$",
+    r"\.input_quantizer\.",
+    r"\.output_quantizer\.",
+    r"\.mpq_attention\.",
+    r"\.dropout\.quantizer\.",
+    r"\.lower_(weight|bias)$",
+    r"\.input_(scale|shift)_values$",
+    r"\.low_rank_(rows|columns)$",
+)
 
 
 def _is_new(name: str) -> bool:

@@ -71,8 +71,10 @@ def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:
     for name, bits in given.items():
         spec = space.weights.get(name)
         if spec is not None and (spec.activation is None or spec.activation.bits != bits):
-            raise ValueError(f"{name}: the assignment has {bits} bits for its input, and activation_bits leaves it "
-                             "float: leave out one of them")  # fmt: skip
+            raise ValueError(
+                f"{name}: the assignment has {bits} bits for its input, and activation_bits leaves it "
+                "float: leave out one of them"
+            )
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:
@@ -136,17 +138,31 @@ def _is_part(word: str, name: str) -> bool:
 def _options(config: ConfigFields, name: str, role: str) -> dict:
     """The config's fields for a role, with the rules that match on top."""
     chosen = {
-        "groups": config.groups, "activation_bits": config.activation_bits, "quantizer": config.weight_quantizer,
-        "quantizer_options": config.quantizer_options, "gate": config.gate_name, "gate_options": config.gate_options,
-        "source": config.source, "source_options": config.source_options, "mask": config.mask,
-        "mask_options": config.mask_options, "bits": config.bits, "tie": None,
+        "groups": config.groups,
+        "activation_bits": config.activation_bits,
+        "quantizer": config.weight_quantizer,
+        "quantizer_options": config.quantizer_options,
+        "gate": config.gate_name,
+        "gate_options": config.gate_options,
+        "source": config.source,
+        "source_options": config.source_options,
+        "mask": config.mask,
+        "mask_options": config.mask_options,
+        "bits": config.bits,
+        "tie": None,
         "low_rank": config.low_rank,
-    }  # fmt: skip
+    }
     if role != "encoder":
         bits = config.table_bits if role == "embedding" else config.projection_bits
-        chosen |= {"bits": bits, "gate": "softmax" if isinstance(bits, tuple) else "fixed",
-                   "gate_options": {}, "source": "float-master", "source_options": {}, "mask": None,
-                   "low_rank": 0}  # fmt: skip
+        chosen |= {
+            "bits": bits,
+            "gate": "softmax" if isinstance(bits, tuple) else "fixed",
+            "gate_options": {},
+            "source": "float-master",
+            "source_options": {},
+            "mask": None,
+            "low_rank": 0,
+        }
         if config.nested:
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":
@@ -164,8 +180,10 @@ def _tie(pattern: str, match: regex.Match, template: str) -> str:
     try:
         return match.expand(template)
     except (regex.error, IndexError) as error:
-        raise ValueError(f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
-                         r"write '\1' for what its first group in parentheses matched") from error  # fmt: skip
+        raise ValueError(
+            f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
+            r"write '\1' for what its first group in parentheses matched"
+        ) from error
 
 
 def _consequences(options: dict, chosen: dict) -> dict:
@@ -188,9 +206,11 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     if chosen["bits"] is None and given is None:
         return None
     layout = SubgroupLayout.of(
-        _word(chosen["groups"]), module.weight.shape, family.shards(name) if family and role == "encoder" else 1,
+        _word(chosen["groups"]),
+        module.weight.shape,
+        family.shards(name) if family and role == "encoder" else 1,
         family.heads(name, model.config) if family and role == "encoder" else None,
-    )  # fmt: skip
+    )
     candidates, bits = _candidates(name, chosen, given, layout)
     nested = candidates if chosen["quantizer"] == "nested" else ()
     encoding = _encoding(chosen, candidates)
@@ -198,24 +218,35 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     if assignment is not None and activation is not None:
         activation = assignment.activation_bits.get(name, activation)
     spec = WeightSpec(
-        layout=layout, candidates=candidates, bits=None if nested else bits,
-        kind="embedding" if role == "embedding" else "linear", role=role,
-        quantizer=chosen["quantizer"], quantizer_options=chosen["quantizer_options"],
+        layout=layout,
+        candidates=candidates,
+        bits=None if nested else bits,
+        kind="embedding" if role == "embedding" else "linear",
+        role=role,
+        quantizer=chosen["quantizer"],
+        quantizer_options=chosen["quantizer_options"],
         gate="fixed" if given is not None and not nested else chosen["gate"],
         gate_options={} if given is not None else chosen["gate_options"],
-        source=chosen["source"], source_options=chosen["source_options"],
-        mask=chosen["mask"], mask_options=chosen["mask_options"] if chosen["mask"] else {},
+        source=chosen["source"],
+        source_options=chosen["source_options"],
+        mask=chosen["mask"],
+        mask_options=chosen["mask_options"] if chosen["mask"] else {},
         activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
-        nested=nested, calls=family.calls(model.config) if family and role == "encoder" else 1,
+        nested=nested,
+        calls=family.calls(model.config) if family and role == "encoder" else 1,
         bias=getattr(module, "bias", None) is not None,
         floats={b: ENCODINGS[encoding].floats(b, nested) for b in range(1, 9)},
-        scale_dtype=config.scale_dtype, float_dtype=config.float_dtype, tie=chosen["tie"],
+        scale_dtype=config.scale_dtype,
+        float_dtype=config.float_dtype,
+        tie=chosen["tie"],
         affine=_affine(config, name, role, module),
         rank=0 if role == "embedding" else min(chosen["low_rank"], *layout.shape),
-    )  # fmt: skip
+    )
     if given is not None and given.keep_of not in (None, spec.keep_of):
-        raise ValueError(f"{name}: the assignment keeps {given.keep_of} weights of every block, the config "
-                         f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options")  # fmt: skip
+        raise ValueError(
+            f"{name}: the assignment keeps {given.keep_of} weights of every block, the config "
+            f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options"
+        )
     return spec
 
 
@@ -240,8 +271,10 @@ def _candidates(
         if given.shape not in (None, layout.shape):
             raise ValueError(f"{name}: the assignment has another shape than the model; give the model that shape")
         if len(given.bits) != layout.count:
-            raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
-                             f"gives {layout.count}; use the groups that the assignment was made with")  # fmt: skip
+            raise ValueError(
+                f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "
+                f"gives {layout.count}; use the groups that the assignment was made with"
+            )
         open_to = chosen["bits"] if isinstance(chosen["bits"], tuple | list) else ()
         return given.nested or tuple(sorted({*given.bits, *open_to})), given.bits
     if isinstance(chosen["bits"], int):
@@ -287,8 +320,11 @@ def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: 
 
 def _activation_bytes(space: PrecisionSpace, prefixes: tuple[str, ...]) -> dict[str, int]:
     """Name to bytes of the activation grids that are stored: of inputs, and of four attention operands a layer."""
-    found = {f"{name}.input_quantizer": ACTIVATIONS[spec.activation.quantizer].stored_bytes
-             for name, spec in space.weights.items() if spec.activation is not None}  # fmt: skip
+    found = {
+        f"{name}.input_quantizer": ACTIVATIONS[spec.activation.quantizer].stored_bytes
+        for name, spec in space.weights.items()
+        if spec.activation is not None
+    }
     if space.attention is not None:
         specs = (*[space.attention.operands] * 3, space.attention.probabilities)
         per_layer = sum(ACTIVATIONS[spec.quantizer].stored_bytes for spec in specs)

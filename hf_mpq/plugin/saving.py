@@ -45,9 +45,13 @@ def push_model(model: nn.Module, repo_id: str, **options: Any) -> Any:
 
 
 def save_model(
-    model: nn.Module, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any,
-    push_to_hub: bool = False, **options: Any,
-) -> None:  # fmt: skip
+    model: nn.Module,
+    save_directory: str | os.PathLike,
+    is_main_process: bool = True,
+    *args: Any,
+    push_to_hub: bool = False,
+    **options: Any,
+) -> None:
     """`model.save_pretrained` of a quantized model: as that of transformers, but all of it or nothing.
 
     Args:

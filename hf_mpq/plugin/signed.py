@@ -16,14 +16,46 @@ from .config import MPQConfig
 logger = logging.get_logger(__name__)
 
 _FREE = {
-    "_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "id2label",
-    "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "tokenizer_class", "license",
-    "language", "custom_pipelines", "sentence_transformers", "use_cache", "output_attentions", "output_hidden_states",
-    "return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "bos_token_id", "eos_token_id", "cls_token_id",
-    "sep_token_id", "mask_token_id", "decoder_start_token_id", "prefix", "reference_compile",
-    "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "repad_logits_with_grad",
-    "gradient_checkpointing_kwargs", "note", "origin", "resolved",
-}  # fmt: skip
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "finetuning_task",
+    "task_specific_params",
+    "tokenizer_class",
+    "license",
+    "language",
+    "custom_pipelines",
+    "sentence_transformers",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "gradient_checkpointing",
+    "chunk_size_feed_forward",
+    "bos_token_id",
+    "eos_token_id",
+    "cls_token_id",
+    "sep_token_id",
+    "mask_token_id",
+    "decoder_start_token_id",
+    "prefix",
+    "reference_compile",
+    "deterministic_flash_attn",
+    "sparse_prediction",
+    "sparse_pred_ignore_index",
+    "repad_logits_with_grad",
+    "gradient_checkpointing_kwargs",
+    "note",
+    "origin",
+    "resolved",
+}
 """Names, types, labels and what only training, generation or reports read: anyone may change them."""
 _OPENED = {"quantization_config", "packed", "matrices", "norms"}
 _LONGEST, _DIGEST = 60, "xxh3:"
@@ -55,16 +87,20 @@ def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path
     for field, (value, then) in changed.items():
         if _of_quantization(field) or own.get(field, (None,))[0] == value:
             _refuse(field, value, then)
-        logger.warning(f"{field} is {value} as you gave it, and was {then} when the weights were saved: the outputs "
-                       "will not be the saved model's")  # fmt: skip
+        logger.warning(
+            f"{field} is {value} as you gave it, and was {then} when the weights were saved: the outputs "
+            "will not be the saved model's"
+        )
 
 
 def _refuse(field: str, value: str, then: str) -> None:
     known = _DIGEST not in value + then
     said = f"is {value}, and was {then} when" if known else "is not what it was when"
     own = f"; to change it on purpose, pass {field.rpartition('.')[2]}= to from_pretrained"
-    raise PackedFormatError(f"config.json was changed: {field} {said} the weights were saved. Set it back, or copy or "
-                            f"download the folder again{'' if _of_quantization(field) else own}")  # fmt: skip
+    raise PackedFormatError(
+        f"config.json was changed: {field} {said} the weights were saved. Set it back, or copy or "
+        f"download the folder again{'' if _of_quantization(field) else own}"
+    )
 
 
 def _of_quantization(field: str) -> bool:
@@ -76,8 +112,10 @@ def _differences(now: Mapping[str, str], then: Mapping[str, str], config: Pretra
     if now == then:
         return {}
     default = _defaults(config)
-    pairs = {field: tuple(side.get(field, default.get(field, "absent")) for side in (now, then))
-             for field in sorted({*now, *then})}  # fmt: skip
+    pairs = {
+        field: tuple(side.get(field, default.get(field, "absent")) for side in (now, then))
+        for field in sorted({*now, *then})
+    }
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -61,8 +61,10 @@ def build_packed(model: nn.Module, table: dict, dtype: torch.dtype) -> None:
     with reading("quantization_config.packed"):
         parts = {part: dict(table[part]) for part in ("matrices", "norms")}
     if not any(absolute_name(model, name) for name in parts["matrices"]):
-        raise PackedFormatError(f"this {type(model).__name__} has none of the packed matrices: load the folder as the "
-                                "class that it was saved from")  # fmt: skip
+        raise PackedFormatError(
+            f"this {type(model).__name__} has none of the packed matrices: load the folder as the "
+            "class that it was saved from"
+        )
     for name, content in parts["matrices"].items():
         full = absolute_name(model, name)
         if full is not None:
@@ -84,8 +86,9 @@ def _packed_norm(norm: nn.Module, content: list, dtype: torch.dtype) -> PackedLa
     float_dtype, precisions = content
     if not isinstance(norm, nn.LayerNorm) or not set(precisions) <= set(range(1, 9)) or float_dtype not in ITEM_BYTES:
         raise ValueError(f"it does not describe this {type(norm).__name__}")
-    return PackedLayerNorm(norm.normalized_shape[0], norm.eps, norm.bias is not None, float_dtype, tuple(precisions),
-                           dtype)  # fmt: skip
+    return PackedLayerNorm(
+        norm.normalized_shape[0], norm.eps, norm.bias is not None, float_dtype, tuple(precisions), dtype
+    )
 
 
 def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype) -> PackedMatrix:

@@ -50,8 +50,9 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
     inside = quantized_inside(model)
     if inside is not None:
-        raise ValueError(f"{inside} of this {type(model).__name__} is quantized already; call "
-                         f"model.{inside}.dequantize() first")  # fmt: skip
+        raise ValueError(
+            f"{inside} of this {type(model).__name__} is quantized already; call model.{inside}.dequantize() first"
+        )
     check_numbers(dict(model.named_parameters()))
     config = copy.deepcopy(config)
     if is_latency(config.budget):
@@ -212,6 +213,9 @@ def assignment_of(model: nn.Module) -> Assignment:
         ValueError: when the model is not quantized by hf_mpq.
     """
     shapes, found = _config_of(model).shapes, derive(model)
-    shaped = {name: replace(found.matrices[name], shape=tuple(shape)) for name, shape in shapes.items()
-              if name in found.matrices}  # fmt: skip
+    shaped = {
+        name: replace(found.matrices[name], shape=tuple(shape))
+        for name, shape in shapes.items()
+        if name in found.matrices
+    }
     return replace(found, matrices={**found.matrices, **shaped})

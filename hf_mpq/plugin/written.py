@@ -11,8 +11,16 @@ from ..core import ActivationSpec, MatrixStorage
 from ..format import PackedFormatError
 from ..weights import ACTIVATIONS, ENCODINGS, ActivationQuantizer
 
-_MISTAKES = (StrictDataclassError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
-             RuntimeError)  # fmt: skip
+_MISTAKES = (
+    StrictDataclassError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 _Bits = int | list[int] | tuple[int, ...]
 _LARGEST_RANK = 2**16
 
@@ -90,8 +98,9 @@ def reading(what: str) -> Iterator[None]:
     except _MISTAKES as error:
         said = " ".join(str(error).split()) or type(error).__name__
         said = f"{said} is missing" if isinstance(error, KeyError) else said
-        raise PackedFormatError(f"{what} in config.json cannot be used: {said}. Set it back, or copy or download the "
-                                "folder again") from error  # fmt: skip
+        raise PackedFormatError(
+            f"{what} in config.json cannot be used: {said}. Set it back, or copy or download the folder again"
+        ) from error
 
 
 def check_fields(content: Mapping[str, Any]) -> None:

@@ -32,13 +32,16 @@ def check_fixed_grids(model: nn.Module) -> None:
                 "codes cannot be chosen for it; use quantizer='symmetric' or 'lsq', or rounding='nearest'"
             )
         if program.source.owns_weight or len(program.transforms):
-            raise ValueError(f"{name}: its float weight is not its own parameter as it is, so codes cannot be written "
-                             "into it; use source='float-master' without transforms")  # fmt: skip
+            raise ValueError(
+                f"{name}: its float weight is not its own parameter as it is, so codes cannot be written "
+                "into it; use source='float-master' without transforms"
+            )
 
 
 def check_float32(model: nn.Module) -> None:
     """Raise ValueError when some float master is of half precision, too coarse for small steps."""
     for name, layer in matrices(model, MPQLinear):
         if layer.weight.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name}: small steps vanish in {layer.weight.dtype} weights; load the model with "
-                             "dtype=torch.float32")  # fmt: skip
+            raise ValueError(
+                f"{name}: small steps vanish in {layer.weight.dtype} weights; load the model with dtype=torch.float32"
+            )

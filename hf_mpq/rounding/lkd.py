@@ -30,9 +30,7 @@ class LayerwiseDistillation(Rounder):
         progress: show a progress bar.
     """
 
-    def __init__(
-        self, lr: float = 5e-6, steps: int = 100, batch_size: int = 32, seed: int = 0, progress: bool = False
-    ):
+    def __init__(self, lr: float = 5e-6, steps: int = 100, batch_size: int = 32, seed: int = 0, progress: bool = False):
         self.lr, self.steps, self.batch_size, self.seed, self.progress = lr, steps, batch_size, seed, progress
 
     def round(self, model: nn.Module, reference: nn.Module, batches: Sequence[Mapping]) -> None:

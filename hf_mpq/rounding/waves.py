@@ -93,10 +93,13 @@ def all_waves(
 
 def _block_waves(model: nn.Module, reference: nn.Module | None, step: BlockStep, layers: Mapping) -> Iterator[Wave]:
     calls = [
-        Call(step.calls.masks[call], partial(step.calls.run, step.block, call),
-             step.wanted and partial(step.wanted.run, step.twin, call))
+        Call(
+            step.calls.masks[call],
+            partial(step.calls.run, step.block, call),
+            step.wanted and partial(step.wanted.run, step.twin, call),
+        )
         for call in range(len(step.calls))
-    ]  # fmt: skip
+    ]
     waves = [{name: layers[name] for name in names} for names in _names_in_waves(model, step.name, layers)]
     for number, wave in enumerate(waves):
         following = waves[number + 1] if number + 1 < len(waves) else {}

@@ -11,8 +11,11 @@ _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 def complete_checkpoints(folder: str | Path) -> list[Path]:
     """Whole checkpoints in a folder, oldest first."""
-    found = [(int(match[1]), path) for path in Path(folder).glob("checkpoint-*")
-             if (match := _FOLDER.fullmatch(path.name)) and (path / COMPLETE).exists()]  # fmt: skip
+    found = [
+        (int(match[1]), path)
+        for path in Path(folder).glob("checkpoint-*")
+        if (match := _FOLDER.fullmatch(path.name)) and (path / COMPLETE).exists()
+    ]
     return [path for _, path in sorted(found)]
 
 

@@ -61,10 +61,14 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{folder} has no {FILE}: give the output_dir of an MPQTrainer")
     content = record.content
     stages = tuple(
-        RunStage(stage["name"], stage["strategy"] is not None, content["finished"].get(stage["name"], {}),
-                 _history(Path(folder) / f"{number}-{stage['name']}"))
+        RunStage(
+            stage["name"],
+            stage["strategy"] is not None,
+            content["finished"].get(stage["name"], {}),
+            _history(Path(folder) / f"{number}-{stage['name']}"),
+        )
         for number, stage in enumerate(content["plan"], 1)
-    )  # fmt: skip
+    )
     return Run(content["method"], _budget(Path(folder) / START), stages, content["selection"])
 
 

@@ -40,12 +40,16 @@ class RunRecord:
         """Raise ValueError when the folder's run has other settings, naming them."""
         then = {name: self.content[name] for name in settings if name in self.content}
         if then.keys() != settings.keys():
-            raise ValueError(f"{self.folder / FILE} does not say what its run was set to (an older version): start "
-                             "anew in another output_dir")  # fmt: skip
+            raise ValueError(
+                f"{self.folder / FILE} does not say what its run was set to (an older version): start "
+                "anew in another output_dir"
+            )
         different = differences(then, settings)
         if different:
-            raise ValueError(f"{self.folder / FILE} is of a run with other settings: {'; '.join(different)}. Resume "
-                             "with what it was, or start anew in another output_dir")  # fmt: skip
+            raise ValueError(
+                f"{self.folder / FILE} is of a run with other settings: {'; '.join(different)}. Resume "
+                "with what it was, or start anew in another output_dir"
+            )
 
     def finished(self, stage: str) -> bool:
         """Whether a stage is done."""

@@ -110,8 +110,14 @@ def _blank(model_class: type[nn.Module]) -> nn.Module:
 
 def shape_of(args: tuple, kwargs: Mapping) -> Shape | None:
     """Batch and tokens of a model's input, each rounded up to a power of two; None where no tensor tells."""
-    ids = next((value for value in (*args[:1], *(kwargs.get(name) for name in ("input_ids", "inputs_embeds")))
-                if isinstance(value, Tensor)), None)  # fmt: skip
+    ids = next(
+        (
+            value
+            for value in (*args[:1], *(kwargs.get(name) for name in ("input_ids", "inputs_embeds")))
+            if isinstance(value, Tensor)
+        ),
+        None,
+    )
     return None if ids is None or ids.dim() < 2 else (_power(ids.shape[0]), _power(ids.shape[1]))
 
 

@@ -77,8 +77,10 @@ class CpuInt8(Backend):
     @classmethod
     def unavailable(cls, model: nn.Module) -> str | None:
         if all(layer.input_quantizer is None for layer in packed_linears(model)):
-            return ("the inputs of its layers are float: train or compress with activation_bits=8, or use "
-                    "backend='cpu-float'")  # fmt: skip
+            return (
+                "the inputs of its layers are float: train or compress with activation_bits=8, or use "
+                "backend='cpu-float'"
+            )
         if not any(multiplies_integers(layer) for layer in packed_linears(model)):
             return "its codes stand for no integers times a scale: use backend='cpu-float'"
         return _not_on_cpu(model) or _too_wide(model) or unsupported()
@@ -162,8 +164,10 @@ def multiplies_integers(layer: PackedLinear) -> bool:
 def _too_wide(model: nn.Module) -> str | None:
     for name, layer in model.named_modules():
         if isinstance(layer, PackedLinear) and multiplies_integers(layer) and layer.in_features > MOST_COLUMNS:
-            return (f"{name} has {layer.in_features} columns, and integer sums of more than {MOST_COLUMNS} do not fit "
-                    "in 32 bits: use backend='cpu-float' or 'cuda-float'")  # fmt: skip
+            return (
+                f"{name} has {layer.in_features} columns, and integer sums of more than {MOST_COLUMNS} do not fit "
+                "in 32 bits: use backend='cpu-float' or 'cuda-float'"
+            )
     return None
 
 

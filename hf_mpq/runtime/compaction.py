@@ -60,9 +60,11 @@ class CompactLinear(PackedLinear):
         given = {name: state_dict.get(prefix + name) for name in self.chosen_by if name in self._buffers}
         changed = [name for name, value in given.items() if value is not None and not self._is_stored(name, value)]
         if changed:
-            errors.append(f"{prefix.removesuffix('.')} is compacted, and the given {', '.join(changed)} prune other "
-                          "rows or columns than those that are gone: load into a packed model as from_pretrained or "
-                          "hf_mpq.pack give it, and call hf_mpq.prepare after that")  # fmt: skip
+            errors.append(
+                f"{prefix.removesuffix('.')} is compacted, and the given {', '.join(changed)} prune other "
+                "rows or columns than those that are gone: load into a packed model as from_pretrained or "
+                "hf_mpq.pack give it, and call hf_mpq.prepare after that"
+            )
         else:
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 

@@ -67,5 +67,9 @@ def release(model: nn.Module, kept: Collection[str]) -> None:
 
 def _deferred(model: nn.Module, names: Collection[str] | None = None) -> set[Deferred]:
     prepared = [module.prepared.items() for module in model.modules() if isinstance(module, PackedMatrix)]
-    return {product for items in prepared for name, product in items
-            if isinstance(product, Deferred) and (names is None or name in names)}  # fmt: skip
+    return {
+        product
+        for items in prepared
+        for name, product in items
+        if isinstance(product, Deferred) and (names is None or name in names)
+    }

@@ -19,8 +19,19 @@ from .timing import example, measure_latencies
 
 logger = logging.getLogger(__name__)
 
-NOISE = ("label", "dtype", "version", "_name_or_path", "architectures", "problem_type", "dropout", "prob", "token_id",
-         "initializer", "use_cache")  # fmt: skip
+NOISE = (
+    "label",
+    "dtype",
+    "version",
+    "_name_or_path",
+    "architectures",
+    "problem_type",
+    "dropout",
+    "prob",
+    "token_id",
+    "initializer",
+    "use_cache",
+)
 """Parts of names of config fields that do not change how long a model takes."""
 
 
@@ -40,8 +51,10 @@ def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str =
     measured = {"model": _model_words(space), "batch": batch, "tokens": tokens, "backend": backend}
 
     def measure() -> LatencyTable:
-        logger.warning(f"measuring how long this model takes here at {batch} x {tokens}, once for this machine; about "
-                       "half a minute, or longer where a pass is slow")  # fmt: skip
+        logger.warning(
+            f"measuring how long this model takes here at {batch} x {tokens}, once for this machine; about "
+            "half a minute, or longer where a pass is slow"
+        )
         with torch.random.fork_rng(devices=[]):
             return measure_latencies(unpruned(space, batch, tokens), batch, tokens, backend)
 
@@ -67,8 +80,14 @@ def unpruned(space: PrecisionSpace, batch: int, tokens: int) -> nn.Module:
     """A packed model with the shapes and input types of a space, every matrix at its highest precision."""
     model = _fresh(space.architecture)
     space = replace(space, weights={name: spec for name, spec in space.weights.items() if absolute_name(model, name)})
-    apply_shapes(model, {name: spec.layout.shape for name, spec in space.weights.items() if spec.kind == "linear"
-                         and _shape(model, name) != spec.layout.shape})  # fmt: skip
+    apply_shapes(
+        model,
+        {
+            name: spec.layout.shape
+            for name, spec in space.weights.items()
+            if spec.kind == "linear" and _shape(model, name) != spec.layout.shape
+        },
+    )
     _check_length(model, tokens)
     weights = {name: _highest(spec) for name, spec in space.weights.items()}
     convert(model, replace(space, weights=weights))
@@ -103,5 +122,7 @@ def _check_length(model: nn.Module, tokens: int) -> None:
     starts = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
     longest = min((len(table.weight) - start for table, start in zip(tables, starts)), default=tokens)
     if tokens > longest:
-        raise BudgetError(f"a budget in ms is for an input of 1 x 128 unless it says another, and this model reads at "
-                          f"most {longest} tokens: name batch and tokens, such as '8ms@1x{longest}'")  # fmt: skip
+        raise BudgetError(
+            f"a budget in ms is for an input of 1 x 128 unless it says another, and this model reads at "
+            f"most {longest} tokens: name batch and tokens, such as '8ms@1x{longest}'"
+        )

@@ -26,9 +26,17 @@ def machine() -> dict[str, Any]:
     """What the speed of a prepared model depends on besides the model: the CPU and its flags, cores (those that this
     process may use too) and threads, torch and transformers, the code that runs it, and whether its kernel is built."""
     code = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(_HERE.rglob("*.py"))))
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "affinity": _affinity(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "transformers": transformers.__version__, "kernel": state(),
-            "kernel and flags": fingerprint(), "code": code.hexdigest()[:12]}  # fmt: skip
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "affinity": _affinity(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "kernel": state(),
+        "kernel and flags": fingerprint(),
+        "code": code.hexdigest()[:12],
+    }
 
 
 def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable]) -> LatencyTable:
@@ -72,8 +80,11 @@ def _warning() -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        warnings.warn(f"how long this model takes cannot be kept, and is measured anew each time ({reason}): set "
-                      "HF_MPQ_CACHE to a folder that can be written", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"how long this model takes cannot be kept, and is measured anew each time ({reason}): set "
+            "HF_MPQ_CACHE to a folder that can be written",
+            stacklevel=3,
+        )
 
 
 def _words(measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,5 +116,6 @@ def _affinity() -> list[int] | None:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-                platform.processor())  # fmt: skip
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

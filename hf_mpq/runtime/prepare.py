@@ -16,9 +16,7 @@ AUTOMATIC = ("cpu-int8", "cpu-float", "cuda", "cuda-float")
 """What `"auto"` chooses from; the first that can run is used where nothing was measured."""
 
 
-def prepare(
-    model: nn.Module, backend: str = "auto", attention_dtype: torch.dtype = torch.float32
-) -> nn.Module:
+def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtype = torch.float32) -> nn.Module:
     """Make a packed model ready to serve, in place: removable pruned rows and heads leave the products, and a backend
     takes the place of decoding weights in every pass. Saving writes the same packed files as before.
 

@@ -92,10 +92,14 @@ def _inside_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[floa
     """The share of a pass that is spent in encoder layers, and how many a pass runs."""
     marks, shares, family = [], [], family_of(model)
     layers = [model.get_submodule(absolute_name(model, prefix)) for prefix in family.layer_prefixes(model)]
-    hooks = [hook for layer in layers for hook in (
-        layer.register_forward_pre_hook(lambda *_: marks.append(-clock())),
-        layer.register_forward_hook(lambda *_: marks.append(clock())),
-    )]  # fmt: skip
+    hooks = [
+        hook
+        for layer in layers
+        for hook in (
+            layer.register_forward_pre_hook(lambda *_: marks.append(-clock())),
+            layer.register_forward_hook(lambda *_: marks.append(clock())),
+        )
+    ]
     for _ in range(FEWEST_ROUNDS + 1):
         marks.clear()
         start = clock()

@@ -1,10 +1,10 @@
 """Tasks: labelled data, tokenization, the head that fits and the metric, by name.
 
-    task = get_task("sst2")
-    data = task.load()                                            # or load(data_dir="...") without a network
-    train = task.prepare(data["train"], tokenizer, max_length=128)
-    model = task.auto_class.from_pretrained("bert-base-uncased", **task.model_kwargs())
-    Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
+task = get_task("sst2")
+data = task.load()                                            # or load(data_dir="...") without a network
+train = task.prepare(data["train"], tokenizer, max_length=128)
+model = task.auto_class.from_pretrained("bert-base-uncased", **task.model_kwargs())
+Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
 """
 
 from .evaluation import evaluate_model, predict

@@ -29,8 +29,10 @@ def check_label_names(found: Any, expected: Any, column: str, task: str) -> None
     """
     found_names, expected_names = label_names(found), label_names(expected)
     if found_names is not None and found_names != expected_names:
-        raise ValueError(f"Column {column!r} of task {task!r} has the labels {found_names}, not {expected_names}; "
-                         f"reorder them, or store the labels as text.")
+        raise ValueError(
+            f"Column {column!r} of task {task!r} has the labels {found_names}, not {expected_names}; "
+            f"reorder them, or store the labels as text."
+        )
 
 
 def label_names(feature: Any) -> list[str] | None:

@@ -16,8 +16,15 @@ import types
 import warnings
 
 UNSAFE = {"__main__", "test", "tests", "idlelib", "turtledemo", "antigravity", "this", "pydoc_data", "lib2to3"}
-MEMBERS = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
-           types.GetSetDescriptorType, types.MemberDescriptorType, property)
+MEMBERS = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    property,
+)
 
 
 def import_quietly(name):
@@ -73,9 +80,13 @@ def docstrings_of(module):
 
 def main(names):
     warnings.simplefilter("ignore")
-    found = [[module.__name__, name, text]
-             for root in names for module in modules_of(root)
-             for name, text in docstrings_of(module) if isinstance(text, str) and text.strip()]
+    found = [
+        [module.__name__, name, text]
+        for root in names
+        for module in modules_of(root)
+        for name, text in docstrings_of(module)
+        if isinstance(text, str) and text.strip()
+    ]
     json.dump(found, sys.stdout)
 
 

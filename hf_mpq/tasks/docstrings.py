@@ -52,8 +52,12 @@ class DocstringTask(SequenceClassification):
             splits["validation" if in_validation(example.source) else "train"].append(example)
         label = ClassLabel(names=list(self.label_names))
         features = Features({"text": Value("string"), "label": label, "source": Value("string")})
-        return DatasetDict({name: Dataset.from_list([example._asdict() for example in examples], features=features)
-                            for name, examples in splits.items()})
+        return DatasetDict(
+            {
+                name: Dataset.from_list([example._asdict() for example in examples], features=features)
+                for name, examples in splits.items()
+            }
+        )
 
 
 def collect() -> list[tuple[str, str, str]]:
@@ -84,7 +88,7 @@ def unique(rows: Iterable[tuple[str, str, str]]) -> list[Docstring]:
 def clean(docstring: str) -> str:
     """The text on one line, without the signatures that it begins with."""
     while match := SIGNATURE.match(docstring):
-        docstring = docstring[match.end():]
+        docstring = docstring[match.end() :]
     return " ".join(docstring.split())
 
 
@@ -99,5 +103,11 @@ def in_validation(source: str) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
 
 
-DOCSTRINGS = DocstringTask(name="docstrings", text_columns=("text",), label_column="label", label_names=tuple(CHAPTERS),
-                           headline="accuracy", scores=("accuracy", "macro_f1"))
+DOCSTRINGS = DocstringTask(
+    name="docstrings",
+    text_columns=("text",),
+    label_column="label",
+    label_names=tuple(CHAPTERS),
+    headline="accuracy",
+    scores=("accuracy", "macro_f1"),
+)

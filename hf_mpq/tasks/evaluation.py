@@ -17,9 +17,13 @@ PADDING = -100
 
 
 def evaluate_model(
-    model: nn.Module, task: Task, examples: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int = 128,
+    model: nn.Module,
+    task: Task,
+    examples: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 128,
     batch_size: int = 64,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Metrics of `model` on raw `examples` of `task`, any storage, on the model's device."""
     rows = task.prepare_evaluation(examples, tokenizer, max_length)
     predictions = predict(model, rows, tokenizer, batch_size)

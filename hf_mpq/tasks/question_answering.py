@@ -50,9 +50,15 @@ class QuestionAnswering(Task):
         """
         return self.windows(dataset, tokenizer, max_length, evaluation_columns)
 
-    def windows(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int,
-                columns: Callable[[dict[str, list], BatchEncoding, list[np.ndarray]], dict[str, list]]) -> Dataset:
+    def windows(
+        self,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        columns: Callable[[dict[str, list], BatchEncoding, list[np.ndarray]], dict[str, list]],
+    ) -> Dataset:
         """The windows of `dataset`: the model's inputs and what `columns` makes of (examples, encoding, offsets)."""
+
         def encode(batch: dict[str, list]) -> dict[str, list]:
             encoding = encode_windows(batch, tokenizer, max_length, min(self.stride, max_length // 3))
             offsets = [context_offsets(encoding, window) for window in range(len(encoding["input_ids"]))]
@@ -77,11 +83,14 @@ class QuestionAnswering(Task):
         Raises:
             TypeError: always.
         """
-        raise TypeError(f"Task {self.name!r} is scored on texts: give the Trainer "
-                        f"compute_metrics=task.metric_function(examples, features), both from the validation split.")
+        raise TypeError(
+            f"Task {self.name!r} is scored on texts: give the Trainer "
+            f"compute_metrics=task.metric_function(examples, features), both from the validation split."
+        )
 
     def metric_function(self, examples: Dataset, features: Dataset) -> Callable[[EvalPrediction], dict[str, float]]:
         """Exact match and F1, in percent, of (start, end) logits for `features`, in the order of `features`."""
+
         def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
             start_logits, end_logits = prediction.predictions[:2]
             return self.score(examples, postprocess(examples, features, start_logits, end_logits))
@@ -108,10 +117,18 @@ def position_columns(batch: dict[str, list], encoding: BatchEncoding, offsets: l
 def evaluation_columns(batch: dict[str, list], encoding: BatchEncoding, offsets: list[np.ndarray]) -> dict[str, list]:
     """The columns of `position_columns`, the id of each window's example and the characters behind its tokens."""
     ids = [batch["id"][example] for example in encoding["overflow_to_sample_mapping"]]
-    return {**position_columns(batch, encoding, offsets), "example_id": ids,
-            "offset_mapping": [window.tolist() for window in offsets]}
+    return {
+        **position_columns(batch, encoding, offsets),
+        "example_id": ids,
+        "offset_mapping": [window.tolist() for window in offsets],
+    }
 
 
 SQUAD = QuestionAnswering(
-    name="squad", text_columns=("question", "context"), label_column="answers", label_names=(), headline="f1",
-    hub=HubDataset("rajpurkar/squad"))
+    name="squad",
+    text_columns=("question", "context"),
+    label_column="answers",
+    label_names=(),
+    headline="f1",
+    hub=HubDataset("rajpurkar/squad"),
+)

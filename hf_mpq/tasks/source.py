@@ -29,11 +29,15 @@ def load_hub(hub: HubDataset, splits: Mapping[str, str]) -> dict[str, Dataset]:
         ConnectionError: the Hub cannot be reached and the data set is not in the local cache.
     """
     try:
-        return {name: load_dataset(hub.path, hub.config, split=split, revision=hub.revision)
-                for name, split in splits.items()}
+        return {
+            name: load_dataset(hub.path, hub.config, split=split, revision=hub.revision)
+            for name, split in splits.items()
+        }
     except ConnectionError as error:
-        raise ConnectionError(f"Could not load {hub.path!r} from the Hub: {error}. Without a network, give data_dir= a "
-                              f"folder with the files of the task.") from error
+        raise ConnectionError(
+            f"Could not load {hub.path!r} from the Hub: {error}. Without a network, give data_dir= a "
+            f"folder with the files of the task."
+        ) from error
 
 
 def load_folder(folder: Path, splits: Mapping[str, str]) -> dict[str, Dataset]:
@@ -57,13 +61,17 @@ def split_file(folder: Path, stem: str) -> Path:
         FileNotFoundError: the folder, or a file for the split, is missing.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"No folder {str(folder)!r}. data_dir= takes the folder that holds one folder for each "
-                                f"task, and this task's is called {folder.name!r}; leave it out to load from the Hub.")
+        raise FileNotFoundError(
+            f"No folder {str(folder)!r}. data_dir= takes the folder that holds one folder for each "
+            f"task, and this task's is called {folder.name!r}; leave it out to load from the Hub."
+        )
     names = [f"{stem}{part}{suffix}" for part in PARTS for suffix in READERS]
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"No file for the split {stem!r} in {str(folder)!r}; looked for {', '.join(names)}. "
-                                f"Put one of them there, or leave out data_dir= to load from the Hub.")
+        raise FileNotFoundError(
+            f"No file for the split {stem!r} in {str(folder)!r}; looked for {', '.join(names)}. "
+            f"Put one of them there, or leave out data_dir= to load from the Hub."
+        )
     if file.stem != stem:
         logger.warning("%s is not the official split; say so wherever a number from it is reported.", file)
     return file

@@ -18,8 +18,14 @@ class Answer:
     probability: float
 
 
-def postprocess(examples: Dataset, features: Dataset, start_logits: np.ndarray, end_logits: np.ndarray,
-                n_best: int = 20, max_answer_length: int = 30) -> dict[str, list[Answer]]:
+def postprocess(
+    examples: Dataset,
+    features: Dataset,
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    n_best: int = 20,
+    max_answer_length: int = 30,
+) -> dict[str, list[Answer]]:
     """The n best answers of each example by id, the best first; none where no span is possible.
 
     Args:
@@ -40,12 +46,15 @@ def postprocess(examples: Dataset, features: Dataset, start_logits: np.ndarray, 
     for window, start, end in zip(windows, start_logits, end_logits, strict=True):
         offsets = np.array(window["offset_mapping"])
         spans[window["example_id"]] += best_spans(offsets, start, end, n_best, max_answer_length)
-    return {key: best_answers(context, spans[key], n_best)
-            for key, context in zip(examples["id"], examples["context"], strict=True)}
+    return {
+        key: best_answers(context, spans[key], n_best)
+        for key, context in zip(examples["id"], examples["context"], strict=True)
+    }
 
 
-def best_spans(offsets: np.ndarray, start: np.ndarray, end: np.ndarray, n_best: int,
-               max_answer_length: int) -> list[tuple[float, int, int]]:
+def best_spans(
+    offsets: np.ndarray, start: np.ndarray, end: np.ndarray, n_best: int, max_answer_length: int
+) -> list[tuple[float, int, int]]:
     """The possible spans of the best starts and ends as ``(score, first character, character after the last)``."""
     context = np.flatnonzero(offsets[:, 0] >= 0)
     first, last = best_positions(start, context, n_best), best_positions(end, context, n_best)
@@ -68,8 +77,10 @@ def best_answers(context: str, spans: list[tuple[float, int, int]], n_best: int)
         best.setdefault((start, end), score)
     kept = list(best.items())[:n_best]
     probabilities = softmax(np.array([score for _, score in kept]))
-    return [Answer(context[start:end], start, end, score, float(probability))
-            for ((start, end), score), probability in zip(kept, probabilities, strict=True)]
+    return [
+        Answer(context[start:end], start, end, score, float(probability))
+        for ((start, end), score), probability in zip(kept, probabilities, strict=True)
+    ]
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 OUTSIDE = (-1, -1)
 
 
-def encode_windows(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int,
-                   stride: int) -> BatchEncoding:
+def encode_windows(
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
+) -> BatchEncoding:
     """Question and context, the context cut into windows of `max_length` tokens in all that share `stride` tokens.
 
     A row of the result is a window; ``overflow_to_sample_mapping`` names its example.
@@ -19,8 +20,15 @@ def encode_windows(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, m
         raise ValueError(f"{type(tokenizer).__name__} gives no character offsets; take a fast tokenizer.")
     questions = [question.strip() for question in batch["question"]]
     check_room(questions, tokenizer, max_length, stride)
-    return tokenizer(questions, batch["context"], truncation="only_second", max_length=max_length, stride=stride,
-                     return_overflowing_tokens=True, return_offsets_mapping=True)
+    return tokenizer(
+        questions,
+        batch["context"],
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
 
 
 def check_room(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int) -> None:
@@ -33,8 +41,10 @@ def check_room(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_len
     longest = max(map(len, tokenizer(questions, add_special_tokens=False)["input_ids"]))
     needed = longest + special + stride + 1
     if max_length < needed:
-        raise ValueError(f"A question of {longest} tokens leaves no room in max_length={max_length} for more context "
-                         f"than the stride of {stride}; use max_length={needed} or more, or a smaller stride.")
+        raise ValueError(
+            f"A question of {longest} tokens leaves no room in max_length={max_length} for more context "
+            f"than the stride of {stride}; use max_length={needed} or more, or a smaller stride."
+        )
 
 
 def context_offsets(encoding: BatchEncoding, window: int) -> np.ndarray:

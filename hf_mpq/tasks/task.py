@@ -75,8 +75,11 @@ class Task(ABC):
 
     def model_kwargs(self) -> dict[str, Any]:
         """What `from_pretrained` of `auto_class` needs to know about the labels."""
-        return {"num_labels": len(self.label_names), "id2label": dict(enumerate(self.label_names)),
-                "label2id": {label: number for number, label in enumerate(self.label_names)}}
+        return {
+            "num_labels": len(self.label_names),
+            "id2label": dict(enumerate(self.label_names)),
+            "label2id": {label: number for number, label in enumerate(self.label_names)},
+        }
 
     @abstractmethod
     def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable:

@@ -34,11 +34,17 @@ class TokenClassification(Task):
 
         Words beyond `max_length` are cut off. A byte-level tokenizer must be loaded with ``add_prefix_space=True``.
         """
+
         def tokenize(batch: dict[str, list]) -> dict[str, list]:
-            encoding = tokenizer(*(batch[column] for column in self.text_columns), is_split_into_words=True,
-                                 truncation=True, max_length=max_length)
-            labels = [first_token_labels(encoding.word_ids(row), tags)
-                      for row, tags in enumerate(batch[self.label_column])]
+            encoding = tokenizer(
+                *(batch[column] for column in self.text_columns),
+                is_split_into_words=True,
+                truncation=True,
+                max_length=max_length,
+            )
+            labels = [
+                first_token_labels(encoding.word_ids(row), tags) for row, tags in enumerate(batch[self.label_column])
+            ]
             return {**encoding, "labels": labels}
 
         return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
@@ -67,6 +73,10 @@ def first_token_labels(word_ids: list[int | None], tags: list[int]) -> list[int]
 
 
 CONLL2003 = TokenClassification(
-    name="conll2003", text_columns=("tokens",), label_column="ner_tags", headline="f1",
+    name="conll2003",
+    text_columns=("tokens",),
+    label_column="ner_tags",
+    headline="f1",
     label_names=("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"),
-    hub=HubDataset("eriktks/conll2003", revision="refs/convert/parquet"))
+    hub=HubDataset("eriktks/conll2003", revision="refs/convert/parquet"),
+)

@@ -18,13 +18,17 @@ class MPQTrainingArguments(TrainingArguments):
 
     stages: dict | str | None = field(
         default=None,
-        metadata={"help": "changes to the method's stages: name to {field of StageSpec: value}, such as "
-                          '{"search": {"share": 0.5, "arguments": {"learning_rate": 5e-5}}}.'},
-    )  # fmt: skip
+        metadata={
+            "help": "changes to the method's stages: name to {field of StageSpec: value}, such as "
+            '{"search": {"share": 0.5, "arguments": {"learning_rate": 5e-5}}}.'
+        },
+    )
     scale_learning_rate: float = field(
         default=10.0,
-        metadata={"help": "Learning rate of quantization steps, relative to their size, and of offsets, relative to "
-                          "their range, in units of learning_rate."},
+        metadata={
+            "help": "Learning rate of quantization steps, relative to their size, and of offsets, relative to "
+            "their range, in units of learning_rate."
+        },
     )
     search_fraction: float = field(
         default=0.2, metadata={"help": "Share of the training set that a strategy with a search slice keeps for it."}
@@ -41,12 +45,12 @@ class MPQTrainingArguments(TrainingArguments):
     )
     reinit: str | None = field(
         default=None,
-        metadata={"help": "Where weights are trained from once the bits are decided, for methods that start anew: "
-                          "'finetuned' (as loaded; the default), 'pretrained' or 'random'."},
-    )  # fmt: skip
-    pretrained: str | None = field(
-        default=None, metadata={"help": "Model name or folder for reinit='pretrained'."}
+        metadata={
+            "help": "Where weights are trained from once the bits are decided, for methods that start anew: "
+            "'finetuned' (as loaded; the default), 'pretrained' or 'random'."
+        },
     )
+    pretrained: str | None = field(default=None, metadata={"help": "Model name or folder for reinit='pretrained'."})
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "stages"]
 
@@ -59,15 +63,22 @@ class MPQTrainingArguments(TrainingArguments):
         if self.reinit == "pretrained" and self.pretrained is None:
             raise ValueError("reinit='pretrained' needs the model: set pretrained='bert-base-uncased', for example")
         if self.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end would let the dev set choose the model; leave it off and compare "
-                             "the stages' metrics in stages.json")  # fmt: skip
-        ignored = [name for name in ("label_smoothing_factor", "auto_find_batch_size", "neftune_noise_alpha",
-                                     "save_only_model") if getattr(self, name, None)]  # fmt: skip
+            raise ValueError(
+                "load_best_model_at_end would let the dev set choose the model; leave it off and compare "
+                "the stages' metrics in stages.json"
+            )
+        ignored = [
+            name
+            for name in ("label_smoothing_factor", "auto_find_batch_size", "neftune_noise_alpha", "save_only_model")
+            if getattr(self, name, None)
+        ]
         if ignored:
             raise ValueError(f"stages do not follow {', '.join(ignored)}: leave it off")
         if self.deepspeed or self.fsdp:
-            raise ValueError("stages run in one process or with DistributedDataParallel (torchrun, accelerate launch); "
-                             "leave deepspeed and fsdp off")  # fmt: skip
+            raise ValueError(
+                "stages run in one process or with DistributedDataParallel (torchrun, accelerate launch); "
+                "leave deepspeed and fsdp off"
+            )
 
 
 def examples_per_step(args: MPQTrainingArguments) -> int:

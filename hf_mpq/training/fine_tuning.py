@@ -30,10 +30,17 @@ def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str |
             tenth, bfloat16 autocast where the CPU is made for it.
     """
     chosen = {
-        "per_device_train_batch_size": 32, "learning_rate": 1e-4, "warmup_steps": 0.1, "save_strategy": "no",
-        "report_to": "none", "logging_steps": 50, "bf16": cpu_multiplies_bf16(),
-        "use_cpu": not torch.cuda.is_available(), "train_sampling_strategy": "group_by_length", **arguments,
-    }  # fmt: skip
+        "per_device_train_batch_size": 32,
+        "learning_rate": 1e-4,
+        "warmup_steps": 0.1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 50,
+        "bf16": cpu_multiplies_bf16(),
+        "use_cpu": not torch.cuda.is_available(),
+        "train_sampling_strategy": "group_by_length",
+        **arguments,
+    }
     with _state_kept():
         trainer = Trainer(model, TrainingArguments(str(folder), **chosen), collator, rows)
         trainer.train()

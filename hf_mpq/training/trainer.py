@@ -107,15 +107,22 @@ class MPQTrainer(StageHost, Trainer):
             raise ValueError(f"MPQTrainer takes MPQTrainingArguments, got {type(args).__name__}")
         config = getattr(getattr(model, "config", None), "quantization_config", None)
         if not isinstance(config, MPQConfig):
-            raise ValueError("this model is not quantized: load it with from_pretrained(..., quantization_config="
-                             "MPQConfig(...)), or call hf_mpq.quantize(model, MPQConfig(...)) first")  # fmt: skip
+            raise ValueError(
+                "this model is not quantized: load it with from_pretrained(..., quantization_config="
+                "MPQConfig(...)), or call hf_mpq.quantize(model, MPQConfig(...)) first"
+            )
         if config.storage == "packed":
             raise ValueError("a packed model cannot be trained: call hf_mpq.unpack(model) first")
-        unsupported = [name for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func", "model_init")
-                       if options.get(name) not in (None, (None, None))]  # fmt: skip
+        unsupported = [
+            name
+            for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func", "model_init")
+            if options.get(name) not in (None, (None, None))
+        ]
         if unsupported:
-            raise ValueError(f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
-                             "loss; use the arguments optim and stages")  # fmt: skip
+            raise ValueError(
+                f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
+                "loss; use the arguments optim and stages"
+            )
         self._overridden = overridden(type(self), MPQTrainer)
         self.method, self.teacher = method_of(config), teacher
         given = [one() if isinstance(one, type) else one for one in options.pop("callbacks", None) or []]
@@ -164,8 +171,11 @@ class MPQTrainer(StageHost, Trainer):
         self._take(self.students.start("previous", previous, record.assignment()))
         steps = sum(result["steps"] for result in results)
         self.state.global_step = steps
-        return TrainOutput(steps, results[-1]["train_loss"], {key: value for key, value in results[-1].items()
-                                                             if isinstance(value, int | float)})  # fmt: skip
+        return TrainOutput(
+            steps,
+            results[-1]["train_loss"],
+            {key: value for key, value in results[-1].items() if isinstance(value, int | float)},
+        )
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Add a callback to this trainer and to every stage from now on; raises ValueError for early stopping."""
@@ -191,9 +201,14 @@ class MPQTrainer(StageHost, Trainer):
                 self.processing_class.save_pretrained(new)
 
     def push_to_hub(
-        self, commit_message: str | None = "End of training", blocking: bool = True, token: str | None = None,
-        revision: str | None = None, private: bool | None = None, **facts: Any,
-    ) -> CommitInfo | Future[CommitInfo] | None:  # fmt: skip
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **facts: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
         """Pack the model into `<output_dir>/packed` and upload that folder, with a card, as `args.hub_model_id`.
 
         Args:
@@ -214,8 +229,9 @@ class MPQTrainer(StageHost, Trainer):
         if not self.is_world_process_zero():
             return None
         given = {"token": token, "revision": revision, "private": private, "commit_message": commit_message}
-        return publish(folder, self.args, {**run_facts(self.args.output_dir, self.eval_dataset), **facts}, given,
-                       blocking)  # fmt: skip
+        return publish(
+            folder, self.args, {**run_facts(self.args.output_dir, self.eval_dataset), **facts}, given, blocking
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Without the Hub's token in `training_args.bin`."""
@@ -226,9 +242,17 @@ class MPQTrainer(StageHost, Trainer):
             self.args = args
 
     def _record(self, resume: bool | str | Path | None) -> RunRecord:
-        settings = settings_of(self.method, self.plan, self._config, self.args, self.train_dataset,
-                               self.teacher is not None, self.data_collator, len(self._compared_rows),
-                               self.model)  # fmt: skip
+        settings = settings_of(
+            self.method,
+            self.plan,
+            self._config,
+            self.args,
+            self.train_dataset,
+            self.teacher is not None,
+            self.data_collator,
+            len(self._compared_rows),
+            self.model,
+        )
         stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
         record = open_record(self.args, resume, settings, [SCORES, LATENCIES, *stages])
         exists = record.exists
@@ -286,12 +310,25 @@ class MPQTrainer(StageHost, Trainer):
         self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
         self._take(fix(student, assignment) if is_open(student) else student)
         metrics = self._scores(number, trainer)
-        record.finish(stage.name, steps=output.global_step, train_loss=output.training_loss,
-                      seconds=output.metrics["train_runtime"], packed_megabytes=self._packed_bytes() / 1e6,
-                      **metrics)  # fmt: skip
+        record.finish(
+            stage.name,
+            steps=output.global_step,
+            train_loss=output.training_loss,
+            seconds=output.metrics["train_runtime"],
+            packed_megabytes=self._packed_bytes() / 1e6,
+            **metrics,
+        )
 
-    def _stage_trainer(self, number: int, stage: StageSpec, student: nn.Module, strategy: SearchStrategy | None,
-                       rows: Any, callbacks: list | None, **changes: Any) -> StageTrainer:  # fmt: skip
+    def _stage_trainer(
+        self,
+        number: int,
+        stage: StageSpec,
+        student: nn.Module,
+        strategy: SearchStrategy | None,
+        rows: Any,
+        callbacks: list | None,
+        **changes: Any,
+    ) -> StageTrainer:
         set_rounding(student, stage.rounding)
         own = {**stage.arguments, **stage_length(self.plan, self.args, number), **changes}
         folder = Path(self.args.output_dir) / stage_folder(number, stage)
@@ -305,12 +342,21 @@ class MPQTrainer(StageHost, Trainer):
         order = seed if self.args.data_seed is None else self.args.data_seed + number
         facts = self._fixed_metrics(student) if strategy is None else None
         trainer = StageTrainer(
-            module, args, strategy, order, number, facts, stage.trainable,
-            data_collator=self.data_collator, train_dataset=rows, eval_dataset=self.eval_dataset,
+            module,
+            args,
+            strategy,
+            order,
+            number,
+            facts,
+            stage.trainable,
+            data_collator=self.data_collator,
+            train_dataset=rows,
+            eval_dataset=self.eval_dataset,
             processing_class=self.processing_class,
-            compute_metrics=self.compute_metrics, callbacks=callbacks,
+            compute_metrics=self.compute_metrics,
+            callbacks=callbacks,
             preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
-        )  # fmt: skip
+        )
         call_overrides(trainer, self, self._overridden)
         for one in self._default_callbacks:
             if one not in self.callback_handler.callbacks:
@@ -373,8 +419,13 @@ class MPQTrainer(StageHost, Trainer):
         count = len(self._compared_rows)
         batches = batches_of(self._compared_rows, self.model, self.args.per_device_train_batch_size, count)
         length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
-        short = {"max_steps": trial_steps(self.plan, self.args, number, length), "report_to": [],
-                 "save_strategy": "no", "eval_strategy": "no", "enable_jit_checkpoint": False}  # fmt: skip
+        short = {
+            "max_steps": trial_steps(self.plan, self.args, number, length),
+            "report_to": [],
+            "save_strategy": "no",
+            "eval_strategy": "no",
+            "enable_jit_checkpoint": False,
+        }
 
         def trial(assignment: Assignment) -> float:
             set_seed(self.args.seed + number)
@@ -399,8 +450,16 @@ class MPQTrainer(StageHost, Trainer):
 
     @cached_property
     def _preferences(self) -> Preferences:
-        return Preferences(self.args.output_dir, self._float_model, self._config, self.method, self._calibration,
-                           self._in_main_first, self._latencies, not self.args.disable_tqdm)  # fmt: skip
+        return Preferences(
+            self.args.output_dir,
+            self._float_model,
+            self._config,
+            self.method,
+            self._calibration,
+            self._in_main_first,
+            self._latencies,
+            not self.args.disable_tqdm,
+        )
 
     def _forget_preferences(self) -> None:
         """Free what only scores needed; they are on disk."""
@@ -418,8 +477,9 @@ class MPQTrainer(StageHost, Trainer):
     def _split(self) -> tuple[Any, Any]:
         if not self._selection or self.train_dataset is None:
             return self.train_dataset, []
-        return keep_rows(self.train_dataset, self.args.selection_examples, self.args.seed,
-                         least=2 * examples_per_step(self.args))  # fmt: skip
+        return keep_rows(
+            self.train_dataset, self.args.selection_examples, self.args.seed, least=2 * examples_per_step(self.args)
+        )
 
     @property
     def _learned_rows(self) -> Any:
@@ -464,5 +524,7 @@ def _without_autocast(model: nn.Module) -> nn.Module:
 
 def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
     if teacher is not None and {id(one) for one in teacher.parameters()} & {id(one) for one in model.parameters()}:
-        raise ValueError("the teacher shares parameters with the model, and would be trained along: give "
-                         "copy.deepcopy(...) of the float model, made before it was quantized")  # fmt: skip
+        raise ValueError(
+            "the teacher shares parameters with the model, and would be trained along: give "
+            "copy.deepcopy(...) of the float model, made before it was quantized"
+        )

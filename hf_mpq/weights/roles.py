@@ -23,8 +23,10 @@ class LearnedPart(nn.Module):
         """Role of a parameter; raises ValueError where the class names none."""
         if name not in self.roles:
             known = ", ".join(map(repr, ROLES))
-            raise ValueError(f"{type(self).__name__} has a parameter {name!r} without a role: add it to the class's "
-                             f"`roles`, as one of {known}")  # fmt: skip
+            raise ValueError(
+                f"{type(self).__name__} has a parameter {name!r} without a role: add it to the class's "
+                f"`roles`, as one of {known}"
+            )
         return self.roles[name]
 
     def unit(self, name: str) -> Tensor:

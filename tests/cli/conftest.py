@@ -57,13 +57,28 @@ def home(tmp_path_factory, tokenizer) -> Path:
 def _float_model(folder: Path, table: Dataset, tokenizer) -> None:
     """A tiny BERT that was trained until it knows the words."""
     torch.manual_seed(0)
-    model = tiny_model("bert", vocab_size=len(tokenizer), pad_token_id=0, id2label=dict(enumerate(LABELS)),
-                       label2id={label: number for number, label in enumerate(LABELS)})  # fmt: skip
+    model = tiny_model(
+        "bert",
+        vocab_size=len(tokenizer),
+        pad_token_id=0,
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: number for number, label in enumerate(LABELS)},
+    )
     encode = lambda row: {**tokenizer(row["text"]), "labels": LABELS.index(row["label"])}  # noqa: E731
     rows = table.map(encode, remove_columns=table.column_names)
     collate = lambda rows: tokenizer.pad(rows, return_tensors="pt")  # noqa: E731
-    fine_tune(model, rows, collate, folder.with_name("training"), num_train_epochs=20, learning_rate=2e-3, seed=0,
-              disable_tqdm=True, bf16=False, train_sampling_strategy="random")  # fmt: skip
+    fine_tune(
+        model,
+        rows,
+        collate,
+        folder.with_name("training"),
+        num_train_epochs=20,
+        learning_rate=2e-3,
+        seed=0,
+        disable_tqdm=True,
+        bf16=False,
+        train_sampling_strategy="random",
+    )
     shutil.rmtree(folder.with_name("training"), ignore_errors=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

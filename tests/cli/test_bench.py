@@ -16,8 +16,9 @@ def chosen():
 
 def test_backends_and_float_side_by_side(here, run, run_json, chosen):
     before = torch.get_num_threads()
-    found = run_json("bench", "packed", "--teacher", "my-fine-tuned-bert", "--threads", "1", "--no-loading", *SMALL,
-                     *chosen)  # fmt: skip
+    found = run_json(
+        "bench", "packed", "--teacher", "my-fine-tuned-bert", "--threads", "1", "--no-loading", *SMALL, *chosen
+    )
     assert set(found["latency"]) == {"1x8", "2x16"} and found["threads"] == 1 and found["device"]
     for latencies in found["latency"].values():
         assert list(latencies) == ["float32", "reference", "cpu-float"]
@@ -54,11 +55,14 @@ def test_every_backend_that_runs_here(here, run_json):
     assert list(run_json("bench", "packed", "--no-loading", *SMALL)["latency"]["1x8"]) == able
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("--shapes", "128"), "write batch x tokens, such as 1x128,8x128"),
-    (("--device", "tpu"), "there is no device 'tpu' here: give cpu"),
-    (("--shapes", "1x64"), "64 tokens are more than the 40 positions of this model"),
-    (("--backend", "gpu", *SMALL), "unknown backend 'gpu'; the known ones are: cpu-float, cpu-int8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--shapes", "128"), "write batch x tokens, such as 1x128,8x128"),
+        (("--device", "tpu"), "there is no device 'tpu' here: give cpu"),
+        (("--shapes", "1x64"), "64 tokens are more than the 40 positions of this model"),
+        (("--backend", "gpu", *SMALL), "unknown backend 'gpu'; the known ones are: cpu-float, cpu-int8"),
+    ],
+)
 def test_mistakes(arguments, words, here, refused):
     assert words in refused("bench", "packed", "--no-loading", *arguments)

@@ -60,8 +60,20 @@ def test_one_precision_needs_no_data(here, out, run):
 
 
 def test_published_method(here, out, run_json):
-    found = run_json("compress", MODEL, "--data", "rows.txt", "--method", "zeroquant", "--out", out, "--examples", "8",
-                     "--rounding", "nearest")  # fmt: skip
+    found = run_json(
+        "compress",
+        MODEL,
+        "--data",
+        "rows.txt",
+        "--method",
+        "zeroquant",
+        "--out",
+        out,
+        "--examples",
+        "8",
+        "--rounding",
+        "nearest",
+    )
     assert found["average_bits"] == 8.0
 
 
@@ -141,10 +153,15 @@ def test_mistakes(arguments, words, here, refused):
     assert names(here) == before
 
 
-@pytest.mark.parametrize(("model", "words"), [
-    ("nowhere/at/all", "there is no folder nowhere/at/all"), ("someone/unknown", "the Hub does not give a model"),
-    ("packed", "is quantized already: give the float model"), ("data", "data has no config.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nowhere/at/all", "there is no folder nowhere/at/all"),
+        ("someone/unknown", "the Hub does not give a model"),
+        ("packed", "is quantized already: give the float model"),
+        ("data", "data has no config.json"),
+    ],
+)
 def test_wrong_models(model, words, here, out, refused):
     assert words in refused("compress", model, "--bits", "8", "--out", out)
     assert not out.exists()
@@ -172,13 +189,16 @@ def test_what_was_there_stays_when_it_fails(here, out, refused):
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before and names(out.parent) == {"out"}
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ((MODEL, "--out", MODEL), f"{MODEL} is {MODEL}, which is read"),
-    ((MODEL, "--out", "data", "--data", "data/sst2"), "data holds data/sst2, which is read"),
-    ((MODEL, "--out", "data"), "data holds what hf-mpq did not write (sst2)"),
-    ((f"../{{home}}/{MODEL}", "--out", "../{home}"), "holds ../{home}/my-fine-tuned-bert, which is read"),
-    (("someone/unknown", "--out", "../{home}"), "is the folder that this runs in, or holds it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((MODEL, "--out", MODEL), f"{MODEL} is {MODEL}, which is read"),
+        ((MODEL, "--out", "data", "--data", "data/sst2"), "data holds data/sst2, which is read"),
+        ((MODEL, "--out", "data"), "data holds what hf-mpq did not write (sst2)"),
+        ((f"../{{home}}/{MODEL}", "--out", "../{home}"), "holds ../{home}/my-fine-tuned-bert, which is read"),
+        (("someone/unknown", "--out", "../{home}"), "is the folder that this runs in, or holds it"),
+    ],
+)
 def test_what_is_never_replaced(arguments, words, here, refused):
     before = sorted(str(file) for file in here.rglob("*"))
     arguments = [word.format(home=here.name) for word in arguments]

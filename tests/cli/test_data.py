@@ -129,8 +129,10 @@ def test_unlabelled_rows_of_class_labels(task, config, tmp_path):
 def test_numbers_as_labels(config, tmp_path):
     """-1 is a number like others, but where it is the only one the Hub means that there is none."""
     regression = PretrainedConfig(num_labels=1)
-    found = [open_data(Source(save(table(label=labels), tmp_path, "parquet")), regression)
-             for labels in ([-1.0, 0.5, None, 1.0], [-1.0] * 4, ["0.5", "1", "good", "2"])]  # fmt: skip
+    found = [
+        open_data(Source(save(table(label=labels), tmp_path, "parquet")), regression)
+        for labels in ([-1.0, 0.5, None, 1.0], [-1.0] * 4, ["0.5", "1", "good", "2"])
+    ]
     assert found[0].evaluation()["label"][:] == [-1.0, 0.5, 1.0]
     with pytest.raises(UserError, match="none of the 4 rows has a label"):
         found[1].evaluation()
@@ -145,9 +147,13 @@ def test_calibration_of_a_task_is_its_own_rows_without_labels(config, home, tmp_
     rows = {
         "sst2": {"sentence": TEXTS, "label": [0, 1, 1, 0]},
         "conll2003": {"tokens": split, "ner_tags": [[0] * len(text) for text in split]},
-        "squad": {"id": list("abcd"), "question": TEXTS, "context": TEXTS[::-1],
-                  "answers": [{"text": [text[:4]], "answer_start": [0]} for text in TEXTS[::-1]]},
-    }  # fmt: skip
+        "squad": {
+            "id": list("abcd"),
+            "question": TEXTS,
+            "context": TEXTS[::-1],
+            "answers": [{"text": [text[:4]], "answer_start": [0]} for text in TEXTS[::-1]],
+        },
+    }
     for name, columns in rows.items():
         task, data = get_task(name), Dataset.from_dict(columns)
         bare = data.select_columns(list(task.text_columns))
@@ -246,8 +252,11 @@ def test_lines_that_quotation_marks_join_are_said(config, tmp_path, capsys):
 
 WORDS = [["a", "list", "of", "names"], ["every", "value"], ["is"]]
 TAGS = ("O", "B-PER", "I-PER")
-TAGGED = {"names": [["O", "O", "O", "B-PER"], ["O", "I-PER"], ["O"]], "numbers": [[0, 0, 0, 1], [0, 2], [0]],
-          "with -100": [[0, 0, 0, 1], [-100, 2], [0]]}  # fmt: skip
+TAGGED = {
+    "names": [["O", "O", "O", "B-PER"], ["O", "I-PER"], ["O"]],
+    "numbers": [[0, 0, 0, 1], [0, 2], [0]],
+    "with -100": [[0, 0, 0, 1], [-100, 2], [0]],
+}
 
 
 def tagger(names=TAGS) -> PretrainedConfig:
@@ -258,8 +267,14 @@ def tagger(names=TAGS) -> PretrainedConfig:
 @pytest.mark.parametrize("form", TAGGED)
 def test_words_and_their_labels(form, columns, home, tmp_path):
     """As the task for it prepares them; a number or a second list of words beside them changes nothing."""
-    rows = Dataset.from_dict({"id": list("abc"), columns[0]: WORDS, columns[1]: TAGGED[form],
-                              "lemmas": [[word.lower() for word in row] for row in WORDS]})  # fmt: skip
+    rows = Dataset.from_dict(
+        {
+            "id": list("abc"),
+            columns[0]: WORDS,
+            columns[1]: TAGGED[form],
+            "lemmas": [[word.lower() for word in row] for row in WORDS],
+        }
+    )
     found = open_data(Source(save(rows, tmp_path, "jsonl")), tagger())
     assert (found.text_columns, found.task.label_column, found.task.headline) == (columns[:1], columns[1], "f1")
     assert found.evaluation()[columns[1]][:] == TAGGED["with -100" if "100" in form else "numbers"]
@@ -284,8 +299,10 @@ def test_labels_that_are_no_chunks_are_counted_one_by_one(tmp_path):
 
 
 def test_wrong_labels_of_words(tmp_path):
-    for tags, words in (([["O"], ["O", "O"], ["O"]], "first number 1, have not one label in 'ner_tags' for each word"),
-                        ([["O"] * 4, ["O", "B-LOC"], ["O"]], r"labels \['B-LOC'\] are none of the model's 3")):
+    for tags, words in (
+        ([["O"], ["O", "O"], ["O"]], "first number 1, have not one label in 'ner_tags' for each word"),
+        ([["O"] * 4, ["O", "B-LOC"], ["O"]], r"labels \['B-LOC'\] are none of the model's 3"),
+    ):
         path = save(Dataset.from_dict({"tokens": WORDS, "ner_tags": tags}), tmp_path, "jsonl")
         with pytest.raises(UserError, match=words):
             open_data(Source(path), tagger()).evaluation()

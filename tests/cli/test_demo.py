@@ -20,8 +20,17 @@ def test_without_the_weights(tmp_path, refused, monkeypatch):
 @needs_minilm
 @pytest.mark.full
 def test_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "hf_mpq.cli.commands.demo", "--out", str(tmp_path / "out"), "--epochs", "0.1", "--rows",
-               "64"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "hf_mpq.cli.commands.demo",
+        "--out",
+        str(tmp_path / "out"),
+        "--epochs",
+        "0.1",
+        "--rows",
+        "64",
+    ]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert "[3/3]" in first.stdout and "3 bits" in first.stdout and "fine-tuning MiniLM" in first.stdout

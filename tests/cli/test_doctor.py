@@ -94,8 +94,9 @@ def test_float_weights_that_became_nan(folder, states):
         assert state == "broken" and "classifier.weight" in detail
 
 
-@pytest.mark.parametrize(("name", "words"), [("config.json", "no config.json"),
-                                             ("model.safetensors", "model.safetensors is missing")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"), [("config.json", "no config.json"), ("model.safetensors", "model.safetensors is missing")]
+)
 def test_missing_files(name, words, folder, states):
     (folder / name).unlink()
     assert words in states(folder, 1)["folder"][1]
@@ -109,8 +110,9 @@ def test_missing_shard(tmp_path, states):
     assert f"{shards[-1].name} is missing" in states(tmp_path, 1)["folder"][1]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {}}',
-                                     '{"weight_map": {"a": 3}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {}}', '{"weight_map": {"a": 3}}']
+)
 def test_damaged_index(content, folder, states):
     (folder / "model.safetensors.index.json").write_text(content)
     assert "model.safetensors.index.json is damaged" in states(folder, 1)["folder"][1]
@@ -163,11 +165,16 @@ def test_an_interrupted_save(folder, states):
     assert "a save into this folder was interrupted" in states(folder, 1)["folder"][1]
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("{", "config.json is damaged"), ("[]", "config.json is damaged"), ("{}", "says nothing of hf_mpq"),
-    ('{"quantization_config": [1]}', "says nothing of hf_mpq"),
-    ('{"quantization_config": {"quant_method": "mpq", "storage": "trainable"}}', "is a checkpoint for training"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "config.json is damaged"),
+        ("[]", "config.json is damaged"),
+        ("{}", "says nothing of hf_mpq"),
+        ('{"quantization_config": [1]}', "says nothing of hf_mpq"),
+        ('{"quantization_config": {"quant_method": "mpq", "storage": "trainable"}}', "is a checkpoint for training"),
+    ],
+)
 def test_other_configs(content, words, folder, states):
     (folder / "config.json").write_text(content)
     assert words in states(folder, 1)["folder"][1]

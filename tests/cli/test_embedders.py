@@ -31,10 +31,15 @@ def embedders(tmp_path_factory, tokenizer) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("embedders")
     tiny_model("bert", "bare", vocab_size=len(tokenizer), pad_token_id=0).save_pretrained(folder / "encoder")
     tokenizer.save_pretrained(folder / "encoder")
-    parts = [modules.Transformer(str(folder / "encoder"), max_seq_length=16), modules.Pooling(32, "cls"),
-             modules.Dense(32, 12), modules.Normalize()]  # fmt: skip
-    whole = sentence_transformers.SentenceTransformer(modules=parts, device="cpu", prompts=PROMPTS,
-                                                      similarity_fn_name="dot")  # fmt: skip
+    parts = [
+        modules.Transformer(str(folder / "encoder"), max_seq_length=16),
+        modules.Pooling(32, "cls"),
+        modules.Dense(32, 12),
+        modules.Normalize(),
+    ]
+    whole = sentence_transformers.SentenceTransformer(
+        modules=parts, device="cpu", prompts=PROMPTS, similarity_fn_name="dot"
+    )
     whole.save_pretrained(str(folder / "together"))
     older = shutil.copytree(folder / "together", folder / "apart")
     (older / "0_Transformer").mkdir()
@@ -56,8 +61,10 @@ def embed(folder, **options) -> np.ndarray:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_folder_comes_out_whole(layout, embedders, tmp_path, run, run_json):
     run("compress", embedders[layout], "--bits", "8", "--out", tmp_path / "packed")
-    files = [{str(file.relative_to(folder)) for file in folder.rglob("*")} for folder in
-             (embedders[layout], tmp_path / "packed")]  # fmt: skip
+    files = [
+        {str(file.relative_to(folder)) for file in folder.rglob("*")}
+        for folder in (embedders[layout], tmp_path / "packed")
+    ]
     assert files[0] - files[1] == {"README.md"} and files[1] - files[0] == {".hf_mpq.json"}
     small = sentence_transformers.SentenceTransformer(str(tmp_path / "packed"), device="cpu")
     assert [type(module).__name__ for module in small] == ["Transformer", "Pooling", "Dense", "Normalize"]
@@ -83,8 +90,10 @@ def test_scores_are_about_the_embeddings_that_the_folder_makes(embedders, here, 
     found = [hf_mpq.assignment_of(load_packed(tmp_path / name)) for name in ("own", "mean")]
     encoder, words = load_float(folder), load_tokenizer(folder)
     rows = open_data(Source("rows.txt"), encoder.config).calibration(words, 40, 8)
-    expected = [hf_mpq.assignment_of(hf_mpq.compress(encoder, "2.7bits", rows, rounding="nearest", pooling=pooling))
-                for pooling in ("cls", "mean")]  # fmt: skip
+    expected = [
+        hf_mpq.assignment_of(hf_mpq.compress(encoder, "2.7bits", rows, rounding="nearest", pooling=pooling))
+        for pooling in ("cls", "mean")
+    ]
     assert found == expected and found[0] != found[1]
 
 
@@ -96,8 +105,11 @@ def test_a_pooling_that_is_not_known_is_said(embedders, tmp_path, refused, capsy
     assert "the pooling max of" in (said := capsys.readouterr().err) and "--pooling mean or cls" in said
     given = ("compress", folder, "--bits", 8, "--out", tmp_path / "out")
     assert "unknown pooling 'max'" in refused(*given, "--pooling", "max")
-    for form, expected in (({"pooling_mode_mean_sqrt_len_tokens": True}, "mean"), ({"pooling_mode": ["cls"]}, "cls"),
-                           ({"pooling_mode": ["cls", "mean"]}, None)):  # fmt: skip
+    for form, expected in (
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean"),
+        ({"pooling_mode": ["cls"]}, "cls"),
+        ({"pooling_mode": ["cls", "mean"]}, None),
+    ):
         file.write_text(json.dumps({"word_embedding_dimension": 32, "include_prompt": True, **form}))
         assert Embedder.of(folder).pooling == expected
 
@@ -106,12 +118,14 @@ BREAKS = {
     "missing, which": lambda folder: shutil.rmtree(folder / "1_Pooling"),
     "modules.json names 2_Dense": lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(),
     "2_Dense takes 99 features, and what comes before gives 32": lambda folder: (
-        folder / "2_Dense" / "config.json").write_text('{"in_features": 99, "out_features": 4}'),
+        folder / "2_Dense" / "config.json"
+    ).write_text('{"in_features": 99, "out_features": 4}'),
     "modules.json is not, so pooling is lost": lambda folder: (folder / "modules.json").unlink(),
     "names no modules in its folder": lambda folder: (folder / "modules.json").write_text(
-        '[{"path": "", "type": "a.Transformer"}, {"path": "../../other", "type": "a.Pooling"}]'),
+        '[{"path": "", "type": "a.Transformer"}, {"path": "../../other", "type": "a.Pooling"}]'
+    ),
     "is damaged": lambda folder: (folder / "modules.json").write_text("[3]"),
-}  # fmt: skip
+}
 
 
 def test_doctor_sees_what_is_not_whole(embedders, tmp_path, run, run_json):
@@ -151,8 +165,9 @@ def test_a_reranker_comes_out_whole(tmp_path, tokenizer, run):
     """A head with one score, which a sigmoid follows in sentence-transformers alone."""
     tiny_model("bert", vocab_size=len(tokenizer), pad_token_id=0, num_labels=1).save_pretrained(tmp_path / "float")
     tokenizer.save_pretrained(tmp_path / "float")
-    ranker = sentence_transformers.CrossEncoder(str(tmp_path / "float"), device="cpu",
-                                                activation_fn=torch.nn.Identity())  # fmt: skip
+    ranker = sentence_transformers.CrossEncoder(
+        str(tmp_path / "float"), device="cpu", activation_fn=torch.nn.Identity()
+    )
     ranker.save_pretrained(str(tmp_path / "whole"))
     run("compress", tmp_path / "whole", "--bits", "8", "--out", tmp_path / "packed")
     small = sentence_transformers.CrossEncoder(str(tmp_path / "packed"), device="cpu")

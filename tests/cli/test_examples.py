@@ -25,8 +25,8 @@ SMALLER = {
     "doctor": "--quick",
     "demo": "--rows 48 --epochs 0.1",
     "train": "--per_device_train_batch_size 8 --num_train_epochs 2 --max_length 32 --calibration_examples 8 "
-             "--selection_examples 8 --use_cpu --disable_tqdm true --data_dir data",
-}  # fmt: skip
+    "--selection_examples 8 --use_cpu --disable_tqdm true --data_dir data",
+}
 """Options after the example's own that make it short, and take the data from here."""
 SLOW = ("hf-mpq train run_glue", "hf-mpq demo", "hf-mpq push packed me/small-bert --private")
 

@@ -48,10 +48,16 @@ def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
     assert (logits.argmax(1) == [label for _, label in rows]).mean() >= 0.9
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("gguf",), "unknown export format 'gguf'; the known ones are: compressed-tensors, dense, onnx, openvino"),
-    (("dense", "--activations", "int4"), "unknown activations 'int4'; the known ones are: dynamic, float, static, tr"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("gguf",), "unknown export format 'gguf'; the known ones are: compressed-tensors, dense, onnx, openvino"),
+        (
+            ("dense", "--activations", "int4"),
+            "unknown activations 'int4'; the known ones are: dynamic, float, static, tr",
+        ),
+    ],
+)
 def test_mistakes(arguments, words, here, tmp_path, refused):
     assert words in refused("export", "packed", *arguments, "--out", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -30,8 +30,14 @@ def strips(page: str, layer: int) -> list[str]:
 def test_every_matrix_in_order(folder, run):
     """Ten sub-groups of 3 or 4 rows fit 28 characters; the commonest bits of each share are named."""
     page, assignment = run("inspect", folder).stdout, hf_mpq.assignment_of(load_quantized(folder))
-    names = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-             "intermediate.dense", "output.dense")  # fmt: skip
+    names = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
     for layer in (0, 1):
         for cell, name in zip(strips(page, layer), names, strict=True):
             bits = assignment.matrices[f"encoder.layer.{layer}.{name}"].bits
@@ -91,8 +97,9 @@ def test_every_precision_has_its_colour():
     assert len(set(colours)) == len(colours)
 
 
-@pytest.mark.parametrize("family", [pytest.param(name, marks=[] if name == "modernbert" else
-                                                 pytest.mark.full) for name in FAMILIES])  # fmt: skip
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name == "modernbert" else pytest.mark.full) for name in FAMILIES]
+)
 def test_every_family(family, tmp_path, run):
     stored_model("packed", family).save_pretrained(tmp_path)
     assert "value" in run("inspect", tmp_path).stdout

@@ -12,7 +12,7 @@ from hf_mpq.cli.models import load_packed
 from tests.tiny import tiny_config, tiny_model
 
 TRUST = "--trust-remote-code"
-CODE = '''
+CODE = """
 import pathlib
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -25,9 +25,11 @@ class OwnConfig(BertConfig):
 
 class OwnForSequenceClassification(BertForSequenceClassification):
     config_class = OwnConfig
-'''
-AUTO = {"AutoConfig": "own_bert.OwnConfig",
-        "AutoModelForSequenceClassification": "own_bert.OwnForSequenceClassification"}  # fmt: skip
+"""
+AUTO = {
+    "AutoConfig": "own_bert.OwnConfig",
+    "AutoModelForSequenceClassification": "own_bert.OwnForSequenceClassification",
+}
 
 
 @pytest.fixture
@@ -61,11 +63,23 @@ def test_code_beside_a_model_runs_only_where_it_is_asked_for(own, tmp_path, run,
     marker.unlink()
     sys.modules.pop(next(name for name in sys.modules if name.endswith("own_bert")))
 
-    compared = ("verify", tmp_path / "packed", "--teacher", folder, "--data", tmp_path / "rows.txt",
-                "--min-label-loyalty", "0")  # fmt: skip
-    for command in (compared, ("inspect", tmp_path / "packed"), ("push", tmp_path / "packed", "me/it"),
-                    ("export", tmp_path / "packed", "dense", "--out", tmp_path / "dense"),
-                    ("bench", tmp_path / "packed", "--no-loading", "--backend", "reference")):  # fmt: skip
+    compared = (
+        "verify",
+        tmp_path / "packed",
+        "--teacher",
+        folder,
+        "--data",
+        tmp_path / "rows.txt",
+        "--min-label-loyalty",
+        "0",
+    )
+    for command in (
+        compared,
+        ("inspect", tmp_path / "packed"),
+        ("push", tmp_path / "packed", "me/it"),
+        ("export", tmp_path / "packed", "dense", "--out", tmp_path / "dense"),
+        ("bench", tmp_path / "packed", "--no-loading", "--backend", "reference"),
+    ):
         assert "--trust-remote-code" in refused(*command)
     found = run_json("doctor", tmp_path / "packed", "--quick")
     assert {"check": "contents", "state": "note"}.items() <= found["findings"][3].items() and found["sound"]
@@ -84,8 +98,14 @@ def test_doctor_asks_nobody_about_the_code_of_a_tokenizer(own, tmp_path, run, ru
     """A known class of model beside a tokenizer of one's own."""
     folder, marker = own
     config = json.loads((folder / "config.json").read_text())
-    plain = {**config, **tiny_config("bert").to_dict(), "architectures": ["BertForSequenceClassification"],
-             "vocab_size": config["vocab_size"], "auto_map": {}, "pad_token_id": 0}  # fmt: skip
+    plain = {
+        **config,
+        **tiny_config("bert").to_dict(),
+        "architectures": ["BertForSequenceClassification"],
+        "vocab_size": config["vocab_size"],
+        "auto_map": {},
+        "pad_token_id": 0,
+    }
     (folder / "config.json").write_text(json.dumps(plain))
     run("compress", folder, "--bits", "8", "--out", tmp_path / "packed")
     file = tmp_path / "packed" / "tokenizer_config.json"

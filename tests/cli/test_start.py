@@ -39,15 +39,24 @@ def test_heavy_imports_are_inside_commands(path):
 
 
 AT_ONCE = [
-    (0, "--version"), (0, "--help"), (0, "compress", "--help"), (2, "compress", "my-bert", "--budgt", "25%"),
-    (2, "compress", "my-bert", "--budget", "4", "--out", "x"), (2, "compress", "a/b/c", "--bits", "4", "--out", "x"),
-    (2, "compress", "me/bert", "--method", "qbert", "--out", "x"), (2, "inspect", "a/b/c"),
+    (0, "--version"),
+    (0, "--help"),
+    (0, "compress", "--help"),
+    (2, "compress", "my-bert", "--budgt", "25%"),
+    (2, "compress", "my-bert", "--budget", "4", "--out", "x"),
+    (2, "compress", "a/b/c", "--bits", "4", "--out", "x"),
+    (2, "compress", "me/bert", "--method", "qbert", "--out", "x"),
+    (2, "inspect", "a/b/c"),
     (2, "compress", "me/bert", "--budget", "25%", "--out", "x", "--data", "sst3"),
-    (2, "compress", "me/bert", "--budget", "25%", "--out", "x", "--scorer", "fischer"), (2, "doctor", "a/b/c"),
-    (2, "verify", "a/b/c", "--teacher", "me/bert", "--data", "sst2"), (2, "train", "nothing"),
-    (2, "export", "me/bert", "onx", "--out", "x"), (2, "bench", "me/bert", "--backend", "cpu-in8"),
-    (2, "bench", "me/bert", "--shapes", "many"), (2, "push", "a/b/c", "me/small-bert"),
-]  # fmt: skip
+    (2, "compress", "me/bert", "--budget", "25%", "--out", "x", "--scorer", "fischer"),
+    (2, "doctor", "a/b/c"),
+    (2, "verify", "a/b/c", "--teacher", "me/bert", "--data", "sst2"),
+    (2, "train", "nothing"),
+    (2, "export", "me/bert", "onx", "--out", "x"),
+    (2, "bench", "me/bert", "--backend", "cpu-in8"),
+    (2, "bench", "me/bert", "--shapes", "many"),
+    (2, "push", "a/b/c", "me/small-bert"),
+]
 IN_TURN = """
 import json, sys
 from typer.testing import CliRunner
@@ -67,10 +76,16 @@ def test_what_was_typed_is_checked_before_anything_heavy_is_imported(tmp_path):
     assert dict(zip(map(str, AT_ONCE), json.loads(done.stdout))) == {str(one): [True, []] for one in AT_ONCE}
 
 
-REGISTRIES = {"scorer": "hf_mpq.search:SCORERS", "allocator": "hf_mpq.search:ALLOCATORS",
-              "rounding": "hf_mpq.rounding:ROUNDERS", "export format": "hf_mpq.exporters:EXPORTERS",
-              "activations": "hf_mpq.exporters.base:ACTIVATIONS", "task": "hf_mpq.tasks:TASKS",
-              "backend": "hf_mpq.runtime:BACKENDS", "pooling": "hf_mpq.nn.pooling:POOLINGS"}  # fmt: skip
+REGISTRIES = {
+    "scorer": "hf_mpq.search:SCORERS",
+    "allocator": "hf_mpq.search:ALLOCATORS",
+    "rounding": "hf_mpq.rounding:ROUNDERS",
+    "export format": "hf_mpq.exporters:EXPORTERS",
+    "activations": "hf_mpq.exporters.base:ACTIVATIONS",
+    "task": "hf_mpq.tasks:TASKS",
+    "backend": "hf_mpq.runtime:BACKENDS",
+    "pooling": "hf_mpq.nn.pooling:POOLINGS",
+}
 
 
 @pytest.mark.parametrize("kind", WORDS)
@@ -87,8 +102,9 @@ def test_mistake_in_a_process_of_its_own(here):
     """One line, no traceback, code 2; nothing on stdout that a program could take for a result."""
     done = run_python(["-m", "hf_mpq.cli.main", "inspect", "nowhere/at/all"], cwd=here)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == ("error: there is no folder nowhere/at/all: give a model's folder, or its "
-                                            "name on the Hub")  # fmt: skip
+    assert done.stderr.splitlines()[-1] == (
+        "error: there is no folder nowhere/at/all: give a model's folder, or its name on the Hub"
+    )
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

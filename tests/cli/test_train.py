@@ -19,8 +19,9 @@ def test_arguments_and_exit_code(processes, tmp_path, monkeypatch, run):
     (tmp_path / "recipe.py").write_text(SCRIPT)
     run("train", *processes, "recipe.py", "some.yaml", "--budget", "3bits", "--", "--debug", "yes", code=7)
     assert json.loads((tmp_path / "seen.json").read_text()) == [
-        ["some.yaml", "--budget", "3bits", "--debug", "yes"], True
-    ]  # fmt: skip
+        ["some.yaml", "--budget", "3bits", "--debug", "yes"],
+        True,
+    ]
 
 
 def test_a_recipe_that_a_signal_ends(tmp_path, run):
@@ -35,5 +36,6 @@ def test_recipes_by_name(name, tmp_path, monkeypatch):
 
 
 def test_unknown_recipe(refused):
-    assert refused("train", "run_everything") == ("error: there is no recipe 'run_everything'; those of the repository "
-                                                  "are run_glue, run_ner, run_squad")  # fmt: skip
+    assert refused("train", "run_everything") == (
+        "error: there is no recipe 'run_everything'; those of the repository are run_glue, run_ner, run_squad"
+    )

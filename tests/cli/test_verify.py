@@ -47,8 +47,10 @@ def test_the_numbers(here, run_json):
     words, texts = load_tokenizer("worse"), Dataset.from_json("rows.jsonl")[:20]
     inputs = [words(text, return_tensors="pt") for text in texts["text"]]
     with torch.no_grad():
-        first, second = ([model(**one).logits[0].softmax(-1).double().numpy() for one in inputs]
-                         for model in (load_float(TEACHER[1]), load_packed("worse")))  # fmt: skip
+        first, second = (
+            [model(**one).logits[0].softmax(-1).double().numpy() for one in inputs]
+            for model in (load_float(TEACHER[1]), load_packed("worse"))
+        )
     labels = [("negative", "positive").index(label) for label in texts["label"]]
     right = 100 * np.mean([p.argmax() == label for p, label in zip(second, labels)])
     agreed = np.mean([p.argmax() == q.argmax() for p, q in zip(first, second)])
@@ -79,10 +81,18 @@ def other_heads(tmp_path, tokenizer):
 
 
 TAGS = ("bug", "docs", "speed")
-SEVERAL = {"num_labels": 3, "problem_type": "multi_label_classification", "id2label": dict(enumerate(TAGS)),
-           "label2id": {tag: number for number, tag in enumerate(TAGS)}}  # fmt: skip
-FORMS = {"indicators": [[1, 0, 1], [0, 0, 0], [0, 1, 0]], "floats": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-         "names": [["bug", "speed"], [], ["docs"]], "numbers": [[0, 2], [], [1]]}  # fmt: skip
+SEVERAL = {
+    "num_labels": 3,
+    "problem_type": "multi_label_classification",
+    "id2label": dict(enumerate(TAGS)),
+    "label2id": {tag: number for number, tag in enumerate(TAGS)},
+}
+FORMS = {
+    "indicators": [[1, 0, 1], [0, 0, 0], [0, 1, 0]],
+    "floats": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+    "names": [["bug", "speed"], [], ["docs"]],
+    "numbers": [[0, 2], [], [1]],
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -94,8 +104,10 @@ def test_several_labels(form, other_heads, tmp_path, run_json):
     found, words = run_json(*given), load_tokenizer(packed)
     with torch.no_grad():
         texts = [words(text, return_tensors="pt") for text in rows["text"]]
-        held = [torch.cat([model(**text).logits > 0 for text in texts]).int().numpy()
-                for model in (load_float(teacher[1]), load_packed(packed))]  # fmt: skip
+        held = [
+            torch.cat([model(**text).logits > 0 for text in texts]).int().numpy()
+            for model in (load_float(teacher[1]), load_packed(packed))
+        ]
     right = np.array(FORMS["indicators"])
     assert found["metric"] == "micro_f1"
     assert found["packed"] == pytest.approx(100 * f1_score(right, held[1], average="micro"))
@@ -210,8 +222,9 @@ def test_unlabelled_data(labels, here, tmp_path, run_json, refused):
 
 
 def test_tagging(other_heads, tmp_path, run_json):
-    tags = Dataset.from_dict({"tokens": [["a", "list", "of", "names"], ["every", "value"]],
-                              "ner_tags": [[0, 1, 0, 2], [0, 3]]})  # fmt: skip
+    tags = Dataset.from_dict(
+        {"tokens": [["a", "list", "of", "names"], ["every", "value"]], "ner_tags": [[0, 1, 0, 2], [0, 3]]}
+    )
     tags.to_json(tmp_path / "tags.jsonl")
     given = other_heads("token", num_labels=9)
     found = run_json("verify", *given, "--data", tmp_path / "tags.jsonl", "--task", "conll2003", "--max-drop", "100")
@@ -228,8 +241,12 @@ def test_own_words_and_tags(tags, other_heads, tmp_path, run_json):
 
 
 def test_questions(other_heads, tmp_path, run_json):
-    row = {"id": "1", "question": "what is returned", "context": "a list of names when every value is known",
-           "answers": {"text": ["list"], "answer_start": [2]}}  # fmt: skip
+    row = {
+        "id": "1",
+        "question": "what is returned",
+        "context": "a list of names when every value is known",
+        "answers": {"text": ["list"], "answer_start": [2]},
+    }
     Dataset.from_list([row]).to_json(tmp_path / "questions.jsonl")
     given = (*other_heads("question"), "--data", tmp_path / "questions.jsonl", "--task", "squad", "--max-drop", "100")
     found = run_json("verify", *given)

@@ -97,8 +97,10 @@ def test_rounding_with_data_comes_closer_to_the_float_model(rounding):
     options = {"autoround": {"iterations": 60}, "lkd": {"lr": 1e-3, "steps": 60}}.get(rounding, {})
     config = MPQConfig(bits=3, groups=8, activation_bits=None, embedding_bits=8)
     error = lambda name, **more: divergence(  # noqa: E731
-        model, quiet(model, calibration=batches, config=config, rounding={"name": name, **more},
-                     bias_correction=False), batches)  # fmt: skip
+        model,
+        quiet(model, calibration=batches, config=config, rounding={"name": name, **more}, bias_correction=False),
+        batches,
+    )
     assert error(rounding, **options) < 0.9 * error("nearest")
 
 
@@ -151,8 +153,9 @@ def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, 
 
 
 def test_a_drop_is_announced_with_all_models_that_are_tried(capsys):
-    compress(tiny_model("bert"), None, [tiny_batch()], CONFIG, rounding="nearest", max_drop=1.0,
-             evaluate=lambda one: 1.0)  # fmt: skip
+    compress(
+        tiny_model("bert"), None, [tiny_batch()], CONFIG, rounding="nearest", max_drop=1.0, evaluate=lambda one: 1.0
+    )
     assert "for 7 model(s)" in " ".join(capsys.readouterr().err.split())
 
 

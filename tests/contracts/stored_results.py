@@ -7,14 +7,22 @@ done in the one way that all x86 processors share, so that a digest does not dep
 
 import os
 
-FIXED = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-         "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+FIXED = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 """What the process must be started with."""
 if __name__ == "__main__" and any(os.environ.get(name) != value for name, value in FIXED.items()):
     import sys
 
-    os.execvpe(sys.executable, [sys.executable, "-m", "tests.contracts.stored_results", *sys.argv[1:]],
-               {**os.environ, **FIXED})  # fmt: skip
+    os.execvpe(
+        sys.executable, [sys.executable, "-m", "tests.contracts.stored_results", *sys.argv[1:]], {**os.environ, **FIXED}
+    )
 
 import hashlib
 import json
@@ -35,8 +43,14 @@ VERSIONS = {"torch": torch.__version__.split("+")[0], "transformers": transforme
 
 def model(seed: int = 0) -> BertForSequenceClassification:
     """A tiny classifier with weights from numpy, whose numbers stay the same."""
-    config = BertConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56,
-                        max_position_embeddings=40)  # fmt: skip
+    config = BertConfig(
+        vocab_size=97,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=56,
+        max_position_embeddings=40,
+    )
     random, found = np.random.default_rng(seed), BertForSequenceClassification(config).eval()
     with torch.no_grad():
         for name, parameter in sorted(found.named_parameters()):
@@ -47,8 +61,10 @@ def model(seed: int = 0) -> BertForSequenceClassification:
 
 def rows(count: int = 24) -> list[dict]:
     random = np.random.default_rng(1)
-    return [{"input_ids": random.integers(3, 97, 12).tolist(), "attention_mask": [1] * 12, "labels": n % 2}
-            for n in range(count)]  # fmt: skip
+    return [
+        {"input_ids": random.integers(3, 97, 12).tolist(), "attention_mask": [1] * 12, "labels": n % 2}
+        for n in range(count)
+    ]
 
 
 def digest(packed: torch.nn.Module) -> str:
@@ -70,9 +86,17 @@ def trained(method: str, budget: str | None) -> str:
     quantized = hf_mpq.quantize(model(), hf_mpq.MPQConfig(method=method, budget=budget, groups=8))
     with tempfile.TemporaryDirectory() as folder:
         arguments = hf_mpq.MPQTrainingArguments(
-            folder, max_steps=12, per_device_train_batch_size=4, learning_rate=1e-3, use_cpu=True, report_to=[],
-            disable_tqdm=True, save_strategy="no", selection_examples=4, calibration_examples=8,
-        )  # fmt: skip
+            folder,
+            max_steps=12,
+            per_device_train_batch_size=4,
+            learning_rate=1e-3,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            selection_examples=4,
+            calibration_examples=8,
+        )
         trainer = hf_mpq.MPQTrainer(quantized, arguments, train_dataset=rows())
         trainer.train()
         return digest(hf_mpq.pack(trainer.model.cpu()))

@@ -50,11 +50,18 @@ def same(first, second) -> bool:
     return first is not None and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("storage, change, save", [
-    ("packed", WEIGHTS, "single"), ("packed", BITS, "shards"), ("packed", ACTIVATIONS, "single"),
-    ("packed", BITS, "to shards"), ("packed", WEIGHTS, "from shards"), ("trainable", WEIGHTS, "shards"),
-    ("trainable", ACTIVATIONS, "single"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "storage, change, save",
+    [
+        ("packed", WEIGHTS, "single"),
+        ("packed", BITS, "shards"),
+        ("packed", ACTIVATIONS, "single"),
+        ("packed", BITS, "to shards"),
+        ("packed", WEIGHTS, "from shards"),
+        ("trainable", WEIGHTS, "shards"),
+        ("trainable", ACTIVATIONS, "single"),
+    ],
+)
 def test_a_model_over_a_model(storage, change, save, tmp_path):
     """Other weights, other bits, or another config alone."""
     old, new = model_of(storage, False, **WEIGHTS), model_of(storage, change is not ACTIVATIONS, **change)

@@ -34,10 +34,16 @@ def close(first, second, tolerance=1e-5):
         torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("family", "head"), [
-    (family, head) if family == "bert" or (number + place) % 2 == 0 else
-    pytest.param(family, head, marks=pytest.mark.full)
-    for number, family in enumerate(FAMILIES) for place, head in enumerate(HEADS)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        (family, head)
+        if family == "bert" or (number + place) % 2 == 0
+        else pytest.param(family, head, marks=pytest.mark.full)
+        for number, family in enumerate(FAMILIES)
+        for place, head in enumerate(HEADS)
+    ],
+)
 def test_trained_is_packed_is_reloaded(family, head, tmp_path):
     model = tiny_model(family, head)
     before = outputs(model)

@@ -33,8 +33,11 @@ def some_assignment(model) -> Assignment:
     for number, (name, layer) in enumerate(matrices(model)):
         bits = layer.spec.candidates if layer.program.gate.searching else None
         group = found.matrices[name]
-        chosen[name] = replace(group, bits=tuple(bits[(number + i) % len(bits)] for i in range(len(group.bits)))) \
-            if bits else group  # fmt: skip
+        chosen[name] = (
+            replace(group, bits=tuple(bits[(number + i) % len(bits)] for i in range(len(group.bits))))
+            if bits
+            else group
+        )
     inputs = {name: 3 + number % 6 for number, name in enumerate(found.activation_bits)}
     return Assignment(chosen, inputs)
 
@@ -119,12 +122,14 @@ REFUSED = {
     "groups": (lambda a: first(a, bits=(4,)), "has 1 sub-groups, the model 10"),
     "candidates": (lambda a: first(a, bits=(5,) * 10), r"bits \[5\] are not among the candidates"),
     "missing": (lambda a: without(a, "pooler.dense"), "has no matrix 'pooler.dense'"),
-    "unknown": (lambda a: replace(a, matrices={**a.matrices, "encoder.layer.7.x": MatrixAssignment((4,))}),
-                "names 'encoder.layer.7.x', which is no quantized matrix of this BertFor"),
+    "unknown": (
+        lambda a: replace(a, matrices={**a.matrices, "encoder.layer.7.x": MatrixAssignment((4,))}),
+        "names 'encoder.layer.7.x', which is no quantized matrix of this BertFor",
+    ),
     "inputs of what is unknown": (lambda a: replace(a, activation_bits={"encoder.layer.7.x": 8}), "is no quantized"),
     "inputs of a table": (lambda a: replace(a, activation_bits={"embeddings.word_embeddings": 8}), "which is float in"),
     "input bits": (lambda a: replace(a, activation_bits={"pooler.dense": 1}), "take 2 to 8 bits, the assignment has 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -168,14 +173,16 @@ def test_a_compressed_model_with_a_pattern_is_loaded_as_trainable(tmp_path):
     """N:M patterns are in the allocator's assignment."""
     rows = [{"input_ids": row.tolist()} for row in tiny_batch(8)["input_ids"]]
     config = MPQConfig(bits=(2, 4), mask="n:m")
-    small = hf_mpq.compress(tiny_model("bert", intermediate_size=64), "1.5bits", rows, config, rounding="nearest",
-                            progress=False)  # fmt: skip
+    small = hf_mpq.compress(
+        tiny_model("bert", intermediate_size=64), "1.5bits", rows, config, rounding="nearest", progress=False
+    )
     small.save_pretrained(tmp_path)
     again = reload(tmp_path)
     close(outputs(small), outputs(again), 0)
     assert hf_mpq.assignment_of(again) == hf_mpq.assignment_of(small)
-    wrong = MPQConfig(bits=(2, 4), mask="n:m", mask_options={"kept": 1, "block": 4},
-                      assignment=hf_mpq.assignment_of(small))  # fmt: skip
+    wrong = MPQConfig(
+        bits=(2, 4), mask="n:m", mask_options={"kept": 1, "block": 4}, assignment=hf_mpq.assignment_of(small)
+    )
     with pytest.raises(ValueError, match=r"keeps \(2, 4\) weights of every block, the config \(1, 4\)"):
         hf_mpq.quantize(tiny_model("bert", intermediate_size=64), wrong)
 

@@ -66,8 +66,13 @@ def layers_named(model, family: str, role: str) -> list:
 @pytest.mark.parametrize("kind", ["pointwise", "value", "scores", "heads"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folding_keeps_the_float_function(family, kind):
-    options = {"activation_bits": None, "embedding_bits": None, "projection_bits": None, "float_dtype": "float32",
-               "scale_dtype": "float32"}  # fmt: skip
+    options = {
+        "activation_bits": None,
+        "embedding_bits": None,
+        "projection_bits": None,
+        "float_dtype": "float32",
+        "scale_dtype": "float32",
+    }
     model = pruned_model(family, {kind}, **options)
     for _, layer in matrices(model):
         layer.quantized_weight = partial(unrounded_weight, layer)  # the fold alone

@@ -11,21 +11,36 @@ from tests.contracts.test_families import close
 from tests.tiny import FAMILIES, HEADS, outputs, tiny_model
 
 BITS = (0, 1, 2, 3, 4, 8)
-NAMES = {"distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim",
-                        "num_hidden_layers": "n_layers"}}  # fmt: skip
+NAMES = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "num_hidden_layers": "n_layers",
+    }
+}
 
 
 def odd_sizes(family: str, random: Random) -> dict[str, int]:
     """Of a model; the width of a head is even where positions are rotated."""
     heads, width = random.randint(1, 4), 2 * random.randint(1, 9)
-    sizes = {"hidden_size": heads * width, "num_attention_heads": heads, "intermediate_size": random.randint(1, 129),
-             "num_hidden_layers": 1, "vocab_size": 97 + random.randint(0, 60)}  # fmt: skip
+    sizes = {
+        "hidden_size": heads * width,
+        "num_attention_heads": heads,
+        "intermediate_size": random.randint(1, 129),
+        "num_hidden_layers": 1,
+        "vocab_size": 97 + random.randint(0, 60),
+    }
     return {NAMES.get(family, {}).get(name, name): size for name, size in sizes.items()}
 
 
 def random_assignment(model, config: MPQConfig, random: Random) -> Assignment:
-    return Assignment({name: MatrixAssignment(tuple(random.choice(spec.candidates) for _ in range(spec.layout.count)))
-                       for name, spec in config.resolve(model).weights.items()})  # fmt: skip
+    return Assignment(
+        {
+            name: MatrixAssignment(tuple(random.choice(spec.candidates) for _ in range(spec.layout.count)))
+            for name, spec in config.resolve(model).weights.items()
+        }
+    )
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.full if seed else []) for seed in range(40)])

@@ -29,8 +29,14 @@ def same_state(first, second) -> bool:
 def test_folding_everything_at_once_keeps_the_float_function(family):
     """Producers and consumers pruned together: a pruned consumer row takes nothing."""
     model = tiny_model(family)
-    config = MPQConfig(groups="channel", activation_bits=None, embedding_bits=None, projection_bits=None,
-                       float_dtype="float32", scale_dtype="float32")  # fmt: skip
+    config = MPQConfig(
+        groups="channel",
+        activation_bits=None,
+        embedding_bits=None,
+        projection_bits=None,
+        float_dtype="float32",
+        scale_dtype="float32",
+    )
     bits = pruned_assignment(model, config, {"pointwise", "value", "scores", "heads"}).to_dict()
     for matrix in bits["matrices"].values():
         matrix["bits"] = tuple(0 if row % 7 == 5 else b for row, b in enumerate(matrix["bits"]))
@@ -72,8 +78,14 @@ def test_groups_of_columns_survive_unpacking(bits):
 
 
 def test_masks_survive_unpacking():
-    config = MPQConfig(groups=8, quantizer_options={"two_bits": "ternary"}, mask="element",
-                       mask_options={"density": 0.7}, bits=2, rules={"intermediate": {"bits": (0, 2)}})  # fmt: skip
+    config = MPQConfig(
+        groups=8,
+        quantizer_options={"two_bits": "ternary"},
+        mask="element",
+        mask_options={"density": 0.7},
+        bits=2,
+        rules={"intermediate": {"bits": (0, 2)}},
+    )
     model = hf_mpq.quantize(tiny_model("bert"), config)
     packed = state_of(hf_mpq.pack(model))
     assert same_state(hf_mpq.pack(hf_mpq.unpack(model)).state_dict(), packed)
@@ -103,11 +115,18 @@ def complementary(model) -> tuple[Assignment, Assignment]:
     current = hf_mpq.assignment_of(model)
     found = []
     for parity in (0, 1):
-        found.append(Assignment({
-            name: MatrixAssignment(tuple(0 if "intermediate" in name and i % 2 == parity else 4
-                                         for i in range(len(matrix.bits))) if "layer." in name else matrix.bits)
-            for name, matrix in current.matrices.items()
-        }))  # fmt: skip
+        found.append(
+            Assignment(
+                {
+                    name: MatrixAssignment(
+                        tuple(0 if "intermediate" in name and i % 2 == parity else 4 for i in range(len(matrix.bits)))
+                        if "layer." in name
+                        else matrix.bits
+                    )
+                    for name, matrix in current.matrices.items()
+                }
+            )
+        )
     return found[0], found[1]
 
 

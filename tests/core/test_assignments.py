@@ -43,13 +43,16 @@ def test_later_changes_of_the_given_mapping_do_not_reach_it():
     assert list(assignment.matrices) == ["a"]
 
 
-@pytest.mark.parametrize("content, message", [
-    ({"bits": [1]}, "no 'matrices'"),
-    ({"matrices": {"a": {"bit": [1]}}}, "'a'.*bit"),
-    ({"matrices": {"a": {}}}, "'a'.*bits"),
-    ({"matrices": {"a": {"bits": 4}}}, "'a'"),
-    ({"matrices": {"a": {"bits": [9]}}}, "0 \\(pruned\\) to 8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"bits": [1]}, "no 'matrices'"),
+        ({"matrices": {"a": {"bit": [1]}}}, "'a'.*bit"),
+        ({"matrices": {"a": {}}}, "'a'.*bits"),
+        ({"matrices": {"a": {"bits": 4}}}, "'a'"),
+        ({"matrices": {"a": {"bits": [9]}}}, "0 \\(pruned\\) to 8"),
+    ],
+)
 def test_what_is_no_assignment_is_refused(content, message):
     with pytest.raises(ValueError, match=message):
         Assignment.from_dict(content)
@@ -60,11 +63,14 @@ def test_histogram_and_repr_count_sub_groups():
     assert repr(FULL) == "Assignment(2 matrices; sub-groups by bits: 1 at 0, 1 at 2, 1 at 4, 2 at 8)"
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"candidates": (4, 2)}, "ascending"),
-    ({"candidates": (2, 2)}, "distinct"),
-    ({"candidates": (2, 4), "bits": (2,)}, "1 bits given for 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"candidates": (4, 2)}, "ascending"),
+        ({"candidates": (2, 2)}, "distinct"),
+        ({"candidates": (2, 4), "bits": (2,)}, "1 bits given for 2"),
+    ],
+)
 def test_bad_specs_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         WeightSpec(SubgroupLayout((4, 4), 2), **fields)
@@ -76,13 +82,27 @@ def test_a_space_has_plain_defaults():
     assert (space.other_bytes, space.norm_dtype) == (0, "float16")
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "{}", '{"matrices": []}', '{"matrices": {"a": [4]}}', '{"matrices": {"a": {"bits": 4}}}',
-    '{"matrices": {"a": {"bits": ["4"]}}}', '{"matrices": {"a": {"bits": [4.5]}}}',
-    '{"matrices": {"a": {"bits": [9]}}}',
-    '{"matrices": {"a": {"bitz": [4]}}}', '{"matrices": {}, "activation_bits": {"a": "8"}}',
-    '{"matrices": {}, "activation_bits": [8]}', '{"matrices": {}, "layers": 3}', "\xff", "[" * 10_000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"matrices": []}',
+        '{"matrices": {"a": [4]}}',
+        '{"matrices": {"a": {"bits": 4}}}',
+        '{"matrices": {"a": {"bits": ["4"]}}}',
+        '{"matrices": {"a": {"bits": [4.5]}}}',
+        '{"matrices": {"a": {"bits": [9]}}}',
+        '{"matrices": {"a": {"bitz": [4]}}}',
+        '{"matrices": {}, "activation_bits": {"a": "8"}}',
+        '{"matrices": {}, "activation_bits": [8]}',
+        '{"matrices": {}, "layers": 3}',
+        "\xff",
+        "[" * 10_000,
+    ],
+)
 def test_a_file_that_holds_none_is_named(text, tmp_path):
     (tmp_path / "bits.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"bits\.json"):

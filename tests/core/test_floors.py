@@ -31,8 +31,11 @@ EXEMPT = {"__init__.py", "_compat.py", "_lazy.py", "_moved.py", "_registration.p
 TRAINER = ("transformers.trainer.Trainer", "transformers.Trainer")
 OLD = "integrations"
 """Old import paths, which answer for one release."""
-FILES = sorted(path for path in ROOT.rglob("*.py")
-               if str(path.relative_to(ROOT)) not in EXEMPT and path.relative_to(ROOT).parts[0] != OLD)  # fmt: skip
+FILES = sorted(
+    path
+    for path in ROOT.rglob("*.py")
+    if str(path.relative_to(ROOT)) not in EXEMPT and path.relative_to(ROOT).parts[0] != OLD
+)
 
 
 def imported(source, parts):
@@ -68,7 +71,11 @@ def broken_rules(source, parts):
             yield f"only plugin/ may import {name}"
         if name in TRAINER and room != "training":
             yield f"only training/ may import {name}"
-        if FLOOR_OF[room] <= FLOOR_OF["nn"] and room != "tasks" and (is_in(name, "datasets") or is_in(name, "evaluate")):
+        if (
+            FLOOR_OF[room] <= FLOOR_OF["nn"]
+            and room != "tasks"
+            and (is_in(name, "datasets") or is_in(name, "evaluate"))
+        ):
             yield f"rooms up to nn/ must not import {name}"
 
 
@@ -79,29 +86,35 @@ def test_imports_run_downwards(path):
     assert list(broken_rules(path.read_text(), parts)) == []
 
 
-@pytest.mark.parametrize("source, place", [
-    ("from ..nn import MPQLinear", "weights/gates.py"),
-    ("from ...nn import MPQLinear", "weights/gates/base.py"),
-    ("from .. import nn", "weights/gates.py"),
-    ("import hf_mpq.cost.size", "format/planes.py"),
-    ("def late():\n    from hf_mpq.training import MPQTrainer", "search/base.py"),
-    ("from hf_mpq import MPQConfig", "training/stages.py"),
-    ("from transformers import Trainer", "tasks/glue.py"),
-    ("from transformers.quantizers.base import HfQuantizer", "nn/convert.py"),
-    ("import datasets", "nn/convert.py"),
-    ("from evaluate import load", "cost/size.py"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, place",
+    [
+        ("from ..nn import MPQLinear", "weights/gates.py"),
+        ("from ...nn import MPQLinear", "weights/gates/base.py"),
+        ("from .. import nn", "weights/gates.py"),
+        ("import hf_mpq.cost.size", "format/planes.py"),
+        ("def late():\n    from hf_mpq.training import MPQTrainer", "search/base.py"),
+        ("from hf_mpq import MPQConfig", "training/stages.py"),
+        ("from transformers import Trainer", "tasks/glue.py"),
+        ("from transformers.quantizers.base import HfQuantizer", "nn/convert.py"),
+        ("import datasets", "nn/convert.py"),
+        ("from evaluate import load", "cost/size.py"),
+    ],
+)
 def test_the_checker_finds_wrong_imports(source, place):
     assert len(list(broken_rules(source, Path(place).parts))) == 1
 
 
-@pytest.mark.parametrize("source, place", [
-    ("from ..core import Usage", "weights/gates.py"),
-    ("from ...core import Usage\nfrom ..choice import Choice", "weights/gates/base.py"),
-    ("from .base import GATES", "weights/gates/fixed.py"),
-    ("from hf_mpq import _compat", "nn/convert.py"),
-    ("from transformers import Trainer", "training/trainer.py"),
-    ("import datasets", "tasks/glue.py"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, place",
+    [
+        ("from ..core import Usage", "weights/gates.py"),
+        ("from ...core import Usage\nfrom ..choice import Choice", "weights/gates/base.py"),
+        ("from .base import GATES", "weights/gates/fixed.py"),
+        ("from hf_mpq import _compat", "nn/convert.py"),
+        ("from transformers import Trainer", "training/trainer.py"),
+        ("import datasets", "tasks/glue.py"),
+    ],
+)
 def test_the_checker_allows_right_imports(source, place):
     assert list(broken_rules(source, Path(place).parts)) == []

@@ -18,12 +18,15 @@ def ids(layout):
     return f"{layout.shape}-{layout.groups}-axis{layout.axis}-shards{layout.shards}"
 
 
-@pytest.mark.parametrize("total, parts, sizes", [
-    (10, 4, (3, 3, 2, 2)),
-    (12, 4, (3, 3, 3, 3)),
-    (3, 128, (1, 1, 1)),
-    (7, 1, (7,)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "total, parts, sizes",
+    [
+        (10, 4, (3, 3, 2, 2)),
+        (12, 4, (3, 3, 3, 3)),
+        (3, 128, (1, 1, 1)),
+        (7, 1, (7,)),
+    ],
+)
 def test_spread_drops_nothing(total, parts, sizes):
     assert spread(total, parts) == sizes
 
@@ -72,22 +75,32 @@ def test_expand_repeats_a_value_for_each_line(layout):
     assert torch.equal(layout.reduce_lines(-expanded[:, 1], "amax"), values)
 
 
-@pytest.mark.parametrize("kind, count, axis", [
-    (4, 12, 0), ("channel", 24, 0), ("matrix", 3, 0), ("head", 6, 0), ("columns:5", 5, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, count, axis",
+    [
+        (4, 12, 0),
+        ("channel", 24, 0),
+        ("matrix", 3, 0),
+        ("head", 6, 0),
+        ("columns:5", 5, 1),
+    ],
+)
 def test_of_reads_config_words(kind, count, axis):
     layout = SubgroupLayout.of(kind, (24, 10), shards=3, heads=2)
     assert (layout.count, layout.axis) == (count, axis)
 
 
-@pytest.mark.parametrize("build, message", [
-    (lambda: SubgroupLayout((4, 4), 0), "at least one"),
-    (lambda: SubgroupLayout((4, 4), 1, axis=2), "axis"),
-    (lambda: SubgroupLayout((4, 4), 1, shards=3), "equal shards"),
-    (lambda: SubgroupLayout.of("rows", (4, 4)), "unknown groups"),
-    (lambda: SubgroupLayout.of("columns:x", (4, 4)), "unknown groups"),
-    (lambda: SubgroupLayout.of("head", (4, 4)), "heads"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: SubgroupLayout((4, 4), 0), "at least one"),
+        (lambda: SubgroupLayout((4, 4), 1, axis=2), "axis"),
+        (lambda: SubgroupLayout((4, 4), 1, shards=3), "equal shards"),
+        (lambda: SubgroupLayout.of("rows", (4, 4)), "unknown groups"),
+        (lambda: SubgroupLayout.of("columns:x", (4, 4)), "unknown groups"),
+        (lambda: SubgroupLayout.of("head", (4, 4)), "heads"),
+    ],
+)
 def test_bad_layouts_say_what_is_wrong(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -33,11 +33,14 @@ def test_a_gated_pair_goes_together():
     assert dead(alive["out"].columns) == [0]
 
 
-@pytest.mark.parametrize("options, query_rows, key_rows", [
-    ({}, [0], [0, 2]),
-    ({"paired": True}, [0], [0]),
-    ({"heads": 1, "rotary": True}, [], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, query_rows, key_rows",
+    [
+        ({}, [0], [0, 2]),
+        ({"paired": True}, [0], [0]),
+        ({"heads": 1, "rotary": True}, [], []),
+    ],
+)
 def test_a_query_row_never_goes_without_its_key(options, query_rows, key_rows):
     link = Link("scores", (RowBlock("q", 0, 4), RowBlock("k", 0, 4)), **options)
     alive = follow(link, {"q": (0, 0, 2, 2), "k": (0, 2, 0, 2)})

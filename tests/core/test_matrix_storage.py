@@ -43,13 +43,16 @@ def test_a_mask_stores_kept_codes_and_one_bit_per_weight():
     assert buffers["mask"] == ceil(3 * 20 / 8) + ceil(3 * 20 / 8)
 
 
-@pytest.mark.parametrize("bits, precisions, map_bits", [
-    ((2, 2, 2, 2), (2,), 0),
-    ((0, 0, 0, 0), (0,), 0),
-    ((0, 2, 2, 2), (0, 2), 1),
-    ((0, 2, 4, 2), (0, 2, 4), 2),
-    ((0, 2, 4, 8), (0, 2, 4, 8), 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bits, precisions, map_bits",
+    [
+        ((2, 2, 2, 2), (2,), 0),
+        ((0, 0, 0, 0), (0,), 0),
+        ((0, 2, 2, 2), (0, 2), 1),
+        ((0, 2, 4, 2), (0, 2, 4), 2),
+        ((0, 2, 4, 8), (0, 2, 4, 8), 2),
+    ],
+)
 def test_the_map_needs_only_the_used_precisions(bits, precisions, map_bits):
     storage = MatrixStorage.of(ROWS, bits, FLOATS, encoding="half-step")
     assert (storage.precisions, storage.map_bits) == (precisions, map_bits)

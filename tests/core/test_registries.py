@@ -8,13 +8,19 @@ from hf_mpq.core.registry import options_of
 
 REGISTRIES = {
     "hf_mpq.weights": ("ACTIVATIONS", "ENCODINGS", "GATES", "MASKS", "QUANTIZERS", "SOURCES"),
-    "hf_mpq.core": ("METHODS",), "hf_mpq.cost": ("COSTS",), "hf_mpq.search": ("ALLOCATORS", "SCORERS"),
+    "hf_mpq.core": ("METHODS",),
+    "hf_mpq.cost": ("COSTS",),
+    "hf_mpq.search": ("ALLOCATORS", "SCORERS"),
     "hf_mpq.rounding": ("ROUNDERS",),
-    "hf_mpq.search.strategies": ("STRATEGIES",), "hf_mpq.search.strategies.penalties": ("PENALTIES",),
-    "hf_mpq.search.strategies.start": ("STARTS",), "hf_mpq.outliers": ("OUTLIERS",), "hf_mpq.runtime": ("BACKENDS",),
-    "hf_mpq.exporters": ("EXPORTERS",), "hf_mpq.hub": ("CARD_WRITERS",),
+    "hf_mpq.search.strategies": ("STRATEGIES",),
+    "hf_mpq.search.strategies.penalties": ("PENALTIES",),
+    "hf_mpq.search.strategies.start": ("STARTS",),
+    "hf_mpq.outliers": ("OUTLIERS",),
+    "hf_mpq.runtime": ("BACKENDS",),
+    "hf_mpq.exporters": ("EXPORTERS",),
+    "hf_mpq.hub": ("CARD_WRITERS",),
     "hf_mpq.training.objectives": ("OBJECTIVES",),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -103,10 +109,20 @@ def test_every_registry_is_filled_and_suggests(module, name):
         assert f"did you mean {known!r}" in unknown(registry.kind, known + "?", registry)
 
 
-OPTIONS = [("weights", "QUANTIZERS"), ("weights", "GATES"), ("weights", "SOURCES"), ("weights", "MASKS"),
-           ("weights", "ACTIVATIONS"), ("search", "SCORERS"), ("search", "ALLOCATORS"), ("rounding", "ROUNDERS"),
-           ("outliers", "OUTLIERS"), ("search.strategies", "STRATEGIES"), ("search.strategies.penalties", "PENALTIES"),
-           ("training.objectives", "OBJECTIVES")]  # fmt: skip
+OPTIONS = [
+    ("weights", "QUANTIZERS"),
+    ("weights", "GATES"),
+    ("weights", "SOURCES"),
+    ("weights", "MASKS"),
+    ("weights", "ACTIVATIONS"),
+    ("search", "SCORERS"),
+    ("search", "ALLOCATORS"),
+    ("rounding", "ROUNDERS"),
+    ("outliers", "OUTLIERS"),
+    ("search.strategies", "STRATEGIES"),
+    ("search.strategies.penalties", "PENALTIES"),
+    ("training.objectives", "OBJECTIVES"),
+]
 
 
 @pytest.mark.parametrize(("room", "name"), OPTIONS)
@@ -119,4 +135,5 @@ def test_a_misspelt_option_is_answered_with_the_known_ones(room, name):
         known = set(options_of(registry[one])) - set(registry._passed)
         registry.check_options(one, dict.fromkeys(known))
         assert not known & {"progress", "scale_dtype", "scores", "evaluate", "teacher", "bits"} - (
-            {"bits"} if name == "ALLOCATORS" else set())  # fmt: skip
+            {"bits"} if name == "ALLOCATORS" else set()
+        )

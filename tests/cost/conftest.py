@@ -48,8 +48,13 @@ def bert_space(layers=2, width=64, inner=128, groups=8, activation_bits=None, li
     parts = [bert_layer(index, width, inner, groups, **fields) for index in range(layers)]
     weights = {name: spec for specs, _ in parts for name, spec in specs.items()}
     norms = 4 * width * layers
-    return PrecisionSpace(weights, links=tuple(link for _, ls in parts for link in ls) if links else (),
-                          attention=attention, norm_parameters=norms, encoder_norm_parameters=norms)  # fmt: skip
+    return PrecisionSpace(
+        weights,
+        links=tuple(link for _, ls in parts for link in ls) if links else (),
+        attention=attention,
+        norm_parameters=norms,
+        encoder_norm_parameters=norms,
+    )
 
 
 def uniform_assignment(space, bits):

@@ -8,11 +8,14 @@ def test_the_registry_names_every_model():
     assert list(COSTS) == ["bits", "bops", "energy", "latency", "paper", "size"]
 
 
-@pytest.mark.parametrize("budget, scope, limit", [
-    ("12kB", "model", 12e3),
-    ("encoder:1MiB", "encoder", 2**20),
-    (Budget(5.0, "bytes", "embedding"), "embedding", 5.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "budget, scope, limit",
+    [
+        ("12kB", "model", 12e3),
+        ("encoder:1MiB", "encoder", 2**20),
+        (Budget(5.0, "bytes", "embedding"), "embedding", 5.0),
+    ],
+)
 def test_bytes_are_measured_in_their_scope(make_space, budget, scope, limit):
     cost, amount = measure(StoredSize(make_space()), budget)
     assert (type(cost), cost.scope, amount) == (StoredSize, scope, limit)
@@ -39,13 +42,16 @@ def test_a_number_is_in_the_unit_of_the_cost(make_space):
     assert measure(cost, 1e9) == (cost, 1e9)
 
 
-@pytest.mark.parametrize("model, budget, message", [
-    (StoredSize, "8ms", "a budget in ms needs .* 'latency'"),
-    (StoredSize, "120uJ", "a budget in uJ needs .* 'energy'"),
-    (PaperSize, "25MiB", "encoder only"),
-    (BitOperations, "25MiB", "cannot measure a budget in bytes"),
-    (StoredSize, "25", "has no unit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, budget, message",
+    [
+        (StoredSize, "8ms", "a budget in ms needs .* 'latency'"),
+        (StoredSize, "120uJ", "a budget in uJ needs .* 'energy'"),
+        (PaperSize, "25MiB", "encoder only"),
+        (BitOperations, "25MiB", "cannot measure a budget in bytes"),
+        (StoredSize, "25", "has no unit"),
+    ],
+)
 def test_budgets_that_cannot_be_measured(make_space, model, budget, message):
     with pytest.raises(BudgetError, match=message):
         measure(model(make_space()), budget)

@@ -13,8 +13,13 @@ NAME = "encoder.layer.0.attention.self.{}"
 
 
 def one_matrix(activation_bits=8, bits=(2, 4), **fields):
-    spec = WeightSpec(SubgroupLayout((6, 10), 2), (0, 2, 3, 4, 8), activation=ActivationSpec(bits=activation_bits),
-                      floats=dict.fromkeys(range(1, 9), 1), **fields)  # fmt: skip
+    spec = WeightSpec(
+        SubgroupLayout((6, 10), 2),
+        (0, 2, 3, 4, 8),
+        activation=ActivationSpec(bits=activation_bits),
+        floats=dict.fromkeys(range(1, 9), 1),
+        **fields,
+    )
     return PrecisionSpace({"only": spec}), Assignment({"only": MatrixAssignment(bits)})
 
 
@@ -26,10 +31,23 @@ def test_a_matrix_by_hand():
     assert Energy(space).of(assignment) == pytest.approx(128 / 5 * cycles * CYCLE)
 
 
-@pytest.mark.parametrize("activation, bits, rate", [
-    (2, 2, 6.5), (2, 4, 4.0), (2, 8, 2.2), (4, 2, 3.9), (4, 4, 3.5), (4, 8, 2.1), (8, 2, 2.5), (8, 4, 2.3), (8, 8, 2.1),
-    (3, 3, 3.5), (5, 3, 2.3), (8, 3, 2.3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "activation, bits, rate",
+    [
+        (2, 2, 6.5),
+        (2, 4, 4.0),
+        (2, 8, 2.2),
+        (4, 2, 3.9),
+        (4, 4, 3.5),
+        (4, 8, 2.1),
+        (8, 2, 2.5),
+        (8, 4, 2.3),
+        (8, 8, 2.1),
+        (3, 3, 3.5),
+        (5, 3, 2.3),
+        (8, 3, 2.3),
+    ],
+)
 def test_the_published_rates_and_the_next_higher_ones(activation, bits, rate):
     space, assignment = one_matrix(activation, (bits, bits))
     assert Energy(space, tokens=1).of(assignment) == pytest.approx(60 / rate * CYCLE)
@@ -107,8 +125,9 @@ def test_a_budget_in_microjoules_is_met(make_space, uniform):
     cost = Energy(space)
     budget = 0.9 * cost.of(uniform(space, 8))
     assert measure(cost, f"{budget:.3f}uJ") == (cost, pytest.approx(budget, abs=1e-3))
-    scores = {name: 4.0 ** -torch.tensor(spec.candidates).double().expand(8, -1)
-              for name, spec in space.weights.items()}  # fmt: skip
+    scores = {
+        name: 4.0 ** -torch.tensor(spec.candidates).double().expand(8, -1) for name, spec in space.weights.items()
+    }
     assert 0.8 * budget < cost.of(allocate(space, cost, f"{budget:.3f}uJ", scores)) <= budget
 
 

@@ -26,8 +26,10 @@ def space(make_space):
 
 
 def with_heads_tied(space):
-    weights = {name: replace(spec, tie=name.rpartition(".")[0]) if name.endswith(("query", "key", "value")) else spec
-               for name, spec in space.weights.items()}  # fmt: skip
+    weights = {
+        name: replace(spec, tie=name.rpartition(".")[0]) if name.endswith(("query", "key", "value")) else spec
+        for name, spec in space.weights.items()
+    }
     return replace(space, weights=weights)
 
 
@@ -43,8 +45,10 @@ def pruned(space, rows=0, heads=0, layers=(0, 1)):
 
 def scores(space, seed=0):
     random = np.random.default_rng(seed)
-    return {name: random.lognormal(0, 1, (spec.layout.count, 1)) * 2.0 ** -np.array(spec.candidates)
-            for name, spec in space.weights.items()}  # fmt: skip
+    return {
+        name: random.lognormal(0, 1, (spec.layout.count, 1)) * 2.0 ** -np.array(spec.candidates)
+        for name, spec in space.weights.items()
+    }
 
 
 def test_measured_points_are_hit_and_what_lies_between_is_between(space):
@@ -65,8 +69,9 @@ def test_more_pruning_is_never_slower(space, random):
     cost = Latency(space, table=TABLE)
     for seed in range(5):
         some, others = random(space, seed), random(space, seed + 50).matrices
-        more = {name: MatrixAssignment(tuple(map(min, one.bits, others[name].bits)))
-                for name, one in some.matrices.items()}  # fmt: skip
+        more = {
+            name: MatrixAssignment(tuple(map(min, one.bits, others[name].bits))) for name, one in some.matrices.items()
+        }
         assert cost.of(Assignment(more)) <= cost.of(some)
 
 
@@ -113,23 +118,27 @@ def test_families_whose_heads_stay(space):
 def test_expectation_meets_the_exact_cost(space, random, one_hot, seed, with_probabilities):
     cost = Latency(space, table=TABLE)
     for assignment in (random(space, seed), pruned(space, seed, seed), pruned(space, 4, 4)):
-        assert float(cost.expected(one_hot(space, assignment, with_probabilities))) == \
-            pytest.approx(cost.of(assignment), rel=1e-9)  # fmt: skip
+        assert float(cost.expected(one_hot(space, assignment, with_probabilities))) == pytest.approx(
+            cost.of(assignment), rel=1e-9
+        )
 
 
 def test_a_head_is_expected_to_go_when_all_of_its_rows_do(space, one_hot):
     usages = one_hot(space, pruned(space))
     for name in ATTENTION:
         usage = usages[AT.format(0) + name]
-        usages[AT.format(0) + name] = replace(usage, keep=torch.tensor([0.5, 1, 1, 1], dtype=torch.float64),
-                                              probabilities=None)  # fmt: skip
+        usages[AT.format(0) + name] = replace(
+            usage, keep=torch.tensor([0.5, 1, 1, 1], dtype=torch.float64), probabilities=None
+        )
     assert float(Latency(space, table=TABLE).expected(usages)) == pytest.approx(10 - 0.125 * 0.5)
 
 
 def test_every_gate_that_can_save_time_feels_it(space, one_hot):
     keeps = {name: torch.full((4,), 0.7, dtype=torch.float64, requires_grad=True) for name in space.weights}
-    usages = {name: replace(usage, bits=8 * keeps[name], keep=keeps[name], probabilities=None)
-              for name, usage in one_hot(space, pruned(space)).items()}  # fmt: skip
+    usages = {
+        name: replace(usage, bits=8 * keeps[name], keep=keeps[name], probabilities=None)
+        for name, usage in one_hot(space, pruned(space)).items()
+    }
     Latency(space, table=TABLE).expected(usages).backward()
     for name, keep in keeps.items():
         saves = name.endswith(("intermediate.dense", *ATTENTION))
@@ -170,8 +179,11 @@ def test_allocations_meet_a_budget(space, allocator, tied, budget):
     assert all(0 not in one for name, one in bits.items() if name.endswith("output.dense"))
     if tied:  # one more head would not fit
         assert cost.of(found) > budget - 1.01
-        assert all(bits[AT.format(layer) + ATTENTION[0]] == bits[AT.format(layer) + part]
-                   for layer in (0, 1) for part in ATTENTION)  # fmt: skip
+        assert all(
+            bits[AT.format(layer) + ATTENTION[0]] == bits[AT.format(layer) + part]
+            for layer in (0, 1)
+            for part in ATTENTION
+        )
 
 
 @pytest.mark.parametrize("allocator", ["lagrangian", "greedy", "milp"])
@@ -222,8 +234,10 @@ def test_tables_are_kept_as_json():
     assert LatencyTable.from_dict(json.loads(json.dumps(TABLE.to_dict()))) == TABLE
 
 
-@pytest.mark.parametrize("change", [{"whole": float("nan")}, {"rows": []}, {"heads": [[1, -2.0]]}, {"layers": 0},
-                                    {"rows": 3}, {"whole": None}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [{"whole": float("nan")}, {"rows": []}, {"heads": [[1, -2.0]]}, {"layers": 0}, {"rows": 3}, {"whole": None}],
+)
 def test_no_table_is_made_of_nonsense(change):
     with pytest.raises((KeyError, TypeError, ValueError)):
         LatencyTable.from_dict({**TABLE.to_dict(), **change})

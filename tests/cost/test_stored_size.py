@@ -66,8 +66,15 @@ def test_scopes_add_up():
     layout = SubgroupLayout((8, 8), 2)
     spec = {"candidates": (2, 4), "floats": FLOATS}
     weights = {role: WeightSpec(layout, role=role, **spec) for role in ("encoder", "embedding", "projection")}
-    space = PrecisionSpace(weights, other_bytes=1000, encoder_other_bytes=100, embedding_other_bytes=10,
-                           norm_parameters=30, encoder_norm_parameters=20, norm_dtype="float32")  # fmt: skip
+    space = PrecisionSpace(
+        weights,
+        other_bytes=1000,
+        encoder_other_bytes=100,
+        embedding_other_bytes=10,
+        norm_parameters=30,
+        encoder_norm_parameters=20,
+        norm_dtype="float32",
+    )
     each = 8 * 4 + 2 * 2 * 2 + 8 * 2
     assignment = Assignment(dict.fromkeys(weights, MatrixAssignment((4, 4))))
     assert StoredSize(space, "encoder").of(assignment) == each + 80 + 100
@@ -103,11 +110,14 @@ def test_expectation_is_exact_without_padding(make_space, uniform, one_hot):
     assert float(StoredSize(space).expected(usages)) == StoredSize(space).of(uniform(space, 4))
 
 
-@pytest.mark.parametrize("fields", [
-    {"nested": (2, 4, 8), "candidates": (2, 4, 8)},
-    {"mask": "n:m", "candidates": (2, 4, 8)},
-    {"mask": "element", "candidates": (2, 4, 8), "mask_options": {"density": 0.25}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"nested": (2, 4, 8), "candidates": (2, 4, 8)},
+        {"mask": "n:m", "candidates": (2, 4, 8)},
+        {"mask": "element", "candidates": (2, 4, 8), "mask_options": {"density": 0.25}},
+    ],
+)
 def test_expectation_of_masks_and_nested_codes(make_space, uniform, one_hot, fields):
     space = make_space(**fields)
     usages = one_hot(space, uniform(space, 8))
@@ -152,10 +162,13 @@ def test_the_table_of_another_scope_is_zero():
     assert not StoredSize(one_matrix(), "embedding").table("m").any()
 
 
-@pytest.mark.parametrize("assignment, message", [
-    (Assignment({}), "says nothing about 'm'"),
-    (Assignment({"m": MatrixAssignment((2, 2))}), "'m' has 4 sub-groups, but the assignment gives 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        (Assignment({}), "says nothing about 'm'"),
+        (Assignment({"m": MatrixAssignment((2, 2))}), "'m' has 4 sub-groups, but the assignment gives 2"),
+    ],
+)
 def test_assignments_that_do_not_fit_are_refused(assignment, message):
     with pytest.raises(ValueError, match=message):
         StoredSize(one_matrix()).of(assignment)

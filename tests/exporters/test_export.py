@@ -86,11 +86,16 @@ def test_onnx(family, activations, tmp_path):
 PER_TOKEN = ({}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5}, {"bits": (0, 4), "pruned": True})
 
 
-@pytest.mark.parametrize("family, fields", [
-    case if "bert" in case or case in (("deberta-v2", PER_TOKEN[0]), ("distilbert", PER_TOKEN[-1]))
-    else pytest.param(*case, marks=pytest.mark.full)
-    for case in product(("bert", "distilbert", "deberta-v2"), PER_TOKEN)
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "family, fields",
+    [
+        case
+        if "bert" in case or case in (("deberta-v2", PER_TOKEN[0]), ("distilbert", PER_TOKEN[-1]))
+        else pytest.param(*case, marks=pytest.mark.full)
+        for case in product(("bert", "distilbert", "deberta-v2"), PER_TOKEN)
+    ],
+    ids=str,
+)
 @traced
 def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
     model = packed(family, **fields)
@@ -102,9 +107,13 @@ def test_a_range_for_each_token_as_trained(family, fields, tmp_path):
 SOON = [("bert", "static"), ("bert", "float"), ("deberta-v2", "static"), ("modernbert", "float"), ("albert", "static")]
 
 
-@pytest.mark.parametrize("family, activations", [
-    case if case in SOON else pytest.param(*case, marks=pytest.mark.full)
-    for case in product(FAMILIES, ("static", "float"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, activations",
+    [
+        case if case in SOON else pytest.param(*case, marks=pytest.mark.full)
+        for case in product(FAMILIES, ("static", "float"))
+    ],
+)
 @traced
 def test_openvino(family, activations, tmp_path):
     model, batch = packed(family), tiny_batch()
@@ -123,10 +132,17 @@ def test_onnx_has_the_outputs_of_every_head(head, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
-@pytest.mark.parametrize("family, types, asked", [
-    ("bert", 2, True), ("bert", 1, False), ("deberta-v2", 2, True), ("roberta", 2, False), ("xlm-roberta", 2, False),
-    ("xlm-roberta", 1, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, types, asked",
+    [
+        ("bert", 2, True),
+        ("bert", 1, False),
+        ("deberta-v2", 2, True),
+        ("roberta", 2, False),
+        ("xlm-roberta", 2, False),
+        ("xlm-roberta", 1, False),
+    ],
+)
 @traced
 def test_inputs_are_those_that_the_tokenizer_gives(family, types, asked, tmp_path, tokenizer):
     model, batch = packed(family, changes={"type_vocab_size": types}), tiny_batch()
@@ -140,8 +156,10 @@ def test_inputs_are_those_that_the_tokenizer_gives(family, types, asked, tmp_pat
         assert set(names) == set(tokenizer.model_input_names)
 
 
-@pytest.mark.parametrize("head, labels, axes", [("sequence", 9, ["batch", 9]), ("sequence", 10, ["batch", 10]),
-                                                ("token", 9, ["batch", "tokens", 9])])  # fmt: skip
+@pytest.mark.parametrize(
+    "head, labels, axes",
+    [("sequence", 9, ["batch", 9]), ("sequence", 10, ["batch", 10]), ("token", 9, ["batch", "tokens", 9])],
+)
 @traced
 def test_labels_are_not_taken_for_tokens(head, labels, axes, tmp_path):
     folder = hf_mpq.export(packed(head=head, changes={"num_labels": labels}), "onnx", tmp_path, activations="float")
@@ -161,11 +179,22 @@ def test_attention_that_becomes_float_is_told(family, format, tmp_path):
         assert_alike(run_onnx(folder, batch, exactly=True), wanted(model, batch), 0.08)
 
 
-@pytest.mark.parametrize("fields", [
-    {"quantizer": "minmax"}, {"activation_bits": 5}, {"activation_options": {"symmetric": True}}, {"bits": 8},
-    {"groups": "columns:4"}, {"bits": (2, 4, 8), "nested": True}, {"bits": 2}, {"activation_bits": None},
-    {"embedding_bits": None}, {"changes": {"type_vocab_size": 1}},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"quantizer": "minmax"},
+        {"activation_bits": 5},
+        {"activation_options": {"symmetric": True}},
+        {"bits": 8},
+        {"groups": "columns:4"},
+        {"bits": (2, 4, 8), "nested": True},
+        {"bits": 2},
+        {"activation_bits": None},
+        {"embedding_bits": None},
+        {"changes": {"type_vocab_size": 1}},
+    ],
+    ids=str,
+)
 @traced
 def test_onnx_of_every_kind_of_code(fields, tmp_path):
     model, batch = packed(**fields), tiny_batch()
@@ -213,8 +242,10 @@ def test_what_is_pruned_is_gone(tmp_path):
     shapes = {values.shape for values in _initializers(folder)}
     assert (32, 24) in shapes and (24, 32) in shapes, "three heads of four"
     assert (32, 56) not in shapes
-    files = [hf_mpq.export(one, "dense", tmp_path / name) / "model.safetensors"
-             for name, one in (("pruned", model), ("whole", packed()))]  # fmt: skip
+    files = [
+        hf_mpq.export(one, "dense", tmp_path / name) / "model.safetensors"
+        for name, one in (("pruned", model), ("whole", packed()))
+    ]
     assert files[0].stat().st_size < files[1].stat().st_size
 
 
@@ -247,8 +278,11 @@ def test_plain_transformers_loads_checkpoints(tmp_path):
     torch.save(tiny_batch(), tmp_path / "batch.pt")
     cases = {"bert": {}, "albert": {}, "deberta-v2": {"bits": 8}, "distilbert": {"quantizer": "minmax"}}
     models = {family: packed(family, **fields) for family, fields in cases.items()}
-    folders = [hf_mpq.export(model, format, tmp_path / f"{family}-{format}") for family, model in models.items()
-               for format in ("dense", "compressed-tensors")]  # fmt: skip
+    folders = [
+        hf_mpq.export(model, format, tmp_path / f"{family}-{format}")
+        for family, model in models.items()
+        for format in ("dense", "compressed-tensors")
+    ]
     models["modernbert"] = packed("modernbert", activation_bits=None)
     folders.append(hf_mpq.export(models["modernbert"], "dense", tmp_path / "modernbert-dense"))
     done = run_python(["-c", LOADER, tmp_path / "batch.pt", *folders])

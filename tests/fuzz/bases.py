@@ -44,8 +44,15 @@ def names(few: bool = False) -> list[str]:
     """`family storage kind` of every base; a few for a short run, with each storage and most code in them."""
     kinds = [f"bert {storage} {kind}" for storage in ("packed", "trainable") for kind in KINDS]
     families = [f"{family} {storage} mixed" for family in FAMILIES[1:] for storage in ("packed", "trainable")]
-    chosen = ("bert packed mixed", "bert packed float parts", "bert packed masked", "bert packed nested",
-              "bert trainable mixed", "modernbert packed mixed", "bert packed static shards")  # fmt: skip
+    chosen = (
+        "bert packed mixed",
+        "bert packed float parts",
+        "bert packed masked",
+        "bert packed nested",
+        "bert trainable mixed",
+        "modernbert packed mixed",
+        "bert packed static shards",
+    )
     return list(chosen) if few else [*kinds, *families, "bert packed static shards", "bert trainable mixed shards"]
 
 

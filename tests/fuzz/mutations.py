@@ -12,13 +12,57 @@ from hf_mpq.format import digests_to_metadata
 
 Files = dict[str, bytes]
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
-_VALUES = (None, True, False, 0, 1, 2, 3, 4, 8, -1, 9, 16, 1.5, -0.0, 1e300, 2**31, 2**63, 10**10, 10**30, "", "x",
-           "gelu", "relu", "packed", "trainable", "float32", "/dev/zero", "(.|..)+(?<=z)$", [], {}, [1], ["x"], [[]],
-           {"x": 1}, {"bits": 9}, [4, 4, 1], "9" * 40)  # fmt: skip
+_VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    3,
+    4,
+    8,
+    -1,
+    9,
+    16,
+    1.5,
+    -0.0,
+    1e300,
+    2**31,
+    2**63,
+    10**10,
+    10**30,
+    "",
+    "x",
+    "gelu",
+    "relu",
+    "packed",
+    "trainable",
+    "float32",
+    "/dev/zero",
+    "(.|..)+(?<=z)$",
+    [],
+    {},
+    [1],
+    ["x"],
+    [[]],
+    {"x": 1},
+    {"bits": 9},
+    [4, 4, 1],
+    "9" * 40,
+)
 _LATER = {"quant_method"}
 """Without it the folder is another library's, and nothing of ours is asked."""
-_TRANSFORMERS = {"num_labels", "id2label", "label2id", "architectures", "auto_map", "dtype", "torch_dtype",
-                 "model_type"}  # fmt: skip
+_TRANSFORMERS = {
+    "num_labels",
+    "id2label",
+    "label2id",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "model_type",
+}
 """What the classes of transformers alone read, before any of ours."""
 
 
@@ -123,8 +167,11 @@ def _places(content: Any, path: tuple = ()) -> list[tuple]:
 
 
 def _edit(content: dict, random: Random, under: tuple = ()) -> str:
-    places = [place for place in _places(content) if place[: len(under)] == under and place[-1] not in _LATER
-              and place[0] not in _TRANSFORMERS]  # fmt: skip
+    places = [
+        place
+        for place in _places(content)
+        if place[: len(under)] == under and place[-1] not in _LATER and place[0] not in _TRANSFORMERS
+    ]
     place = random.choice(places)
     parent = content
     for key in place[:-1]:
@@ -157,8 +204,11 @@ def _first_format(files: Files, random: Random) -> str:
     for name in [name for name in files if name.endswith(".safetensors")]:
         tensors, metadata = _parts(files[name])
         metadata.pop("mpq_config")
-        octets = {n.partition(".")[2] if n.partition(".")[0] in _PREFIXES else n: t for n, t in tensors.items()
-                  if t.dtype == torch.uint8}  # fmt: skip
+        octets = {
+            n.partition(".")[2] if n.partition(".")[0] in _PREFIXES else n: t
+            for n, t in tensors.items()
+            if t.dtype == torch.uint8
+        }
         files[name] = save(tensors, metadata | digests_to_metadata(octets))
     content = json.loads(files[CONFIG])
     content["quantization_config"]["format_version"] = 1
@@ -185,6 +235,13 @@ def _missing(files: Files, random: Random) -> str:
 
 
 _KINDS: dict[str, Callable[[Files, Random], str]] = {
-    "bytes": _bytes, "tensor": _tensors, "signed tensor": _signed_tensors, "metadata": _metadata, "config": _config,
-    "more config": _config, "signed config": _first_format, "json": _json, "file": _missing,
-}  # fmt: skip
+    "bytes": _bytes,
+    "tensor": _tensors,
+    "signed tensor": _signed_tensors,
+    "metadata": _metadata,
+    "config": _config,
+    "more config": _config,
+    "signed config": _first_format,
+    "json": _json,
+    "file": _missing,
+}

@@ -28,8 +28,16 @@ from tests.fuzz.bases import answer, base, names
 from tests.fuzz.mutations import mutate
 from tests.tiny import HEADS
 
-OUTCOMES = ("refused", "refused by others", "same outputs", "signed anew", "another library's", "silent",
-            "other error", "does not end")  # fmt: skip
+OUTCOMES = (
+    "refused",
+    "refused by others",
+    "same outputs",
+    "signed anew",
+    "another library's",
+    "silent",
+    "other error",
+    "does not end",
+)
 FAULTS = OUTCOMES[-3:]
 _OWN = f"{Path(__file__).parents[2] / 'hf_mpq'}/"
 

@@ -16,8 +16,10 @@ def _quiet():
     logging.set_verbosity(before)
 
 
-@pytest.mark.skipif("update_attn_implementation" not in vars(HfQuantizer),
-                    reason="this transformers builds a model before a quantizer may look at its config")  # fmt: skip
+@pytest.mark.skipif(
+    "update_attn_implementation" not in vars(HfQuantizer),
+    reason="this transformers builds a model before a quantizer may look at its config",
+)
 def test_two_thousand_damaged_folders():
     """Each is refused with one error, or gives the outputs that it gave."""
     counts, faults = fuzz(0, names(few=True), lambda done: done < 2000)

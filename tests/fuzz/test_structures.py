@@ -12,11 +12,15 @@ from hf_mpq.plugin.written import Fields, read_matrix, reading
 SHAPE = (12, 8)
 _NUMBERS = some.integers(-2, 40) | some.integers() | some.floats()
 _SCALARS = some.none() | some.booleans() | _NUMBERS | some.text(max_size=4)
-_JSON = some.recursive(_SCALARS, lambda inner: some.lists(inner, max_size=3)
-                       | some.dictionaries(some.text(max_size=3), inner, max_size=3), max_leaves=6)  # fmt: skip
+_JSON = some.recursive(
+    _SCALARS,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
 _SOUND = MatrixStorage.of(SubgroupLayout(SHAPE, 4), (4, 4, 8, 0), {4: 1, 8: 1}, encoding="scaled", bias=12).to_dict()
-_FEW = settings(max_examples=150, derandomize=True, database=None, deadline=None,
-                suppress_health_check=list(HealthCheck))  # fmt: skip
+_FEW = settings(
+    max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def changed(content, sound, more=()):
@@ -47,8 +51,12 @@ def test_configs(content):
 
 
 @_FEW
-@given(some.fixed_dictionaries({"matrices": _JSON | some.dictionaries(some.text(max_size=2), _JSON, max_size=2)},
-                               optional={"activation_bits": _JSON, "layers": _JSON}))  # fmt: skip
+@given(
+    some.fixed_dictionaries(
+        {"matrices": _JSON | some.dictionaries(some.text(max_size=2), _JSON, max_size=2)},
+        optional={"activation_bits": _JSON, "layers": _JSON},
+    )
+)
 def test_assignments(content):
     try:
         Assignment.from_dict(content)

@@ -15,16 +15,25 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from tests.processes import run_python
 
 FLOAT, FROM_MODEL, FROM_TRAINER, FROM_FOLDER = (
-    "someone/float-bert", "someone/from-model", "someone/from-trainer", "someone/from-folder"
-)  # fmt: skip
+    "someone/float-bert",
+    "someone/from-model",
+    "someone/from-trainer",
+    "someone/from-folder",
+)
 TEXT = "a c b"
 
 
 def run_online(words: list[str], home: Path, endpoint: str, token: str | None) -> CompletedProcess:
     """`python -m words` with a cache in `home`; no variable of the tests keeps it off line."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
-                "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}  # fmt: skip
+    settings = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
     settings |= {"HF_TOKEN": token} if token else {}
     return run_python(["-m", *words], {**kept, **settings})
 
@@ -62,13 +71,25 @@ def push_all(folder: Path) -> dict:
     model = hf_mpq.pack(compressed(3))
     model.save_pretrained(folder / "packed")
     save_tokenizer(folder / "packed")
-    address = hub.push(folder / "packed", FROM_FOLDER, private=True, commit_message="three bits",
-                       metrics={"accuracy": 0.8}, float_metrics={"accuracy": 0.9}, dataset="nyu-mll/glue")  # fmt: skip
+    address = hub.push(
+        folder / "packed",
+        FROM_FOLDER,
+        private=True,
+        commit_message="three bits",
+        metrics={"accuracy": 0.8},
+        float_metrics={"accuracy": 0.9},
+        dataset="nyu-mll/glue",
+    )
     found[FROM_FOLDER] = [str(address), logits(model)]
     accuracy = lambda result: {"accuracy": float((result.predictions.argmax(-1) == result.label_ids).mean())}  # noqa: E731
-    run = hf_mpq.MPQTrainer(compressed(2, method="uniform"), arguments(folder / "from-trainer", max_steps=2),
-                            train_dataset=sentences(32), eval_dataset=sentences(16), data_collator=collate,
-                            compute_metrics=accuracy)  # fmt: skip
+    run = hf_mpq.MPQTrainer(
+        compressed(2, method="uniform"),
+        arguments(folder / "from-trainer", max_steps=2),
+        train_dataset=sentences(32),
+        eval_dataset=sentences(16),
+        data_collator=collate,
+        compute_metrics=accuracy,
+    )
     run.train()
     found[FROM_TRAINER] = [str(run.push_to_hub()), logits(run.model)]
     return {**found, "in the background": str(run.push_to_hub(blocking=False).result())}
@@ -78,16 +99,20 @@ def push_again(folder: Path) -> dict:
     """Three bits to a branch, and to where four bits are."""
     from hf_mpq import hub
 
-    return {"branch": str(hub.push(folder / "packed", FROM_FOLDER, revision="next")),
-            "main": str(hub.push(folder / "packed", FROM_MODEL))}  # fmt: skip
+    return {
+        "branch": str(hub.push(folder / "packed", FROM_FOLDER, revision="next")),
+        "main": str(hub.push(folder / "packed", FROM_MODEL)),
+    }
 
 
 def load_all(folder: Path) -> dict:
     """By name, as readers do."""
     import hf_mpq  # noqa: F401
 
-    found = {name: logits(AutoModelForSequenceClassification.from_pretrained(name))
-             for name in (FROM_MODEL, FROM_TRAINER, FROM_FOLDER)}  # fmt: skip
+    found = {
+        name: logits(AutoModelForSequenceClassification.from_pretrained(name))
+        for name in (FROM_MODEL, FROM_TRAINER, FROM_FOLDER)
+    }
     return {**found, "pipeline": pipeline("text-classification", FROM_FOLDER)(TEXT)}
 
 
@@ -101,9 +126,13 @@ def push_in_vain(folder: Path) -> dict:
         except (OSError, ValueError) as error:
             return [type(error).__name__, str(error)]
 
-    return {"no token": error(FROM_FOLDER), "wrong token": error(FROM_FOLDER, token="hf_wrong"),
-            "reader": error(FROM_FOLDER, token="hf_reader"), "other owner": error("else/it", token="hf_writer"),
-            "name": error("a/b/c", token="hf_writer")}  # fmt: skip
+    return {
+        "no token": error(FROM_FOLDER),
+        "wrong token": error(FROM_FOLDER, token="hf_wrong"),
+        "reader": error(FROM_FOLDER, token="hf_reader"),
+        "other owner": error("else/it", token="hf_writer"),
+        "name": error("a/b/c", token="hf_writer"),
+    }
 
 
 if __name__ == "__main__":

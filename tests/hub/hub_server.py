@@ -148,8 +148,11 @@ class Handler(BaseHTTPRequestHandler):
         content = json.loads(self.body)["content"]
         found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
         data = yaml.safe_load(found[1]) if found else {}
-        errors = [f'"{key}" must be a string' for key in ("library_name", "pipeline_tag", "base_model_relation")
-                  if not isinstance(data.get(key, ""), str)]  # fmt: skip
+        errors = [
+            f'"{key}" must be a string'
+            for key in ("library_name", "pipeline_tag", "base_model_relation")
+            if not isinstance(data.get(key, ""), str)
+        ]
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data.get("base_model", "none")):
             errors.append('"base_model" with value "{}" is not valid'.format(data["base_model"]))
         self.answer({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
@@ -157,8 +160,16 @@ class Handler(BaseHTTPRequestHandler):
     @route("GET", f"/api/models/{REPO}(/revision/{REVISION})?")
     def info(self, repo: str, revision: str | None) -> None:
         repository, commit = self.commit_of(repo, revision or "main")
-        self.answer({"id": repo, "modelId": repo, "sha": commit, "private": repository.private, "tags": [],
-                     "siblings": [{"rfilename": name} for name in repository.commits[commit]]})  # fmt: skip
+        self.answer(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit,
+                "private": repository.private,
+                "tags": [],
+                "siblings": [{"rfilename": name} for name in repository.commits[commit]],
+            }
+        )
 
     @route("GET", f"/api/models/{REPO}/tree/{REVISION}(/(?P<folder>.*))?")
     def tree(self, repo: str, revision: str, folder: str | None) -> None:
@@ -166,8 +177,9 @@ class Handler(BaseHTTPRequestHandler):
         files = {name: data for name, data in repository.commits[commit].items() if name.startswith(folder or "")}
         if not files:
             raise Refusal(404, "EntryNotFound", f"{folder} does not exist on {revision}")
-        self.answer([{"type": "file", "path": name, "size": len(data), "oid": blob_name(data)}
-                     for name, data in files.items()])  # fmt: skip
+        self.answer(
+            [{"type": "file", "path": name, "size": len(data), "oid": blob_name(data)} for name, data in files.items()]
+        )
 
     @route("POST", f"/api/models/{REPO}/branch/{REVISION}")
     def branch(self, repo: str, revision: str) -> None:
@@ -184,20 +196,36 @@ class Handler(BaseHTTPRequestHandler):
         repository, commit = self.commit_of(repo, revision)
         old = repository.commits[commit]
         names = [file["path"] for file in json.loads(self.body)["files"]]
-        self.answer({"files": [
-            {"path": name, "uploadMode": "lfs" if name.endswith(LARGE) else "regular", "shouldIgnore": False,
-             "oid": entity_tag(name, old[name]) if name in old else None} for name in names
-        ]})  # fmt: skip
+        self.answer(
+            {
+                "files": [
+                    {
+                        "path": name,
+                        "uploadMode": "lfs" if name.endswith(LARGE) else "regular",
+                        "shouldIgnore": False,
+                        "oid": entity_tag(name, old[name]) if name in old else None,
+                    }
+                    for name in names
+                ]
+            }
+        )
 
     @route("POST", f"/{REPO}.git/info/lfs/objects/batch")
     def batch(self, repo: str) -> None:
         self.check_writer()
         self.repository(repo)
         objects = json.loads(self.body)["objects"]
-        self.answer({"transfer": "basic", "objects": [
-            {**one, "actions": {"upload": {"href": f"{self.server.address}/store/{one['oid']}"}}}
-            if one["oid"] not in self.server.store else one for one in objects
-        ]})  # fmt: skip
+        self.answer(
+            {
+                "transfer": "basic",
+                "objects": [
+                    {**one, "actions": {"upload": {"href": f"{self.server.address}/store/{one['oid']}"}}}
+                    if one["oid"] not in self.server.store
+                    else one
+                    for one in objects
+                ],
+            }
+        )
 
     @route("PUT", "/store/(?P<name>[0-9a-f]{64})")
     def put(self, name: str) -> None:
@@ -233,13 +261,22 @@ class Handler(BaseHTTPRequestHandler):
         repository, commit = self.commit_of(repo, revision)
         data = repository.commits[commit].get(name)
         if data is None:
-            return self.answer({"error": "Entry not found"}, 404,
-                               {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})  # fmt: skip
+            return self.answer(
+                {"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
+            )
         tag, headers = entity_tag(name, data), {"X-Repo-Commit": commit}
         if not name.endswith(LARGE):
             return self.answer(data, 200, {**headers, "ETag": f'"{tag}"'})
-        self.answer(b"", 302, {**headers, "X-Linked-Etag": f'"{tag}"', "X-Linked-Size": str(len(data)),
-                               "Location": f"http://localhost:{self.server.server_port}/store/{tag}"})  # fmt: skip
+        self.answer(
+            b"",
+            302,
+            {
+                **headers,
+                "X-Linked-Etag": f'"{tag}"',
+                "X-Linked-Size": str(len(data)),
+                "Location": f"http://localhost:{self.server.server_port}/store/{tag}",
+            },
+        )
 
 
 def blob_name(data: bytes) -> str:

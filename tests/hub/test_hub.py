@@ -60,8 +60,10 @@ def test_what_each_push_said(pushed):
     assert repositories[FROM_FOLDER].private and not repositories[FROM_MODEL].private
     assert repositories[FROM_FOLDER].messages[-1] == "three bits"
     assert repositories[FROM_TRAINER].messages[-1] == "End of training"
-    first, second = (repositories[FROM_TRAINER].commits[address.rsplit("/", 1)[1]] for address in
-                     (pushed.results[FROM_TRAINER][0], pushed.results["in the background"]))  # fmt: skip
+    first, second = (
+        repositories[FROM_TRAINER].commits[address.rsplit("/", 1)[1]]
+        for address in (pushed.results[FROM_TRAINER][0], pushed.results["in the background"])
+    )
     changed = [name for name in second if second[name] != first.get(name)]
     assert changed in ([], ["model.safetensors"]), "the order of a file's metadata is random"
     assert_close(load(first["model.safetensors"]), load(second["model.safetensors"]), rtol=0, atol=0)
@@ -108,11 +110,17 @@ def test_errors_of_tokens_and_names(pushed, tmp_path):
     before = {name: dict(one.branches) for name, one in pushed.server.repositories.items()}
     found = run_client("in-vain", pushed.folder, tmp_path, pushed.server.address, None)
     assert {case: kind for case, (kind, _) in found.items()} == {
-        "no token": "PermissionError", "wrong token": "PermissionError", "reader": "PermissionError",
-        "other owner": "PermissionError", "name": "ValueError",
-    }  # fmt: skip
-    for (_, message), words in zip(found.values(), ("hf auth login", "refuses the token", "may not write",
-                                                    "may not write", "owner/name"), strict=True):  # fmt: skip
+        "no token": "PermissionError",
+        "wrong token": "PermissionError",
+        "reader": "PermissionError",
+        "other owner": "PermissionError",
+        "name": "ValueError",
+    }
+    for (_, message), words in zip(
+        found.values(),
+        ("hf auth login", "refuses the token", "may not write", "may not write", "owner/name"),
+        strict=True,
+    ):
         assert words in message and "\n" not in message
     assert {name: dict(one.branches) for name, one in pushed.server.repositories.items()} == before
 

@@ -27,8 +27,13 @@ from tests.plugin.models import read_config, reload, stored_model
 from tests.plugin.test_users import save_tokenizer
 from tests.tiny import HEADS, tiny_model
 
-PIPELINES = {"bare": "feature-extraction", "sequence": "text-classification", "token": "token-classification",
-             "question": "question-answering", "masked": "fill-mask"}  # fmt: skip
+PIPELINES = {
+    "bare": "feature-extraction",
+    "sequence": "text-classification",
+    "token": "token-classification",
+    "question": "question-answering",
+    "masked": "fill-mask",
+}
 THEIRS = """---
 license: apache-2.0
 language: de
@@ -143,9 +148,18 @@ def test_a_folder_is_no_base_model(tmp_path):
     assert ModelCard(write_card(tmp_path / "again").read_text()).data.base_model == "me/bert"
 
 
-@pytest.mark.parametrize("name, expected", [("me/bert", "me/bert"), ("bert-base-uncased", "bert-base-uncased"),
-                                            ("/home/me/bert", None), ("out/run/bert", None), (".", None), ("", None),
-                                            (None, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("me/bert", "me/bert"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("/home/me/bert", None),
+        ("out/run/bert", None),
+        (".", None),
+        ("", None),
+        (None, None),
+    ],
+)
 def test_names_on_the_hub(name, expected):
     assert hub_name(name) == expected
 
@@ -158,34 +172,84 @@ def told(monkeypatch, words, module=None) -> str | None:
     return command_line()
 
 
-@pytest.mark.parametrize("module, words, expected", [
-    (None, ["/usr/bin/hf-mpq", "compress", "me/bert", "--data", "sst2", "--budget", "0.25x", "--out", "/tmp/x"],
-     "hf-mpq compress ... --data sst2 --budget 0.25x ..."),
-    (None, ["hf-mpq", "compress", "m", "--bits=2,3,4,8", "--max-drop", "1.0", "--method", "aq-bert+kd"],
-     "hf-mpq compress ... --bits=2,3,4,8 --max-drop 1.0 --method aq-bert+kd"),
-    (None, ["/home/alice/train.py", "--learning_rate", "2e-5", "--bf16", "--seed", "1", "--name", "x", "a b"],
-     "python train.py --learning_rate 2e-5 --bf16 --seed 1 ..."),
-    ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes ..."),
-    ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], None),
-    (None, ["-c"], None), (None, [""], None), (None, ["/home/alice"], "..."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "module, words, expected",
+    [
+        (
+            None,
+            ["/usr/bin/hf-mpq", "compress", "me/bert", "--data", "sst2", "--budget", "0.25x", "--out", "/tmp/x"],
+            "hf-mpq compress ... --data sst2 --budget 0.25x ...",
+        ),
+        (
+            None,
+            ["hf-mpq", "compress", "m", "--bits=2,3,4,8", "--max-drop", "1.0", "--method", "aq-bert+kd"],
+            "hf-mpq compress ... --bits=2,3,4,8 --max-drop 1.0 --method aq-bert+kd",
+        ),
+        (
+            None,
+            ["/home/alice/train.py", "--learning_rate", "2e-5", "--bf16", "--seed", "1", "--name", "x", "a b"],
+            "python train.py --learning_rate 2e-5 --bf16 --seed 1 ...",
+        ),
+        ("recipes.__main__", ["/x/recipes/__main__.py", "a"], "python -m recipes ..."),
+        ("ipykernel_launcher", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], None),
+        (None, ["-c"], None),
+        (None, [""], None),
+        (None, ["/home/alice"], "..."),
+    ],
+)
 def test_the_command(module, words, expected, monkeypatch):
     assert told(monkeypatch, words, module) == expected
 
 
 SECRETS = [
-    "-t X", "--token X", "--hub_token=X", "--api-key X", "--password=X", "--header 'Authorization: Bearer X'",
-    "--passwd X", "--pat=X", "--credentials X", "--token_value X", "hub_token=X", "HF_TOKEN=X",
-    """--stages '{"hub_token": "X"}'""", "training.hub_token=X", "https://user:X@host", "--aws_access_key_id X",
-    "ghp_X", "sk-X", "hf_X", "--data hf_X", "X", "--seed ghp_X", "--seed 1 X", "--method=https://user:X@host",
-]  # fmt: skip
+    "-t X",
+    "--token X",
+    "--hub_token=X",
+    "--api-key X",
+    "--password=X",
+    "--header 'Authorization: Bearer X'",
+    "--passwd X",
+    "--pat=X",
+    "--credentials X",
+    "--token_value X",
+    "hub_token=X",
+    "HF_TOKEN=X",
+    """--stages '{"hub_token": "X"}'""",
+    "training.hub_token=X",
+    "https://user:X@host",
+    "--aws_access_key_id X",
+    "ghp_X",
+    "sk-X",
+    "hf_X",
+    "--data hf_X",
+    "X",
+    "--seed ghp_X",
+    "--seed 1 X",
+    "--method=https://user:X@host",
+]
 PATHS = [
-    "/home/alice/x", "--out=/home/alice/my x", "~/alice", "../../home/alice/x", "~alice/x", r"\\server\alice",
-    "alice/x", r"C:\Users\alice\x", "file:/home/alice", "file:///home/alice/x", "host:/home/alice/x", "/home/alice",
-    "./alice", "--data /home/alice/rows.csv", "--data=~alice", "--data ../alice", "--data alice",
-    "--task file:/home/alice", """--options '{"dir": "/home/alice"}'""", "--data hdfs://host/alice",
+    "/home/alice/x",
+    "--out=/home/alice/my x",
+    "~/alice",
+    "../../home/alice/x",
+    "~alice/x",
+    r"\\server\alice",
+    "alice/x",
+    r"C:\Users\alice\x",
+    "file:/home/alice",
+    "file:///home/alice/x",
+    "host:/home/alice/x",
+    "/home/alice",
+    "./alice",
+    "--data /home/alice/rows.csv",
+    "--data=~alice",
+    "--data ../alice",
+    "--data alice",
+    "--task file:/home/alice",
+    """--options '{"dir": "/home/alice"}'""",
+    "--data hdfs://host/alice",
     "--method /home/alice/method.yaml",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("words", [*SECRETS, *PATHS])

@@ -9,8 +9,10 @@ from tests.plugin.models import close, reload, stored_model
 from tests.tiny import outputs
 
 CPU = torch.device("cpu")
-PARTS = {"sequence": {"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"},
-         "masked": {"bert.embeddings": "cpu", "bert.encoder": "disk", "cls": "cpu"}}  # fmt: skip
+PARTS = {
+    "sequence": {"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"},
+    "masked": {"bert.embeddings": "cpu", "bert.encoder": "disk", "cls": "cpu"},
+}
 
 
 @pytest.mark.parametrize("head", ["bare", "sequence", "masked"])

@@ -13,12 +13,22 @@ from hf_mpq.search import ALLOCATORS, SCORERS
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.usefixtures("few_iterations")
-BUDGETS = {"q-bert": "3bits", "hawq-v3": "6bits", "class-based": "3bits", "ghost": "4bits", "aq-bert": "2.5bits",
-           "aq-bert+kd": "2.5bits", "mpq": "2.5bits", "channelwise": "3bits"}  # fmt: skip
+BUDGETS = {
+    "q-bert": "3bits",
+    "hawq-v3": "6bits",
+    "class-based": "3bits",
+    "ghost": "4bits",
+    "aq-bert": "2.5bits",
+    "aq-bert+kd": "2.5bits",
+    "mpq": "2.5bits",
+    "channelwise": "3bits",
+}
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform"}
-QUICK = {"q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
-         "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},
-         "zeroquant-4-8": {"rounding": {"name": "lkd", "steps": 3}}}  # fmt: skip
+QUICK = {
+    "q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
+    "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},
+    "zeroquant-4-8": {"rounding": {"name": "lkd", "steps": 3}},
+}
 
 
 def compressed(name: str, family: str, **more):

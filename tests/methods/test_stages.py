@@ -54,8 +54,11 @@ def test_the_search_of_a_method_starts_on_its_config(name):
     strategy = STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
     scores = None
     if strategy.needs_scores:
-        scores = {key: 4.0 ** -usage.bits.new_tensor(space.weights[key].candidates).expand(usage.probabilities.shape)
-                  for key, usage in usages(model).items() if space.weights[key].bits is None}  # fmt: skip
+        scores = {
+            key: 4.0 ** -usage.bits.new_tensor(space.weights[key].candidates).expand(usage.probabilities.shape)
+            for key, usage in usages(model).items()
+            if space.weights[key].bits is None
+        }
     strategy.prepare(model, scores)
     assert strategy.penalty(usages(model), Progress(0, 10, 5, 1)).isfinite()
     hf_mpq.fix(model, strategy.derive(model)[1])
@@ -69,10 +72,13 @@ def test_aq_bert_starts_anew_after_its_search():
     assert METHODS["aq-bert"].stages[0].objectives == {"task": {}}
 
 
-@pytest.mark.parametrize("changes, found", [
-    ({}, ("adam", {"lr": 0.05})),
-    ({"optimizer": "sgd", "learning_rate": 0.01}, ("sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4})),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, found",
+    [
+        ({}, ("adam", {"lr": 0.05})),
+        ({"optimizer": "sgd", "learning_rate": 0.01}, ("sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4})),
+    ],
+)
 def test_channelwise_learns_its_gates_by_adam_and_the_papers_sgd_is_an_option(changes, found, tmp_path):
     model = quantize(tiny_model("bert"), MPQConfig(method="channelwise", budget="3bits"))
     space = model.config.quantization_config.resolve(model)
@@ -82,12 +88,15 @@ def test_channelwise_learns_its_gates_by_adam_and_the_papers_sgd_is_an_option(ch
     assert STRATEGIES["alternating"](space, *budget_cost(space, "3bits"), **options).gate_optimizer() == found
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"objectives": {"soft-label": {}}}, "objective 'soft-label'; did you mean 'soft-labels'"),
-    ({"objectives": {"soft-labels": {"temprature": 2}}}, "'temprature'; did you mean 'temperature'"),
-    ({"strategy": "bilvel"}, "search strategy 'bilvel'; did you mean 'bilevel'"),
-    ({"strategy_options": {"optimiser": "sgd"}}, "'optimiser'; did you mean 'optimizer'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"objectives": {"soft-label": {}}}, "objective 'soft-label'; did you mean 'soft-labels'"),
+        ({"objectives": {"soft-labels": {"temprature": 2}}}, "'temprature'; did you mean 'temperature'"),
+        ({"strategy": "bilvel"}, "search strategy 'bilvel'; did you mean 'bilevel'"),
+        ({"strategy_options": {"optimiser": "sgd"}}, "'optimiser'; did you mean 'optimizer'"),
+    ],
+)
 def test_what_is_misspelt_in_a_stage_is_said_before_anything_is_trained(changes, words, tmp_path):
     args = MPQTrainingArguments(str(tmp_path), report_to="none", stages={"search": changes})
     with pytest.raises(ValueError, match=words):
@@ -100,8 +109,9 @@ def test_only_our_method_selects():
 
 @pytest.mark.parametrize("bits, budget", [((2, 3, 4, 8), "2.5bits"), ((2, 3, 4, 8), "3.7bits")])
 def test_uniform_at_a_fraction_mixes_two_neighbours(bits, budget):
-    model = compress(tiny_model("bert"), budget, [tiny_batch()], MPQConfig(method="uniform", bits=bits, groups=8),
-                     progress=False)  # fmt: skip
+    model = compress(
+        tiny_model("bert"), budget, [tiny_batch()], MPQConfig(method="uniform", bits=bits, groups=8), progress=False
+    )
     low = int(float(budget.removesuffix("bits")))
     encoder = [matrix.bits for name, matrix in assignment_of(model).matrices.items() if "layer" in name]
     assert {bit for bits in encoder for bit in bits} == {low, low + 1}

@@ -51,20 +51,24 @@ TAKEN = {
     "ids of numpy": lambda words: [np.array(words(text)["input_ids"]) for text in TEXTS],
     "an encoding": lambda words: words(TEXTS),
     "an encoding of tensors": lambda words: words(TEXTS, return_tensors="pt", padding=True),
-    "an encoding of numpy": lambda words: words(TEXTS, return_tensors="np", padding=True, return_length=True,
-                                                return_special_tokens_mask=True),
+    "an encoding of numpy": lambda words: words(
+        TEXTS, return_tensors="np", padding=True, return_length=True, return_special_tokens_mask=True
+    ),
     "encodings": lambda words: [words(TEXTS[:3]), words(TEXTS[3:])],
     "a batch": lambda words: [words(TEXTS, return_tensors="pt", padding=True)],
     "a loader": loader,
     "texts": lambda words: TEXTS,
     "a column of texts": lambda words: datasets.Dataset.from_dict({"text": TEXTS})["text"],
-}  # fmt: skip
+}
 
 
 def lines(batches) -> set[tuple[int, ...]]:
     """Ids of every row without its padding."""
-    return {tuple(ids[mask.bool()].tolist()) for batch in batches for ids, mask in zip(batch["input_ids"],
-            batch["attention_mask"])}  # fmt: skip
+    return {
+        tuple(ids[mask.bool()].tolist())
+        for batch in batches
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"])
+    }
 
 
 @pytest.mark.parametrize("how", TAKEN)
@@ -110,8 +114,10 @@ def test_rows_are_counted_in_batches_or_not(number, model, tokenizer):
 REFUSED = {
     "texts": (lambda words: TEXTS, "holds texts: give their tokenizer too, tokenizer="),
     "a frame": (lambda words: pandas.DataFrame({"text": TEXTS}), "pandas frame: give its rows, "),
-    "all splits": (lambda words: datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": TEXTS})}),
-                   r"choose a split, such as calibration\['train'\]"),
+    "all splits": (
+        lambda words: datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": TEXTS})}),
+        r"choose a split, such as calibration\['train'\]",
+    ),
     "a path": (lambda words: Path("rows.csv"), "is a path, 'rows.csv': load what is there"),
     "a folder": (lambda words: str(Path(__file__).parent), "is a path, .*: load what is there"),
     "one text": (lambda words: "a list of names", "is one text: give a list of texts"),
@@ -128,7 +134,7 @@ REFUSED = {
     "nothing in rows": (lambda words: [[], []], "every calibration row is empty"),
     "masks of 3": (lambda words: [{**tiny_batch(), "attention_mask": torch.ones(3, 11, 11)}], "the shape of input_ids"),
     "choices": (lambda words: [{"input_ids": torch.ones(2, 3, 4).long()}], r"must be \(rows, tokens\); got \(2, 3, 4"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -177,16 +183,27 @@ def test_inside_inference_mode(model, tokenizer):
 
 def test_names_are_taken_in_any_case_and_checked_before_the_examples(model):
     mistakes = [
-        ({"rounding": "gtpq"}, "did you mean 'gptq'"), ({"scorer": {"name": "fisher", "draw": 2}}, "'draws'"),
-        ({"allocator": {"name": "milp", "gaps": 1}}, "did you mean 'gap'"), ({"scorer": 4}, "must be a name"),
-        ({"method": "hawq"}, "did you mean 'hawq-v3'"), ({"outliers": "gama"}, "did you mean 'gamma'"),
+        ({"rounding": "gtpq"}, "did you mean 'gptq'"),
+        ({"scorer": {"name": "fisher", "draw": 2}}, "'draws'"),
+        ({"allocator": {"name": "milp", "gaps": 1}}, "did you mean 'gap'"),
+        ({"scorer": 4}, "must be a name"),
+        ({"method": "hawq"}, "did you mean 'hawq-v3'"),
+        ({"outliers": "gama"}, "did you mean 'gamma'"),
         ({"pooling": "men"}, "did you mean 'mean'"),
-    ]  # fmt: skip
+    ]
     for wrong, words in mistakes:
         with pytest.raises(ValueError, match=words):
             hf_mpq.compress(model, "3bits", TEXTS, **wrong)
     with pytest.raises(ValueError, match="4bits"):
         hf_mpq.compress(model, 4, TEXTS)
-    small = hf_mpq.compress(model, 0.5, [[5, 6, 7]], scorer="Fisher", allocator="LAGRANGIAN", rounding="Nearest",
-                            outliers="None", progress=False)  # fmt: skip
+    small = hf_mpq.compress(
+        model,
+        0.5,
+        [[5, 6, 7]],
+        scorer="Fisher",
+        allocator="LAGRANGIAN",
+        rounding="Nearest",
+        outliers="None",
+        progress=False,
+    )
     assert hf_mpq.size_report(small).ratio <= 0.5

@@ -11,14 +11,20 @@ from tests.tiny import tiny_model
 ROWS = [{"input_ids": [5, 6, 7]}, {"input_ids": [5]}, {"input_ids": [8, 9]}]
 
 
-@pytest.mark.parametrize(("labels", "expected"), [
-    ({"label": [1, 0, 1]}, {"labels": [0, 1, 1]}),
-    ({"labels": [0.5, 0.1, 0.2]}, {"labels": [0.1, 0.2, 0.5]}),
-    ({"labels": [[1, 0, 1], [1], [0, 1]]}, {"labels": [[1, -100, -100], [0, 1, -100], [1, 0, 1]]}),
-    ({"labels": [[1.0, 0.0]] * 3}, {"labels": [[1.0, 0.0]] * 3}),
-    ({"start_positions": [0, 1, 2], "end_positions": [2, 1, 2]},
-     {"start_positions": [1, 2, 0], "end_positions": [1, 2, 2]}),
-], ids=["classes", "regression", "tokens", "several labels", "spans"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"label": [1, 0, 1]}, {"labels": [0, 1, 1]}),
+        ({"labels": [0.5, 0.1, 0.2]}, {"labels": [0.1, 0.2, 0.5]}),
+        ({"labels": [[1, 0, 1], [1], [0, 1]]}, {"labels": [[1, -100, -100], [0, 1, -100], [1, 0, 1]]}),
+        ({"labels": [[1.0, 0.0]] * 3}, {"labels": [[1.0, 0.0]] * 3}),
+        (
+            {"start_positions": [0, 1, 2], "end_positions": [2, 1, 2]},
+            {"start_positions": [1, 2, 0], "end_positions": [1, 2, 2]},
+        ),
+    ],
+    ids=["classes", "regression", "tokens", "several labels", "spans"],
+)
 def test_labels_of_rows_are_batched_where_they_are_wanted(labels, expected):
     model = tiny_model("bert")
     rows = [{**row, **{name: values[number] for name, values in labels.items()}} for number, row in enumerate(ROWS)]

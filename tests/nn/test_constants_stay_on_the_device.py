@@ -20,9 +20,16 @@ class FromPython(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("fields", [{"method": name} for name in METHODS] + [
-    {"quantizer": "minmax"}, {"nested": True, "bits": (2, 4, 8)}, {"bits": (0, 2, 4)},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [{"method": name} for name in METHODS]
+    + [
+        {"quantizer": "minmax"},
+        {"nested": True, "bits": (2, 4, 8)},
+        {"bits": (0, 2, 4)},
+    ],
+    ids=str,
+)
 def test_a_step_makes_none(fields):
     config = MPQConfig(**{"groups": 8, "budget": "0.5x" if "method" in fields else None, **fields})
     model, batch = hf_mpq.quantize(tiny_model("bert"), config).train(), tiny_batch()

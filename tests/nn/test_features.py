@@ -29,8 +29,11 @@ def recorded(model, names=FEATURES, batch=None):
 def attention_inputs(model):
     """What each layer's query projection reads."""
     family, found = family_of(model), []
-    hooks = [module.register_forward_pre_hook(lambda module, args: found.append(args[0]))
-             for name, module in model.named_modules() if name.endswith("." + family.names.query)]  # fmt: skip
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+        for name, module in model.named_modules()
+        if name.endswith("." + family.names.query)
+    ]
     with torch.no_grad():
         model(**tiny_batch())
     for hook in hooks:

@@ -72,8 +72,10 @@ def test_there_and_back(family, tmp_path):
     plain = tiny_model(family)
     config = MPQConfig(groups="channel", low_rank=6, rules={r"query|q_lin|\.q$": {"low_rank": 2}}, activation_bits=None)
     config.assignment = pruned_assignment(plain, config, {"pointwise", "value"}).to_dict()
-    config.assignment["matrices"] = {name: matrix | {"bits": [min(b, 3) for b in matrix["bits"]]}
-                                     for name, matrix in config.assignment["matrices"].items()}  # fmt: skip
+    config.assignment["matrices"] = {
+        name: matrix | {"bits": [min(b, 3) for b in matrix["bits"]]}
+        for name, matrix in config.assignment["matrices"].items()
+    }
     space, reference = config.resolve(plain), tiny_model(family)
     model = hf_mpq.quantize(plain, config)
     layers = {name: layer for name, layer in matrices(model, MPQLinear) if layer.spec.rank}
@@ -136,8 +138,10 @@ def test_expected_bytes_and_tables_count_the_factors():
     quantized = hf_mpq.fix(hf_mpq.quantize(model, MPQConfig(bits=(2, 4), groups=4)))
     usages, assignment = hf_mpq.nn.usages(quantized), hf_mpq.assignment_of(quantized)
     spaces = [MPQConfig(bits=(2, 4), groups=4, low_rank=rank).resolve(tiny_model("bert")) for rank in (0, 5)]
-    expected, exact = ([COSTS["size"](space).of(assignment) for space in spaces],
-                       [float(COSTS["size"](space).expected(usages)) for space in spaces])  # fmt: skip
+    expected, exact = (
+        [COSTS["size"](space).of(assignment) for space in spaces],
+        [float(COSTS["size"](space).expected(usages)) for space in spaces],
+    )
     assert expected[1] - expected[0] == exact[1] - exact[0] > 0
 
 

@@ -167,8 +167,11 @@ def test_missing_and_unexpected_buffers_are_refused():
 
 
 def test_the_anchor_is_never_saved():
-    layers = nn.Sequential(pack_matrix(linear_of(LAYOUTS["channel"])), pack_matrix(embedding_of(LAYOUTS["channel"])),
-                           pack_norm(MPQLayerNorm.from_norm(nn.LayerNorm(12), "float16")))  # fmt: skip
+    layers = nn.Sequential(
+        pack_matrix(linear_of(LAYOUTS["channel"])),
+        pack_matrix(embedding_of(LAYOUTS["channel"])),
+        pack_norm(MPQLayerNorm.from_norm(nn.LayerNorm(12), "float16")),
+    )
     assert not any("anchor" in key for key in layers.state_dict())
     assert [p.numel() for p in layers.parameters()] == [0, 0, 0]
     copy.deepcopy(layers).load_state_dict(layers.state_dict())
@@ -225,8 +228,14 @@ def test_plain_layers_have_the_values_in_use(layout):
     x, ids = torch.randn(3, 11), torch.arange(13)
     layer, table = linear_of(layout), embedding_of(layout, padding_idx=1)
     norm = MPQLayerNorm.from_norm(nn.LayerNorm(11), "float16")
-    for quantized, given in ((layer, x), (pack_matrix(layer), x), (table, ids), (pack_matrix(table), ids),
-                             (norm, x), (pack_norm(norm), x)):  # fmt: skip
+    for quantized, given in (
+        (layer, x),
+        (pack_matrix(layer), x),
+        (table, ids),
+        (pack_matrix(table), ids),
+        (norm, x),
+        (pack_norm(norm), x),
+    ):
         plain = plain_layer(quantized)
         assert type(plain) in (nn.Linear, nn.Embedding, nn.LayerNorm) and not any(p.is_meta for p in plain.parameters())
         assert torch.equal(plain(given), quantized(given))

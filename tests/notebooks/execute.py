@@ -1,6 +1,6 @@
 """Runs the notebooks as a reader would, each in a fresh kernel; as a program it renews the outputs in the repository.
 
-    python -m tests.notebooks.execute [part of a name ...]
+python -m tests.notebooks.execute [part of a name ...]
 """
 
 import os

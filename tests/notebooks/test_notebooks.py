@@ -18,7 +18,7 @@ SMALL = {
     "02_search_and_pareto": "ROWS, TEST_ROWS, EXAMPLES, STEPS = 96, 32, 16, 12",
     "03_inspect_bits": "ROWS, TEST_ROWS, EXAMPLES = 64, 32, 16",
     "04_export_and_deploy": "ROWS, TEST_ROWS, EXAMPLES, ROUNDS = 256, 64, 32, 3",
-}  # fmt: skip
+}
 """Cells of parameters that make a run short."""
 
 
@@ -40,8 +40,9 @@ def test_outputs_are_those_of_one_run(file):
     assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
     assert pictures(notebook) == PICTURES[file.stem]
     assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs(notebook))
-    told = "".join(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
-                   for output in outputs(notebook))  # fmt: skip
+    told = "".join(
+        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs(notebook)
+    )
     assert "\x1b" not in told and not re.search(r"/(home|root|tmp|work|Users)/", told)
 
 
@@ -61,10 +62,15 @@ def test_what_is_asked_of_the_package_is_there(file):
     assert sum(check_cell(cell.source, known) for cell in code(nbformat.read(file, as_version=4))) >= 8
 
 
-@pytest.mark.parametrize(("cell", "error"), [
-    ("import hf_mpq\nhf_mpq.compres(model)", AttributeError), ("from hf_mpq.report import bitmaps", ImportError),
-    ("import hf_mpq\nhf_mpq.size_report(folder=4)", TypeError), ("%%bash\nhf-mpq doctor folder --quik", TypeError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cell", "error"),
+    [
+        ("import hf_mpq\nhf_mpq.compres(model)", AttributeError),
+        ("from hf_mpq.report import bitmaps", ImportError),
+        ("import hf_mpq\nhf_mpq.size_report(folder=4)", TypeError),
+        ("%%bash\nhf-mpq doctor folder --quik", TypeError),
+    ],
+)
 def test_what_is_not_there_is_found(cell, error):
     with pytest.raises(error):
         check_cell(cell, {})

@@ -108,8 +108,11 @@ def test_rows_may_be_folded_afterwards(family):
     pruned = pruned_assignment(plain, config, {"pointwise", "value"})
     config.assignment = {"matrices": {name: {"bits": [8] * len(m.bits)} for name, m in pruned.matrices.items()}}
     model = suppress_outliers(hf_mpq.quantize(plain, config), batches(), "os+", points=3)
-    readers = {f"{p}.{n}" for p in TABLE[family].layer_prefixes(model)
-               for n in (TABLE[family].names.down, TABLE[family].names.output)}  # fmt: skip
+    readers = {
+        f"{p}.{n}"
+        for p in TABLE[family].layer_prefixes(model)
+        for n in (TABLE[family].names.down, TABLE[family].names.output)
+    }
     assert readers & set(affines(model))
     rows = {name: torch.tensor(m.bits) == 0 for name, m in pruned.matrices.items()}
     expected = copy.deepcopy(model)
@@ -127,8 +130,9 @@ def test_half_precision_models_keep_the_channels(dtype, tmp_path):
     again = HEADS["sequence"].from_pretrained(tmp_path / "trainable", dtype=dtype)
     for name, layer in matrices(again, MPQLinear):
         assert layer.weight.dtype == dtype and layer.spec.affine == layers[name].spec.affine
-        assert all(torch.equal(layer.channel_values(part), layers[name].channel_values(part))
-                   for part in layer.spec.affine)  # fmt: skip
+        assert all(
+            torch.equal(layer.channel_values(part), layers[name].channel_values(part)) for part in layer.spec.affine
+        )
     expected = outputs(again)
     hf_mpq.pack(again).save_pretrained(tmp_path)
     close(outputs(HEADS["sequence"].from_pretrained(tmp_path, dtype=dtype)), expected, 0)

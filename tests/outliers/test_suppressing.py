@@ -32,14 +32,17 @@ def test_layers_that_share_an_input_share_a_group():
     assert norms["encoder.layer.1.attention.self.query"] is not norms["encoder.layer.0.attention.self.query"]
 
 
-@pytest.mark.parametrize("family, name, norm", [
-    ("bert", "encoder.layer.1.intermediate.dense", "bert.encoder.layer.1.attention.output.LayerNorm"),
-    ("bert", "encoder.layer.1.attention.self.value", "bert.encoder.layer.0.output.LayerNorm"),
-    ("distilbert", "transformer.layer.0.attention.q_lin", "distilbert.embeddings.LayerNorm"),
-    ("deberta-v2", "encoder.layer.0.attention.self.query_proj", "deberta.embeddings.LayerNorm"),
-    ("modernbert", "layers.0.attn.Wqkv", "model.embeddings.norm"),
-    ("modernbert", "layers.1.mlp.Wi", "model.layers.1.mlp_norm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, name, norm",
+    [
+        ("bert", "encoder.layer.1.intermediate.dense", "bert.encoder.layer.1.attention.output.LayerNorm"),
+        ("bert", "encoder.layer.1.attention.self.value", "bert.encoder.layer.0.output.LayerNorm"),
+        ("distilbert", "transformer.layer.0.attention.q_lin", "distilbert.embeddings.LayerNorm"),
+        ("deberta-v2", "encoder.layer.0.attention.self.query_proj", "deberta.embeddings.LayerNorm"),
+        ("modernbert", "layers.0.attn.Wqkv", "model.embeddings.norm"),
+        ("modernbert", "layers.1.mlp.Wi", "model.layers.1.mlp_norm"),
+    ],
+)
 def test_the_norm_behind_an_input_is_found(family, name, norm):
     model = spiky_quantized(family)
     found = next(group.norm for group in groups_of(model) if name in group.layers)

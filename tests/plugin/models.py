@@ -15,6 +15,7 @@ from tests.tiny import HEADS, tiny_model
 
 MIXED = (8, 2, 3, 4, 0)
 
+
 def mixed_assignment(model, config: MPQConfig, cycle: tuple[int, ...] = MIXED) -> Assignment:
     """Precisions in turn in every encoder matrix, 8 bits elsewhere."""
     matrices = {}

@@ -90,10 +90,24 @@ def test_refused_for_a_model(case):
 
 def test_words_are_taken_as_they_are_registered():
     rules = {"query": {"quantizer": "MinMax", "groups": "Channel"}}
-    config = MPQConfig(method="Q-BERT", quantizer="LSQ", bits=(2, 4), gate="Softmax", mask="N:M", groups="MATRIX",
-                       activation="Static", rules=rules, budget=0.25)  # fmt: skip
+    config = MPQConfig(
+        method="Q-BERT",
+        quantizer="LSQ",
+        bits=(2, 4),
+        gate="Softmax",
+        mask="N:M",
+        groups="MATRIX",
+        activation="Static",
+        rules=rules,
+        budget=0.25,
+    )
     assert (config.method, config.quantizer, config.gate, config.mask, config.groups) == (
-        "q-bert", "lsq", "softmax", "n:m", "matrix")  # fmt: skip
+        "q-bert",
+        "lsq",
+        "softmax",
+        "n:m",
+        "matrix",
+    )
     assert config.rules == {"query": {"quantizer": "minmax", "groups": "channel"}} and config.activation == "static"
     assert hf_mpq.Budget.parse(config.budget) == hf_mpq.Budget(0.25, "ratio")
 
@@ -160,8 +174,13 @@ def test_bits_per_role():
 
 def test_rules():
     """Patterns are searched in relative names; later ones win; `bits=None` leaves a matrix float."""
-    rules = {"query": {"bits": 2}, r"layer\.1.*query": {"bits": 6, "groups": 4}, r"layer\.0.*value$": {"bits": None},
-             "word_emb": {"bits": 4}, "output": {"activation_bits": None}}  # fmt: skip
+    rules = {
+        "query": {"bits": 2},
+        r"layer\.1.*query": {"bits": 6, "groups": 4},
+        r"layer\.0.*value$": {"bits": None},
+        "word_emb": {"bits": 4},
+        "output": {"activation_bits": None},
+    }
     config = MPQConfig(bits=3, groups=10, rules=rules)
     space = config.resolve(tiny_model("bert"))
     spec = space.weights["encoder.layer.1.attention.self.query"]
@@ -227,8 +246,12 @@ def test_assignment_of_another_model(kind, tmp_path):
     first = tiny_model("bert", "token")
     chosen = mixed_assignment(first, MPQConfig(groups=10))
     chosen.save(tmp_path / "assignment.json")
-    given = {"assignment": chosen, "file": str(tmp_path / "assignment.json"), "path": tmp_path / "assignment.json",
-             "dictionary": chosen.to_dict()}[kind]  # fmt: skip
+    given = {
+        "assignment": chosen,
+        "file": str(tmp_path / "assignment.json"),
+        "path": tmp_path / "assignment.json",
+        "dictionary": chosen.to_dict(),
+    }[kind]
     model = hf_mpq.quantize(tiny_model("bert", "token"), MPQConfig(groups=10, assignment=given))
     assert hf_mpq.assignment_of(model).matrices == chosen.matrices
     taken = MPQConfig(groups=10, assignment=hf_mpq.assignment_of(hf_mpq.pack(model)))

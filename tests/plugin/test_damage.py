@@ -89,11 +89,15 @@ CHANGES = {
     "signed": (lambda tensors: tensors | {CODES: tensors[CODES].to(torch.int8)}, "has type I8 instead of uint8"),
     "float": (lambda tensors: tensors | {SCALES: tensors[SCALES].float()}, "has type float32 instead of uint8"),
     "missing": (lambda tensors: _without(tensors, CODES), r"query\.codes is missing"),
-    "renamed": (lambda tensors: _without(tensors, CODES) | {f"{CODES}_": tensors[CODES]},
-                r"in 2 places: .*query\.codes is missing; .*query\.codes_ is in the file but not in the model"),
-    "extra": (lambda tensors: tensors | {QUERY.format(0, "weight"): torch.zeros(32, 32)},
-              r"query\.weight is in the file but not in the model"),
-}  # fmt: skip
+    "renamed": (
+        lambda tensors: _without(tensors, CODES) | {f"{CODES}_": tensors[CODES]},
+        r"in 2 places: .*query\.codes is missing; .*query\.codes_ is in the file but not in the model",
+    ),
+    "extra": (
+        lambda tensors: tensors | {QUERY.format(0, "weight"): torch.zeros(32, 32)},
+        r"query\.weight is in the file but not in the model",
+    ),
+}
 
 
 def _without(tensors: dict, name: str) -> dict:

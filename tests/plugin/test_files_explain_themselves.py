@@ -68,8 +68,9 @@ def test_files_that_leave_fields_out_load_as_ever(method, storage, tmp_path):
     content = read_config(tmp_path)
     usual = through_json(MPQConfig(method=method))
     always = ("quant_method", "storage", "format_version", "method")
-    short = {key: value for key, value in content["quantization_config"].items()
-             if key in always or usual.get(key) != value}  # fmt: skip
+    short = {
+        key: value for key, value in content["quantization_config"].items() if key in always or usual.get(key) != value
+    }
     assert len(short) < len(content["quantization_config"]) - 10
     (tmp_path / "config.json").write_text(json.dumps({**content, "quantization_config": short}))
     close(outputs(model), outputs(reload(tmp_path)), 0 if storage == "trainable" else 1e-5)

@@ -170,8 +170,15 @@ def test_what_the_user_changes_is_said(saved, caplog):
 
 def test_what_anyone_may_change(folder, saved):
     """Labels, names, dropout and types in config.json; and a newer transformers that writes more fields."""
-    edit(folder, id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1}, attention_probs_dropout_prob=0.5,
-         transformers_version="9.0", problem_type="single_label_classification", use_cache=False)  # fmt: skip
+    edit(
+        folder,
+        id2label={"0": "no", "1": "yes"},
+        label2id={"no": 0, "yes": 1},
+        attention_probs_dropout_prob=0.5,
+        transformers_version="9.0",
+        problem_type="single_label_classification",
+        use_cache=False,
+    )
     close(saved[1], outputs(reload(folder)), 1e-5)
     config = AutoConfig.from_pretrained(folder)
     content = json.loads(config.to_json_string(use_diff=False))
@@ -232,8 +239,12 @@ def test_mixture_of_two_saves(folder, tmp_path):
         reload(folder)
 
 
-PLACES = ["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.1.output.dense.bias",
-          "bert.encoder.layer.0.output.LayerNorm.weight", "classifier.weight"]  # fmt: skip
+PLACES = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.encoder.layer.1.output.dense.bias",
+    "bert.encoder.layer.0.output.LayerNorm.weight",
+    "classifier.weight",
+]
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -27,8 +27,14 @@ def rows(count: int = 24) -> list[dict]:
 def test_compressed_under_a_budget(family, tmp_path):
     """Fisher scores, exact allocation and AutoRound, the word table in the same budget."""
     model = tiny_model(family)
-    small = hf_mpq.compress(model, "0.2x", rows(), MPQConfig(bits=(2, 4, 8), groups=10),
-                            rounding={"name": "autoround", "iterations": 10}, progress=False)  # fmt: skip
+    small = hf_mpq.compress(
+        model,
+        "0.2x",
+        rows(),
+        MPQConfig(bits=(2, 4, 8), groups=10),
+        rounding={"name": "autoround", "iterations": 10},
+        progress=False,
+    )
     report, assignment = hf_mpq.size_report(small), hf_mpq.assignment_of(small)
     assert 0.15 < report.ratio <= 0.2
     assert len({bits for one in assignment.matrices.values() for bits in one.bits}) >= 3

@@ -12,8 +12,13 @@ from tests.plugin.models import as_version_1, close, differ, read_metadata, read
 from tests.plugin.test_unknown_families import SIZES
 from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
 
-RENAMED = {"nomic_bert": {}, "gte": {}, "jina_embeddings_v3": {}, "ultrabert": {},
-           "esm": {"position_embedding_type": "rotary", "mask_token_id": 3}}  # fmt: skip
+RENAMED = {
+    "nomic_bert": {},
+    "gte": {},
+    "jina_embeddings_v3": {},
+    "ultrabert": {},
+    "esm": {"position_embedding_type": "rotary", "mask_token_id": 3},
+}
 """Families whose weights have other names in the file than in the model."""
 UNEVEN = MPQConfig(bits=4, groups=4, rules={"(query|key|q_proj|k_proj)": {"bits": 3}})
 
@@ -70,8 +75,10 @@ def test_a_float_model_of_it_goes_back_to_the_names_of_the_file(kind, tmp_path):
 def old_names(folder) -> int:
     """Give a file the names that early checkpoints have for normalisations; how many it changed."""
     tensors, metadata = read_tensors(folder), read_metadata(folder)
-    new = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
-           for name, value in tensors.items()}  # fmt: skip
+    new = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in tensors.items()
+    }
     write_tensors(folder, new, metadata)
     return len(set(new) - set(tensors))
 
@@ -105,8 +112,15 @@ def test_training_goes_on_from_stage_to_stage(tmp_path):
     old_names(tmp_path / "float")
     rows = [{**{key: value[0] for key, value in tiny_batch().items()}, "labels": n % 2} for n in range(8)]
     model = reload(tmp_path / "float", quantization_config=MPQConfig(bits=(2, 4), groups=4, method="aq-bert"))
-    arguments = hf_mpq.MPQTrainingArguments(str(tmp_path / "run"), max_steps=4, per_device_train_batch_size=4,
-                                            save_steps=1, use_cpu=True, report_to=[], disable_tqdm=True)  # fmt: skip
+    arguments = hf_mpq.MPQTrainingArguments(
+        str(tmp_path / "run"),
+        max_steps=4,
+        per_device_train_batch_size=4,
+        save_steps=1,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+    )
     hf_mpq.MPQTrainer(model, arguments, train_dataset=rows).train()
     for folder in (tmp_path / "run").glob("*/checkpoint-*"):
         assert not any("gamma" in name for name in load_file(folder / "model.safetensors"))

@@ -53,8 +53,15 @@ def tagger(**changes) -> Tagger:
 
 def trained(folder, model, **options):
     rows = [{**{key: value[0] for key, value in tiny_batch().items()}, "labels": n % 2} for n in range(8)]
-    arguments = hf_mpq.MPQTrainingArguments(str(folder), max_steps=4, per_device_train_batch_size=2, use_cpu=True,
-                                            report_to=[], disable_tqdm=True, **options)  # fmt: skip
+    arguments = hf_mpq.MPQTrainingArguments(
+        str(folder),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        **options,
+    )
     trainer = hf_mpq.MPQTrainer(model, arguments, train_dataset=rows)
     trainer.train()
     return trainer.model.eval()
@@ -194,8 +201,11 @@ def test_the_whole_is_quantized_and_round_trips(kind, storage, tmp_path):
 @pytest.mark.parametrize("storage", ["trainable", "packed"])
 def test_a_part_alone_is_not_saved_with_the_whole(storage, tmp_path):
     """Before anything is written, with the way out; the part itself is saved."""
-    for model, part in ((wide(Reader(tiny_config("bert"))), "backbone"), (encoder_decoder(), "encoder"),
-                        (wide(Pair(tiny_config("bert"))), "query")):  # fmt: skip
+    for model, part in (
+        (wide(Reader(tiny_config("bert"))), "backbone"),
+        (encoder_decoder(), "encoder"),
+        (wide(Pair(tiny_config("bert"))), "query"),
+    ):
         inside = hf_mpq.quantize(model.get_submodule(part), MPQConfig(bits=8))
         if storage == "packed":
             hf_mpq.pack(inside)

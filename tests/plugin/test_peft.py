@@ -107,8 +107,16 @@ def test_the_stock_trainer_takes_it(tmp_path):
     """Which refuses a packed model alone; only adapters and the head move."""
     model = adapted()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    arguments = TrainingArguments(str(tmp_path), max_steps=2, per_device_train_batch_size=4, learning_rate=0.05,
-                                  use_cpu=True, report_to=[], disable_tqdm=True, label_names=["labels"])  # fmt: skip
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        learning_rate=0.05,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        label_names=["labels"],
+    )
     Trainer(model, arguments, train_dataset=Examples()).train()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all("lora_" in name or "modules_to_save" in name for name in moved)

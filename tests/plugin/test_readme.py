@@ -36,15 +36,30 @@ def names(tmp_path, monkeypatch, tokenizer) -> dict:
         part.save_pretrained("my-embedder")
     packed = AutoModelForSequenceClassification.from_pretrained("my-packed-bert")
     accuracy = lambda one: 1.0  # noqa: E731
-    given = {"AutoModelForSequenceClassification": AutoModelForSequenceClassification, "train": sentences(32),
-             "dev": sentences(8), "collator": collate, "AutoModel": AutoModel, "encoder": encoder,
-             "tokenizer": tokenizer, "corpus": corpus, "packed": packed}  # fmt: skip
+    given = {
+        "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+        "train": sentences(32),
+        "dev": sentences(8),
+        "collator": collate,
+        "AutoModel": AutoModel,
+        "encoder": encoder,
+        "tokenizer": tokenizer,
+        "corpus": corpus,
+        "packed": packed,
+    }
     return {"hf_mpq": hf_mpq, "model": model, "scores": scores, "tokenized_rows": rows, "accuracy": accuracy, **given}
 
 
 HERE = [number for number, block in enumerate(BLOCKS) if not any(word in block for word in ELSEWHERE)]
-SMALL = {'"60MB"': '"45kB"', '"0.125x"': '"0.5x"', '"0.2x"': '"0.3x"', '"20%"': '"30%"', '"0.15x"': '"0.29x"',
-         '"2.5bits"': '"3bits"', "num_train_epochs=3": "num_train_epochs=1, use_cpu=True"}  # fmt: skip
+SMALL = {
+    '"60MB"': '"45kB"',
+    '"0.125x"': '"0.5x"',
+    '"0.2x"': '"0.3x"',
+    '"20%"': '"30%"',
+    '"0.15x"': '"0.29x"',
+    '"2.5bits"': '"3bits"',
+    "num_train_epochs=3": "num_train_epochs=1, use_cpu=True",
+}
 """Budgets that a tiny model can have, and a short training."""
 
 

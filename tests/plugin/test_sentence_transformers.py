@@ -41,8 +41,12 @@ def folder(tokenizer, tmp_path):
 
 
 def sizes(tokenizer):
-    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
-            "eos_token_id": None}  # fmt: skip
+    return {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
 
 
 def packed(family, head, tokenizer):
@@ -99,8 +103,17 @@ def test_quantized_while_it_loads(kind, folder, tokenizer, tmp_path):
 
 
 def arguments(kind, tmp_path, **options):
-    return kind(str(tmp_path / "run"), max_steps=4, per_device_train_batch_size=2, learning_rate=0.01, use_cpu=True,
-                report_to=[], disable_tqdm=True, save_strategy="no", **options)  # fmt: skip
+    return kind(
+        str(tmp_path / "run"),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        learning_rate=0.01,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        **options,
+    )
 
 
 def test_an_embedder_is_trained_packed_and_shipped(folder, tokenizer, tmp_path):
@@ -109,13 +122,18 @@ def test_an_embedder_is_trained_packed_and_shipped(folder, tokenizer, tmp_path):
     start = folder(tiny_model("bert", "bare", **sizes(tokenizer)))
     config = MPQConfig(bits=3, groups=10, quantizer="lsq", activation="static")
     embedder = SentenceTransformer(start, device="cpu", model_kwargs={"quantization_config": config})
-    inside, rows = embedder[0].auto_model, Dataset.from_dict(
-        {"sentence1": TEXTS, "sentence2": TEXTS[::-1], "score": [0.1, 0.5, 1.0, 0.5, 0.1]})  # fmt: skip
+    inside, rows = (
+        embedder[0].auto_model,
+        Dataset.from_dict({"sentence1": TEXTS, "sentence2": TEXTS[::-1], "score": [0.1, 0.5, 1.0, 0.5, 0.1]}),
+    )
     steps = {name: value.clone() for name, value in inside.named_parameters() if name.endswith("quantizer.step")}
     trainer = SentenceTransformerTrainer(
-        embedder, arguments(SentenceTransformerTrainingArguments, tmp_path), train_dataset=rows,
-        loss=CosineSimilarityLoss(embedder), callbacks=[UpdateQuantizers()],
-    )  # fmt: skip
+        embedder,
+        arguments(SentenceTransformerTrainingArguments, tmp_path),
+        train_dataset=rows,
+        loss=CosineSimilarityLoss(embedder),
+        callbacks=[UpdateQuantizers()],
+    )
     trainer.train()
     moved = dict(inside.named_parameters())
     assert sum(not torch.equal(moved[name], value) for name, value in steps.items()) > 10
@@ -123,8 +141,9 @@ def test_an_embedder_is_trained_packed_and_shipped(folder, tokenizer, tmp_path):
     hf_mpq.pack(inside)
     np.testing.assert_allclose(embedder.encode(TEXTS), trained, atol=1e-5)
     embedder.save_pretrained(str(tmp_path / "packed"))
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "packed"), device="cpu").encode(TEXTS), trained,
-                               atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "packed"), device="cpu").encode(TEXTS), trained, atol=1e-5
+    )
 
 
 def test_a_cross_encoder_is_trained_and_packed(folder, tokenizer, tmp_path):
@@ -133,8 +152,13 @@ def test_a_cross_encoder_is_trained_and_packed(folder, tokenizer, tmp_path):
     ranker = CrossEncoder(start, device="cpu", model_kwargs={"quantization_config": config})
     rows = Dataset.from_dict({"query": TEXTS, "answer": TEXTS[::-1], "label": [0.0, 1.0, 1.0, 0.0, 1.0]})
     before = ranker.predict(PAIRS)
-    CrossEncoderTrainer(ranker, arguments(CrossEncoderTrainingArguments, tmp_path), train_dataset=rows,
-                        loss=BinaryCrossEntropyLoss(ranker), callbacks=[UpdateQuantizers()]).train()  # fmt: skip
+    CrossEncoderTrainer(
+        ranker,
+        arguments(CrossEncoderTrainingArguments, tmp_path),
+        train_dataset=rows,
+        loss=BinaryCrossEntropyLoss(ranker),
+        callbacks=[UpdateQuantizers()],
+    ).train()
     trained = ranker.predict(PAIRS)
     assert np.abs(trained - before).max() > 1e-3
     hf_mpq.pack(ranker.model)

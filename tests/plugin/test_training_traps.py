@@ -72,9 +72,17 @@ class Examples(Dataset):
 def _trainer(folder, steps: int) -> Trainer:
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, groups=10, quantizer="lsq"))
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, save_steps=2, per_device_train_batch_size=4, learning_rate=0.02, use_cpu=True,
-        report_to=[], disable_tqdm=True, seed=5, lr_scheduler_type="constant",
-    )  # fmt: skip
+        str(folder),
+        max_steps=steps,
+        save_steps=2,
+        per_device_train_batch_size=4,
+        learning_rate=0.02,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        seed=5,
+        lr_scheduler_type="constant",
+    )
     return Trainer(model, arguments, train_dataset=Examples())
 
 
@@ -154,4 +162,3 @@ def test_hessian_vector_products_while_searching():
     torch.manual_seed(5)  # not ones: gates do not feel what all their candidates share
     products = torch.autograd.grad(gradients, gates, [torch.randn_like(g) for g in gradients])
     assert len(gates) == 12 and all(p.isfinite().all() and p.abs().sum() > 1e-7 for p in products)
-

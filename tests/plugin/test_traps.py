@@ -71,8 +71,13 @@ def test_packed_config_warns_about_the_missing_import(tmp_path):
 @pytest.mark.parametrize("family", MOST)
 def test_one_checkpoint_fits_every_head(family, storage, tmp_path):
     """Names are keyed relative to the base model, so that a checkpoint of one head loads under another."""
-    for saved, other in (("sequence", "bare"), ("token", "bare"), ("bare", "sequence"), ("masked", "sequence"),
-                         ("bare", "masked")):  # fmt: skip
+    for saved, other in (
+        ("sequence", "bare"),
+        ("token", "bare"),
+        ("bare", "sequence"),
+        ("masked", "sequence"),
+        ("bare", "masked"),
+    ):
         model = stored_model(storage, family, saved)
         model.save_pretrained(tmp_path / saved)
         again = reload(tmp_path / saved, other)

@@ -10,8 +10,15 @@ from hf_mpq.nn import MPQLinear
 from tests.plugin.models import close, differ, mixed_assignment, reload
 from tests.tiny import HEADS, VOCABULARY, outputs
 
-SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "intermediate_size": 56, "max_position_embeddings": 40, "pad_token_id": 1}  # fmt: skip
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 56,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
 UNKNOWN = {"megatron-bert": {}, "convbert": {"embedding_size": 32}, "nystromformer": {}, "roformer": {}}
 WARNING = "only linear layers inside numbered encoder layers are quantized, no embeddings"
 

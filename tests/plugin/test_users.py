@@ -26,16 +26,19 @@ def save_tokenizer(folder) -> None:
     words = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "the", "cat", "sat", "on", "mat"]
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]",
-                                        model_input_names=["input_ids", "attention_mask"])  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", model_input_names=["input_ids", "attention_mask"]
+    )
     tokenizer.save_pretrained(folder)
 
 
 def scores(classify) -> torch.Tensor:
     """Score of the first label for each text, asked one at a time and as a batch."""
     one = [next(part["score"] for part in classify(text, top_k=None) if part["label"] == "LABEL_0") for text in TEXTS]
-    many = [next(part["score"] for part in parts if part["label"] == "LABEL_0")
-            for parts in classify(TEXTS, top_k=None, batch_size=3)]  # fmt: skip
+    many = [
+        next(part["score"] for part in parts if part["label"] == "LABEL_0")
+        for parts in classify(TEXTS, top_k=None, batch_size=3)
+    ]
     torch.testing.assert_close(torch.tensor(one), torch.tensor(many), atol=1e-5, rtol=0)
     return torch.tensor(one)
 
@@ -62,8 +65,9 @@ def test_pipeline_that_quantizes_while_loading(tmp_path):
     quantized = pipeline("text-classification", model=str(tmp_path), device="cpu", model_kwargs=options)
     assert isinstance(quantized.model.bert.pooler.dense, MPQLinear)
     assert differ([scores(plain)], [scores(quantized)], 0)
-    torch.testing.assert_close(scores(quantized), scores(pipeline("text-classification", model=quantized.model,
-                                                                  tokenizer=quantized.tokenizer)))  # fmt: skip
+    torch.testing.assert_close(
+        scores(quantized), scores(pipeline("text-classification", model=quantized.model, tokenizer=quantized.tokenizer))
+    )
 
 
 @pytest.mark.full

@@ -10,8 +10,25 @@ from tests.recipes import BENCHMARKS, RECIPES
 from tests.tiny import tiny_model
 
 ROWS = 40
-WORDS = ("the", "model", "returns", "a", "list", "of", "names", "when", "every", "value", "is", "known", "and",
-         "raises", "an", "error", "otherwise")  # fmt: skip
+WORDS = (
+    "the",
+    "model",
+    "returns",
+    "a",
+    "list",
+    "of",
+    "names",
+    "when",
+    "every",
+    "value",
+    "is",
+    "known",
+    "and",
+    "raises",
+    "an",
+    "error",
+    "otherwise",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,8 +59,12 @@ def data_dir(tmp_path_factory):
 def _row(task, k, sentence):
     if task.kind == "question-answering":
         context, answer = sentence(k), sentence(k).split()[2]
-        return {"id": str(k), "question": sentence(k + 1), "context": context,
-                "answers": {"text": [answer], "answer_start": [context.index(answer)]}}  # fmt: skip
+        return {
+            "id": str(k),
+            "question": sentence(k + 1),
+            "context": context,
+            "answers": {"text": [answer], "answer_start": [context.index(answer)]},
+        }
     if task.kind == "token-classification":
         tokens = sentence(k).split()
         return {task.text_columns[0]: tokens, task.label_column: [(k + j) % 3 for j in range(len(tokens))]}
@@ -58,10 +79,19 @@ def checkpoint(tmp_path_factory, tokenizer):
 
     def get(task):
         if task.name not in made:
-            head = {"SequenceClassification": "sequence", "QuestionAnswering": "question",
-                    "TokenClassification": "token"}[type(task).__name__]  # fmt: skip
-            model = tiny_model("bert", head, vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=0,
-                               **({} if head == "question" else task.model_kwargs()))  # fmt: skip
+            head = {
+                "SequenceClassification": "sequence",
+                "QuestionAnswering": "question",
+                "TokenClassification": "token",
+            }[type(task).__name__]
+            model = tiny_model(
+                "bert",
+                head,
+                vocab_size=len(tokenizer),
+                max_position_embeddings=64,
+                pad_token_id=0,
+                **({} if head == "question" else task.model_kwargs()),
+            )
             made[task.name] = tmp_path_factory.mktemp(task.name)
             model.save_pretrained(made[task.name])
             tokenizer.save_pretrained(made[task.name])

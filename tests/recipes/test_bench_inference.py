@@ -32,9 +32,29 @@ def run(study, out, *arguments, loads=0):
     """The rows, by engine, and the text with the tables."""
     from bench_inference import main
 
-    main(["--task", "sst2", "--data_dir", str(study / "data"), "--models", str(study / "float"), "--threads", "1",
-          "--shapes", "1x8", "2x9", "--rounds", "1", "--loads", str(loads), "--no-pin", "--out", str(out),
-          *arguments])  # fmt: skip
+    main(
+        [
+            "--task",
+            "sst2",
+            "--data_dir",
+            str(study / "data"),
+            "--models",
+            str(study / "float"),
+            "--threads",
+            "1",
+            "--shapes",
+            "1x8",
+            "2x9",
+            "--rounds",
+            "1",
+            "--loads",
+            str(loads),
+            "--no-pin",
+            "--out",
+            str(out),
+            *arguments,
+        ]
+    )
     lines = (out / "minilm-1-threads.jsonl").read_text().splitlines()
     return {row["engine"]: row for row in map(json.loads, lines)}, (out / "minilm-1-threads.md").read_text()
 

@@ -15,8 +15,16 @@ KEYS = ("task", "method", "variant", "budget", "seed")
 
 def row_of(method, seed=0, budget="2bits", variant="", task="sst2", score=80.0, **more):
     key = dict(zip(KEYS, (task, method, variant, budget, seed)))
-    return {**key, "score": score, "unseen_kl": 0.01, "unseen_agreement": 95.0, "code_bits": 2.0, "megabytes": 7.0,
-            "seconds": 10.0, **more}  # fmt: skip
+    return {
+        **key,
+        "score": score,
+        "unseen_kl": 0.01,
+        "unseen_agreement": 95.0,
+        "code_bits": 2.0,
+        "megabytes": 7.0,
+        "seconds": 10.0,
+        **more,
+    }
 
 
 def key_of(row):
@@ -47,8 +55,12 @@ def test_pairs_cancel_what_rows_have_in_common():
 def test_the_table_has_means_over_seeds_and_the_float_model():
     from comparison import _table
 
-    rows = [row_of("mpq", 0, score=80.0), row_of("mpq", 1, score=90.0), row_of("mpq", 2, score=10.0),
-            row_of("float", budget="", score=91.0, megabytes=90.0)]  # fmt: skip
+    rows = [
+        row_of("mpq", 0, score=80.0),
+        row_of("mpq", 1, score=90.0),
+        row_of("mpq", 2, score=10.0),
+        row_of("float", budget="", score=91.0, megabytes=90.0),
+    ]
     lines = _table(rows, [key_of(row) for row in rows[:2]]).splitlines()
     assert lines[2].startswith("| sst2 | | float | 91.00 |")
     assert lines[3].startswith("| sst2 | 2bits | mpq | 85.00 ± ") and lines[3].endswith("| 2 | 10 |")
@@ -60,8 +72,12 @@ def test_what_is_missing_is_named_with_the_command_of_its_kind():
 
     config = {"config": {"bits": [2, 4]}, "epochs": 2.0, "data_dir": "my data"}
     rows = [row_of("mpq", variant="few", settings=config), row_of("uniform", settings={})]
-    wanted = [key_of(row_of("mpq", 1, variant="few")), key_of(rows[0]), key_of(row_of("q8")),
-              key_of(row_of("mpq", variant="unknown"))]  # fmt: skip
+    wanted = [
+        key_of(row_of("mpq", 1, variant="few")),
+        key_of(rows[0]),
+        key_of(row_of("q8")),
+        key_of(row_of("mpq", variant="unknown")),
+    ]
     lines = _missing(rows, wanted, {"epochs": 5.0}).splitlines()
     assert [line.partition(": `")[0] for line in lines[:2]] == ["- not run"] * 2
     first = shlex.split(lines[0].partition("`")[2].rstrip("`"))
@@ -101,9 +117,28 @@ def small(tmp_path, tokenizer, docstrings, monkeypatch):
     model.save_pretrained(tmp_path / "pretrained")
     tokenizer.save_pretrained(tmp_path / "pretrained")
     monkeypatch.setattr(study, "get_model_path", lambda: str(tmp_path / "pretrained"))
-    return ["--data_dir", str(tmp_path / "data"), "--models", str(tmp_path / "float"), "--out", str(tmp_path / "out"),
-            "--tasks", "sst2", "--epochs", "1", "--float_epochs", "1", "--batch_size", "8", "--train_rows", "32",
-            "--selection_examples", "8", "--variant", "two"]  # fmt: skip
+    return [
+        "--data_dir",
+        str(tmp_path / "data"),
+        "--models",
+        str(tmp_path / "float"),
+        "--out",
+        str(tmp_path / "out"),
+        "--tasks",
+        "sst2",
+        "--epochs",
+        "1",
+        "--float_epochs",
+        "1",
+        "--batch_size",
+        "8",
+        "--train_rows",
+        "32",
+        "--selection_examples",
+        "8",
+        "--variant",
+        "two",
+    ]
 
 
 def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small, tmp_path):
@@ -119,8 +154,21 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
     assert "| uniform (two) |" in report and "not run" not in report and (out / "pareto.png").stat().st_size > 5000
 
     file.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
-    main([*small[:6], "--tasks", "sst2", "--variant", "two", "--methods", "mpq", "uniform", "--budgets", "3bits",
-          "--table"])  # fmt: skip
+    main(
+        [
+            *small[:6],
+            "--tasks",
+            "sst2",
+            "--variant",
+            "two",
+            "--methods",
+            "mpq",
+            "uniform",
+            "--budgets",
+            "3bits",
+            "--table",
+        ]
+    )
     (line,) = [line for line in (out / "report.md").read_text().splitlines() if "not run" in line]
     assert "no row says what `two` changes" in line, "only mpq's is known"
     main(shlex.split(rows[2]["command"])[2:])
@@ -167,8 +215,11 @@ def test_rows_of_other_settings_are_not_put_beside_each_other(small, tmp_path):
     from compare_methods import main
 
     (tmp_path / "out").mkdir()
-    row = row_of("mpq", variant="two", settings={"epochs": 2.0, "batch_size": 8, "train_rows": 32, "float_epochs": 1.0,
-                                                 "selection_examples": 8})  # fmt: skip
+    row = row_of(
+        "mpq",
+        variant="two",
+        settings={"epochs": 2.0, "batch_size": 8, "train_rows": 32, "float_epochs": 1.0, "selection_examples": 8},
+    )
     (tmp_path / "out" / "results.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(SystemExit, match=r"other settings \(epochs 2\.0, now 1\.0\): name this --variant"):
         main([*small, "--methods", "uniform", "--budgets", "3bits"])

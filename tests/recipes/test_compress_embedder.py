@@ -29,15 +29,41 @@ def embedder(tmp_path, tokenizer, monkeypatch):
 
 
 def test_every_row_is_written_once_and_the_pipelines_load(embedder, data_dir, tmp_path, monkeypatch, capsys):
-    command = ["compress_embedder.py", "--data_dir", str(data_dir), "--budgets", "0.2x", "--prune", "0.2x",
-               "--calibration", "16", "--train_sentences", "16", "--epochs", "1", "--batch_size", "8", "--rounding",
-               "nearest", "--dev_rows", "12", "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        "compress_embedder.py",
+        "--data_dir",
+        str(data_dir),
+        "--budgets",
+        "0.2x",
+        "--prune",
+        "0.2x",
+        "--calibration",
+        "16",
+        "--train_sentences",
+        "16",
+        "--epochs",
+        "1",
+        "--batch_size",
+        "8",
+        "--rounding",
+        "nearest",
+        "--dev_rows",
+        "12",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     monkeypatch.setattr(sys, "argv", command)
     embedder.main()
     file = tmp_path / "out" / "results.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [row["model"] for row in rows] == ["float", "torch dynamic int8", "ONNX Runtime dynamic int8",
-                                              "training-free", "trained", "training-free, fewer tokens"]  # fmt: skip
+    assert [row["model"] for row in rows] == [
+        "float",
+        "torch dynamic int8",
+        "ONNX Runtime dynamic int8",
+        "training-free",
+        "trained",
+        "training-free, fewer tokens",
+    ]
     assert all(-100 <= row["spearman"] <= 100 for row in rows)
     ours = rows[3:]
     assert ours[0]["bytes"] == (tmp_path / "out" / "0.2x-mean" / "training-free" / "model.safetensors").stat().st_size
@@ -59,8 +85,21 @@ def test_adapters_recover_what_two_bits_lost(data_dir, checkpoint, tmp_path, mon
     models.mkdir()
     (models / "sst2-seed0-float").symlink_to(checkpoint(TASKS["sst2"]))
     monkeypatch.setattr(study, "get_model_path", lambda: str(checkpoint(TASKS["sst2"])))
-    command = ["recover_with_lora.py", "--data_dir", str(data_dir), "--task", "sst2", "--rounding", "nearest",
-               "--epochs", "1", "--models", str(models), "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        "recover_with_lora.py",
+        "--data_dir",
+        str(data_dir),
+        "--task",
+        "sst2",
+        "--rounding",
+        "nearest",
+        "--epochs",
+        "1",
+        "--models",
+        str(models),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     monkeypatch.setattr(sys, "argv", command)
     recover_with_lora.main()
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]

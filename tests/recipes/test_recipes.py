@@ -13,17 +13,46 @@ from hf_mpq.tasks import TASKS
 from tests.processes import run_python
 from tests.recipes import RECIPES
 
-SCRIPTS = {"sequence-classification": "run_glue.py", "question-answering": "run_squad.py",
-           "token-classification": "run_ner.py"}  # fmt: skip
-SMALL = ["--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--max_length", "48", "--save_steps", "500",
-         "--calibration_examples", "8", "--selection_examples", "8", "--use_cpu", "--disable_tqdm", "true",
-         "--logging_steps", "5", "--save_total_limit", "1"]  # fmt: skip
+SCRIPTS = {
+    "sequence-classification": "run_glue.py",
+    "question-answering": "run_squad.py",
+    "token-classification": "run_ner.py",
+}
+SMALL = [
+    "--per_device_train_batch_size",
+    "4",
+    "--num_train_epochs",
+    "2",
+    "--max_length",
+    "48",
+    "--save_steps",
+    "500",
+    "--calibration_examples",
+    "8",
+    "--selection_examples",
+    "8",
+    "--use_cpu",
+    "--disable_tqdm",
+    "true",
+    "--logging_steps",
+    "5",
+    "--save_total_limit",
+    "1",
+]
 
 
 def arguments(method, name, data_dir, checkpoint, out):
-    return [str(RECIPES / "methods" / f"{method}.yaml"), str(RECIPES / "tasks" / f"{name}.yaml"),
-            "--data_dir", str(data_dir), "--model_name_or_path", str(checkpoint(TASKS[name])), "--output_dir", str(out),
-            *SMALL]  # fmt: skip
+    return [
+        str(RECIPES / "methods" / f"{method}.yaml"),
+        str(RECIPES / "tasks" / f"{name}.yaml"),
+        "--data_dir",
+        str(data_dir),
+        "--model_name_or_path",
+        str(checkpoint(TASKS[name])),
+        "--output_dir",
+        str(out),
+        *SMALL,
+    ]
 
 
 def check(results, task, out):
@@ -62,8 +91,9 @@ def test_every_task_runs(name, data_dir, checkpoint, tmp_path):
     check(results, TASKS[name], tmp_path)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "token-classification" else pytest.mark.full)
-                                  for kind in SCRIPTS])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "token-classification" else pytest.mark.full) for kind in SCRIPTS]
+)
 def test_the_scripts_start(kind):
     done = run_python([RECIPES / SCRIPTS[kind], "--help"])
     assert done.returncode == 0 and "--finetune_epochs" in done.stdout, done.stderr
@@ -71,9 +101,24 @@ def test_the_scripts_start(kind):
 
 @pytest.mark.full
 def test_two_processes_are_launched(data_dir, checkpoint, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-               "1", "--mixed_precision", "no", "--dynamo_backend", "no", str(RECIPES / "run_glue.py"),
-               *arguments("mpq", "sst2", data_dir, checkpoint, tmp_path), "--finetune_epochs", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        str(RECIPES / "run_glue.py"),
+        *arguments("mpq", "sst2", data_dir, checkpoint, tmp_path),
+        "--finetune_epochs",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     check(json.loads((tmp_path / "results.json").read_text()), TASKS["sst2"], tmp_path)
@@ -89,18 +134,19 @@ def test_a_run_is_taken_up_again_by_the_same_command(data_dir, checkpoint, tmp_p
     assert (tmp_path / "1-qat" / "model" / "model.safetensors").stat().st_mtime_ns == changed
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("task: sst2\nmethod: mpq\nlerning_rate: 1.0e-4\n", "unknown arguments .*lerning_rate"),
-    ("task: squad\nmethod: mpq\n", "this recipe is for sequence-classification: cola"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("task: sst2\nmethod: mpq\nlerning_rate: 1.0e-4\n", "unknown arguments .*lerning_rate"),
+        ("task: squad\nmethod: mpq\n", "this recipe is for sequence-classification: cola"),
+    ],
+)
 def test_wrong_files_are_refused(text, words, tmp_path):
     from recipe import read_arguments
 
     (tmp_path / "wrong.yaml").write_text(text)
     with pytest.raises(SystemExit, match=words):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
-
-
 
 
 def test_the_readme_describes_every_method_as_it_is():

@@ -64,8 +64,10 @@ def test_columns_and_uneven_blocks_are_drawn():
 
 
 def test_what_stays_float_is_grey_and_open_gates_show_their_likeliest_bits():
-    model = hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(
-        bits=(2, 4), groups=8, embedding_bits=None, rules={"layer.0": {"bits": None}}))  # fmt: skip
+    model = hf_mpq.quantize(
+        tiny_model("bert"),
+        hf_mpq.MPQConfig(bits=(2, 4), groups=8, embedding_bits=None, rules={"layer.0": {"bits": None}}),
+    )
     figure = bit_map(model)
     in_float = 4 * 32 + 56 + 32 + sum(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     assert cells(figure)[FLOAT] == in_float and "float" in words(figure)
@@ -75,8 +77,15 @@ def test_what_stays_float_is_grey_and_open_gates_show_their_likeliest_bits():
 def test_unknown_families_are_drawn_layer_by_layer():
     from transformers import AutoModel, ConvBertConfig
 
-    config = ConvBertConfig(hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=4,
-                            intermediate_size=56, vocab_size=97, max_position_embeddings=40)  # fmt: skip
+    config = ConvBertConfig(
+        hidden_size=32,
+        embedding_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=56,
+        vocab_size=97,
+        max_position_embeddings=40,
+    )
     model = hf_mpq.quantize(AutoModel.from_config(config), hf_mpq.MPQConfig(bits=4, groups=8))
     figure = bit_map(model)
     assert cells(figure) == lines_of(model) and "intermediate.dense" in words(figure)

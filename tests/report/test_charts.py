@@ -20,8 +20,18 @@ SIZES = {"2bits": 15.0, "4bits": 20.0}
 
 def runs(task: str = "sst2") -> list[dict]:
     """Two methods and a baseline, two budgets, three seeds, and the float model."""
-    rows = [{"task": task, "method": "float", "variant": "", "budget": "", "seed": 0, "score": 92.0, "megabytes": 90.0,
-             "unseen_kl": 0.0}]  # fmt: skip
+    rows = [
+        {
+            "task": task,
+            "method": "float",
+            "variant": "",
+            "budget": "",
+            "seed": 0,
+            "score": 92.0,
+            "megabytes": 90.0,
+            "unseen_kl": 0.0,
+        }
+    ]
     for method, start in (("mpq", 90.0), ("aq-bert", 89.0), ("uniform", 87.0)):
         for budget, size in SIZES.items():
             for seed in range(3):
@@ -62,8 +72,10 @@ def test_divergence_is_better_when_low_and_logarithmic():
 
 
 def test_the_front_is_what_nothing_as_small_beats():
-    rows = [{"name": name, "megabytes": x, "score": y} for name, x, y in
-            (("a", 10, 80.0), ("b", 10.05, 79.0), ("c", 12, 79.5), ("d", 14, 85.0))]  # fmt: skip
+    rows = [
+        {"name": name, "megabytes": x, "score": y}
+        for name, x, y in (("a", 10, 80.0), ("b", 10.05, 79.0), ("c", 12, 79.5), ("d", 14, 85.0))
+    ]
     points = points_of(rows, "megabytes", "score")
     assert [point.name for point in front(points, lower_is_better=False)] == ["a", "d"]
     assert [point.name for point in front(points, lower_is_better=True)] == ["b"]
@@ -82,8 +94,11 @@ def test_runs_that_cannot_be_drawn_are_refused():
 def test_a_sensitivity_map_has_a_cell_for_each_sub_group_and_candidate(family):
     space = hf_mpq.MPQConfig(bits=(0, 2, 4), groups=8).resolve(tiny_model(family))
     random = torch.Generator().manual_seed(0)
-    scores = {name: torch.rand(spec.layout.count, len(spec.candidates), generator=random) + 0.1
-              for name, spec in space.weights.items() if spec.role == "encoder"}  # fmt: skip
+    scores = {
+        name: torch.rand(spec.layout.count, len(spec.candidates), generator=random) + 0.1
+        for name, spec in space.weights.items()
+        if spec.role == "encoder"
+    }
     figure = sensitivity_map(space, scores)
     images = [image for axis in figure.axes for image in axis.images]
     assert sum(image.get_array().count() for image in images) == sum(table.numel() for table in scores.values())
@@ -98,8 +113,9 @@ def test_a_sensitivity_map_has_a_cell_for_each_sub_group_and_candidate(family):
 
 def test_tables_stand_beside_the_layers_and_what_is_not_allowed_stays_empty():
     space = hf_mpq.MPQConfig(bits=(2, 4), groups=8, embedding_bits=(2, 8)).resolve(tiny_model("bert"))
-    scores = {name: torch.ones(spec.layout.count, 2) for name, spec in space.weights.items()
-              if spec.role != "projection"}  # fmt: skip
+    scores = {
+        name: torch.ones(spec.layout.count, 2) for name, spec in space.weights.items() if spec.role != "projection"
+    }
     name = "encoder.layer.0.output.dense"
     scores[name] = torch.tensor([[float("inf"), 1.0]]).repeat(8, 1)
     axes = {axis.get_title(): axis for axis in sensitivity_map(space, scores, dark=True).axes}
@@ -118,8 +134,10 @@ def test_scores_that_do_not_fit_are_refused():
 
 
 def test_a_latency_chart_shows_median_and_quartiles_of_each_engine_and_shape():
-    long = [{"engine": "float", "shape": "1x128", "times": [10.0, 12.0, 11.0, 30.0]},
-            {"engine": "packed", "shape": "1x128", "ms": 5.0, "quartiles": [4.0, 7.0]}]  # fmt: skip
+    long = [
+        {"engine": "float", "shape": "1x128", "times": [10.0, 12.0, 11.0, 30.0]},
+        {"engine": "packed", "shape": "1x128", "ms": 5.0, "quartiles": [4.0, 7.0]},
+    ]
     wide = [{"engine": "float", "megabytes": 90.0, "8x128": {"ms": 80.0, "quartiles": [75.0, 90.0], "ratio": 1.0}}]
     figure = latency_chart([*long, *wide])
     assert [axis.get_title() for axis in figure.axes] == ["1 input of 128 tokens", "8 inputs of 128 tokens"]

@@ -47,10 +47,17 @@ def pictures(page: Page) -> list[tuple[str, bytes]]:
 
 def test_the_page_of_a_run_is_whole_in_one_file(searched, tmp_path):
     file = write_html(
-        tmp_path / "page.html", searched / "packed", searched, teacher=tiny_model("bert"), data=[tiny_batch()],
-        scores={"accuracy": 0.912}, runs=runs(), front={"y": "unseen_kl", "lower_is_better": True},
-        command="hf-mpq train <recipe>", **QUICK,
-    )  # fmt: skip
+        tmp_path / "page.html",
+        searched / "packed",
+        searched,
+        teacher=tiny_model("bert"),
+        data=[tiny_batch()],
+        scores={"accuracy": 0.912},
+        runs=runs(),
+        front={"y": "unseen_kl", "lower_is_better": True},
+        command="hf-mpq train <recipe>",
+        **QUICK,
+    )
     text = file.read_text()
     page = Page(text)
     assert all(address.startswith("data:image/") for address in page.addresses)
@@ -65,9 +72,21 @@ def test_the_page_of_a_run_is_whole_in_one_file(searched, tmp_path):
             assert content.startswith(b"\x89PNG")
     assert len({content for _, content in pictures(page)}) == len(kinds)
     said = " ".join(page.texts)
-    for words in ("packed", "trained by mpq under 3bits", "bits per encoder weight", "0.912", "label loyalty",
-                  "Latency", "The search", "Sensitivity", "Beside other runs", "encoder.layer.1.output.dense", "qat",
-                  "hf-mpq train <recipe>", "cpu-float"):  # fmt: skip
+    for words in (
+        "packed",
+        "trained by mpq under 3bits",
+        "bits per encoder weight",
+        "0.912",
+        "label loyalty",
+        "Latency",
+        "The search",
+        "Sensitivity",
+        "Beside other runs",
+        "encoder.layer.1.output.dense",
+        "qat",
+        "hf-mpq train <recipe>",
+        "cpu-float",
+    ):
         assert words in said
 
 

@@ -29,14 +29,24 @@ def block_errors(model, reference, given, own_inputs=False) -> list[float]:
 
 def padded(batch: dict, extra: int = 5) -> dict:
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    return {"input_ids": torch.nn.functional.pad(ids, (0, extra), value=1),
-            "attention_mask": torch.nn.functional.pad(mask, (0, extra))}  # fmt: skip
+    return {
+        "input_ids": torch.nn.functional.pad(ids, (0, extra), value=1),
+        "attention_mask": torch.nn.functional.pad(mask, (0, extra)),
+    }
 
 
-@pytest.mark.parametrize("family, options", [
-    ("bert", {}), ("albert", {}), ("deberta-v2", {}), ("modernbert", {}), ("bert", {"order": "natural"}),
-    ("bert", {"asymmetric": True}), ("albert", {"asymmetric": True}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, options",
+    [
+        ("bert", {}),
+        ("albert", {}),
+        ("deberta-v2", {}),
+        ("modernbert", {}),
+        ("bert", {"order": "natural"}),
+        ("bert", {"asymmetric": True}),
+        ("albert", {"asymmetric": True}),
+    ],
+)
 def test_gptq_lowers_the_error_of_unseen_outputs(family, options):
     reference = tiny_model(family, "bare")
     model = quantized(reference, bits=3, groups=4)
@@ -136,8 +146,9 @@ def test_waves_reach_every_layer_once_in_the_order_they_run(family):
     reference = tiny_model(family)
     model, order = quantized(reference, bits=4), []
     layers = dict(matrices(model, MPQLinear))
-    hooks = [layer.register_forward_pre_hook(lambda _, args, name=name: order.append(name))
-             for name, layer in layers.items()]  # fmt: skip
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: order.append(name)) for name, layer in layers.items()
+    ]
     with torch.no_grad():
         model(**batches(1)[0])
     for hook in hooks:

@@ -94,8 +94,9 @@ def test_no_examples_is_an_error(name):
 
 
 @pytest.mark.parametrize("name", ["gptq", "autoround"])
-@pytest.mark.parametrize("options", [{"quantizer": "minmax"}, {"bits": (2, 4, 8), "nested": True}],
-                         ids=["minmax", "nested"])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [{"quantizer": "minmax"}, {"bits": (2, 4, 8), "nested": True}], ids=["minmax", "nested"]
+)
 def test_quantizers_without_fixed_grids_are_refused(options, name):
     reference = tiny_model("bert")
     model = quantized(reference, **options)

@@ -112,8 +112,12 @@ def test_scales_of_columns_are_rounded_to_eight_bits():
     assert not rows.exact
     error = (rows.levels * rows.scale.unsqueeze(1) - layer.weight).abs()
     assert (error <= layer.weight.abs().amax(1, keepdim=True) / 254 * 1.001).all()
-    assert_close(TensorCoreProduct(layer)(x), F.linear(layer.input_quantizer(x), layer.weight, layer.bias),
-                 rtol=0, atol=float(error.sum(1).max() * x.abs().max()))  # fmt: skip
+    assert_close(
+        TensorCoreProduct(layer)(x),
+        F.linear(layer.input_quantizer(x), layer.weight, layer.bias),
+        rtol=0,
+        atol=float(error.sum(1).max() * x.abs().max()),
+    )
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -158,9 +162,9 @@ def test_other_types_are_at_least_as_near(dtype, device):
 def test_gradients_are_those_of_the_packed_layer():
     x = torch.randn(4, 11, requires_grad=True)
     layer = quantized(linear_of(LAYOUTS["channel"]), GRIDS["per token"], x.detach())
-    want, = torch.autograd.grad(layer(x).square().sum(), x)
+    (want,) = torch.autograd.grad(layer(x).square().sum(), x)
     layer.prepared["cuda"] = TensorCoreProduct(layer)
-    got, = torch.autograd.grad(layer(x).square().sum(), x)
+    (got,) = torch.autograd.grad(layer(x).square().sum(), x)
     assert want.abs().sum() > 0 and torch.equal(got, want)
 
 
@@ -193,8 +197,9 @@ def test_every_family_pruned_and_compacted_gives_what_it_gave(family, activation
         assert_close(model(**batch).logits, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{"quantizer": "minmax"}, {"low_rank": 4}, {"attention_bits": 8},
-                                    {"activation_bits": None}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields", [{"quantizer": "minmax"}, {"low_rank": 4}, {"attention_bits": 8}, {"activation_bits": None}], ids=str
+)
 def test_models_of_every_kind(fields, device):
     model, batch = packed_model(device=device, **fields), on(device, tiny_batch())
     with torch.no_grad():

@@ -28,8 +28,10 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if GPU else "cpu")
 FEW_BITS = (0, 2, 3, 4)
 TALL = SubgroupLayout((40, 300), 11)
-runs = pytest.mark.skipif(not TRITON or not (GPU or INTERPRETED), reason="triton is not installed" if not TRITON else
-                          "no GPU; TRITON_INTERPRET=1 interprets them")  # fmt: skip
+runs = pytest.mark.skipif(
+    not TRITON or not (GPU or INTERPRETED),
+    reason="triton is not installed" if not TRITON else "no GPU; TRITON_INTERPRET=1 interprets them",
+)
 
 
 @pytest.mark.skipif(not TRITON, reason="triton is not installed: pip install triton")
@@ -40,9 +42,21 @@ def test_the_interpreter_agrees():
     assert found.returncode == 0, found.stdout[-3000:]
 
 
-TYPES = {"x": "*fp16", "y": "*fp16", "levels": "*i8", "codes": "*u8", "sums": "*i32", "steps": "*fp32",
-         "zeros": "*i32", "fixed_step": "*fp32", "fixed_zero": "*i32", "column_sum": "*i32", "scale": "*fp32",
-         "offset": "*fp32", "bias": "*fp32"}  # fmt: skip
+TYPES = {
+    "x": "*fp16",
+    "y": "*fp16",
+    "levels": "*i8",
+    "codes": "*u8",
+    "sums": "*i32",
+    "steps": "*fp32",
+    "zeros": "*i32",
+    "fixed_step": "*fp32",
+    "fixed_zero": "*i32",
+    "column_sum": "*i32",
+    "scale": "*fp32",
+    "offset": "*fp32",
+    "bias": "*fp32",
+}
 TABLES = {"tiles": "*i64", "starts": "*i64", "rows": "*i64", "columns": "*i64"}
 TILE = {"OFFSETS": True, "PER_TOKEN": True, "TOKENS": 16}
 UNPACK = TILE | {"GATHERED": True, "PLANES": 4, "LINES": 16, "BYTES": 16}
@@ -150,8 +164,19 @@ def test_dead_columns_corrections_and_removed_rows(name, rank, dead, kernels):
 
 
 @runs
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.skipif(
-    not GPU, reason="no GPU; Triton's interpreter multiplies the bits of bfloat16 as integers"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float16,
+        pytest.param(
+            torch.bfloat16,
+            marks=pytest.mark.skipif(
+                not GPU, reason="no GPU; Triton's interpreter multiplies the bits of bfloat16 as integers"
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("name", MIXING)
 def test_float_inputs(name, dtype, kernels):
     layer = with_dead(linear_of(TALL, FEW_BITS, quantizer=name, rank=2), [0, 7, 8, 299])

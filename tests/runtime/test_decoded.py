@@ -72,10 +72,15 @@ def test_float_inputs_are_multiplied_with_one_decoded_weight():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family, backend, fields", [
-    ("bert", "cpu-float", {"changes": {"head": "masked"}}), ("modernbert", "cpu-float", {"activation": "static"}),
-    ("bert", "auto", {"activation_bits": None}),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "family, backend, fields",
+    [
+        ("bert", "cpu-float", {"changes": {"head": "masked"}}),
+        ("modernbert", "cpu-float", {"activation": "static"}),
+        ("bert", "auto", {"activation_bits": None}),
+    ],
+    ids=str,
+)
 def test_a_prepared_model_is_exported_before_its_first_call(family, backend, fields):
     model = hf_mpq.prepare(packed_model(family, **fields), backend)
     with torch.no_grad():

@@ -108,12 +108,20 @@ def test_layers_of_one_shape_are_fused(family):
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("fields", [
-    {"activation_options": {"symmetric": True}}, {"activation": "static", "activation_options": {"symmetric": True}},
-    {"quantizer": "minmax"}, {"activation_bits": 5}, {"changes": {"hidden_act": "relu"}},
-    {"changes": {"hidden_act": "gelu_new"}}, {"changes": {"num_attention_heads": 2, "hidden_size": 80}},
-    {"changes": {"hidden_act": "relu"}, "activation": "static"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activation_options": {"symmetric": True}},
+        {"activation": "static", "activation_options": {"symmetric": True}},
+        {"quantizer": "minmax"},
+        {"activation_bits": 5},
+        {"changes": {"hidden_act": "relu"}},
+        {"changes": {"hidden_act": "gelu_new"}},
+        {"changes": {"num_attention_heads": 2, "hidden_size": 80}},
+        {"changes": {"hidden_act": "relu"}, "activation": "static"},
+    ],
+    ids=str,
+)
 def test_fused_layers_of_every_kind(fields):
     model = hf_mpq.prepare(packed_model(**fields), "cpu-int8")
     assert any(isinstance(block, Int8Layer) for block in encoder_blocks(model).values())
@@ -121,8 +129,9 @@ def test_fused_layers_of_every_kind(fields):
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2}, {"num_attention_heads": 8, "hidden_size": 80}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_attention_heads": 2}, {"num_attention_heads": 8, "hidden_size": 80}], ids=str
+)
 @pytest.mark.parametrize("rows, tokens", [(1, 3), (2, 33), (5, 16)])
 def test_bfloat16_attention_is_near(rows, tokens, changes):
     model = packed_model(changes=changes)
@@ -226,8 +235,13 @@ def test_copies_casts_and_other_backends_decode_again():
     torch.save(model, file)
     file.seek(0)
     cast = nn.Module.to(nn.Module.to(hf_mpq.prepare(copy.deepcopy(model), "cpu-int8"), torch.float64), torch.float32)
-    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False), cast,
-                 hf_mpq.prepare(copy.deepcopy(model), "reference"), hf_mpq.prepare(model, "cpu-float")):  # fmt: skip
+    for twin in (
+        copy.deepcopy(model),
+        torch.load(file, weights_only=False),
+        cast,
+        hf_mpq.prepare(copy.deepcopy(model), "reference"),
+        hf_mpq.prepare(model, "cpu-float"),
+    ):
         assert all(torch.equal(got, want) for got, want in zip(outputs(twin), before))
 
 

@@ -70,8 +70,12 @@ def masks():
     padding = torch.ones(3, 7, dtype=torch.long)
     padding[1] = 0
     nothing = torch.zeros(3, 1, 7, 7).masked_fill(~blocks, -torch.inf)
-    return {"a sequence of padding": padding, "an empty row": blocks, "a row of -inf": nothing,
-            "a row of the lowest float": nothing.clamp(min=LOWEST)}  # fmt: skip
+    return {
+        "a sequence of padding": padding,
+        "an empty row": blocks,
+        "a row of -inf": nothing,
+        "a row of the lowest float": nothing.clamp(min=LOWEST),
+    }
 
 
 @pytest.mark.usefixtures("compiler")
@@ -126,8 +130,10 @@ def test_models_in_half_precision_are_fused(implementation, dtype, calls):
     got = outputs(hf_mpq.prepare(model, "cpu-int8"))[0]
     assert got.dtype == want.dtype == dtype and len(calls) == 2
     assert_close(got, want, rtol=0, atol=0.1 * float(want.abs().max()))
-    assert all((found - expected).abs().median() < 0.02 * expected.abs().max()
-               for found, expected in block_outputs(model, tiny_batch()))  # fmt: skip
+    assert all(
+        (found - expected).abs().median() < 0.02 * expected.abs().max()
+        for found, expected in block_outputs(model, tiny_batch())
+    )
 
 
 @pytest.mark.usefixtures("compiler")
@@ -147,9 +153,9 @@ def test_half_precision_products_are_native(dtype, monkeypatch):
 def test_gradients_are_those_of_the_packed_layer(grid, kind):
     x = torch.randn(4, 11, requires_grad=True)
     layer = layer_of("symmetric", LAYOUTS["channel"], GRIDS[grid], x.detach())
-    want, = torch.autograd.grad(layer(x).square().sum(), x)
+    (want,) = torch.autograd.grad(layer(x).square().sum(), x)
     product_of(layer, kind)
-    got, = torch.autograd.grad(layer(x).square().sum(), x)
+    (got,) = torch.autograd.grad(layer(x).square().sum(), x)
     assert want.abs().sum() > 0 and torch.equal(got, want)
 
 
@@ -188,8 +194,10 @@ def test_inner_hooks_are_called(name, calls):
     model = hf_mpq.prepare(packed_model(), "cpu-int8")
     module, seen = model.bert.encoder.layer[0].get_submodule(name), []
     before = outputs(model)[0]
-    handles = [module.register_forward_hook(lambda *_: seen.append("after")),
-               module.register_forward_pre_hook(lambda *_: seen.append("before"))]  # fmt: skip
+    handles = [
+        module.register_forward_hook(lambda *_: seen.append("after")),
+        module.register_forward_pre_hook(lambda *_: seen.append("before")),
+    ]
     calls.clear()
     assert_close(outputs(model)[0], before, rtol=0, atol=0.1 * float(before.abs().max()))
     assert sorted(seen) == ["after", "before"] and len(calls) == 1
@@ -281,8 +289,11 @@ def test_sums_are_exact_at_their_largest(signs, grid, kind):
     """3,072 products of 255 and 127; with both signs they cancel after half of them, to what one float holds."""
     columns = 3072
     layer = linear_of(SubgroupLayout.of("channel", (40, columns)), (8,))
-    signed = {"plus": torch.ones(columns), "minus": -torch.ones(columns),
-              "both": torch.ones(columns).index_fill(0, torch.arange(columns // 2, columns), -1)}[signs]  # fmt: skip
+    signed = {
+        "plus": torch.ones(columns),
+        "minus": -torch.ones(columns),
+        "both": torch.ones(columns).index_fill(0, torch.arange(columns // 2, columns), -1),
+    }[signs]
     layer.weight.data.copy_(signed * 0.5)
     layer.weight.data[:, -1] = torch.linspace(-0.5, 0.5, 40)
     layer.calibrate()

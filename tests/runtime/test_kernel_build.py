@@ -63,11 +63,18 @@ def test_a_prebuilt_one_needs_no_folder_to_write_to(folder, monkeypatch):
     assert sorted(path.suffix for path in build._file().parent.iterdir()) == [".sha256", ".so"]
 
 
-@pytest.mark.parametrize("damage", [
-    lambda file: file.write_text("co"), lambda file: file.write_text(""), lambda file: file.write_text("codf\n"),
-    lambda file: file.unlink(), lambda file: file.with_suffix(".sha256").unlink(),
-    lambda file: file.with_suffix(".sha256").write_text(""),
-], ids=["cut", "empty", "changed", "gone", "no digest", "an empty digest"])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text("co"),
+        lambda file: file.write_text(""),
+        lambda file: file.write_text("codf\n"),
+        lambda file: file.unlink(),
+        lambda file: file.with_suffix(".sha256").unlink(),
+        lambda file: file.with_suffix(".sha256").write_text(""),
+    ],
+    ids=["cut", "empty", "changed", "gone", "no digest", "an empty digest"],
+)
 def test_a_damaged_one_is_built_anew(damage, folder, monkeypatch):
     prepared()
     damage(build._file())
@@ -131,10 +138,15 @@ def test_no_compiler_is_told(folder, monkeypatch):
         assert prepared() is None
 
 
-@pytest.mark.parametrize("text, said", [
-    ("exit 3", "exit code 3"), ("kill -9 $$", "exit code -9"),
-    ("echo what; echo 'x.h: fatal error: no such file' >&2; echo more; exit 1", "no such file"),
-], ids=["silent", "killed", "with words"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("exit 3", "exit code 3"),
+        ("kill -9 $$", "exit code -9"),
+        ("echo what; echo 'x.h: fatal error: no such file' >&2; echo more; exit 1", "no such file"),
+    ],
+    ids=["silent", "killed", "with words"],
+)
 def test_a_failed_build_is_told(text, said, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", _script(tmp_path, "bad", text))
     with pytest.warns(UserWarning, match=f"are left out .*bad fails: .*{said}"):
@@ -184,8 +196,10 @@ PyMODINIT_FUNC INIT(TORCH_EXTENSION_NAME)() {
 
 def test_pythons_and_torches_do_not_build_over_each_other(monkeypatch):
     file = build._file()
-    for place, other in ((build.sys, ("implementation", SimpleNamespace(cache_tag="cpython-399"))),
-                         (build.torch, ("__version__", "9.9"))):  # fmt: skip
+    for place, other in (
+        (build.sys, ("implementation", SimpleNamespace(cache_tag="cpython-399"))),
+        (build.torch, ("__version__", "9.9")),
+    ):
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr(place, *other)
             assert build._file() != file

@@ -43,8 +43,9 @@ def pruned(every=3, change=lambda weight: weight):
 
 
 def alike(found, wanted, share=0.1):
-    return all(torch.allclose(got, want, rtol=0, atol=share * float(want.abs().max()))
-               for got, want in zip(found, wanted))  # fmt: skip
+    return all(
+        torch.allclose(got, want, rtol=0, atol=share * float(want.abs().max())) for got, want in zip(found, wanted)
+    )
 
 
 @pytest.mark.parametrize("backend", ["cpu-float", INT8])

@@ -44,8 +44,9 @@ def cost_of(model, table=TABLE):
 
 
 def compressed(budget, config=None, **options):
-    return hf_mpq.compress(tiny_model("bert"), budget, [tiny_batch()], config, rounding="nearest", progress=False,
-                           **options)  # fmt: skip
+    return hf_mpq.compress(
+        tiny_model("bert"), budget, [tiny_batch()], config, rounding="nearest", progress=False, **options
+    )
 
 
 @pytest.mark.parametrize("config", [None, MPQConfig(bits=BITS), MPQConfig(bits=BITS, groups=8)], ids=str)
@@ -152,8 +153,12 @@ def test_a_run_keeps_its_table(measured, tmp_path):
 def ends(space, table):
     """What a model takes with everything pruned, and with nothing."""
     cost = Latency(space, table=table)
-    return [cost.of(Assignment({name: MatrixAssignment((bits,) * spec.layout.count)
-                                for name, spec in space.weights.items()})) for bits in (0, 8)]  # fmt: skip
+    return [
+        cost.of(
+            Assignment({name: MatrixAssignment((bits,) * spec.layout.count) for name, spec in space.weights.items()})
+        )
+        for bits in (0, 8)
+    ]
 
 
 @pytest.mark.parametrize("mode", ["without training", "trained"])

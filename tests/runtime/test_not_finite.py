@@ -18,10 +18,23 @@ from tests.tiny import tiny_batch
 
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
 NONE = {"NaN": float("nan"), "infinity": float("inf"), "-infinity": -float("inf")}
-PLACES = ("embeddings.word_embeddings", "embeddings.LayerNorm", *(f"encoder.layer.0.{name}" for name in (
-    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-    "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
-)))  # fmt: skip
+PLACES = (
+    "embeddings.word_embeddings",
+    "embeddings.LayerNorm",
+    *(
+        f"encoder.layer.0.{name}"
+        for name in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "attention.output.LayerNorm",
+            "intermediate.dense",
+            "output.dense",
+            "output.LayerNorm",
+        )
+    ),
+)
 STATIC_OR_NOT = pytest.mark.parametrize("activation", ["dynamic-token", "static"])
 
 

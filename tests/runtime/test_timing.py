@@ -38,8 +38,11 @@ def packed(family="bert", **fields):
 
 
 def shapes(model):
-    return {name: (layer.out_features, layer.in_features) for name, layer in model.named_modules()
-            if isinstance(layer, PackedLinear)}  # fmt: skip
+    return {
+        name: (layer.out_features, layer.in_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, PackedLinear)
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,8 +72,17 @@ def check(table):
         assert points[0][1] > 0 and points[-1][1] == table.whole
 
 
-@pytest.mark.parametrize("family, backend", [("bert", "auto"), ("bert", "cpu-float"), ("bert", "reference"),
-                                             ("albert", "auto"), ("modernbert", "auto"), ("mpnet", "cpu-float")])
+@pytest.mark.parametrize(
+    "family, backend",
+    [
+        ("bert", "auto"),
+        ("bert", "cpu-float"),
+        ("bert", "reference"),
+        ("albert", "auto"),
+        ("modernbert", "auto"),
+        ("mpnet", "cpu-float"),
+    ],
+)
 def test_a_model_is_measured(family, backend):
     model = packed(family)
     before = outputs(model)
@@ -131,8 +143,14 @@ def test_what_is_measured_is_the_model_of_the_space():
     hf_mpq.nn.calibrate_activations(twin, [tiny_batch()])
     twin = hf_mpq.pack(twin)
     assert type(made) is type(twin) and shapes(made) == shapes(twin)
-    inputs = ({name: layer.input_quantizer and layer.input_quantizer.spec for name, layer in one.named_modules()
-               if isinstance(layer, PackedLinear)} for one in (made, twin))  # fmt: skip
+    inputs = (
+        {
+            name: layer.input_quantizer and layer.input_quantizer.spec
+            for name, layer in one.named_modules()
+            if isinstance(layer, PackedLinear)
+        }
+        for one in (made, twin)
+    )
     assert next(inputs) == next(inputs)
     assert hf_mpq.size_report(made).total_bytes > 0
 
@@ -175,10 +193,14 @@ def test_another_machine_is_measured_anew(monkeypatch):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("place, other", [
-    ("hf_mpq.runtime.machine.transformers.__version__", "5.0.0"), ("hf_mpq.runtime.machine.state", lambda: "another"),
-    ("os.sched_getaffinity", lambda pid: {7, 3}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "place, other",
+    [
+        ("hf_mpq.runtime.machine.transformers.__version__", "5.0.0"),
+        ("hf_mpq.runtime.machine.state", lambda: "another"),
+        ("os.sched_getaffinity", lambda pid: {7, 3}),
+    ],
+)
 def test_what_changes_speed_is_measured_anew(place, other, monkeypatch):
     assert count_measures({}, 2) == 1
     monkeypatch.setattr(place, other, raising=False)
@@ -211,8 +233,10 @@ def _full(patch, folder):
     patch.setattr(machine, "write_text", lambda *args: (_ for _ in ()).throw(error))
 
 
-@pytest.mark.parametrize("damage, reason", [(_no_home, "home directory"), (_no_folder, "file/cache"),
-                                            (_full, "No space left on device: 'latency.json'")])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage, reason",
+    [(_no_home, "home directory"), (_no_folder, "file/cache"), (_full, "No space left on device: 'latency.json'")],
+)
 def test_a_cache_that_cannot_be_written(damage, reason, monkeypatch, tmp_path):
     damage(monkeypatch, tmp_path)
     with pytest.warns(UserWarning, match=rf"measured anew each time \(.*{reason}.*\): set HF_MPQ_CACHE"):

@@ -99,8 +99,11 @@ def test_one_such_layer_is_multiplied_in_float_among_the_others():
     model = packed_model(rules={"layer.0.output.dense": {"quantizer": "probe-basis", "bits": 3}})
     want = outputs(model)[0]
     hf_mpq.prepare(model, "cpu-int8")
-    floats = [one for one in model.modules() if isinstance(one, PackedLinear)
-              and isinstance(one.prepared["cpu-int8"], FloatProduct)]  # fmt: skip
+    floats = [
+        one
+        for one in model.modules()
+        if isinstance(one, PackedLinear) and isinstance(one.prepared["cpu-int8"], FloatProduct)
+    ]
     first = next(iter(encoder_blocks(model).values()))
     assert floats == [first.output.dense] and not isinstance(first, Int8Layer)
     assert_close(outputs(model)[0], want, rtol=0, atol=0.1 * float(want.abs().max()))

@@ -8,8 +8,14 @@ import torch
 ROUNDS = 10
 
 
-def wrong_answers(model, batches: Sequence[dict], wanted: Sequence, alike: Callable = torch.equal,
-                  rounds: int = ROUNDS, output: str = "logits") -> list[int]:  # fmt: skip
+def wrong_answers(
+    model,
+    batches: Sequence[dict],
+    wanted: Sequence,
+    alike: Callable = torch.equal,
+    rounds: int = ROUNDS,
+    output: str = "logits",
+) -> list[int]:
     """Numbers of the batches for which a thread of their own, beside all the others, ever got another output.
 
     Args:

@@ -63,8 +63,9 @@ def test_the_program_finds_the_optimum_of_linear_costs(seed, candidates, make_sp
     space = replace(make_space(2, candidates), links=())
     cost, scores = AverageBits(space), make_scores(space, seed)
     units = Units(space, scores)
-    every = [(units.score[np.arange(6), choice].sum(), cost.of(units.assignment(choice)))
-             for choice in choices_of(units)]  # fmt: skip
+    every = [
+        (units.score[np.arange(6), choice].sum(), cost.of(units.assignment(choice))) for choice in choices_of(units)
+    ]
     for budget in (2.3, 2.9, 3.6):
         best = min(score for score, spent in every if spent <= budget)
         found = solve_program(space, cost, f"{budget}bits", scores, gap=0)
@@ -91,8 +92,9 @@ def test_one_format_per_matrix_is_the_best_of_whole_matrices(make_space, make_sc
     units = Units(space, scores)
     whole = [np.repeat(choice, units.sizes) for choice in product(range(4), repeat=3)]
     for budget in (6e3, 8e3, 12e3):
-        best = min(units.score[np.arange(96), choice].sum() for choice in whole
-                   if cost.of(units.assignment(choice)) <= budget)  # fmt: skip
+        best = min(
+            units.score[np.arange(96), choice].sum() for choice in whole if cost.of(units.assignment(choice)) <= budget
+        )
         found = solve_program(space, cost, budget, scores, formats=1, gap=0)
         assert found.score == pytest.approx(best)
 
@@ -120,10 +122,13 @@ def test_no_single_move_fits_two_limits(make_space, make_scores):
         assert not better or size.of(assignment) > 6000 or work.of(assignment) > 1.2e7
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"limits": [("work", 10.0)]}, r"10 bops cannot be met; the smallest possible is [\d.e+]+ bops"),
-    ({"limits": [], "budget": 100.0}, r"100 bytes cannot be met; the smallest possible is [\d,]+ bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"limits": [("work", 10.0)]}, r"10 bops cannot be met; the smallest possible is [\d.e+]+ bops"),
+        ({"limits": [], "budget": 100.0}, r"100 bytes cannot be met; the smallest possible is [\d,]+ bytes"),
+    ],
+)
 def test_limits_that_cannot_be_met(fields, message, make_space, make_scores):
     space = make_space(4, (2, 4))
     limits = [(BitOperations(space, 16), limit) for _, limit in fields["limits"]]
@@ -176,8 +181,9 @@ def test_ranking_without_pruning_looks_at_every_combination(make_spec, make_scor
     cost, scores, units = StoredSize(space), make_scores(space), Units(space, make_scores(space))
     kinds = np.tile(np.repeat(np.arange(3), 2), 3)
     every = [np.array(one)[kinds] for one in product(range(4), repeat=3)]
-    truth = sorted(units.score[np.arange(18), choice].sum() for choice in every
-                   if cost.of(units.assignment(choice)) <= 5500)  # fmt: skip
+    truth = sorted(
+        units.score[np.arange(18), choice].sum() for choice in every if cost.of(units.assignment(choice)) <= 5500
+    )
     found = ranked_candidates(space, cost, 5500.0, scores, keep=4)
     assert [value for _, value in found] == pytest.approx(truth[:4])
     sampled = [ranked_candidates(space, cost, 5500.0, scores, combinations=20, seed=3) for _ in range(2)]

@@ -15,11 +15,13 @@ from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
 def damage_of(space, scores):
     """Total score of an assignment: what an evaluation might give."""
     column = {name: {bits: k for k, bits in enumerate(spec.candidates)} for name, spec in space.weights.items()}
-    return lambda assignment: float(sum(
-        table[group, column[name][bits]]
-        for name, table in scores.items()
-        for group, bits in enumerate(assignment.matrices[name].bits)
-    ))  # fmt: skip
+    return lambda assignment: float(
+        sum(
+            table[group, column[name][bits]]
+            for name, table in scores.items()
+            for group, bits in enumerate(assignment.matrices[name].bits)
+        )
+    )
 
 
 def all_assignments(space):
@@ -191,8 +193,11 @@ def test_the_threshold_search_counts_its_evaluations_and_orders_by_importance(ma
 
     found = ALLOCATORS["threshold"](first_drop=1.0, step=0.1)(space, StoredSize(space), "4kB", scores, evaluate)
     assert 0 < len(seen) <= 2 * 10 * 2 + 2
-    pairs = sorted((scores[name][group, 0], bits) for name, matrix in found.matrices.items()
-                   for group, bits in enumerate(matrix.bits))  # fmt: skip
+    pairs = sorted(
+        (scores[name][group, 0], bits)
+        for name, matrix in found.matrices.items()
+        for group, bits in enumerate(matrix.bits)
+    )
     assert [bits for _, bits in pairs] == sorted(bits for _, bits in pairs), "more important, more bits"
     with pytest.raises(ValueError, match="give evaluate"):
         ALLOCATORS["threshold"]()(space, StoredSize(space), "4kB", scores)
@@ -206,10 +211,15 @@ def test_ranking_is_exhaustive_over_kinds_of_matrices(make_spec, make_scores):
     damage, cost = damage_of(space, scores), StoredSize(space)
     found = ranked_candidates(space, cost, "2kB", None, damage, keep=3)
     truth = sorted(
-        damage(one) for a, b in product((0, 2, 4), repeat=2)
-        if cost.of(one := Assignment({name: MatrixAssignment(((a if name.endswith("a") else b),) * 2)
-                                      for name in space.weights})) <= 2000
-    )  # fmt: skip
+        damage(one)
+        for a, b in product((0, 2, 4), repeat=2)
+        if cost.of(
+            one := Assignment(
+                {name: MatrixAssignment(((a if name.endswith("a") else b),) * 2) for name in space.weights}
+            )
+        )
+        <= 2000
+    )
     assert [value for _, value in found] == pytest.approx(truth[:3])
     for one, _ in found:
         assert len({one.matrices[f"layer.{n}.a"].bits for n in range(3)}) == 1

@@ -39,9 +39,9 @@ class TwoClasses(nn.Module):
 
 def space(axis: int = 0, groups: int = 4) -> PrecisionSpace:
     shapes = {"up": (4, 2), "down": (2, 4), "table": (3, 2)}
-    return PrecisionSpace({
-        name: WeightSpec(SubgroupLayout(shape, groups, axis), (0, 2, 4)) for name, shape in shapes.items()
-    })  # fmt: skip
+    return PrecisionSpace(
+        {name: WeightSpec(SubgroupLayout(shape, groups, axis), (0, 2, 4)) for name, shape in shapes.items()}
+    )
 
 
 BATCHES = [
@@ -77,8 +77,13 @@ def test_classes_count_the_same_however_many_examples_they_have():
 
 
 def test_padding_is_no_token():
-    padded = [{"input_ids": torch.tensor([[0, 2], [1, 2]]), "attention_mask": torch.tensor([[1, 0], [1, 0]]),
-               "labels": torch.tensor([0, 1])}]  # fmt: skip
+    padded = [
+        {
+            "input_ids": torch.tensor([[0, 2], [1, 2]]),
+            "attention_mask": torch.tensor([[1, 0], [1, 0]]),
+            "labels": torch.tensor([0, 1]),
+        }
+    ]
     found = SCORERS["class-importance"]().importance(TwoClasses(), space(), padded)
     assert found["table"].tolist() == [1, 1, 0] and found["up"].tolist() == [1, 2, 0, 0]
 
@@ -87,8 +92,10 @@ def test_the_relative_criterion_leaves_out_small_neurons():
     model = TwoClasses()
     model.set("down", [[-1, 1e-3, 1, 0], [1, -1e-3, -1, 0]])
     both = [{"input_ids": torch.tensor([[2, 2], [2, 2]]), "labels": torch.tensor([0, 1])}]
-    found = {criterion: SCORERS["class-importance"](criterion=criterion).importance(model, space(), both)["up"].tolist()
-             for criterion in ("relative", "absolute")}  # fmt: skip
+    found = {
+        criterion: SCORERS["class-importance"](criterion=criterion).importance(model, space(), both)["up"].tolist()
+        for criterion in ("relative", "absolute")
+    }
     assert found == {"relative": [2, 0, 0, 0], "absolute": [2, 2, 0, 0]}
     loose = SCORERS["class-importance"](kappa=1e-4).importance(model, space(), both)
     assert loose["up"].tolist() == [2, 2, 0, 0]

@@ -27,8 +27,11 @@ def test_gaussian_weights_lose_a_factor_of_four_with_each_bit():
 @pytest.mark.parametrize("clusters", [2, 4, 16, 64])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "two hills"])
 def test_against_scikit_learn(kind, clusters):
-    values = {"normal": torch.randn(2, 900), "heavy": torch.randn(2, 900) ** 3,
-              "two hills": torch.randn(2, 900) + torch.randn(2, 900).sign() * 4}[kind]  # fmt: skip
+    values = {
+        "normal": torch.randn(2, 900),
+        "heavy": torch.randn(2, 900) ** 3,
+        "two hills": torch.randn(2, 900) + torch.randn(2, 900).sign() * 4,
+    }[kind]
     found = kmeans_errors(values.sort(dim=1).values, clusters)
     for row, error in zip(values, found):
         best = KMeans(clusters, n_init=3, random_state=0).fit(row.double().unsqueeze(1).numpy()).inertia_ / 900
@@ -37,8 +40,10 @@ def test_against_scikit_learn(kind, clusters):
 
 def test_two_clusters_of_a_small_sub_group_are_the_best_two():
     values = torch.randn(20, 50).sort(dim=1).values
-    parts = [values[:, :cut].var(1, correction=0) * cut + values[:, cut:].var(1, correction=0) * (50 - cut)
-             for cut in range(1, 50)]  # fmt: skip
+    parts = [
+        values[:, :cut].var(1, correction=0) * cut + values[:, cut:].var(1, correction=0) * (50 - cut)
+        for cut in range(1, 50)
+    ]
     best = torch.stack(parts, dim=1).amin(1).double() / 50
     found = kmeans_errors(values, 2)
     assert (found > 0.999 * best).all() and (found / best).median() < 1.001
@@ -60,8 +65,10 @@ def test_relative_distortion_does_not_depend_on_the_scale():
 
 def test_unequal_constant_and_single_sub_groups():
     found = distortions(torch.randn(7, 5), SubgroupLayout((7, 5), 3), BITS)
-    each = [distortions(part, SubgroupLayout(tuple(part.shape)), BITS)
-            for part in SubgroupLayout((7, 5), 3).split(torch.zeros(7, 5))]  # fmt: skip
+    each = [
+        distortions(part, SubgroupLayout(tuple(part.shape)), BITS)
+        for part in SubgroupLayout((7, 5), 3).split(torch.zeros(7, 5))
+    ]
     assert found.shape == (3, 9) and torch.isfinite(found).all()
     assert all((part == 0).all() for part in each)
     constant = distortions(torch.full((4, 1), 0.7), SubgroupLayout((4, 1), 4), (0, 2, 4))
@@ -80,8 +87,10 @@ def test_threshold_rule():
     assert threshold_bits(table, 0.1, candidates=(0, 2, 4, 9)).tolist() == [8, 8, 2]
     assert threshold_bits(table, 4.0, candidates=(0, 2, 4, 8)).tolist() == [2, 8, 2]
     layout = SubgroupLayout((64, 1024))
-    bits = [int(threshold_bits(distortions(torch.randn(64, 1024) * scale, layout, range(2, 9), relative=False), 0.1))
-            for scale in (0.001, 0.01, 0.02, 0.06)]  # fmt: skip
+    bits = [
+        int(threshold_bits(distortions(torch.randn(64, 1024) * scale, layout, range(2, 9), relative=False), 0.1))
+        for scale in (0.001, 0.01, 0.02, 0.06)
+    ]
     assert bits == [3, 6, 7, 8]
     with pytest.raises(ValueError, match="give the candidates of the matrix"):
         threshold_bits(table, 0.1)

@@ -37,8 +37,10 @@ def test_absolute_products():
 def test_inner_products():
     model, space, given = prepared()
     errors = rounding_errors(model.bert.encoder.layer[0].output.dense.weight, space.weights[NAME])
-    inner = [torch.stack([(error * gradient).view(4, -1).sum(1).abs() for error in errors], dim=1)
-             for gradient in gradients(model, given)]  # fmt: skip
+    inner = [
+        torch.stack([(error * gradient).view(4, -1).sum(1).abs() for error in errors], dim=1)
+        for gradient in gradients(model, given)
+    ]
     expected = sum(inner).double() / 2
     found = SCORERS["gradient"](measure="first-order").score(model, space, given)[NAME]
     torch.testing.assert_close(found, expected.flip(1).cummax(dim=1).values.flip(1))
@@ -47,6 +49,8 @@ def test_inner_products():
 def test_batch_size_does_not_set_the_scale():
     model, space, _ = prepared()
     one, many = ([tiny_batch(rows) for _ in range(12 // rows)] for rows in (1, 12))
-    first, second = (sum(values.sum() for values in SCORERS["gradient"]().score(model, space, given).values())
-                     for given in (one, many))  # fmt: skip
+    first, second = (
+        sum(values.sum() for values in SCORERS["gradient"]().score(model, space, given).values())
+        for given in (one, many)
+    )
     assert 0.5 < first / second < 2

@@ -144,8 +144,9 @@ def test_spread_counts_the_deviation_over_parts():
     model = small_model()
     given = [tiny_batch(), {**tiny_batch(), "input_ids": tiny_batch()["input_ids"].flip(0)}, tiny_batch(rows=2)]
     space, common = value_space(model), {"measure": "eigenvalue", "iterations": 3, "tolerance": 0}
-    none, one, two = (SCORERS["hessian"](spread=spread, **common).sensitivities(model, space, given)[VALUE]
-                      for spread in (0, 1, 2))  # fmt: skip
+    none, one, two = (
+        SCORERS["hessian"](spread=spread, **common).sensitivities(model, space, given)[VALUE] for spread in (0, 1, 2)
+    )
     assert none < one and two - one == pytest.approx(one - none)
 
 

@@ -12,8 +12,11 @@ from hf_mpq.search.scorers.base import rounding_errors
 from tests.tiny import HEADS, MOST, TEXTS, tiny_batch, tiny_model
 
 CONFIG = MPQConfig(bits=(0, 2, 4), groups=2, quantizer="minmax")
-LAST = {"modernbert": "layers.1.mlp.Wo", "distilbert": "transformer.layer.1.ffn.lin2",
-        "albert": "encoder.albert_layer_groups.0.albert_layers.0.ffn"}  # fmt: skip
+LAST = {
+    "modernbert": "layers.1.mlp.Wo",
+    "distilbert": "transformer.layer.1.ffn.lin2",
+    "albert": "encoder.albert_layer_groups.0.albert_layers.0.ffn",
+}
 
 
 def given() -> list[dict]:
@@ -70,8 +73,10 @@ def test_divergence_of_every_head(head):
     name = "encoder.layer.1.output.dense"
     added = change(model, name)
     found = divergence(model, {name: added}, reference_of(model, given()))
-    values = [expected(head, before, after, batch["attention_mask"])
-              for before, after, batch in zip(outputs(model), outputs(model, name, added), given())]  # fmt: skip
+    values = [
+        expected(head, before, after, batch["attention_mask"])
+        for before, after, batch in zip(outputs(model), outputs(model, name, added), given())
+    ]
     assert found.dtype == torch.float64 and found.shape == (6,) and (found > 1e-6).all()
     torch.testing.assert_close(found, torch.cat(values), rtol=1e-9, atol=1e-12)
 

@@ -131,12 +131,15 @@ def test_scores_may_be_tensors(make_space, make_scores):
     assert allocate(space, cost, "4kB", tensors) == allocate(space, cost, "4kB", scores)
 
 
-@pytest.mark.parametrize("model, budget, limit", [
-    (StoredSize, "0.1x", None),
-    (PaperSize, "encoder:4KiB", 4 / 1024),
-    (BitOperations, 2e7, 2e7),
-    (AverageBits, 2.0, 2.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, budget, limit",
+    [
+        (StoredSize, "0.1x", None),
+        (PaperSize, "encoder:4KiB", 4 / 1024),
+        (BitOperations, 2e7, 2e7),
+        (AverageBits, 2.0, 2.0),
+    ],
+)
 def test_every_kind_of_budget(make_space, make_scores, model, budget, limit):
     space = make_space(groups=16)
     result = solve(space, model(space), budget, make_scores(space))
@@ -167,24 +170,30 @@ def test_a_space_without_open_choices(make_space):
         solve(replace(space, weights=fixed), StoredSize(replace(space, weights=fixed)), "1kB", {})
 
 
-@pytest.mark.parametrize("budget, message", [
-    ("100bytes", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
-    ("8ms", "this machine's latency"),
-    ("a lot", "cannot read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "budget, message",
+    [
+        ("100bytes", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
+        ("8ms", "this machine's latency"),
+        ("a lot", "cannot read"),
+    ],
+)
 def test_budgets_that_cannot_be_met(make_space, make_scores, budget, message):
     space = make_space()
     with pytest.raises(BudgetError, match=message):
         allocate(space, StoredSize(space), budget, make_scores(space))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda scores: None, "needs scores"),
-    (lambda scores: {}, "no scores for 'up'"),
-    (lambda scores: scores | {"up": np.zeros((2, 2))}, r"'up' have the shape \(2, 2\).*\(2, 3\)"),
-    (lambda scores: scores | {"up": np.full((2, 3), np.nan)}, "'up' must not be NaN"),
-    (lambda scores: scores | {"up": np.full((2, 3), np.inf)}, "needs a finite one"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda scores: None, "needs scores"),
+        (lambda scores: {}, "no scores for 'up'"),
+        (lambda scores: scores | {"up": np.zeros((2, 2))}, r"'up' have the shape \(2, 2\).*\(2, 3\)"),
+        (lambda scores: scores | {"up": np.full((2, 3), np.nan)}, "'up' must not be NaN"),
+        (lambda scores: scores | {"up": np.full((2, 3), np.inf)}, "needs a finite one"),
+    ],
+)
 def test_bad_scores_are_refused(make_space, make_scores, change, message):
     space = make_space()
     with pytest.raises(ValueError, match=message):

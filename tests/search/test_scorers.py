@@ -91,9 +91,15 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize(("head", "scorer"), [(head, scorer) for head in LABELS
-                                              for scorer in ("class-importance", "hessian")
-                                              if (head, scorer) != ("numbers", "class-importance")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "scorer"),
+    [
+        (head, scorer)
+        for head in LABELS
+        for scorer in ("class-importance", "hessian")
+        if (head, scorer) != ("numbers", "class-importance")
+    ],
+)
 def test_labels_are_used_where_there_are_some(head, scorer):
     model = tiny_model("bert", "sequence" if head in TEXTS else head, num_hidden_layers=1, **TEXTS.get(head, {}))
     without = score(scorer, model, SMALL, batches(1))
@@ -133,36 +139,50 @@ def test_time_can_be_estimated(scorer):
     assert made.forward_passes(space, 16) == 2 * passes
 
 
-@pytest.mark.parametrize(("scorer", "options", "message"), [
-    ("hessian", {"measure": "norm"}, "unknown measure 'norm'; use one of 'trace', 'eigenvalue'"),
-    ("hessian", {"per": "row"}, "use one of 'matrix', 'layer'"),
-    ("hessian", {"draws": 0}, "draws must be a whole number of at least 1"),
-    ("hessian", {"splits": 1.5}, "splits must be a whole number"),
-    ("hessian", {"spread": -1}, "spread=0"),
-    ("hessian", {"tolerance": -1}, "tolerance=0"),
-    ("class-importance", {"criterion": "best"}, "use one of 'relative', 'absolute'"),
-    ("class-importance", {"kappa": 1}, "use 0.01"),
-    ("class-importance", {"tokens": "sum"}, "use one of 'max', 'mean'"),
-    ("class-importance", {"bins": 0}, "bins must be a whole number"),
-    ("gradient", {"measure": "second"}, "use one of 'absolute', 'first-order'"),
-    ("kl", {"per": "row"}, "use one of 'group', 'matrix'"),
-    ("fisher", {"draws": 0}, "draws must be a whole number"),
-    ("fisher", {"form": "full"}, "use one of 'projected', 'kronecker', 'diagonal'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scorer", "options", "message"),
+    [
+        ("hessian", {"measure": "norm"}, "unknown measure 'norm'; use one of 'trace', 'eigenvalue'"),
+        ("hessian", {"per": "row"}, "use one of 'matrix', 'layer'"),
+        ("hessian", {"draws": 0}, "draws must be a whole number of at least 1"),
+        ("hessian", {"splits": 1.5}, "splits must be a whole number"),
+        ("hessian", {"spread": -1}, "spread=0"),
+        ("hessian", {"tolerance": -1}, "tolerance=0"),
+        ("class-importance", {"criterion": "best"}, "use one of 'relative', 'absolute'"),
+        ("class-importance", {"kappa": 1}, "use 0.01"),
+        ("class-importance", {"tokens": "sum"}, "use one of 'max', 'mean'"),
+        ("class-importance", {"bins": 0}, "bins must be a whole number"),
+        ("gradient", {"measure": "second"}, "use one of 'absolute', 'first-order'"),
+        ("kl", {"per": "row"}, "use one of 'group', 'matrix'"),
+        ("fisher", {"draws": 0}, "draws must be a whole number"),
+        ("fisher", {"form": "full"}, "use one of 'projected', 'kronecker', 'diagonal'"),
+    ],
+)
 def test_wrong_options_name_the_right_ones(scorer, options, message):
     with pytest.raises(ValueError, match=message):
         SCORERS[scorer](**options)
 
 
-@pytest.mark.parametrize(("head", "scorer"), [
-    (head, name) for head in ("sequence", "question", "bare") for name in SCORERS if SCORERS[name].needs_data
-    and (head, name) not in {("question", "fisher"), ("question", "gradient")}  # they draw for every position
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "scorer"),
+    [
+        (head, name)
+        for head in ("sequence", "question", "bare")
+        for name in SCORERS
+        if SCORERS[name].needs_data
+        and (head, name) not in {("question", "fisher"), ("question", "gradient")}  # they draw for every position
+    ],
+)
 def test_padding_does_not_matter(head, scorer):
     model = tiny_model("bert", head, num_hidden_layers=1)
     short = batches(1)
-    padded = [{name: torch.cat([value, torch.full((3, 6), 1 if name == "input_ids" else 0)], 1)
-               for name, value in batch.items()} for batch in short]  # fmt: skip
+    padded = [
+        {
+            name: torch.cat([value, torch.full((3, 6), 1 if name == "input_ids" else 0)], 1)
+            for name, value in batch.items()
+        }
+        for batch in short
+    ]
     first, second = (score(scorer, model, SMALL, given) for given in (short, padded))
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-7)
@@ -211,11 +231,18 @@ def gauss_newton(model, name: str, change: torch.Tensor, given) -> float:
     return sum(found) / len(found)
 
 
-@pytest.mark.parametrize("rules, names", [
-    ({}, ["encoder.layer.0.attention.self.value", "encoder.layer.1.output.dense"]),
-    ({"value": {"groups": "columns:3"}}, ["encoder.layer.0.attention.self.value"]),
-    ({"embeddings": {"bits": (2, 4), "groups": 5}}, ["embeddings.word_embeddings", "embeddings.position_embeddings"]),
-], ids=["rows", "columns", "tables"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rules, names",
+    [
+        ({}, ["encoder.layer.0.attention.self.value", "encoder.layer.1.output.dense"]),
+        ({"value": {"groups": "columns:3"}}, ["encoder.layer.0.attention.self.value"]),
+        (
+            {"embeddings": {"bits": (2, 4), "groups": 5}},
+            ["embeddings.word_embeddings", "embeddings.position_embeddings"],
+        ),
+    ],
+    ids=["rows", "columns", "tables"],
+)
 def test_projected_fisher_is_the_gauss_newton_form_of_each_sub_group(rules, names):
     model, given = tiny_model("bert", num_labels=3).double(), batches(2)
     space = MPQConfig(bits=(2, 4), groups=2, rules=rules).resolve(model)
@@ -223,8 +250,12 @@ def test_projected_fisher_is_the_gauss_newton_form_of_each_sub_group(rules, name
     for name in names:
         spec = space.weights[name]
         change = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, spec)[0].double()
-        exact = torch.tensor([gauss_newton(model, name, only_groups(change, spec.layout, [group]), given)
-                              for group in range(spec.layout.count)])  # fmt: skip
+        exact = torch.tensor(
+            [
+                gauss_newton(model, name, only_groups(change, spec.layout, [group]), given)
+                for group in range(spec.layout.count)
+            ]
+        )
         torch.testing.assert_close(scores[name][:, 0].sum(), exact.sum().double(), rtol=0.15, atol=0)
         assert spearmanr(scores[name][:, 0], exact).statistic > 0.8 or spec.layout.count < 3
 
@@ -236,8 +267,10 @@ def test_a_table_is_scored_with_the_decoder_that_is_tied_to_it(family):
     name = next(name for name, spec in space.weights.items() if len(spec.candidates) > 1)
     spec = space.weights[name]
     change = rounding_errors(model.get_submodule(absolute_name(model, name)).weight, spec)[0].double()
-    exact = sum(gauss_newton(model, name, only_groups(change, spec.layout, [group]), given)
-                for group in range(spec.layout.count))  # fmt: skip
+    exact = sum(
+        gauss_newton(model, name, only_groups(change, spec.layout, [group]), given)
+        for group in range(spec.layout.count)
+    )
     projected = SCORERS["fisher"](draws=64).score(model, space, given)[name]
     kronecker = SCORERS["fisher"](form="kronecker", draws=8).score(model, space, given)[name]
     assert float(projected[:, 0].sum()) == pytest.approx(exact, rel=0.2)
@@ -277,8 +310,12 @@ def test_shared_layers_are_projected_over_all_their_calls():
 def test_layers_with_one_input_share_its_moment():
     model = tiny_model("deberta-v2", num_hidden_layers=1)
     attention, inputs = model.deberta.encoder.layer[0].attention, []
-    layers = {"query": attention.self.query_proj, "key": attention.self.key_proj, "value": attention.self.value_proj,
-              "output": attention.output.dense}  # fmt: skip
+    layers = {
+        "query": attention.self.query_proj,
+        "key": attention.self.key_proj,
+        "value": attention.self.value_proj,
+        "output": attention.output.dense,
+    }
     hook = layers["query"].register_forward_hook(lambda module, given, output: inputs.append(given[0].detach()))
     batch = batches(1)[0]
     with MomentRecorder(layers) as moments:
@@ -301,8 +338,10 @@ def test_layers_with_one_input_share_its_moment():
 def test_more_draws_lower_the_noise():
     model = tiny_model("bert", num_hidden_layers=1)
     name, given = "encoder.layer.0.output.dense", batches(2)
-    few, many = ([score("fisher", model, SMALL, given, draws=draws, seed=seed)[name].sum() for seed in range(4)]
-                 for draws in (1, 8))  # fmt: skip
+    few, many = (
+        [score("fisher", model, SMALL, given, draws=draws, seed=seed)[name].sum() for seed in range(4)]
+        for draws in (1, 8)
+    )
     assert torch.stack(many).std() < torch.stack(few).std()
     assert 0.5 < sum(many) / sum(few) < 2
 
@@ -326,7 +365,9 @@ def test_what_scorers_change_is_what_quantizing_changes(quantizer, mask):
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "class-importance"])
 def test_scores_see_what_a_mask_drops(scorer, mask):
     """At eight bits a mask of half the weights is nearly all of the damage."""
-    tables = [score(scorer, tiny_model("bert"), MPQConfig(bits=(0, 8), groups=2, mask=name), batches(2))
-              for name in (None, mask)]  # fmt: skip
+    tables = [
+        score(scorer, tiny_model("bert"), MPQConfig(bits=(0, 8), groups=2, mask=name), batches(2))
+        for name in (None, mask)
+    ]
     plain, masked = (sum(table.sum(0) for table in found.values()) for found in tables)
     assert masked[1] > 20 * plain[1] and masked[1] < 0.8 * masked[0], "what is left is worth something"

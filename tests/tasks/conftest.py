@@ -27,6 +27,7 @@ def data_dir():
 @pytest.fixture
 def no_network(monkeypatch):
     """Fails whatever opens a connection."""
+
     def refuse(*args, **options):
         raise AssertionError("this must work without a network")
 

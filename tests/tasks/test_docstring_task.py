@@ -38,8 +38,10 @@ def test_no_text_is_there_twice_or_in_both_splits(examples):
 
 
 def test_one_name_is_in_one_split(docstrings):
-    names = {split: {source.rpartition(".")[2].strip("_").casefold() for source in docstrings[split]["source"]}
-             for split in docstrings}
+    names = {
+        split: {source.rpartition(".")[2].strip("_").casefold() for source in docstrings[split]["source"]}
+        for split in docstrings
+    }
     assert not names["train"] & names["validation"]
 
 
@@ -50,18 +52,30 @@ def test_texts_are_clean_and_do_not_name_their_label(examples):
         assert get_task("docstrings").label_names[example["label"]].casefold() not in example["text"].casefold()
 
 
-@pytest.mark.parametrize(("docstring", "text"), [
-    ("f(x, /)\n--\n\nReturn x.", "Return x."), ("getpid() -> integer\n\nThe id.", "The id."),
-    ("loads(s[, n]) -> object -- The object.", "The object."), ("f(x)\nf(x, y)\n\n  Two\n  lines.", "Two lines."),
-    ("Call f(x) first.", "Call f(x) first."), ("Point(x, y)", "")])
+@pytest.mark.parametrize(
+    ("docstring", "text"),
+    [
+        ("f(x, /)\n--\n\nReturn x.", "Return x."),
+        ("getpid() -> integer\n\nThe id.", "The id."),
+        ("loads(s[, n]) -> object -- The object.", "The object."),
+        ("f(x)\nf(x, y)\n\n  Two\n  lines.", "Two lines."),
+        ("Call f(x) first.", "Call f(x) first."),
+        ("Point(x, y)", ""),
+    ],
+)
 def test_signatures_are_stripped(docstring, text):
     assert room.clean(docstring) == text
 
 
 def test_a_text_of_two_chapters_is_left_out_and_a_twin_kept_once():
-    rows = [("json", "a", "The very same text here, 1."), ("email", "b", "The very same text here, 2."),
-            ("math", "c", "Another text with five words."), ("socket", "d", "Another text with five words."),
-            ("re", "e", "Too short."), ("queue", "", "About concurrent execution and nothing else.")]
+    rows = [
+        ("json", "a", "The very same text here, 1."),
+        ("email", "b", "The very same text here, 2."),
+        ("math", "c", "Another text with five words."),
+        ("socket", "d", "Another text with five words."),
+        ("re", "e", "Too short."),
+        ("queue", "", "About concurrent execution and nothing else."),
+    ]
     assert [example.source for example in room.unique(rows)] == ["json.a"]
 
 

@@ -3,10 +3,27 @@ from datasets import ClassLabel, Dataset, Value
 
 from hf_mpq.tasks import get_task
 
-ROWS = {"cola": (8551, 1043), "sst2": (67349, 872), "mrpc": (3668, 408), "stsb": (5749, 1500), "rte": (2490, 277),
-        "wnli": (635, 71), "qnli": (27346, 5463), "mnli": (9882, 9815), "qqp": (15000, 5212)}
-VALIDATION_LABELS = {"cola": [322, 721], "sst2": [428, 444], "mrpc": [129, 279], "rte": [146, 131], "wnli": [40, 31],
-                     "qnli": [2702, 2761], "mnli": [3479, 3123, 3213], "qqp": [3241, 1971]}
+ROWS = {
+    "cola": (8551, 1043),
+    "sst2": (67349, 872),
+    "mrpc": (3668, 408),
+    "stsb": (5749, 1500),
+    "rte": (2490, 277),
+    "wnli": (635, 71),
+    "qnli": (27346, 5463),
+    "mnli": (9882, 9815),
+    "qqp": (15000, 5212),
+}
+VALIDATION_LABELS = {
+    "cola": [322, 721],
+    "sst2": [428, 444],
+    "mrpc": [129, 279],
+    "rte": [146, 131],
+    "wnli": [40, 31],
+    "qnli": [2702, 2761],
+    "mnli": [3479, 3123, 3213],
+    "qqp": [3241, 1971],
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -25,8 +42,9 @@ def test_local_data_have_the_rows_and_labels_of_the_task(name, data_dir):
 
 def test_pairs_are_encoded_in_order_and_cut(tokenizer):
     task = get_task("mnli")
-    rows = Dataset.from_dict({"premise": ["a module", "the file " * 50], "hypothesis": ["a class", "the socket"],
-                              "label": [0, 2]})
+    rows = Dataset.from_dict(
+        {"premise": ["a module", "the file " * 50], "hypothesis": ["a class", "the socket"], "label": [0, 2]}
+    )
     prepared = task.prepare(rows, tokenizer, 16)
     assert set(prepared.column_names) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
     assert tokenizer.decode(prepared[0]["input_ids"]) == "[CLS] a module [SEP] a class [SEP]"

@@ -18,8 +18,12 @@ def examples_of(name: str, shared_data, count: int) -> Dataset:
 @pytest.mark.parametrize("name", HEAD_OF)
 def test_same_metrics_as_a_trainer(name, shared_data, tokenizer, tmp_path):
     task, examples = get_task(name), examples_of(name, shared_data, 12)
-    config = tiny_config("bert", vocab_size=len(tokenizer), max_position_embeddings=128,
-                         num_labels=task.model_kwargs().get("num_labels", 2))  # fmt: skip
+    config = tiny_config(
+        "bert",
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        num_labels=task.model_kwargs().get("num_labels", 2),
+    )
     model = HEADS[HEAD_OF[name]].from_config(config)
     rows = task.prepare_evaluation(examples, tokenizer, 96)
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", per_device_eval_batch_size=5)

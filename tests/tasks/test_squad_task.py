@@ -13,8 +13,14 @@ CONTEXT = " ".join(WORDS)
 
 
 def example(answer="f5 f6", context=CONTEXT, question=" Which words?"):
-    return Dataset.from_dict({"id": ["one"], "context": [context], "question": [question],
-                              "answers": [{"text": [answer], "answer_start": [context.index(answer)]}]})
+    return Dataset.from_dict(
+        {
+            "id": ["one"],
+            "context": [context],
+            "question": [question],
+            "answers": [{"text": [answer], "answer_start": [context.index(answer)]}],
+        }
+    )
 
 
 def gold_logits(features):
@@ -46,7 +52,7 @@ def test_positions_decode_to_the_answer_in_the_windows_that_hold_it(answer, task
     holding = [row for row in features if row["end_positions"]]
     assert holding and len(holding) < len(features)
     for row in holding:
-        ids = row["input_ids"][row["start_positions"]:row["end_positions"] + 1]
+        ids = row["input_ids"][row["start_positions"] : row["end_positions"] + 1]
         assert tokenizer.decode(ids).replace(" ", "") == answer.replace(" ", "")
 
 
@@ -64,7 +70,7 @@ def test_gold_logits_give_the_answer_back(max_length, task, tokenizer):
     examples = example()
     features = task.prepare_evaluation(examples, tokenizer, max_length)
     best = postprocess(examples, features, *gold_logits(features))["one"][0]
-    assert (best.text, CONTEXT[best.start:best.end], best.score) == ("f5 f6", "f5 f6", 20.0)
+    assert (best.text, CONTEXT[best.start : best.end], best.score) == ("f5 f6", "f5 f6", 20.0)
 
 
 def test_impossible_spans_are_never_chosen(task, tokenizer):
@@ -79,7 +85,7 @@ def test_impossible_spans_are_never_chosen(task, tokenizer):
     answers = postprocess(examples, features, start, end, n_best=50, max_answer_length=6)["one"]
     assert 1 < len(answers) <= 50
     for answer in answers:
-        assert answer.text and answer.text == CONTEXT[answer.start:answer.end]
+        assert answer.text and answer.text == CONTEXT[answer.start : answer.end]
         assert len(tokenizer(answer.text, add_special_tokens=False)["input_ids"]) <= 6
 
 
@@ -99,9 +105,13 @@ def test_the_best_span_is_that_of_an_exhaustive_search(task, tokenizer):
     examples = example()
     features = task.prepare_evaluation(examples, tokenizer, 60)
     start, end = np.random.default_rng(2).normal(size=(2, len(features), 60))
-    possible = [start[window, first] + end[window, last] for window, offsets in enumerate(features["offset_mapping"])
-                for first in range(len(offsets)) for last in range(first, min(first + 30, len(offsets)))
-                if offsets[first][0] >= 0 and offsets[last][0] >= 0]
+    possible = [
+        start[window, first] + end[window, last]
+        for window, offsets in enumerate(features["offset_mapping"])
+        for first in range(len(offsets))
+        for last in range(first, min(first + 30, len(offsets)))
+        if offsets[first][0] >= 0 and offsets[last][0] >= 0
+    ]
     best = postprocess(examples, features, start, end, n_best=60)["one"][0]
     assert best.score == pytest.approx(max(possible))
 

@@ -38,13 +38,17 @@ def test_class_scores_are_those_of_scikit_learn(name):
         metrics.accuracy: sklearn.metrics.accuracy_score(references, predictions),
         metrics.binary_f1: sklearn.metrics.f1_score(*binary, zero_division=0),
         metrics.macro_f1: sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0),
-        metrics.matthews_correlation: sklearn.metrics.matthews_corrcoef(references, predictions)}
+        metrics.matthews_correlation: sklearn.metrics.matthews_corrcoef(references, predictions),
+    }
     for function, value in expected.items():
         assert function(predictions, references) == pytest.approx(value, abs=1e-12), function.__name__
 
 
-SETS = {"random": RANDOM.integers(0, 2, (2, 60, 5)), "none holds": np.zeros((2, 4, 3), int),
-        "one never": RANDOM.integers(0, 2, (2, 40, 4)) * np.array([1, 1, 0, 1])}  # fmt: skip
+SETS = {
+    "random": RANDOM.integers(0, 2, (2, 60, 5)),
+    "none holds": np.zeros((2, 4, 3), int),
+    "one never": RANDOM.integers(0, 2, (2, 40, 4)) * np.array([1, 1, 0, 1]),
+}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -53,9 +57,13 @@ def test_scores_of_label_sets_are_those_of_scikit_learn(name):
     held = (predictions | references).any(0)
     expected = {
         "micro_f1": sklearn.metrics.f1_score(references, predictions, average="micro", zero_division=0),
-        "macro_f1": sklearn.metrics.f1_score(references[:, held], predictions[:, held], average="macro",
-                                             zero_division=0) if held.any() else 0.0,
-        "subset_accuracy": sklearn.metrics.accuracy_score(references, predictions)}  # fmt: skip
+        "macro_f1": sklearn.metrics.f1_score(
+            references[:, held], predictions[:, held], average="macro", zero_division=0
+        )
+        if held.any()
+        else 0.0,
+        "subset_accuracy": sklearn.metrics.accuracy_score(references, predictions),
+    }
     metric = metrics.LabelSetMetric(list(expected))
     assert metric.compute(predictions=predictions, references=references) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError, match="must be among"):
@@ -78,23 +86,37 @@ def test_correlations_of_a_constant_are_zero(function):
     assert function(np.arange(7.0), np.arange(7.0)) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("The  Cat, sat!", "cat sat"), ("a an the", ""), ("Theory of Anarchy", "theory of anarchy"), ("U.S.", "us"),
-    ("$5.0 million\n", "50 million"), ("an-other", "another"), ("the-end", "theend"), (string.punctuation, ""),
-    ("“quoted”", "“quoted”")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Cat, sat!", "cat sat"),
+        ("a an the", ""),
+        ("Theory of Anarchy", "theory of anarchy"),
+        ("U.S.", "us"),
+        ("$5.0 million\n", "50 million"),
+        ("an-other", "another"),
+        ("the-end", "theend"),
+        (string.punctuation, ""),
+        ("“quoted”", "“quoted”"),
+    ],
+)
 def test_answers_are_normalized_as_officially(text, expected):
     assert metrics.normalize_answer(text) == expected
 
 
-@pytest.mark.parametrize(("prediction", "answers", "exact", "f1"), [
-    ("the Denver Broncos", ["Denver Broncos"], 100.0, 100.0),
-    ("Broncos", ["Denver Broncos", "The Broncos!"], 100.0, 100.0),
-    ("Denver", ["Denver Broncos"], 0.0, 200 / 3),
-    ("Broncos Broncos", ["Denver Broncos"], 0.0, 50.0),
-    ("Carolina", ["Denver Broncos"], 0.0, 0.0),
-    ("", ["Denver Broncos"], 0.0, 0.0),
-    ("the", ["a"], 100.0, 0.0),
-    ("in 1990", ["1990", "in the year 1990"], 0.0, 80.0)])
+@pytest.mark.parametrize(
+    ("prediction", "answers", "exact", "f1"),
+    [
+        ("the Denver Broncos", ["Denver Broncos"], 100.0, 100.0),
+        ("Broncos", ["Denver Broncos", "The Broncos!"], 100.0, 100.0),
+        ("Denver", ["Denver Broncos"], 0.0, 200 / 3),
+        ("Broncos Broncos", ["Denver Broncos"], 0.0, 50.0),
+        ("Carolina", ["Denver Broncos"], 0.0, 0.0),
+        ("", ["Denver Broncos"], 0.0, 0.0),
+        ("the", ["a"], 100.0, 0.0),
+        ("in 1990", ["1990", "in the year 1990"], 0.0, 80.0),
+    ],
+)
 def test_squad_scores_of_hand_written_cases(prediction, answers, exact, f1):
     scores = metrics.squad_scores({"q": prediction}, {"q": answers})
     assert scores == {"exact_match": exact, "f1": pytest.approx(f1)}
@@ -106,16 +128,26 @@ def test_a_question_without_prediction_counts_zero():
         metrics.squad_scores({"a": "x"}, {"a": []})
 
 
-@pytest.mark.parametrize(("tags", "expected"), [
-    ("O O", set()), ("B-A I-A O", {("A", 0, 2)}), ("B-A B-A", {("A", 0, 1), ("A", 1, 2)}),
-    ("I-A I-A", {("A", 0, 2)}), ("O I-A I-B", {("A", 1, 2), ("B", 2, 3)}), ("B-A I-B I-B", {("A", 0, 1), ("B", 1, 3)}),
-    ("B-A O I-A", {("A", 0, 1), ("A", 2, 3)}), ("", set())])
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("O O", set()),
+        ("B-A I-A O", {("A", 0, 2)}),
+        ("B-A B-A", {("A", 0, 1), ("A", 1, 2)}),
+        ("I-A I-A", {("A", 0, 2)}),
+        ("O I-A I-B", {("A", 1, 2), ("B", 2, 3)}),
+        ("B-A I-B I-B", {("A", 0, 1), ("B", 1, 3)}),
+        ("B-A O I-A", {("A", 0, 1), ("A", 2, 3)}),
+        ("", set()),
+    ],
+)
 def test_chunks_of_hand_written_cases(tags, expected):
     assert metrics.chunks(tags.split()) == expected
 
 
 def conlleval(predictions, references):
     """The counts of the Perl script conlleval, translated line by line: correct, found, actual chunks."""
+
     def ends(before, tag, other_type):
         return (before, tag) in {("B", "B"), ("B", "O"), ("I", "B"), ("I", "O")} or (before != "O" and other_type)
 
@@ -161,16 +193,20 @@ def test_no_chunk_at_all_scores_zero():
 
 
 def test_the_metric_classes_need_no_network(no_network, monkeypatch):
-    for switch in ("huggingface_hub.constants.HF_HUB_OFFLINE", "evaluate.config.HF_EVALUATE_OFFLINE",
-                   "datasets.config.HF_HUB_OFFLINE"):
+    for switch in (
+        "huggingface_hub.constants.HF_HUB_OFFLINE",
+        "evaluate.config.HF_EVALUATE_OFFLINE",
+        "datasets.config.HF_HUB_OFFLINE",
+    ):
         monkeypatch.setattr(switch, True)
     classes = SequenceMetric(("f1", "accuracy")).compute(predictions=[1, 0, 1], references=[1, 1, 1])
     assert classes == {"f1": pytest.approx(0.8), "accuracy": pytest.approx(2 / 3)}
     values = SequenceMetric(("pearson", "spearmanr")).compute(predictions=[0.5, 1.5, 2.5], references=[0.0, 1.0, 4.0])
     assert values == {"pearson": pytest.approx(0.9608, abs=1e-4), "spearmanr": pytest.approx(1.0)}
     answers = {"text": ["Rome", "rome"], "answer_start": [0, 9]}
-    squad = SQuADMetric().compute(predictions=[{"id": "q", "prediction_text": "the Rome"}],
-                                  references=[{"id": "q", "answers": answers}])
+    squad = SQuADMetric().compute(
+        predictions=[{"id": "q", "prediction_text": "the Rome"}], references=[{"id": "q", "answers": answers}]
+    )
     assert squad == {"exact_match": 100.0, "f1": 100.0}
     assert TaggingMetric().compute(predictions=[["B-A", "O"]], references=[["B-A", "I-A"]])["f1"] == 0.0
 
@@ -190,8 +226,10 @@ def test_unknown_or_mixed_scores_are_refused(scores):
         SequenceMetric(scores)
 
 
-@pytest.mark.parametrize(("task", "headline"), [
-    ("cola", "matthews_correlation"), ("sst2", "accuracy"), ("mrpc", "f1"), ("qqp", "f1"), ("docstrings", "accuracy")])
+@pytest.mark.parametrize(
+    ("task", "headline"),
+    [("cola", "matthews_correlation"), ("sst2", "accuracy"), ("mrpc", "f1"), ("qqp", "f1"), ("docstrings", "accuracy")],
+)
 def test_a_task_scores_the_largest_logit(task, headline, random):
     logits = random.normal(size=(40, 2))
     labels = (logits[:, 1] > logits[:, 0]).astype(int)

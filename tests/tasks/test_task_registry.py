@@ -6,14 +6,23 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from hf_mpq.tasks import TASKS, get_task, subset
 
-KINDS = {"sequence-classification": "AutoModelForSequenceClassification",
-         "question-answering": "AutoModelForQuestionAnswering",
-         "token-classification": "AutoModelForTokenClassification"}
+KINDS = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "token-classification": "AutoModelForTokenClassification",
+}
 
 
 def tiny_model(task, tokenizer):
-    config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1,
-                                  num_attention_heads=2, intermediate_size=16, **task.model_kwargs())
+    config = AutoConfig.for_model(
+        "bert",
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        **task.model_kwargs(),
+    )
     torch.manual_seed(0)
     return task.auto_class.from_config(config)
 
@@ -21,8 +30,12 @@ def tiny_model(task, tokenizer):
 def rows(task):
     """Four rows in the columns of the task."""
     if task.kind == "question-answering":
-        return {"id": list("abcd"), "context": ["Rome is old. Oslo is cold."] * 4, "question": ["What is cold?"] * 4,
-                "answers": [{"text": ["Oslo"], "answer_start": [13]}] * 4}
+        return {
+            "id": list("abcd"),
+            "context": ["Rome is old. Oslo is cold."] * 4,
+            "question": ["What is cold?"] * 4,
+            "answers": [{"text": ["Oslo"], "answer_start": [13]}] * 4,
+        }
     if task.kind == "token-classification":
         return {"tokens": [["Ann", "saw", "Oslo"]] * 4, "ner_tags": [[1, 0, 5]] * 4}
     texts = {column: ["a text", "the other text", "one", "two words"] for column in task.text_columns}
@@ -30,8 +43,20 @@ def rows(task):
 
 
 def test_the_registry_knows_glue_squad_conll_and_docstrings():
-    assert set(TASKS) == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "squad", "conll2003",
-                          "docstrings"}
+    assert set(TASKS) == {
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "wnli",
+        "squad",
+        "conll2003",
+        "docstrings",
+    }
     assert all(name == task.name for name, task in TASKS.items())
 
 
@@ -53,11 +78,23 @@ def test_a_task_is_frozen_and_names_its_class_and_labels(name):
 def test_a_trainer_trains_and_reports_the_headline(name, tokenizer, tmp_path):
     task, examples = get_task(name), Dataset.from_dict(rows(get_task(name)))
     evaluation = task.prepare_evaluation(examples, tokenizer, 48)
-    arguments = TrainingArguments(str(tmp_path), max_steps=1, per_device_eval_batch_size=3, report_to=[], use_cpu=True,
-                                  disable_tqdm=True, save_strategy="no")
-    trainer = Trainer(tiny_model(task, tokenizer), arguments, data_collator=task.data_collator(tokenizer),
-                      train_dataset=task.prepare(examples, tokenizer, 48), eval_dataset=evaluation,
-                      compute_metrics=task.metric_function(examples, evaluation))
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=1,
+        per_device_eval_batch_size=3,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    trainer = Trainer(
+        tiny_model(task, tokenizer),
+        arguments,
+        data_collator=task.data_collator(tokenizer),
+        train_dataset=task.prepare(examples, tokenizer, 48),
+        eval_dataset=evaluation,
+        compute_metrics=task.metric_function(examples, evaluation),
+    )
     assert np.isfinite(trainer.train().training_loss)
     assert np.isfinite(trainer.evaluate()[f"eval_{task.headline}"])
 

@@ -45,8 +45,11 @@ def test_both_formats_give_the_features_of_the_task(tmp_path, suffix, labels):
 def test_json_lines_of_the_other_kinds(tmp_path):
     answers = [{"text": ["Oslo"], "answer_start": [0]}]
     for split in ("train", "validation"):
-        write(tmp_path / "squad", f"{split}.jsonl",
-              {"id": ["a"], "context": ["Oslo is cold."], "question": ["What?"], "answers": answers})
+        write(
+            tmp_path / "squad",
+            f"{split}.jsonl",
+            {"id": ["a"], "context": ["Oslo is cold."], "question": ["What?"], "answers": answers},
+        )
         write(tmp_path / "conll2003", f"{split}.jsonl", {"tokens": [["Ann", "ran"]], "ner_tags": [["B-PER", "O"]]})
     assert get_task("squad").load(tmp_path)["train"]["answers"][0] == answers[0]
     assert get_task("conll2003").load(tmp_path)["train"]["ner_tags"][0] == [1, 0]
@@ -89,9 +92,12 @@ def test_the_hub_is_asked_by_name_and_revision(monkeypatch):
     monkeypatch.setattr(source, "load_dataset", fake)
     assert get_task("mnli").load()["train"].features["label"].names[2] == "contradiction"
     get_task("conll2003").load()
-    assert asked == [("nyu-mll/glue", "mnli", "train", None), ("nyu-mll/glue", "mnli", "validation_matched", None),
-                     ("eriktks/conll2003", None, "train", "refs/convert/parquet"),
-                     ("eriktks/conll2003", None, "validation", "refs/convert/parquet")]
+    assert asked == [
+        ("nyu-mll/glue", "mnli", "train", None),
+        ("nyu-mll/glue", "mnli", "validation_matched", None),
+        ("eriktks/conll2003", None, "train", "refs/convert/parquet"),
+        ("eriktks/conll2003", None, "validation", "refs/convert/parquet"),
+    ]
 
 
 def test_without_the_hub_the_error_names_data_dir(monkeypatch, tmp_path):

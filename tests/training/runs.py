@@ -20,8 +20,14 @@ def sentences(count: int = 96, head: str = "sequence") -> Dataset:
         length = int(torch.randint(5, 12, (1,), generator=generator))
         tokens = torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
         upper = [int(token > VOCABULARY // 2) for token in tokens]
-        rows.append({"input_ids": tokens, "attention_mask": [1] * length, "idle": 0,
-                     "labels": {"sequence": upper[1], "token": upper, "masked": tokens}[head]})  # fmt: skip
+        rows.append(
+            {
+                "input_ids": tokens,
+                "attention_mask": [1] * length,
+                "idle": 0,
+                "labels": {"sequence": upper[1], "token": upper, "masked": tokens}[head],
+            }
+        )
     return Dataset.from_list(rows)
 
 
@@ -47,11 +53,23 @@ def quantized(method: str | None = "uniform", family: str = "bert", head: str = 
 
 def arguments(folder: Any, **changes) -> MPQTrainingArguments:
     """Twelve steps an epoch, four epochs, without noise on the screen."""
-    return MPQTrainingArguments(str(folder), **{
-        "num_train_epochs": 2, "per_device_train_batch_size": 8, "report_to": "none", "use_cpu": True,
-        "logging_steps": 5, "save_steps": 3, "learning_rate": 1e-3, "disable_tqdm": True, "save_total_limit": 2,
-        "calibration_examples": 16, "selection_examples": 16, **changes,
-    })  # fmt: skip
+    return MPQTrainingArguments(
+        str(folder),
+        **{
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 8,
+            "report_to": "none",
+            "use_cpu": True,
+            "logging_steps": 5,
+            "save_steps": 3,
+            "learning_rate": 1e-3,
+            "disable_tqdm": True,
+            "save_total_limit": 2,
+            "calibration_examples": 16,
+            "selection_examples": 16,
+            **changes,
+        },
+    )
 
 
 def trainer(model, folder, **options) -> MPQTrainer:

@@ -39,8 +39,9 @@ def test_terms_are_what_they_say(models, pooling):
     assert float(cosine) == pytest.approx(float((1 - cosine_similarity(first, second)).mean()), rel=1e-4)
     relations = OBJECTIVES["embedding-relations"](student, teacher, pooling=pooling)
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
-    wanted = [(cosine_similarity(first[i], first[j], 0) - cosine_similarity(second[i], second[j], 0)) ** 2
-              for i, j in pairs]  # fmt: skip
+    wanted = [
+        (cosine_similarity(first[i], first[j], 0) - cosine_similarity(second[i], second[j], 0)) ** 2 for i, j in pairs
+    ]
     assert relations.units(BATCH) == len(pairs) == 6
     assert float(relations(ours, theirs, BATCH)) == pytest.approx(float(sum(wanted)) / 6, rel=1e-4)
     assert float(cosine) > 1e-4 < float(relations(ours, theirs, BATCH))
@@ -103,8 +104,15 @@ def test_a_run_distils_embeddings(tmp_path):
     student = hf_mpq.quantize(tiny_model("bert", "bare"), MPQConfig(bits=2, groups=10, quantizer="lsq"))
     objectives = {"embedding-cosine": {}, "embedding-relations": {"weight": 10.0}}
     rows = sentences(32).remove_columns(["labels", "idle"])
-    run = trainer(student, tmp_path, teacher=teacher, train_dataset=rows, num_train_epochs=6, learning_rate=5e-3,
-                  stages={"qat": {"objectives": objectives}})  # fmt: skip
+    run = trainer(
+        student,
+        tmp_path,
+        teacher=teacher,
+        train_dataset=rows,
+        num_train_epochs=6,
+        learning_rate=5e-3,
+        stages={"qat": {"objectives": objectives}},
+    )
     before = _distance(student, teacher)
     run.train()
     assert _distance(run.model, teacher) < 0.7 * before

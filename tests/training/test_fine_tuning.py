@@ -10,8 +10,16 @@ from tests.training.runs import arguments, collate, quantized, sentences, traine
 
 
 def tune(folder, rows=None, **options):
-    return fine_tune(tiny_model("bert"), sentences(16) if rows is None else rows, collate, folder / "float",
-                     num_train_epochs=1, disable_tqdm=True, use_cpu=True, **options)  # fmt: skip
+    return fine_tune(
+        tiny_model("bert"),
+        sentences(16) if rows is None else rows,
+        collate,
+        folder / "float",
+        num_train_epochs=1,
+        disable_tqdm=True,
+        use_cpu=True,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("bf16", [True, False])

@@ -37,8 +37,9 @@ class Record(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if "/1-" in args.output_dir:
-            self.gradients.append({name: None if one.grad is None else one.grad.clone()
-                                   for name, one in model.named_parameters()})  # fmt: skip
+            self.gradients.append(
+                {name: None if one.grad is None else one.grad.clone() for name, one in model.named_parameters()}
+            )
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs and "/1-" in args.output_dir:
@@ -58,20 +59,38 @@ def recorded(method, folder, batch, accumulation, **changes):
     record, options = Record(), dict(CASES[method])
     head = options.get("head", "sequence")
     stages = {"search": {"strategy_options": {"warmup": 0.0}}} if method == "channelwise" else None
-    changes = {"train_dataset": sentences(STEPS * 8 if method != "mpq" else 64, head), "stages": stages,
-               "num_train_epochs": 2, **changes}  # fmt: skip
+    changes = {
+        "train_dataset": sentences(STEPS * 8 if method != "mpq" else 64, head),
+        "stages": stages,
+        "num_train_epochs": 2,
+        **changes,
+    }
     callbacks = [record, *changes.pop("callbacks", [])]
-    run = trainer(still(quantized(method, **options)), folder, per_device_train_batch_size=batch, logging_steps=1,
-                  gradient_accumulation_steps=accumulation, callbacks=callbacks, learning_rate=1e-4,
-                  save_strategy="no", **changes)  # fmt: skip
+    run = trainer(
+        still(quantized(method, **options)),
+        folder,
+        per_device_train_batch_size=batch,
+        logging_steps=1,
+        gradient_accumulation_steps=accumulation,
+        callbacks=callbacks,
+        learning_rate=1e-4,
+        save_strategy="no",
+        **changes,
+    )
     run.train()
     return record.gradients, record.logs
 
 
 def _process(rank, port, method, folder, changes):
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
-                      WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")  # fmt: skip
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_WORLD_SIZE="2",
+    )
     found = recorded(method, folder, 4, 1, **changes)
     torch.save(found, f"{folder}/rank{rank}.pt")
 
@@ -105,17 +124,24 @@ def alone(tmp_path_factory):
     return cache(lambda method: recorded(method, tmp_path_factory.mktemp("one"), 8, 1))
 
 
-@pytest.mark.parametrize(("method", "accumulation"), [
-    pytest.param(method, accumulation, marks=[] if accumulation == 2 or method == "mpq" else pytest.mark.full)
-    for method in CASES for accumulation in (2, 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "accumulation"),
+    [
+        pytest.param(method, accumulation, marks=[] if accumulation == 2 or method == "mpq" else pytest.mark.full)
+        for method in CASES
+        for accumulation in (2, 4)
+    ],
+)
 def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, alone, tmp_path):
     expected = alone(method)
     assert any(gradient is not None for gradient in expected[0][0].values())
     assert_same(recorded(method, tmp_path / "more", 8 // accumulation, accumulation), expected)
 
 
-@pytest.mark.parametrize("method", [method if method in ("mpq", "aq-bert") else
-                                    pytest.param(method, marks=pytest.mark.full) for method in CASES])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [method if method in ("mpq", "aq-bert") else pytest.param(method, marks=pytest.mark.full) for method in CASES],
+)
 def test_two_processes_train_as_one(method, alone, tmp_path):
     expected = alone(method)
     first, second = two_processes(method, tmp_path / "two")
@@ -185,6 +211,8 @@ def test_two_passes_of_a_step_accumulate_each(tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES._items, "two", TwoPasses)
     changes = {"stages": {"search": {"strategy": "two"}}, "num_train_epochs": 4}
     expected = recorded("aq-bert", tmp_path / "one", 8, 1, **changes)
-    assert all(any("gate" in name and gradient.any() for name, gradient in step.items() if gradient is not None)
-               for step in expected[0])  # fmt: skip
+    assert all(
+        any("gate" in name and gradient.any() for name, gradient in step.items() if gradient is not None)
+        for step in expected[0]
+    )
     assert_same(recorded("aq-bert", tmp_path / "more", 4, 2, **changes), expected)

@@ -38,17 +38,30 @@ def padded(rows):
     return {**tokens, **{name: torch.tensor([row[name] for row in rows]) for name in rows[0] if name not in tokens}}
 
 
-@pytest.mark.parametrize(("head", "rows", "changes"), [
-    ("question", spans, {}), ("sequence", scores, {"num_labels": 1, "problem_type": "regression"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "rows", "changes"),
+    [
+        ("question", spans, {}),
+        ("sequence", scores, {"num_labels": 1, "problem_type": "regression"}),
+    ],
+)
 @pytest.mark.parametrize("method", ["mpq", "q8"])
 def test_answers_and_numbers_are_learned(method, head, rows, changes, tmp_path):
     """With the labels (q8) and from the teacher (mpq); what is packed says the same."""
     budget = {"budget": "3bits"} if method == "mpq" else {}
     model = hf_mpq.quantize(tiny_model("bert", head, **changes), MPQConfig(method=method, groups=8, **budget))
     logs = Losses()
-    run = trainer(model, tmp_path, train_dataset=rows(), data_collator=padded, num_train_epochs=4, callbacks=[logs],
-                  save_strategy="no", eval_dataset=rows(), logging_steps=1)  # fmt: skip
+    run = trainer(
+        model,
+        tmp_path,
+        train_dataset=rows(),
+        data_collator=padded,
+        num_train_epochs=4,
+        callbacks=[logs],
+        save_strategy="no",
+        eval_dataset=rows(),
+        logging_steps=1,
+    )
     run.train()
     assert sum(logs.last[-6:]) < sum(logs.last[:6]), "the last stage's loss falls"
     run.save_packed(tmp_path / "packed")
@@ -78,9 +91,17 @@ def test_an_energy_budget_is_met(method, tmp_path):
     model = quantized(method, budget=None, **options)
     space = model.config.quantization_config.resolve(model)
     cost = COSTS["energy"](space)
-    least, most = (cost.of(Assignment({name: hf_mpq.core.MatrixAssignment((bits,) * spec.layout.count
-                                                                          if spec.bits is None else spec.bits)
-                                       for name, spec in space.weights.items()})) for bits in (2, 8))  # fmt: skip
+    least, most = (
+        cost.of(
+            Assignment(
+                {
+                    name: hf_mpq.core.MatrixAssignment((bits,) * spec.layout.count if spec.bits is None else spec.bits)
+                    for name, spec in space.weights.items()
+                }
+            )
+        )
+        for bits in (2, 8)
+    )
     limit = least + 0.5 * (most - least)
     run = trainer(quantized(method, budget=f"{limit}uJ", **options), tmp_path, num_train_epochs=1, save_strategy="no")
     run.train()
@@ -136,8 +157,19 @@ def test_two_processes_are_resumed(method, stage, tmp_path):
     root = Path(__file__).resolve().parents[2]
 
     def launch(name, stop, *words):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-                   str(tmp_path / "run.py"), str(tmp_path / name), stop, method, *words]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            str(tmp_path / "run.py"),
+            str(tmp_path / name),
+            stop,
+            method,
+            *words,
+        ]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
         return subprocess.run(command, cwd=root, capture_output=True, text=True, env=env)
 
@@ -170,8 +202,12 @@ trainer(quantized("mpq", budget="3bits"), sys.argv[1], callbacks=[Die()], per_de
 def test_a_rank_that_dies_ends_the_other(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2",
-                   "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
+        address = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+        }
     ranks = []
     for rank in ("0", "1"):
         (tmp_path / rank).mkdir()

@@ -89,8 +89,14 @@ def test_scaled_gradients_train_as_plain_ones(tmp_path, monkeypatch):
         if change:
             monkeypatch.setattr(StageTrainer, "create_accelerator_and_postprocess", scaled)
         folder = tmp_path / str(change)
-        run = trainer(quantized("aq-bert", budget="3bits"), folder, max_grad_norm=0.0, num_train_epochs=4,
-                      save_strategy="no", callbacks=[Idle()])  # fmt: skip
+        run = trainer(
+            quantized("aq-bert", budget="3bits"),
+            folder,
+            max_grad_norm=0.0,
+            num_train_epochs=4,
+            save_strategy="no",
+            callbacks=[Idle()],
+        )
         run.train()
         weights.append(load_file(folder / "1-search" / "model" / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

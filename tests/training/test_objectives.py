@@ -34,8 +34,13 @@ def teacher():
 
 def signals(layers=LAYERS, width=WIDTH, mask=MASK, seed=0, outputs=None, grad=False):
     generator = torch.Generator().manual_seed(seed)
-    features = {name: [torch.randn(2, 5, width, generator=generator).requires_grad_(grad)
-                       for _ in range(layers + (name == "hidden"))] for name in FEATURES}  # fmt: skip
+    features = {
+        name: [
+            torch.randn(2, 5, width, generator=generator).requires_grad_(grad)
+            for _ in range(layers + (name == "hidden"))
+        ]
+        for name in FEATURES
+    }
     return Signals(outputs or classes(torch.randn(2, 3, generator=generator).requires_grad_(grad)), features, mask)
 
 
@@ -93,10 +98,15 @@ def test_soft_labels_of_tokens_count_each_example_alike(student):
 
 def test_soft_labels_of_spans_leave_padding_out(student):
     values = [torch.randn(2, 5) for _ in range(4)]
-    sides = [Signals(QuestionAnsweringModelOutput(start_logits=values[k], end_logits=values[k + 1]), mask=MASK)
-             for k in (0, 2)]  # fmt: skip
-    parts = [kl_div(log_softmax(values[k][row, :n], -1), softmax(values[k + 2][row, :n], -1), reduction="sum")
-             for k in (0, 1) for row, n in ((0, 5), (1, 3))]  # fmt: skip
+    sides = [
+        Signals(QuestionAnsweringModelOutput(start_logits=values[k], end_logits=values[k + 1]), mask=MASK)
+        for k in (0, 2)
+    ]
+    parts = [
+        kl_div(log_softmax(values[k][row, :n], -1), softmax(values[k + 2][row, :n], -1), reduction="sum")
+        for k in (0, 1)
+        for row, n in ((0, 5), (1, 3))
+    ]
     expected = float(sum(parts) / 4)
     assert OBJECTIVES["soft-labels"](student, student)(*sides, BATCH) == pytest.approx(expected, rel=1e-5)
 
@@ -120,8 +130,9 @@ def token_means(error):
 @pytest.mark.parametrize(("reduction", "divisor"), [("sum", 1), ("mean", 3)])
 def test_hidden_states(reduction, divisor, student):
     ours, theirs = signals(), signals(seed=1)
-    expected = sum(token_means((a - b).square().mean(-1))
-                   for a, b in zip(ours.features["hidden"], theirs.features["hidden"]))  # fmt: skip
+    expected = sum(
+        token_means((a - b).square().mean(-1)) for a, b in zip(ours.features["hidden"], theirs.features["hidden"])
+    )
     found = OBJECTIVES["hidden-states"](student, student, reduction=reduction)(ours, theirs, BATCH)
     assert found == pytest.approx(float(expected) / divisor, rel=1e-5)
 
@@ -129,8 +140,9 @@ def test_hidden_states(reduction, divisor, student):
 def test_a_shallower_student_maps_its_layers(student, teacher):
     ours, theirs = signals(), signals(4, seed=1)
     pairs = [(0, 0), (1, 2), (2, 4)]
-    expected = sum(token_means((ours.features["hidden"][a] - theirs.features["hidden"][b]).square().mean(-1))
-                   for a, b in pairs)  # fmt: skip
+    expected = sum(
+        token_means((ours.features["hidden"][a] - theirs.features["hidden"][b]).square().mean(-1)) for a, b in pairs
+    )
     assert OBJECTIVES["hidden-states"](student, teacher)(ours, theirs, BATCH) == pytest.approx(float(expected))
     chosen = OBJECTIVES["hidden-states"](student, teacher, layers={2: 3})
     expected = token_means((ours.features["hidden"][2] - theirs.features["hidden"][3]).square().mean(-1))
@@ -174,19 +186,22 @@ def test_value_relations(relations, student, teacher):
     assert term(ours, theirs, BATCH) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options", "words"), [
-    ("hidden-states", {"layers": {3: 1}}, "student has no layers .3.: name layers from 0 to 2"),
-    ("hidden-states", {"layers": {}}, "maps no layer"),
-    ("hidden-states", {"reduction": "max"}, "unknown reduction 'max'"),
-    ("attention-scores", {"layers": {0: 1}}, "name layers from 1 to 2"),
-    ("value-relations", {"relation_heads": 5}, "do not divide the widths"),
-    ("value-relations", {"relations": "value"}, "must be a list"),
-    ("value-relations", {"teacher_layer": 9}, "teacher has no layers"),
-    ("self-teaching", {"maps": ["logits"]}, "maps must be a list"),
-    ("self-teaching", {"min_open": 1.0}, "min_open must be"),
-    ("self-teaching", {"norm": "group"}, "unknown norm"),
-    ("self-teaching", {"temperature": 0.0}, "temperature must be above zero"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("hidden-states", {"layers": {3: 1}}, "student has no layers .3.: name layers from 0 to 2"),
+        ("hidden-states", {"layers": {}}, "maps no layer"),
+        ("hidden-states", {"reduction": "max"}, "unknown reduction 'max'"),
+        ("attention-scores", {"layers": {0: 1}}, "name layers from 1 to 2"),
+        ("value-relations", {"relation_heads": 5}, "do not divide the widths"),
+        ("value-relations", {"relations": "value"}, "must be a list"),
+        ("value-relations", {"teacher_layer": 9}, "teacher has no layers"),
+        ("self-teaching", {"maps": ["logits"]}, "maps must be a list"),
+        ("self-teaching", {"min_open": 1.0}, "min_open must be"),
+        ("self-teaching", {"norm": "group"}, "unknown norm"),
+        ("self-teaching", {"temperature": 0.0}, "temperature must be above zero"),
+    ],
+)
 def test_impossible_options_are_refused(name, options, words, student, teacher):
     with pytest.raises(ValueError, match=words):
         OBJECTIVES[name](student, teacher, **options)

@@ -16,9 +16,13 @@ OPTIONS = {"max_steps": 4, "save_steps": 2, "eval_strategy": "steps", "eval_step
 
 
 def run(kind, folder, method="mpq", **changes):
-    made = kind(quantized(method, **({"budget": "3bits"} if method == "mpq" else {})),
-                arguments(folder, **{**OPTIONS, **changes}), train_dataset=sentences(32), data_collator=collate,
-                eval_dataset=sentences(8))  # fmt: skip
+    made = kind(
+        quantized(method, **({"budget": "3bits"} if method == "mpq" else {})),
+        arguments(folder, **{**OPTIONS, **changes}),
+        train_dataset=sentences(32),
+        data_collator=collate,
+        eval_dataset=sentences(8),
+    )
     made.train()
     return made
 
@@ -55,9 +59,12 @@ class Weighted(MPQTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self):
-        loader = DataLoader(self.train_dataset.select_columns(["input_ids", "attention_mask", "labels"]),
-                            self.args.train_batch_size, sampler=SequentialSampler(self.train_dataset),
-                            collate_fn=self.data_collator)  # fmt: skip
+        loader = DataLoader(
+            self.train_dataset.select_columns(["input_ids", "attention_mask", "labels"]),
+            self.args.train_batch_size,
+            sampler=SequentialSampler(self.train_dataset),
+            collate_fn=self.data_collator,
+        )
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model=None):
@@ -97,8 +104,14 @@ def test_a_search_adds_its_penalty_to_a_loss_of_ones_own(tmp_path):
 
     gates = {}
     for kind in (Nothing, MPQTrainer):
-        made = run(kind, tmp_path / kind.__name__, eval_strategy="no", max_steps=8, logging_steps=1,
-                   stages={"search": {"strategy_options": {"start": "zeros"}}})  # fmt: skip
+        made = run(
+            kind,
+            tmp_path / kind.__name__,
+            eval_strategy="no",
+            max_steps=8,
+            logging_steps=1,
+            stages={"search": {"strategy_options": {"start": "zeros"}}},
+        )
         gates[kind] = [row["loss_penalty"] for row in made.state.log_history if "loss_penalty" in row]
     assert gates[Nothing] and all(value > 0 for value in gates[Nothing])
 

@@ -32,8 +32,10 @@ def edited(method, **config):
     return model, seen
 
 
-@pytest.mark.parametrize(("method", "config"), [("uniform", {}), ("mpq", {"budget": "3bits"}),
-                                                ("aq-bert", {"budget": "3bits", "bits": (2, 4)})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [("uniform", {}), ("mpq", {"budget": "3bits"}), ("aq-bert", {"budget": "3bits", "bits": (2, 4)})],
+)
 def test_what_was_done_to_a_model_stays_and_the_result_ends_up_in_it(method, config, tmp_path):
     model, seen = edited(method, **config)
     frozen = {name: one.clone() for name, one in model.named_parameters() if not one.requires_grad}
@@ -134,8 +136,10 @@ def test_files_with_the_first_names_of_norms_are_trained(tmp_path):
 
     tiny_model("bert").save_pretrained(tmp_path / "float")
     file = tmp_path / "float/model.safetensors"
-    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
-           for name, value in load_file(file).items()}  # fmt: skip
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in load_file(file).items()
+    }
     save_file(old, file, metadata={"format": "pt"})
     config = MPQConfig(method="uniform", groups=8, modules_to_not_convert=[".*LayerNorm"])
     model = HEADS["sequence"].from_pretrained(tmp_path / "float", quantization_config=config)

@@ -16,10 +16,14 @@ def by_solver(products):
     """The same problem by sequential quadratic programming."""
     count, table = len(products), products.numpy()
     found = minimize(
-        lambda a: a @ table @ a, np.full(count, 1 / count), jac=lambda a: 2 * table @ a, bounds=[(0, 1)] * count,
+        lambda a: a @ table @ a,
+        np.full(count, 1 / count),
+        jac=lambda a: 2 * table @ a,
+        bounds=[(0, 1)] * count,
         constraints={"type": "eq", "fun": lambda a: a.sum() - 1, "jac": lambda a: np.ones(count)},
-        method="SLSQP", options={"ftol": 1e-15, "maxiter": 500},
-    )  # fmt: skip
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 500},
+    )
     return torch.from_numpy(found.x)
 
 
@@ -37,8 +41,12 @@ def test_two_vectors_have_a_closed_form():
     for seed in range(20):
         a, b = vectors(2, seed=seed)
         share = (((b - a) @ b) / (a - b).square().sum()).clamp(0, 1)
-        torch.testing.assert_close(min_norm_weights(torch.stack([a, b]) @ torch.stack([a, b]).T),
-                                   torch.stack([share, 1 - share]), atol=1e-9, rtol=0)  # fmt: skip
+        torch.testing.assert_close(
+            min_norm_weights(torch.stack([a, b]) @ torch.stack([a, b]).T),
+            torch.stack([share, 1 - share]),
+            atol=1e-9,
+            rtol=0,
+        )
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -55,8 +55,17 @@ def model():
 def of_a_run(folder, micro=1):
     record = Gradients()
     stages = {"qat": {"strategy": "two-paths", "objectives": TERMS}}
-    trainer(model(), folder, max_steps=1, max_grad_norm=0.0, per_device_train_batch_size=8 // micro, stages=stages,
-            gradient_accumulation_steps=micro, callbacks=[record], train_dataset=sentences(8)).train()  # fmt: skip
+    trainer(
+        model(),
+        folder,
+        max_steps=1,
+        max_grad_norm=0.0,
+        per_device_train_batch_size=8 // micro,
+        stages=stages,
+        gradient_accumulation_steps=micro,
+        callbacks=[record],
+        train_dataset=sentences(8),
+    ).train()
     return record.found
 
 
@@ -65,8 +74,9 @@ def by_hand(combine):
     parameters = dict(student.named_parameters())
     high = take_path(student, positions(student, -1))(**batch)
     low = take_path(student, positions(student, 0))(**batch)
-    soft = 0.5 * kl_div(log_softmax(low.logits, 1), log_softmax(high.logits.detach(), 1), reduction="batchmean",
-                        log_target=True)  # fmt: skip
+    soft = 0.5 * kl_div(
+        log_softmax(low.logits, 1), log_softmax(high.logits.detach(), 1), reduction="batchmean", log_target=True
+    )
     passes = [torch.autograd.grad(loss, [*parameters.values()], allow_unused=True) for loss in (high.loss, soft)]
     return {name: grad for name, grad in zip(parameters, COMBINERS[combine](passes)) if grad is not None}
 
@@ -83,10 +93,13 @@ def test_the_gradient_of_a_step_is_that_of_its_passes_by_hand_however_it_is_cut(
         torch.testing.assert_close(cut[name], grad, rtol=1e-3, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (Pass("low", teacher="high"), "'high', no earlier pass"),
-    (Pass("low", objectives=frozenset({"hidden-states"})), r"names \['hidden-states'\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (Pass("low", teacher="high"), "'high', no earlier pass"),
+        (Pass("low", objectives=frozenset({"hidden-states"})), r"names \['hidden-states'\]"),
+    ],
+)
 def test_passes_that_name_what_is_not_there(wrong, message, tmp_path, known):
     class Wrong(TwoPaths):
         def passes(self, progress):

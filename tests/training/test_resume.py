@@ -48,8 +48,11 @@ def weights_of(folder):
 
 
 def stage_folders(method):
-    return ["1-qat"] if method in ("ghost", "uniform") else ["1-search", {"mpq": "2-qat", "aq-bert": "2-retrain"}.get(
-        method, "2-finetune")]  # fmt: skip
+    return (
+        ["1-qat"]
+        if method in ("ghost", "uniform")
+        else ["1-search", {"mpq": "2-qat", "aq-bert": "2-retrain"}.get(method, "2-finetune")]
+    )
 
 
 @pytest.fixture
@@ -58,9 +61,15 @@ def whole(made_once):
     return lambda method: made_once(method, lambda folder: trainer(quantized(method, **RUNS[method]), folder).train())
 
 
-@pytest.mark.parametrize(("method", "stage", "step"), [
-    pytest.param(method, stage, step, marks=[] if step == 5 or (method, step) == ("mpq", 2) else pytest.mark.full)
-    for method in RUNS for stage in stage_folders(method) for step in (2, 5, 7)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "stage", "step"),
+    [
+        pytest.param(method, stage, step, marks=[] if step == 5 or (method, step) == ("mpq", 2) else pytest.mark.full)
+        for method in RUNS
+        for stage in stage_folders(method)
+        for step in (2, 5, 7)
+    ],
+)
 def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_path):
     model = quantized(method, **RUNS[method])
     with pytest.raises(Interrupted):
@@ -97,12 +106,15 @@ def killed_after(monkeypatch, owner, name, number=1):
     monkeypatch.setattr(owner, name, once)
 
 
-@pytest.mark.parametrize(("owner", "name", "number"), [
-    (RunRecord, "decide", 1),  # of the search, whose last step is saved, before its model is written
-    pytest.param(Students, "save", 2, marks=pytest.mark.full),  # the search's model, before it is finished
-    (RunRecord, "select", 1),  # one candidate of two
-    (RunRecord, "decide", 2),  # of the selection, before its name
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (RunRecord, "decide", 1),  # of the search, whose last step is saved, before its model is written
+        pytest.param(Students, "save", 2, marks=pytest.mark.full),  # the search's model, before it is finished
+        (RunRecord, "select", 1),  # one candidate of two
+        (RunRecord, "decide", 2),  # of the selection, before its name
+    ],
+)
 def test_a_run_that_is_killed_between_two_files_ends_as_the_uninterrupted_one(owner, name, number, whole, tmp_path):
     expected = whole("mpq")
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Interrupted):
@@ -191,8 +203,9 @@ def test_a_signal_within_a_step_stops_after_it(accumulation, whole, tmp_path, mo
 
     before = signal.getsignal(signal.SIGTERM)
     cut = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
-    run = trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", enable_jit_checkpoint=True, callbacks=[Signal()],
-                  **cut)  # fmt: skip
+    run = trainer(
+        quantized("mpq", **RUNS["mpq"]), tmp_path / "run", enable_jit_checkpoint=True, callbacks=[Signal()], **cut
+    )
     assert signal.getsignal(signal.SIGTERM) == before, "outside of stages the process ends at once"
     with pytest.raises(TrainingStopped, match="step 5 of"):
         run.train()
@@ -277,11 +290,19 @@ def settings_written(run):
 def test_masks_that_would_be_drawn_anew_are_not(tokenizer, tmp_path):
     """Which tokens are masked depends on the micro-batches."""
     masking = DataCollatorForLanguageModeling(tokenizer, mask_replace_prob=1.0, random_replace_prob=0.0)
-    options = {"data_collator": masking, "max_steps": 2,
-               "train_dataset": sentences(16).remove_columns(["labels", "idle"])}  # fmt: skip
+    options = {
+        "data_collator": masking,
+        "max_steps": 2,
+        "train_dataset": sentences(16).remove_columns(["labels", "idle"]),
+    }
     trainer(quantized("uniform", head="masked"), tmp_path, **options).train()
-    other = trainer(quantized("uniform", head="masked"), tmp_path, per_device_train_batch_size=4,
-                    gradient_accumulation_steps=2, **options)  # fmt: skip
+    other = trainer(
+        quantized("uniform", head="masked"),
+        tmp_path,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        **options,
+    )
     with pytest.raises(ValueError, match=r"micro_batches\.per_device_train_batch_size was 8 and is now 4"):
         other.train(resume_from_checkpoint=True)
     whole = {**options, "data_collator": DataCollatorForLanguageModeling(tokenizer, mlm=False)}

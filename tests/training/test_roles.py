@@ -25,8 +25,9 @@ MAKERS = [
     (SOURCES, lambda kind: kind((8, 8))),
     (ACTIVATIONS, lambda kind: ActivationQuantizer.from_spec(ActivationSpec(kind.name, 8))),
 ]
-PARTS = [pytest.param(make, registry[name], id=registry[name].__name__) for registry, make in MAKERS
-         for name in registry]  # fmt: skip
+PARTS = [
+    pytest.param(make, registry[name], id=registry[name].__name__) for registry, make in MAKERS for name in registry
+]
 
 
 @pytest.mark.parametrize(("make", "kind"), PARTS)
@@ -103,8 +104,15 @@ def test_every_precision_of_a_nested_model_is_trained(norms, tmp_path):
     scales = {name: layer.program.quantizer.scale for name, layer in matrices(model) if layer.spec.nested}
     before = {name: scale.detach().clone() for name, scale in scales.items()}
     norm = model.bert.encoder.layer[0].output.LayerNorm
-    run = trainer(model, tmp_path, max_steps=5, learning_rate=1e-4, save_strategy="no", weight_decay=0.1,
-                  train_dataset=sentences(40))  # fmt: skip
+    run = trainer(
+        model,
+        tmp_path,
+        max_steps=5,
+        learning_rate=1e-4,
+        save_strategy="no",
+        weight_decay=0.1,
+        train_dataset=sentences(40),
+    )
     run.train()
     for name, scale in scales.items():
         change = ((scale - before[name]) / before[name]).abs().amax(0)

@@ -102,9 +102,16 @@ def test_gates_learn_from_the_slice_and_weights_from_the_rest(accumulation, tmp_
     monkeypatch.setattr(StageModule, "forward", noted)
     model = quantized("aq-bert+kd", budget="3bits")
     stages = {"search": {"strategy": "two"}}
-    trainer(model, tmp_path, train_dataset=rows, stages=stages, save_strategy="no",
-            per_device_train_batch_size=8 // accumulation, gradient_accumulation_steps=accumulation,
-            num_train_epochs=4).train()  # fmt: skip
+    trainer(
+        model,
+        tmp_path,
+        train_dataset=rows,
+        stages=stages,
+        save_strategy="no",
+        per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=4,
+    ).train()
     assert len(seen["gates"]) == round(0.2 * 96)
     assert seen["weights"] == set(range(96)) - seen["gates"]
     assert seen["train"] == set(range(96))  # of the stage after the search

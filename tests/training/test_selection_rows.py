@@ -18,8 +18,9 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
     assert len(place) == count
 
     def places(batch):
-        return {place[tuple(row[mask.bool()].tolist())] for row, mask in zip(batch["input_ids"],
-                                                                           batch["attention_mask"])}  # fmt: skip
+        return {
+            place[tuple(row[mask.bool()].tolist())] for row, mask in zip(batch["input_ids"], batch["attention_mask"])
+        }
 
     forward, init, divergence = StageModule.forward, Preferences.__init__, trainer_module.mean_divergence
     stages = []
@@ -48,8 +49,14 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
     monkeypatch.setattr(trainer_module, "mean_divergence", compared)
     monkeypatch.setattr(trainer_module, "StageTrainer", stage)
     options = {"groups": "channel"} if method == "channelwise" else {}
-    run = trainer(quantized(method, budget="3bits", **options), tmp_path, train_dataset=rows, save_steps=100,
-                  per_device_train_batch_size=4, selection_steps=4)  # fmt: skip
+    run = trainer(
+        quantized(method, budget="3bits", **options),
+        tmp_path,
+        train_dataset=rows,
+        save_steps=100,
+        per_device_train_batch_size=4,
+        selection_steps=4,
+    )
     run.train()
     kept = {place[tuple(row["input_ids"])] for row in run._compared_rows}
     if method == "mpq":

@@ -50,10 +50,13 @@ def test_a_run_that_was_stopped_in_the_middle_of_a_ramp_ends_the_same(pruned, tm
     assert all(torch.equal(value, again[name]) for name, value in pruned.items())
 
 
-@pytest.mark.parametrize("trainable, moves", [
-    (["steps"], lambda name: name.endswith(".step")),
-    (["classifier", "LayerNorm"], lambda name: "classifier" in name or "LayerNorm" in name),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "trainable, moves",
+    [
+        (["steps"], lambda name: name.endswith(".step")),
+        (["classifier", "LayerNorm"], lambda name: "classifier" in name or "LayerNorm" in name),
+    ],
+)
 def test_only_what_a_stage_trains_moves(trainable, moves, tmp_path):
     model = quantized(quantizer="lsq")
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -92,8 +95,9 @@ def test_a_float_stage_trains_without_rounding(tmp_path, monkeypatch):
             seen.append(next(layer.program.rounding for _, layer in matrices(model)))
 
     monkeypatch.setitem(SCHEDULES._items, "watch", Watch)
-    run = trainer(quantized(bits=3), tmp_path, max_steps=3,
-                  stages={"qat": {"rounding": False, "schedules": {"watch": {}}}})  # fmt: skip
+    run = trainer(
+        quantized(bits=3), tmp_path, max_steps=3, stages={"qat": {"rounding": False, "schedules": {"watch": {}}}}
+    )
     run.train()
     assert seen == [False] * 3
     assert isinstance(run, MPQTrainer) and all(layer.program.rounding for _, layer in matrices(run.model))

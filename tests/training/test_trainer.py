@@ -62,8 +62,9 @@ def test_every_method_with_stages_is_tried():
     assert set(TRAINED) == {name for name in METHODS if METHODS[name].stages}
 
 
-@pytest.mark.parametrize("method", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.full)
-                                    for name in TRAINED])  # fmt: skip
+@pytest.mark.parametrize(
+    "method", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.full) for name in TRAINED]
+)
 def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(method, tmp_path):
     logs, model = Logs(), quantized(method, **TRAINED[method])
     run = trainer(model, tmp_path, callbacks=[logs], eval_dataset=sentences(24), logging_steps=2)
@@ -92,8 +93,11 @@ def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(
     assert {f"loss_{name}" for stage in METHODS[method].stages for name in stage.objectives} <= shown
     if METHODS[method].stages[0].strategy:
         assert {"loss_penalty", "temperature", "expected_cost", "cost"} <= shown
-        assert all(sum(share for name, share in row.items() if name.startswith("bits/")) == pytest.approx(1)
-                   for row in logs.rows if "cost" in row)  # fmt: skip
+        assert all(
+            sum(share for name, share in row.items() if name.startswith("bits/")) == pytest.approx(1)
+            for row in logs.rows
+            if "cost" in row
+        )
     assert {row["stage"] for row in logs.rows if "loss" in row} == set(range(1, len(stages) + 1))
     last = [row for row in logs.rows if "loss" in row][-1]
     assert "cost" in last and sum(share for name, share in last.items() if name.startswith("bits/")) == pytest.approx(1)
@@ -102,7 +106,8 @@ def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(
         assert last["cost"] == pytest.approx(shipped.average_bits)
     scores = [row for row in run.state.log_history if "eval_loss" in row][: len(stages)]
     assert [(row["stage"], row["step"]) for row in scores] == [
-        (k, result["steps"]) for k, result in enumerate(record["finished"].values(), 1)]  # fmt: skip
+        (k, result["steps"]) for k, result in enumerate(record["finished"].values(), 1)
+    ]
 
 
 def test_callbacks_that_are_added_see_every_stage_and_removed_ones_none(tmp_path):
@@ -112,8 +117,15 @@ def test_callbacks_that_are_added_see_every_stage_and_removed_ones_none(tmp_path
     class Given(Logs):
         pass
 
-    run = trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1, callbacks=[Given, Other()],
-                  selection_examples=0, save_strategy="no", eval_dataset=sentences(8))  # fmt: skip
+    run = trainer(
+        quantized("mpq", budget="3bits"),
+        tmp_path,
+        num_train_epochs=1,
+        callbacks=[Given, Other()],
+        selection_examples=0,
+        save_strategy="no",
+        eval_dataset=sentences(8),
+    )
     added = Logs()
     run.add_callback(added)
     given, _ = run.pop_callback(Given), run.remove_callback(PrinterCallback)
@@ -174,11 +186,21 @@ class Stream(IterableDataset):
 
 def test_a_selection_over_a_stream_takes_rows_that_nothing_was_trained_on(tmp_path, monkeypatch):
     rows, seen = list(sentences(96)), []
-    monkeypatch.setattr(trainer_module, "batches_of", lambda part, *args, **options: (
-        seen.append(part), batches_of(part, *args, **options))[1])  # fmt: skip
-    trainer(quantized("mpq", budget="3bits"), tmp_path, train_dataset=Stream(rows), max_steps=20, save_strategy="no",
-            calibration_examples=16, selection_examples=8,
-            stages={"search": {"strategy_options": {"learning_rate": 0.5}}}).train()  # fmt: skip
+    monkeypatch.setattr(
+        trainer_module,
+        "batches_of",
+        lambda part, *args, **options: (seen.append(part), batches_of(part, *args, **options))[1],
+    )
+    trainer(
+        quantized("mpq", budget="3bits"),
+        tmp_path,
+        train_dataset=Stream(rows),
+        max_steps=20,
+        save_strategy="no",
+        calibration_examples=16,
+        selection_examples=8,
+        stages={"search": {"strategy_options": {"learning_rate": 0.5}}},
+    ).train()
     assert json.loads((tmp_path / "stages.json").read_text())["selection"]["chosen"]
     assert rows[:8] in seen and rows[8:24] in seen
 
@@ -212,9 +234,10 @@ def test_old_checkpoints_go_only_when_new_ones_are_whole(tmp_path):
             seen.append([path.name for path in complete_checkpoints(args.output_dir)])
 
     trainer(quantized("uniform"), tmp_path, callbacks=[Watch()], save_total_limit=1, save_steps=5).train()
-    assert seen == [["checkpoint-5"], ["checkpoint-10"], ["checkpoint-15"], ["checkpoint-20"], ["checkpoint-24"]][
-        : len(seen)
-    ]
+    assert (
+        seen
+        == [["checkpoint-5"], ["checkpoint-10"], ["checkpoint-15"], ["checkpoint-20"], ["checkpoint-24"]][: len(seen)]
+    )
     assert len(seen) >= 4
 
 
@@ -293,20 +316,41 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
 # Ways to train
 
 
-@pytest.mark.parametrize("options", [pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.full),
-                                     {"bf16": True}, {"eval_strategy": "steps", "eval_steps": 5},
-                                     {"train_sampling_strategy": "group_by_length"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.full),
+        {"bf16": True},
+        {"eval_strategy": "steps", "eval_steps": 5},
+        {"train_sampling_strategy": "group_by_length"},
+    ],
+)
 def test_it_trains_with(options, tmp_path):
-    run = trainer(quantized("aq-bert+kd", budget="3bits"), tmp_path, save_strategy="no", num_train_epochs=2,
-                  eval_dataset=sentences(16), **options)  # fmt: skip
+    run = trainer(
+        quantized("aq-bert+kd", budget="3bits"),
+        tmp_path,
+        save_strategy="no",
+        num_train_epochs=2,
+        eval_dataset=sentences(16),
+        **options,
+    )
     assert 0 < run.train().training_loss < 10
 
 
 @pytest.mark.full
 def test_it_compiles(tmp_path):
-    losses = [trainer(quantized("channelwise", groups="channel", budget="3bits"), tmp_path / str(k), save_strategy="no",
-                      num_train_epochs=1, **options).train().training_loss
-              for k, options in enumerate(({}, {"torch_compile_backend": "aot_eager"}))]  # fmt: skip
+    losses = [
+        trainer(
+            quantized("channelwise", groups="channel", budget="3bits"),
+            tmp_path / str(k),
+            save_strategy="no",
+            num_train_epochs=1,
+            **options,
+        )
+        .train()
+        .training_loss
+        for k, options in enumerate(({}, {"torch_compile_backend": "aot_eager"}))
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -335,8 +379,12 @@ def test_training_starts_anew_from(reinit, tmp_path):
     with torch.no_grad():
         other.bert.encoder.layer[0].output.dense.weight.fill_(0.25)
     other.save_pretrained(tmp_path / "pretrained")
-    options = {"reinit": reinit, "pretrained": str(tmp_path / "pretrained"), "learning_rate": 1e-6, "stages": {
-        name: {"arguments": {"learning_rate": 1e-6}} for name in ("search", "retrain")}}  # fmt: skip
+    options = {
+        "reinit": reinit,
+        "pretrained": str(tmp_path / "pretrained"),
+        "learning_rate": 1e-6,
+        "stages": {name: {"arguments": {"learning_rate": 1e-6}} for name in ("search", "retrain")},
+    }
     run = trainer(quantized("aq-bert"), tmp_path / "run", num_train_epochs=1, **options)
     run.train()
     weight = run.model.bert.encoder.layer[0].output.dense.weight
@@ -376,10 +424,19 @@ def test_a_teacher_of_another_family_gets_what_only_it_reads(tmp_path):
             return student
 
         monkeypatch.setattr(trainer_module.Students, "start", watched)
-        trainer(quantized("mpq", "distilbert", budget="3bits"), tmp_path, teacher=teacher, train_dataset=rows,
-                data_collator=padded, num_train_epochs=1, save_strategy="no", eval_dataset=rows.select(range(8)),
-                eval_strategy="steps", eval_steps=2,
-                stages={name: {"objectives": {"soft-labels": {}}} for name in ("search", "qat")}).train()  # fmt: skip
+        trainer(
+            quantized("mpq", "distilbert", budget="3bits"),
+            tmp_path,
+            teacher=teacher,
+            train_dataset=rows,
+            data_collator=padded,
+            num_train_epochs=1,
+            save_strategy="no",
+            eval_dataset=rows.select(range(8)),
+            eval_strategy="steps",
+            eval_steps=2,
+            stages={name: {"objectives": {"soft-labels": {}}} for name in ("search", "qat")},
+        ).train()
     assert seen["teacher"] == {"input_ids", "attention_mask", "token_type_ids"}
     assert seen["student"] - {"return_dict", "labels", "num_items_in_batch"} == {"input_ids", "attention_mask"}
 
@@ -404,9 +461,12 @@ def test_a_penalty_is_not_rounded_by_mixed_precision(tmp_path, monkeypatch):
 
 
 def test_another_teacher_is_used(tmp_path):
-    losses = [trainer(quantized("uniform"), tmp_path / str(k), teacher=teacher, num_train_epochs=1,
-                      save_strategy="no").train().training_loss
-              for k, teacher in enumerate((None, tiny_model("bert", num_hidden_layers=3)))]  # fmt: skip
+    losses = [
+        trainer(quantized("uniform"), tmp_path / str(k), teacher=teacher, num_train_epochs=1, save_strategy="no")
+        .train()
+        .training_loss
+        for k, teacher in enumerate((None, tiny_model("bert", num_hidden_layers=3)))
+    ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
@@ -430,11 +490,23 @@ def test_a_stage_sets_arguments_of_its_own_each_of_its_type(tmp_path):
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             seen.setdefault(Path(args.output_dir).name, []).append(optimizer.param_groups[0]["lr"])
 
-    trainer(quantized("aq-bert+kd"), tmp_path, num_train_epochs=1, callbacks=[Watch()], save_strategy="no",
-            stages={"retrain": {"arguments": changes}}).train()  # fmt: skip
+    trainer(
+        quantized("aq-bert+kd"),
+        tmp_path,
+        num_train_epochs=1,
+        callbacks=[Watch()],
+        save_strategy="no",
+        stages={"retrain": {"arguments": changes}},
+    ).train()
     assert seen["2-retrain"] == [5e-4] * 3
-    trainer(quantized("uniform"), tmp_path / "b", max_steps=40, callbacks=[Watch()], save_strategy="no",
-            stages={"qat": {"arguments": {"num_train_epochs": 0.25}}}).train()  # fmt: skip
+    trainer(
+        quantized("uniform"),
+        tmp_path / "b",
+        max_steps=40,
+        callbacks=[Watch()],
+        save_strategy="no",
+        stages={"qat": {"arguments": {"num_train_epochs": 0.25}}},
+    ).train()
     assert len(seen["1-qat"]) == 3, "its epochs count, and not its share of the run's steps"
 
 

@@ -197,8 +197,10 @@ def test_compiled_equals_eager():
     for name in ("lsq", "minmax"):
         quantizer = quantizer_of(name, layout, candidates, weight)
         probabilities = torch.softmax(torch.randn(layout.count, 5), dim=1)
-        inputs = [t.detach() if t is not None else None
-                  for t in quantizer.line_parameters(weight, Choice(probabilities=probabilities))[:3]]  # fmt: skip
+        inputs = [
+            t.detach() if t is not None else None
+            for t in quantizer.line_parameters(weight, Choice(probabilities=probabilities))[:3]
+        ]
         grid = quantizer.line_parameters(weight, Choice(probabilities=probabilities))[3]
         assert torch.equal(mixture_forward(weight, *inputs, grid), mixture_forward.eager(weight, *inputs, grid))
         upstream = torch.randn_like(weight)

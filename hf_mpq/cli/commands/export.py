@@ -59,12 +59,22 @@ def export(
         rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
     with new_folder(out, overwrite, (folder, tokenizer, data, data_dir)) as partial:
         place = partial if embedder is None else embedder.encoder_in(partial)
-        hf_mpq.export(model, format, place, tokenizer=words, calibration=rows, activations=activations,
-                      calibration_examples=examples)  # fmt: skip
+        hf_mpq.export(
+            model,
+            format,
+            place,
+            tokenizer=words,
+            calibration=rows,
+            activations=activations,
+            calibration_examples=examples,
+        )
         if embedder is not None:
             embedder.complete(partial)
-    files = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*"))
-             if file.is_file() and file.name != MANIFEST}  # fmt: skip
+    files = {
+        str(file.relative_to(out)): file.stat().st_size
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
     if json:
         print_json({"folder": str(out), "format": format, "files": files})
         return

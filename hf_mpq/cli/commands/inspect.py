@@ -77,8 +77,24 @@ def _content(model: "nn.Module", folder: Path) -> dict:
 
     report, assignment = hf_mpq.size_report(model), hf_mpq.assignment_of(model)
     bits = {name: list(matrix.bits) for name, matrix in assignment.matrices.items()}
-    size = {name: getattr(report, name) for name in ("total_bytes", "encoder_bytes", "embedding_bytes", "head_bytes",
-                                                     "average_bits", "ratio", "paper_mib")}  # fmt: skip
-    return {"folder": str(folder), "architecture": type(model).__name__,
-            "storage": model.config.quantization_config.storage, "size": size, "bits": bits,
-            "activation_bits": dict(assignment.activation_bits), "pruned": pruned_parts(model)}  # fmt: skip
+    size = {
+        name: getattr(report, name)
+        for name in (
+            "total_bytes",
+            "encoder_bytes",
+            "embedding_bytes",
+            "head_bytes",
+            "average_bits",
+            "ratio",
+            "paper_mib",
+        )
+    }
+    return {
+        "folder": str(folder),
+        "architecture": type(model).__name__,
+        "storage": model.config.quantization_config.storage,
+        "size": size,
+        "bits": bits,
+        "activation_bits": dict(assignment.activation_bits),
+        "pruned": pruned_parts(model),
+    }

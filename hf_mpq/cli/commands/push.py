@@ -57,8 +57,9 @@ def _scores(file: Path | None) -> dict[str, dict[str, float]]:
         found = loads(file.read_text())
         scores = {name: dict(found[name]) for name in ("metrics", "float_metrics")}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not what `hf-mpq verify --json` prints: write it with "
-                        f"`hf-mpq verify ... --json > {file}`") from error  # fmt: skip
+        raise UserError(
+            f"{file} is not what `hf-mpq verify --json` prints: write it with `hf-mpq verify ... --json > {file}`"
+        ) from error
     if any(value is None for of_model in scores.values() for value in of_model.values()):
         raise UserError(f"{file} has scores that are no numbers: push a model that `hf-mpq verify` passes")
     return scores

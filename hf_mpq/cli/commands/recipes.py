@@ -9,8 +9,10 @@ import typer
 from ..errors import UserError, guarded
 from ..recipes import RECIPES, shipped
 
-recipes = typer.Typer(help="List or copy the recipes: thin scripts for `accelerate launch`, and YAML files for them.",
-                      no_args_is_help=True)  # fmt: skip
+recipes = typer.Typer(
+    help="List or copy the recipes: thin scripts for `accelerate launch`, and YAML files for them.",
+    no_args_is_help=True,
+)
 
 
 @recipes.command("ls")

@@ -69,9 +69,18 @@ def verify(
     failed = [name for name, limit in limits.items() if _fails(name, found[name], limit)]
     metric = judge.task.headline if judge.task is not None else None
     if json:
-        print_json({"passed": not failed, "failed": failed, "metric": metric, "rows": len(judge.data), **found,
-                    "limits": limits, "metrics": _numbers(second.metrics),
-                    "float_metrics": _numbers(first.metrics)})  # fmt: skip
+        print_json(
+            {
+                "passed": not failed,
+                "failed": failed,
+                "metric": metric,
+                "rows": len(judge.data),
+                **found,
+                "limits": limits,
+                "metrics": _numbers(second.metrics),
+                "float_metrics": _numbers(first.metrics),
+            }
+        )
     else:
         screen().print(_table(found, limits, metric, len(judge.data)))
         screen().print("[red]FAILED[/red]: " + ", ".join(failed) if failed else "[green]PASSED[/green]")
@@ -86,11 +95,12 @@ def compare(teacher: Judged, student: Judged) -> dict[str, float | None]:
     scored, first, second = teacher.points is not None, teacher.decisions, student.decisions
     found = None if first is None else loyalty_of(zip(second, first, strict=True))
     return {
-        "teacher": teacher.points, "packed": student.points,
+        "teacher": teacher.points,
+        "packed": student.points,
         "drop": teacher.points - student.points if scored else None,
         "label_loyalty": None if found is None else found.labels,
         "probability_loyalty": None if found is None else found.probabilities,
-    }  # fmt: skip
+    }
 
 
 def _limits(given: dict[str, float | None], found: dict[str, float | None]) -> dict[str, float]:
@@ -103,11 +113,14 @@ def _limits(given: dict[str, float | None], found: dict[str, float | None]) -> d
     if not limits or (found["drop"] is not None and "drop" not in limits):
         limits = {"drop": DEFAULT_DROP, **limits}
     if "drop" in limits and found["drop"] is None:
-        raise UserError("the data have no labels, so there is no metric that could drop: name their column with "
-                        "--label-column, or check --min-label-loyalty alone")  # fmt: skip
+        raise UserError(
+            "the data have no labels, so there is no metric that could drop: name their column with "
+            "--label-column, or check --min-label-loyalty alone"
+        )
     if found["label_loyalty"] is None and set(limits) != {"drop"}:
-        raise UserError("a model that gives a number has no labels to be loyal to: check --max-drop alone, on rows "
-                        "with labels")  # fmt: skip
+        raise UserError(
+            "a model that gives a number has no labels to be loyal to: check --max-drop alone, on rows with labels"
+        )
     return limits
 
 

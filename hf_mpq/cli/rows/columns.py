@@ -7,8 +7,14 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
-         ("question", "context"), ("query", "passage"))  # fmt: skip
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "context"),
+    ("query", "passage"),
+)
 SINGLES = ("text", "sentence", "content", "review", "document", "query")
 WORDS = ("tokens", "words")
 LABELS = ("label", "labels")
@@ -31,8 +37,10 @@ def label_column(source: Columns, data: "Dataset", tagger: bool) -> str | None:
         UserError: there is no such column.
     """
     if source.label_column is not None and source.label_column not in data.column_names:
-        raise UserError(f"there is no column {source.label_column!r} in {source.name}, which has {data.column_names}: "
-                        f"give another --label-column")  # fmt: skip
+        raise UserError(
+            f"there is no column {source.label_column!r} in {source.name}, which has {data.column_names}: "
+            f"give another --label-column"
+        )
     if source.label_column is not None:
         return source.label_column
     present = [name for name in (TAGS if tagger else LABELS) if name in data.column_names]
@@ -47,8 +55,10 @@ def text_columns(source: Columns, data: "Dataset", label: str | None, tagger: bo
     """
     unknown = sorted(set(source.text_columns) - set(data.column_names))
     if unknown:
-        raise UserError(f"there is no column {unknown[0]!r} in {source.name}, which has {data.column_names}: give "
-                        f"another --text-column")  # fmt: skip
+        raise UserError(
+            f"there is no column {unknown[0]!r} in {source.name}, which has {data.column_names}: give "
+            f"another --text-column"
+        )
     if source.text_columns:
         return source.text_columns
     others = [name for name in data.column_names if name != label]
@@ -59,8 +69,9 @@ def text_columns(source: Columns, data: "Dataset", label: str | None, tagger: bo
     found += [_only(words), _only(texts)] if tagger else [_only(texts), _only(words)]
     chosen = next((columns for columns in found if columns), None)
     if chosen is None:
-        raise UserError(f"which column of {source.name} is the text? It has {data.column_names}: say "
-                        f"--text-column NAME")  # fmt: skip
+        raise UserError(
+            f"which column of {source.name} is the text? It has {data.column_names}: say --text-column NAME"
+        )
     return chosen
 
 

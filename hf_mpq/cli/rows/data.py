@@ -92,8 +92,10 @@ def _with_ids_of_task(data: "Dataset", task: "Task", config: "PretrainedConfig")
     own = [config.id2label[number].casefold() for number in sorted(config.id2label)]
     wanted = [label.casefold() for label in task.label_names]
     if own != wanted and sorted(own) == sorted(wanted):
-        raise UserError(f"the model's labels are {own}, and {task.name!r} has them in the order {wanted}: give the "
-                        f"data as a file whose label column holds the names")  # fmt: skip
+        raise UserError(
+            f"the model's labels are {own}, and {task.name!r} has them in the order {wanted}: give the "
+            f"data as a file whose label column holds the names"
+        )
     return conform(data, task.features(), task.name)
 
 
@@ -114,8 +116,10 @@ def _splits(name: str, config: str | None) -> "DatasetDict":
         reason = one_line(first_cause(error)).partition(" Example of usage")[0]
         cure = ": name one with --data-config" if any(words in reason for words in NO_CONFIGURATION) else ""
         raise UserError(f"cannot read the data {name!r}: {reason}{cure}") from error
-    raise UserError(f"there is no task, file or folder {name!r}: give one of the tasks {_tasks()}, or a file "
-                    f"({', '.join(sorted(READERS))})")  # fmt: skip
+    raise UserError(
+        f"there is no task, file or folder {name!r}: give one of the tasks {_tasks()}, or a file "
+        f"({', '.join(sorted(READERS))})"
+    )
 
 
 def _is_saved(path: Path) -> bool:

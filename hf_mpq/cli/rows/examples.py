@@ -83,14 +83,19 @@ class Examples:
         return f"{self.name}, split {split!r}"
 
 
-def tokenized(data: "Dataset", columns: tuple[str, ...], task: "Task | None", tokenizer: "PreTrainedTokenizerBase",
-              max_length: int) -> "Dataset":
+def tokenized(
+    data: "Dataset",
+    columns: tuple[str, ...],
+    task: "Task | None",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> "Dataset":
     """The model's inputs for rows of text, without labels; rows that are tokenized already as they are."""
     if not columns:
         return data
     if task is not None and task.kind == "question-answering":
         return task.windows(data, tokenizer, max_length, lambda *_: {})
-    encode = partial(tokenizer, truncation=True, max_length=max_length,
-                     is_split_into_words=is_words(data, columns[0]))  # fmt: skip
-    return data.map(lambda batch: encode(*(batch[name] for name in columns)), batched=True,
-                    remove_columns=data.column_names)  # fmt: skip
+    encode = partial(tokenizer, truncation=True, max_length=max_length, is_split_into_words=is_words(data, columns[0]))
+    return data.map(
+        lambda batch: encode(*(batch[name] for name in columns)), batched=True, remove_columns=data.column_names
+    )

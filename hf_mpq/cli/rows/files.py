@@ -37,8 +37,10 @@ def _say_what_is_lost(path: Path, rows: int) -> None:
     with path.open("rb") as file:
         lines = sum(1 for line in file if line.strip()) - 1  # the first has the names
     if rows < lines:
-        say(f"{path}: {lines} lines are {rows} rows, because text in quotation marks goes on over ends of lines; where "
-            f"that is not meant, save it as .tsv, in which quotation marks are letters like others")  # fmt: skip
+        say(
+            f"{path}: {lines} lines are {rows} rows, because text in quotation marks goes on over ends of lines; where "
+            f"that is not meant, save it as .tsv, in which quotation marks are letters like others"
+        )
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -42,8 +42,10 @@ def with_tag_ids(data: "Dataset", label: str, names: tuple[str, ...], words: str
     tags = data[label][:]
     wrong = [row for row, (text, own) in enumerate(zip(data[words][:], tags)) if not _fit(text, own)]
     if wrong:
-        raise UserError(f"{len(wrong)} rows, first number {wrong[0] + 1}, have not one label in {label!r} for each "
-                        f"word in {words!r}: give lists of the same length, or other --text-column and --label-column")
+        raise UserError(
+            f"{len(wrong)} rows, first number {wrong[0] + 1}, have not one label in {label!r} for each "
+            f"word in {words!r}: give lists of the same length, or other --text-column and --label-column"
+        )
     ids = _ids_of_lists(data, label, tags, names, {IGNORED: IGNORED})
     return data.remove_columns(label).add_column(label, ids)
 

@@ -30,16 +30,29 @@ def task_of_labels(texts: tuple[str, ...], label: str, config: "PretrainedConfig
     names = tuple(config.id2label[number] for number in sorted(config.id2label))
     if is_tagger(config):
         chunks = all(name == "O" or name[:2] in ("B-", "I-") for name in names)
-        return TokenClassification(name="data", text_columns=texts, label_column=label, label_names=names,
-                                   headline="f1" if chunks else "accuracy")  # fmt: skip
+        return TokenClassification(
+            name="data",
+            text_columns=texts,
+            label_column=label,
+            label_names=names,
+            headline="f1" if chunks else "accuracy",
+        )
     if has_several_labels(config):
-        return MultiLabelClassification(name="data", text_columns=texts, label_column=label, label_names=names,
-                                        headline="micro_f1")  # fmt: skip
+        return MultiLabelClassification(
+            name="data", text_columns=texts, label_column=label, label_names=names, headline="micro_f1"
+        )
     regression = config.num_labels == 1
     names = () if regression else names
     scores = ("spearmanr", "pearson") if regression else ("accuracy", "macro_f1")
-    return SequenceClassification(name="data", text_columns=texts, label_column=label, label_names=names,
-                                  headline=scores[0], scores=scores, regression=regression)  # fmt: skip
+    return SequenceClassification(
+        name="data",
+        text_columns=texts,
+        label_column=label,
+        label_names=names,
+        headline=scores[0],
+        scores=scores,
+        regression=regression,
+    )
 
 
 def with_ids(data: "Dataset", label: str, names: tuple[str, ...]) -> "Dataset":
@@ -70,16 +83,20 @@ def ids_of(
     known |= extra or {}
     unknown = sorted({str(value) for value in values if not isinstance(value, Hashable) or value not in known})
     if unknown:
-        raise UserError(f"the labels {unknown[:SHOWN]} are none of the model's {len(names)} labels, such as "
-                        f"{list(names[:SHOWN])}: write its labels or their numbers into the column {label!r}")
+        raise UserError(
+            f"the labels {unknown[:SHOWN]} are none of the model's {len(names)} labels, such as "
+            f"{list(names[:SHOWN])}: write its labels or their numbers into the column {label!r}"
+        )
     return [known[value] for value in values]
 
 
 def _numbers(values: list, label: str) -> list[float]:
     wrong = sorted({str(value) for value in values if not _is_number(value)})
     if wrong:
-        raise UserError(f"the labels {wrong[:SHOWN]} are no numbers, and the model gives one: write numbers into the "
-                        f"column {label!r}, or give another --label-column")  # fmt: skip
+        raise UserError(
+            f"the labels {wrong[:SHOWN]} are no numbers, and the model gives one: write numbers into the "
+            f"column {label!r}, or give another --label-column"
+        )
     return [float(value) for value in values]
 
 

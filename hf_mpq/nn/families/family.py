@@ -119,8 +119,15 @@ class Family:
         )
         links = [Link("value", (value,), full(names.output), heads=config.num_attention_heads)]
         if self._scores_foldable(modules[full(names.key)], config):
-            links.append(Link("scores", (query, key), heads=config.num_attention_heads, rotary=self.rotary,
-                              paired=self.relative_positions))  # fmt: skip
+            links.append(
+                Link(
+                    "scores",
+                    (query, key),
+                    heads=config.num_attention_heads,
+                    rotary=self.rotary,
+                    paired=self.relative_positions,
+                )
+            )
         up = rows(names.up) // (2 if self.gated else 1)
         blocks = tuple(RowBlock(full(names.up), start, up) for start in ((0, up) if self.gated else (0,)))
         kind = "gated" if self.gated else "pointwise"

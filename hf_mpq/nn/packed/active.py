@@ -27,5 +27,7 @@ def activated(name: str | None) -> Iterator[None]:
 def refuse_export() -> None:
     """Raise RuntimeError inside `torch.export`, which cannot trace what the caller is about to do."""
     if torch.compiler.is_exporting():
-        raise RuntimeError("torch.export can trace neither decoding nor calls of the int8 kernel: export the model "
-                           "after hf_mpq.prepare(model, 'cpu-float')")  # fmt: skip
+        raise RuntimeError(
+            "torch.export can trace neither decoding nor calls of the int8 kernel: export the model "
+            "after hf_mpq.prepare(model, 'cpu-float')"
+        )

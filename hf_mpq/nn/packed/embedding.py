@@ -77,6 +77,8 @@ class PackedTiedLinear(PackedModule):
     def forward(self, x: Tensor) -> Tensor:
         kept = getattr(self.embedding.in_place(), "weight", None)
         if kept is None and self.embedding.device.type == "meta" and not x.is_meta:
-            raise RuntimeError("the decoder reads the word table, which is offloaded at this point: leave the codes "
-                               "where they are (offload_buffers=False), or map the embeddings to a device")  # fmt: skip
+            raise RuntimeError(
+                "the decoder reads the word table, which is offloaded at this point: leave the codes "
+                "where they are (offload_buffers=False), or map the embeddings to a device"
+            )
         return F.linear(x, self.weight if kept is None else kept, self.bias)

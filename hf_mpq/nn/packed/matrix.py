@@ -57,8 +57,11 @@ class PackedMatrix(PackedModule):
 
     def float_parts(self) -> dict[str, torch.dtype]:
         scales, floats = getattr(torch, self.stored.scale_dtype), getattr(torch, self.stored.float_dtype)
-        return {name: scales if name == "scales" else floats for name in self._buffers
-                if name == "scales" or name.endswith("_values") or name.startswith("low_rank_")}  # fmt: skip
+        return {
+            name: scales if name == "scales" else floats
+            for name in self._buffers
+            if name == "scales" or name.endswith("_values") or name.startswith("low_rank_")
+        }
 
     def contradiction(self) -> str | None:
         stored, bits = self.stored, self.group_bits()
@@ -180,8 +183,10 @@ class PackedMatrix(PackedModule):
         """Whether the stored codes of every precision stand for integers times a scale."""
         encoding, nested = ENCODINGS[self.stored.encoding], self.stored.nested
         code, floats = torch.zeros(1, 1, dtype=torch.uint8), self.stored.floats
-        return all(encoding.integers(code, torch.ones(1, floats[bits]), self.precision or bits, nested) is not None
-                   for bits in self.stored.groups)  # fmt: skip
+        return all(
+            encoding.integers(code, torch.ones(1, floats[bits]), self.precision or bits, nested) is not None
+            for bits in self.stored.groups
+        )
 
     def _kept_flags(self) -> dict[int, Tensor]:
         """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""

@@ -51,8 +51,9 @@ def bit_map(model: nn.Module | str | Path, dark: bool = False, title: str | None
     with themed(dark) as theme:
         figure = new_figure(WIDTH, sum(heights) + 1.1)
         figure.suptitle(_title(model) if title is None else title)
-        above, *below = figure.subfigures(2 if outside else 1, 1, height_ratios=heights[: 2 if outside else 1],
-                                          squeeze=False).flat  # fmt: skip
+        above, *below = figure.subfigures(
+            2 if outside else 1, 1, height_ratios=heights[: 2 if outside else 1], squeeze=False
+        ).flat
         _draw_layers(above, inside, layers, lines, theme)
         if below:
             _draw_tables(below[0], outside, theme)
@@ -62,16 +63,20 @@ def bit_map(model: nn.Module | str | Path, dark: bool = False, title: str | None
 
 def _title(model: nn.Module) -> str:
     report = size_report(model)
-    return (f"{type(model).__name__}: {report.average_bits:.2f} bits per encoder weight, "
-            f"{report.total_bytes / 1e6:.1f} MB on disk")  # fmt: skip
+    return (
+        f"{type(model).__name__}: {report.average_bits:.2f} bits per encoder weight, "
+        f"{report.total_bytes / 1e6:.1f} MB on disk"
+    )
 
 
 def _draw_layers(figure: SubFigure, parts: Sequence[BlockBits], layers: list[str], lines: int, theme: Theme) -> None:
     kinds: dict[str, dict[str, BlockBits]] = defaultdict(dict)
     for part in parts:
         kinds[part.block.label][part.block.layer] = part
-    images = {kind: stack({layer: fold(part.bits, lines) for layer, part in of_kind.items()}, layers, lines)
-              for kind, of_kind in kinds.items()}  # fmt: skip
+    images = {
+        kind: stack({layer: fold(part.bits, lines) for layer, part in of_kind.items()}, layers, lines)
+        for kind, of_kind in kinds.items()
+    }
     widths = [image.shape[1] for image in images.values()]
     ratios = [max(width, sum(widths) / 12) for width in widths]
     axes = figure.subplots(1, len(images), width_ratios=ratios, squeeze=False)[0]
@@ -119,10 +124,16 @@ def _legend(figure: Figure, parts: Sequence[BlockBits], theme: Theme) -> None:
     weights = Counter()
     for part in parts:
         if part.block.layer is not None:
-            weights.update({int(bits): int(count) * part.line_length for bits, count in
-                            zip(*np.unique(part.bits, return_counts=True))})  # fmt: skip
+            weights.update(
+                {
+                    int(bits): int(count) * part.line_length
+                    for bits, count in zip(*np.unique(part.bits, return_counts=True))
+                }
+            )
     total = max(sum(weights.values()), 1)
     labels = {PRUNED: "pruned", FLOAT: "float", 1: "1 bit"}
-    handles = [Patch(color=colour, label=f"{labels.get(bits, f'{bits} bits')} ({weights[bits] / total:.0%})")
-               for bits, colour in zip(present, theme.bit_colours(present))]  # fmt: skip
+    handles = [
+        Patch(color=colour, label=f"{labels.get(bits, f'{bits} bits')} ({weights[bits] / total:.0%})")
+        for bits, colour in zip(present, theme.bit_colours(present))
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="share of encoder weights")

@@ -51,6 +51,12 @@ def _labels(part: str, shards: int, family: Family | None) -> list[str]:
     names = family.names
     if shards > 1:
         return ["query", "key", "value"] if part == names.query else ["up", "gate"]
-    roles = {names.query: "query", names.key: "key", names.value: "value", names.output: "output",
-             names.up: "up", names.down: "down"}  # fmt: skip
+    roles = {
+        names.query: "query",
+        names.key: "key",
+        names.value: "value",
+        names.output: "output",
+        names.up: "up",
+        names.down: "down",
+    }
     return [roles.get(part, last)]

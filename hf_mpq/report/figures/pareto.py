@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELS = {"megabytes": "MB on disk", "code_bits": "bits per encoder weight", "kl": "KL divergence from the float model",
-          "unseen_kl": "KL divergence from the float model", "milliseconds": "ms per input"}  # fmt: skip
+LABELS = {
+    "megabytes": "MB on disk",
+    "code_bits": "bits per encoder weight",
+    "kl": "KL divergence from the float model",
+    "unseen_kl": "KL divergence from the float model",
+    "milliseconds": "ms per input",
+}
 MARKERS = "oD^vP*X"
 
 
 def pareto_front(
-    runs: Sequence[Mapping[str, Any]] | str | Path, baseline: str = "uniform", x: str = "megabytes", y: str = "score",
-    lower_is_better: bool = False, dark: bool = False,
-) -> Figure:  # fmt: skip
+    runs: Sequence[Mapping[str, Any]] | str | Path,
+    baseline: str = "uniform",
+    x: str = "megabytes",
+    y: str = "score",
+    lower_is_better: bool = False,
+    dark: bool = False,
+) -> Figure:
     """Draw runs as points, one line for each name, one picture for each task.
 
     Runs that differ by their seed only are one point at their mean, with the 95 % bootstrap interval of the mean. The
@@ -56,8 +65,16 @@ def pareto_front(
 def _draw(axis: Axes, points: list[Point], names: list[str], baseline: str, lower: bool, theme: Theme) -> None:
     runs = [point for point in points if point.name != FLOAT_NAME]
     best = front(runs, lower)
-    axis.plot([point.x for point in best], [point.y for point in best], color=theme.faint, linewidth=9, zorder=1,
-              solid_capstyle="round", solid_joinstyle="round", label="front")  # fmt: skip
+    axis.plot(
+        [point.x for point in best],
+        [point.y for point in best],
+        color=theme.faint,
+        linewidth=9,
+        zorder=1,
+        solid_capstyle="round",
+        solid_joinstyle="round",
+        label="front",
+    )
     beaten = [name for name in names if name.startswith(baseline)]
     others = [name for name in names if name not in beaten]
     for name in names:
@@ -80,8 +97,15 @@ def _style(number: int, theme: Theme) -> dict[str, Any]:
 
 
 def _hollow(number: int, theme: Theme) -> dict[str, Any]:
-    return {"color": theme.ink, "linestyle": "--", "marker": "so^D"[number % 4], "markerfacecolor": theme.page,
-            "alpha": 0.75, "linewidth": 1.2, "zorder": 2}  # fmt: skip
+    return {
+        "color": theme.ink,
+        "linestyle": "--",
+        "marker": "so^D"[number % 4],
+        "markerfacecolor": theme.page,
+        "alpha": 0.75,
+        "linewidth": 1.2,
+        "zorder": 2,
+    }
 
 
 def _draw_level(axis: Axes, points: list[Point], theme: Theme) -> None:

@@ -39,8 +39,11 @@ def read_rows(runs: Sequence[Mapping[str, Any]] | str | Path) -> list[Mapping[st
     Raises:
         ValueError: without rows.
     """
-    rows = [json.loads(line) for line in Path(runs).read_text().splitlines() if line.strip()] \
-        if isinstance(runs, str | Path) else list(runs)  # fmt: skip
+    rows = (
+        [json.loads(line) for line in Path(runs).read_text().splitlines() if line.strip()]
+        if isinstance(runs, str | Path)
+        else list(runs)
+    )
     if not rows:
         raise ValueError("there are no runs to draw: give one row for each, with its name and what was measured")
     return rows
@@ -56,11 +59,14 @@ def points_of(rows: Iterable[Mapping[str, Any]], x: str, y: str) -> list[Point]:
     for row in rows:
         lacking = [key for key in (x, y) if row.get(key) is None]
         if lacking:
-            raise ValueError(f"a run has no {' and no '.join(map(repr, lacking))}, only {sorted(row)}; "
-                             "name another x or y")  # fmt: skip
+            raise ValueError(
+                f"a run has no {' and no '.join(map(repr, lacking))}, only {sorted(row)}; name another x or y"
+            )
         found[row.get("task", ""), _name(row), row.get("budget", row[x])].append(row)
-    return [Point(task, name, interval(row[x] for row in same)[0], *interval(row[y] for row in same), len(same))
-            for (task, name, _), same in found.items()]  # fmt: skip
+    return [
+        Point(task, name, interval(row[x] for row in same)[0], *interval(row[y] for row in same), len(same))
+        for (task, name, _), same in found.items()
+    ]
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -63,8 +63,10 @@ def _spec(space: PrecisionSpace, name: str):
 def _checked(space: PrecisionSpace, name: str, values: Tensor | np.ndarray) -> np.ndarray:
     table, spec = np.asarray(values, float), space.weights[name]
     if table.shape != (spec.layout.count, len(spec.candidates)):
-        raise ValueError(f"{name} has {spec.layout.count} sub-groups and {len(spec.candidates)} candidates, its scores "
-                         f"are {table.shape}")  # fmt: skip
+        raise ValueError(
+            f"{name} has {spec.layout.count} sub-groups and {len(spec.candidates)} candidates, its scores "
+            f"are {table.shape}"
+        )
     return table
 
 
@@ -92,8 +94,9 @@ def _figure(tiles, lines: list[int], limits: tuple[float, float], colours) -> Fi
     for number, (axis, kind) in enumerate(zip(axes, sorted(tiles, key=lambda kind: kind == OUTSIDE))):
         column = tiles[kind] if kind != OUTSIDE else _stretched(tiles[kind])
         layers = list(column)
-        picture = axis.imshow(stack(column, layers, len(lines)), cmap=colours, norm=norm, aspect="auto",
-                              interpolation="nearest")  # fmt: skip
+        picture = axis.imshow(
+            stack(column, layers, len(lines)), cmap=colours, norm=norm, aspect="auto", interpolation="nearest"
+        )
         axis.set(title=kind, xticks=[], xlabel="sub-groups")
         axis.spines[:].set_visible(False)
         _mark(axis, layers, lines, number == 0 or kind == OUTSIDE, kind == OUTSIDE)

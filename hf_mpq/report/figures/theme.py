@@ -52,15 +52,23 @@ class Theme:
 
 
 LIGHT = Theme(
-    page="#ffffff", ink="#1f2328", faint="#d0d7de", pruned="#d55e00", float="#9aa0a6",
+    page="#ffffff",
+    ink="#1f2328",
+    faint="#d0d7de",
+    pruned="#d55e00",
+    float="#9aa0a6",
     ramp=("#f4f1b5", "#a5d9b7", "#4fb3c1", "#2f7fb5", "#2c4b96", "#1b1d5e"),
     lines=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5b4bb5"),
-)  # fmt: skip
+)
 DARK = Theme(
-    page="#0d1117", ink="#e6edf3", faint="#30363d", pruned="#e8590c", float="#7d858e",
+    page="#0d1117",
+    ink="#e6edf3",
+    faint="#30363d",
+    pruned="#e8590c",
+    float="#7d858e",
     ramp=("#27306b", "#2f5f9e", "#3a94b0", "#63c2ae", "#b0e0a8", "#fbf7b0"),
     lines=("#56b4e9", "#f08c3c", "#2fc79a", "#e39ac3", "#f0e442", "#8fb8ff", "#b8a6ff"),
-)  # fmt: skip
+)
 
 
 @contextmanager
@@ -71,13 +79,27 @@ def themed(dark: bool) -> Iterator[Theme]:
     theme = DARK if dark else LIGHT
     ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "legend.labelcolor")
     settings = {
-        **dict.fromkeys(ink, theme.ink), "axes.edgecolor": theme.faint, "grid.color": theme.faint,
+        **dict.fromkeys(ink, theme.ink),
+        "axes.edgecolor": theme.faint,
+        "grid.color": theme.faint,
         **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), theme.page),
-        "legend.edgecolor": theme.faint, "legend.frameon": False, "axes.prop_cycle": cycler(color=theme.lines),
-        "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
-        "figure.titlesize": 11, "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False,
-        "text.parse_math": False, "figure.dpi": 120, "grid.linewidth": 0.6, "lines.linewidth": 1.6,
-    }  # fmt: skip
+        "legend.edgecolor": theme.faint,
+        "legend.frameon": False,
+        "axes.prop_cycle": cycler(color=theme.lines),
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "figure.titlesize": 11,
+        "legend.fontsize": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,
+        "figure.dpi": 120,
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+    }
     with rc_context(settings):
         yield theme
 

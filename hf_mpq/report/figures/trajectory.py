@@ -29,8 +29,9 @@ def search_trajectory(run_folder: str | Path, dark: bool = False) -> Figure:
     """
     run = read_run(run_folder)
     if run.search is None:
-        raise ValueError(f"the run in {run_folder} has no search: its stages are "
-                         f"{', '.join(stage.name for stage in run.stages)}")  # fmt: skip
+        raise ValueError(
+            f"the run in {run_folder} has no search: its stages are {', '.join(stage.name for stage in run.stages)}"
+        )
     rows = [row for row in run.search.history if "cost" in row]
     if not rows:
         raise ValueError(f"the search of {run_folder} has logged nothing yet, or its checkpoints are gone")

@@ -46,8 +46,9 @@ def measure_carbon(run: Callable[[], object], sequences: int, country: str, seco
     """
     import codecarbon
 
-    tracker = codecarbon.OfflineEmissionsTracker(country_iso_code=country, save_to_file=False, log_level="error",
-                                                 measure_power_secs=1, allow_multiple_runs=True)  # fmt: skip
+    tracker = codecarbon.OfflineEmissionsTracker(
+        country_iso_code=country, save_to_file=False, log_level="error", measure_power_secs=1, allow_multiple_runs=True
+    )
     tracker.start()
     passes, end = 0, time.perf_counter() + seconds
     while not passes or time.perf_counter() < end:
@@ -58,5 +59,10 @@ def measure_carbon(run: Callable[[], object], sequences: int, country: str, seco
         raise OSError(f"codecarbon gives no estimate here: see what it logs, and whether {country!r} is a country")
     thousands = passes * sequences / 1000
     watt_hours = 1000 * tracker.final_emissions_data.energy_consumed
-    return Carbon(watt_hours / thousands, 1000 * kilograms / thousands, country, passes * sequences,
-                  f"codecarbon {codecarbon.__version__}")  # fmt: skip
+    return Carbon(
+        watt_hours / thousands,
+        1000 * kilograms / thousands,
+        country,
+        passes * sequences,
+        f"codecarbon {codecarbon.__version__}",
+    )

@@ -11,9 +11,13 @@ from .loyalty import BATCH_SIZE, INPUTS
 
 
 def embedding_similarity(
-    model: nn.Module, teacher: nn.Module, data: Iterable, pooling: str = "mean", max_examples: int = 1000,
+    model: nn.Module,
+    teacher: nn.Module,
+    data: Iterable,
+    pooling: str = "mean",
+    max_examples: int = 1000,
     batch_size: int = BATCH_SIZE,
-) -> float:  # fmt: skip
+) -> float:
     """Mean cosine of the embeddings of two models without heads for the same inputs: 1 when they agree.
 
     Args:

@@ -19,6 +19,8 @@ def loaded(model: nn.Module | str | Path) -> nn.Module:
     config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     kind = class_of(config)
     if kind is None:
-        raise OSError(f"{model} needs the class {architecture(config)}, which transformers does not have: load it with "
-                      "its own class, and give the model instead of the folder")  # fmt: skip
+        raise OSError(
+            f"{model} needs the class {architecture(config)}, which transformers does not have: load it with "
+            "its own class, and give the model instead of the folder"
+        )
     return kind.from_pretrained(model)

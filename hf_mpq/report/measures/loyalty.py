@@ -67,8 +67,10 @@ def loyalty_of(pairs: Iterable[tuple[Decisions, Decisions]]) -> Loyalty:
 
 def _check_heads(own: Decisions, other: Decisions) -> None:
     if (own.kind, own.scores.shape[-1]) != (other.kind, other.scores.shape[-1]):
-        raise ValueError(f"the teacher tells {other.scores.shape[-1]} {other.kind} apart and the model "
-                         f"{own.scores.shape[-1]} {own.kind}: give the model that this one was made of")  # fmt: skip
+        raise ValueError(
+            f"the teacher tells {other.scores.shape[-1]} {other.kind} apart and the model "
+            f"{own.scores.shape[-1]} {own.kind}: give the model that this one was made of"
+        )
 
 
 def _same(own: Decisions, other: Decisions) -> Tensor:

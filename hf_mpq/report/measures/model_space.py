@@ -44,8 +44,10 @@ def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tens
     config = MPQConfig.from_dict(plain.quantization_config)
     kind = class_of(plain)
     if kind is None:
-        raise OSError(f"{folder} trained the class {architecture(plain)}, which transformers does not have, so its "
-                      "space cannot be made again: leave the run out")  # fmt: skip
+        raise OSError(
+            f"{folder} trained the class {architecture(plain)}, which transformers does not have, so its "
+            "space cannot be made again: leave the run out"
+        )
     return config.resolve(_skeleton(kind, plain, config)), load_file(folder / SCORES)
 
 

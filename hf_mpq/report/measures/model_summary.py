@@ -139,16 +139,22 @@ class ModelSummary:
             yield "measured", f"latency, {one.batch} x {one.tokens}", _spread(one)
         if self.throughput is not None:
             many = self.throughput
-            yield ("measured", f"throughput, {many.batch} x {many.tokens}",
-                   f"{many.per_second:.4g} sequences a second, {many.backend}")  # fmt: skip
+            yield (
+                "measured",
+                f"throughput, {many.batch} x {many.tokens}",
+                f"{many.per_second:.4g} sequences a second, {many.backend}",
+            )
         if self.float_latency is not None:
             yield "measured", "latency of the teacher", f"{_spread(self.float_latency)}: {self.speed_up:.2f} times it"
         if self.peak_memory is not None:
             yield "measured", "peak memory", f"{self.peak_memory / 1e6:.1f} MB for the model and one pass"
         if self.carbon is not None:
             one = self.carbon
-            yield ("measured", f"carbon, 1000 sequences in {one.country}",
-                   f"{one.grams:.3g} g CO2eq, {one.watt_hours:.3g} Wh; {one.tracker}")  # fmt: skip
+            yield (
+                "measured",
+                f"carbon, 1000 sequences in {one.country}",
+                f"{one.grams:.3g} g CO2eq, {one.watt_hours:.3g} Wh; {one.tracker}",
+            )
 
     def __rich__(self) -> Table:
         table, last = Table("", "metric", "value", title=self.architecture), ""
@@ -172,5 +178,7 @@ def _short(count: float) -> str:
 
 
 def _spread(speed: Speed) -> str:
-    return (f"{speed.milliseconds:.3g} ms (quartiles {speed.low:.3g} to {speed.high:.3g}; {speed.calls} passes after "
-            f"{speed.warm_up}; {speed.backend})")  # fmt: skip
+    return (
+        f"{speed.milliseconds:.3g} ms (quartiles {speed.low:.3g} to {speed.high:.3g}; {speed.calls} passes after "
+        f"{speed.warm_up}; {speed.backend})"
+    )

@@ -25,10 +25,19 @@ ENERGY_MODEL = "MPIC, a RISC-V core at 250 MHz (Risso et al., 2022)"
 
 
 def summarize(
-    model: nn.Module | str | Path, teacher: nn.Module | None = None, data: Iterable | None = None, *,
-    scores: Mapping[str, float] | None = None, run_folder: str | Path | None = None, measure: bool = True,
-    tokens: int = 128, batch: int = 32, seconds: float = 2.0, backend: str = "auto", carbon_country: str | None = None,
-) -> ModelSummary:  # fmt: skip
+    model: nn.Module | str | Path,
+    teacher: nn.Module | None = None,
+    data: Iterable | None = None,
+    *,
+    scores: Mapping[str, float] | None = None,
+    run_folder: str | Path | None = None,
+    measure: bool = True,
+    tokens: int = 128,
+    batch: int = 32,
+    seconds: float = 2.0,
+    backend: str = "auto",
+    carbon_country: str | None = None,
+) -> ModelSummary:
     """Size, compute, speed, memory, energy, carbon, loyalty and search cost of a model, packed or trainable.
 
     The model is left as it was: a copy is packed and prepared for what is measured.
@@ -62,11 +71,22 @@ def summarize(
     else:
         reasons[name] = "it needs teacher= and data="
     if run_folder is not None:
-        found["search"] = tuple(StageCost(stage.name, stage.result["steps"], stage.result.get("seconds"))
-                                for stage in read_run(run_folder).stages if stage.result)  # fmt: skip
-    return ModelSummary(type(model).__name__, disk_bytes or report.total_bytes,
-                        sum(part.float_bytes for part in report.parts), report.paper_mib, report.average_bits,
-                        sequence_length=tokens, scores=dict(scores or {}), left_out=reasons, **found)  # fmt: skip
+        found["search"] = tuple(
+            StageCost(stage.name, stage.result["steps"], stage.result.get("seconds"))
+            for stage in read_run(run_folder).stages
+            if stage.result
+        )
+    return ModelSummary(
+        type(model).__name__,
+        disk_bytes or report.total_bytes,
+        sum(part.float_bytes for part in report.parts),
+        report.paper_mib,
+        report.average_bits,
+        sequence_length=tokens,
+        scores=dict(scores or {}),
+        left_out=reasons,
+        **found,
+    )
 
 
 def _or_reason(name: str, reasons: dict[str, str], measure: Any) -> Any:
@@ -84,13 +104,23 @@ def _compute(model: nn.Module, tokens: int, reasons: dict[str, str]) -> dict[str
         reasons |= dict.fromkeys(("bops", "energy"), "the model is not quantized by hf_mpq")
         return {}
     space, assignment = space_of(model)
-    bits = [one for name, matrix in assignment.matrices.items() for one in matrix.bits
-            if name in space.weights and space.weights[name].role == "encoder"]  # fmt: skip
+    bits = [
+        one
+        for name, matrix in assignment.matrices.items()
+        for one in matrix.bits
+        if name in space.weights and space.weights[name].role == "encoder"
+    ]
     operations = BitOperations(space, tokens)
     energy = _or_reason("energy", reasons, lambda: COSTS["energy"](space, tokens).of(assignment))
-    return {"pruned": bits.count(0) / max(len(bits), 1), "macs": operations.macs, "bops": operations.of(assignment),
-            "float_bops": operations.float_bops, "bops_form": BOPS_FORM, "energy": energy,
-            "energy_model": "" if energy is None else ENERGY_MODEL}  # fmt: skip
+    return {
+        "pruned": bits.count(0) / max(len(bits), 1),
+        "macs": operations.macs,
+        "bops": operations.of(assignment),
+        "float_bops": operations.float_bops,
+        "bops_form": BOPS_FORM,
+        "energy": energy,
+        "energy_model": "" if energy is None else ENERGY_MODEL,
+    }
 
 
 def _measured(model, teacher, tokens, batch, seconds, backend, country, reasons) -> dict[str, Any]:
@@ -107,9 +137,14 @@ def _measured(model, teacher, tokens, batch, seconds, backend, country, reasons)
         found["float_latency"] = measure_speed(teacher.eval(), 1, tokens, seconds)
     missing = carbon_missing(country)
     if missing is None:
-        found["carbon"] = _or_reason("carbon", reasons, lambda: measure_carbon(
-            lambda: one_pass(twin, batch, tokens), batch, country))  # fmt: skip
+        found["carbon"] = _or_reason(
+            "carbon", reasons, lambda: measure_carbon(lambda: one_pass(twin, batch, tokens), batch, country)
+        )
     else:
         reasons["carbon"] = missing
-    return {**found, "device": device_name(model.device), "threads": torch.get_num_threads(),
-            "torch": torch.__version__}  # fmt: skip
+    return {
+        **found,
+        "device": device_name(model.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

@@ -20,10 +20,17 @@ from .page_pictures import front_pictures, model_pictures, run_pictures
 
 
 def write_html(
-    path: str | Path, model_or_dir: nn.Module | str | Path, run_folder: str | Path | None = None, *,
-    summary: ModelSummary | None = None, runs: Sequence[Mapping[str, Any]] | str | Path | None = None,
-    front: Mapping[str, Any] | None = None, title: str | None = None, command: str | None = None, **measured: Any,
-) -> Path:  # fmt: skip
+    path: str | Path,
+    model_or_dir: nn.Module | str | Path,
+    run_folder: str | Path | None = None,
+    *,
+    summary: ModelSummary | None = None,
+    runs: Sequence[Mapping[str, Any]] | str | Path | None = None,
+    front: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    command: str | None = None,
+    **measured: Any,
+) -> Path:
     """Write one HTML page with a model's metrics, bit map, sizes, and what its run left: it needs no other file, no
     network and no script, and follows the reader's light or dark setting.
 
@@ -52,16 +59,29 @@ def write_html(
     table = list(matrices(model, report))
     name = type(model).__name__ if isinstance(model_or_dir, nn.Module) else Path(model_or_dir).resolve().name
     page = _template().render(
-        title=title or name, subtitle=subtitle(summary, run), tiles=list(tiles(summary)), groups=groups(summary),
-        places=list(places(report)), matrices=table, present={bits for row in table for bits in row["histogram"]},
-        precisions=PRECISIONS, light=colours(LIGHT), dark=colours(DARK), command=command, version=version("hf_mpq"),
+        title=title or name,
+        subtitle=subtitle(summary, run),
+        tiles=list(tiles(summary)),
+        groups=groups(summary),
+        places=list(places(report)),
+        matrices=table,
+        present={bits for row in table for bits in row["histogram"]},
+        precisions=PRECISIONS,
+        light=colours(LIGHT),
+        dark=colours(DARK),
+        command=command,
+        version=version("hf_mpq"),
         pictures=[*model_pictures(model, summary), *run_pictures(run, run_folder), *front_pictures(runs, front or {})],
-    )  # fmt: skip
+    )
     write_text(path, page)
     return Path(path)
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("hf_mpq.report.page"), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True)  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hf_mpq.report.page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
     return environment.get_template("page.html.j2")

@@ -64,5 +64,11 @@ def matrices(model: nn.Module, report: SizeReport) -> Iterator[dict[str, Any]]:
     for name, matrix in assignment_of(model).matrices.items():
         layout, histogram = stored[name].stored.layout, matrix.histogram()
         words = ", ".join(f"{count} at {bits} bits" if bits else f"{count} pruned" for bits, count in histogram.items())
-        yield {"name": name, "shape": "{} x {}".format(*layout.shape), "count": layout.count, "histogram": histogram,
-               "words": words, "bytes": stored[name].packed_bytes}  # fmt: skip
+        yield {
+            "name": name,
+            "shape": "{} x {}".format(*layout.shape),
+            "count": layout.count,
+            "histogram": histogram,
+            "words": words,
+            "bytes": stored[name].packed_bytes,
+        }

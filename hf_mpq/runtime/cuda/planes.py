@@ -47,8 +47,16 @@ class PlaneTable(NamedTuple):
         codes, (row_of_line, column_of) = layer._buffers["codes"], _places(layer)
         parts = [_pruned(blocks, row_of_line), *(_listed(block, codes, row_of_line) for block in blocks)]
         tiles, starts, rows = (torch.cat(part) for part in zip(*parts))
-        return cls(codes, tiles, starts, rows, column_of, layer.stored.length,
-                   blocks[0].planes.shape[2], max(len(block.planes) for block in blocks))  # fmt: skip
+        return cls(
+            codes,
+            tiles,
+            starts,
+            rows,
+            column_of,
+            layer.stored.length,
+            blocks[0].planes.shape[2],
+            max(len(block.planes) for block in blocks),
+        )
 
 
 def _mean_bits(blocks: list[Block]) -> float:

@@ -48,7 +48,10 @@ def kernels_for(device: torch.device) -> ModuleType | None:
 @cache
 def _imported() -> ModuleType | None:
     if find_spec("triton") is None:
-        warnings.warn("triton is not installed: products are integer, but their other steps are not fused, and codes "
-                      "of few bits are not read where they are stored; pip install triton", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            "triton is not installed: products are integer, but their other steps are not fused, and codes "
+            "of few bits are not read where they are stored; pip install triton",
+            stacklevel=3,
+        )
         return None
     return import_module(f"{__package__}.kernels")

@@ -35,8 +35,11 @@ def kernel() -> ModuleType | None:
             _build(file)
         return _imported(file)
     except (RuntimeError, OSError, ImportError) as error:
-        warnings.warn(f"the fused encoder layers of cpu-int8 are left out (products are integer, all else runs as in "
-                      f"the packed model): {error}", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"the fused encoder layers of cpu-int8 are left out (products are integer, all else runs as in "
+            f"the packed model): {error}",
+            stacklevel=2,
+        )
         return None
 
 
@@ -59,8 +62,10 @@ def _file() -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(cache_home, "torch_extensions"))
     if not root.is_absolute():
-        raise OSError(f"{root} is no absolute path, and code from the working folder is not run: set "
-                      "TORCH_EXTENSIONS_DIR to the folder that keeps the built kernel")  # fmt: skip
+        raise OSError(
+            f"{root} is no absolute path, and code from the working folder is not run: set "
+            "TORCH_EXTENSIONS_DIR to the folder that keeps the built kernel"
+        )
     name = f"hf_mpq_int8_{fingerprint()}"
     return root / name / f"{name}.so"
 

@@ -32,21 +32,27 @@ class FusedParts:
         self.norms = norms
         self._owners = [module._modules for module in layer.modules() if module._modules]
         self._children = [child for owner in self._owners for child in owner.values()]
-        self._hooks = [hooks for module in (*self.matrices, *norms)
-                       for hooks in (module._forward_pre_hooks, module._forward_hooks)]  # fmt: skip
-        self._values = [(held, name, value, _version(value)) for norm in norms
-                        for held in (norm._parameters, norm._buffers)
-                        for name, value in held.items() if value is not None]  # fmt: skip
+        self._hooks = [
+            hooks for module in (*self.matrices, *norms) for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        ]
+        self._values = [
+            (held, name, value, _version(value))
+            for norm in norms
+            for held in (norm._parameters, norm._buffers)
+            for name, value in held.items()
+            if value is not None
+        ]
 
     def changed(self) -> bool:
         """Whether one was replaced, a matrix or normalisation has hooks, a matrix has lost its product, or a
         normalisation was written to. Hooks of modules that only hold others are not seen: transformers leaves its own
         on attention for good."""
         return (
-            any(self._hooks) or [child for owner in self._owners for child in owner.values()] != self._children
+            any(self._hooks)
+            or [child for owner in self._owners for child in owner.values()] != self._children
             or any(NAME not in matrix.prepared for matrix in self.matrices)
             or any(held[name] is not value or _version(value) != version for held, name, value, version in self._values)
-        )  # fmt: skip
+        )
 
     def trained(self) -> bool:
         """Whether a gradient can reach the normalisations."""
@@ -81,10 +87,15 @@ class Int8Layer:
 
     def _must_not_fuse(self, hidden: Tensor, mask: object, kwargs: Mapping) -> bool:
         return (
-            active_backend() not in (None, NAME) or self.training or not _is_plain(mask) or self.fused_parts.changed()
+            active_backend() not in (None, NAME)
+            or self.training
+            or not _is_plain(mask)
+            or self.fused_parts.changed()
             or (torch.is_grad_enabled() and (hidden.requires_grad or self.fused_parts.trained()))
-            or bool(kwargs.get("output_attentions")) or hidden.dtype not in FLOATS or hidden.device.type != "cpu"
-        )  # fmt: skip
+            or bool(kwargs.get("output_attentions"))
+            or hidden.dtype not in FLOATS
+            or hidden.device.type != "cpu"
+        )
 
     def __reduce_ex__(self, protocol):
         state = {name: value for name, value in self.__dict__.items() if name not in ("fused", "fused_parts")}
@@ -163,8 +174,12 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
 
 
 def _can_fuse(layer: nn.Module) -> bool:
-    return (isinstance(layer, PackedLinear) and layer.output_quantizer is None and not layer.stored.affine
-            and layer.has_integers())  # fmt: skip
+    return (
+        isinstance(layer, PackedLinear)
+        and layer.output_quantizer is None
+        and not layer.stored.affine
+        and layer.has_integers()
+    )
 
 
 def _norm(library: ModuleType, norm: nn.Module):

@@ -60,8 +60,20 @@ class Int8Product(Deferred):
         codes, grid = self.quantizer.encode(tokens)
         shift = SYMMETRIC_ZERO if grid.low < 0 else 0
         raw = ONEDNN.qlinear_pointwise(
-            (codes + shift).to(torch.uint8), 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+            (codes + shift).to(torch.uint8),
+            1.0,
+            0,
+            packed,
+            scale,
+            zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
         y = (raw - (grid.zero + shift) * column_sum) * grid.step
         if offset is not None:
             sums = (codes - grid.zero).sum(-1, keepdim=True)

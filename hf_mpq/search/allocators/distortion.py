@@ -49,8 +49,10 @@ class BelowThreshold(Allocator):
     def _within(self, search: ExactSearch, choice: Choice) -> Choice:
         spent = search.spent(choice)
         if spent > search.limit:
-            raise BudgetError(f"tau={self.tau} needs {spent:,.6g} {search.cost.unit}, more than the budget of "
-                              f"{search.budget:,.6g}; give more, or leave tau out")
+            raise BudgetError(
+                f"tau={self.tau} needs {spent:,.6g} {search.cost.unit}, more than the budget of "
+                f"{search.budget:,.6g}; give more, or leave tau out"
+            )
         return choice
 
 

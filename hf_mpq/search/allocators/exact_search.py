@@ -82,8 +82,10 @@ class ExactSearch:
         """The least exact cost there is; raises BudgetError when it is above the limit."""
         spent = self.spent(self.knapsack.cheapest)
         if spent > self.limit:
-            raise BudgetError(f"the budget of {self.budget:,.6g} {self.cost.unit} cannot be met; "
-                              f"the smallest possible is {spent:,.6g} {self.cost.unit}")  # fmt: skip
+            raise BudgetError(
+                f"the budget of {self.budget:,.6g} {self.cost.unit} cannot be met; "
+                f"the smallest possible is {spent:,.6g} {self.cost.unit}"
+            )
         return spent
 
     def _refine(self, choice: Choice, spent: float, rounds: int = 3, tolerance: float = 1e-3) -> tuple[Choice, float]:

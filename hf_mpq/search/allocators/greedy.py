@@ -69,8 +69,11 @@ def _steps(search: ExactSearch, upwards: bool) -> tuple[Choice, Choice, Choice]:
     price, change = (np.abs(np.diff(np.where(np.isfinite(part), part, np.nan), axis=1)) for part in (cost, score))
     there = np.isfinite(price) & np.isfinite(change)
     ratio = np.divide(change, np.maximum(price, 1e-300), out=np.full_like(price, np.nan), where=there)
-    key = np.minimum.accumulate(np.where(there, ratio, 0), axis=1) if upwards else \
-        np.maximum.accumulate(np.where(there, ratio, 0), axis=1)  # fmt: skip
+    key = (
+        np.minimum.accumulate(np.where(there, ratio, 0), axis=1)
+        if upwards
+        else np.maximum.accumulate(np.where(there, ratio, 0), axis=1)
+    )
     units, positions = np.nonzero(there)
     order = np.lexsort((positions, -key[there] if upwards else key[there]))
     units, positions = units[order], positions[order]

@@ -76,5 +76,6 @@ def solve(
     choice, spent = search.run()
     bound, multiplier = search.bound(choice, spent)
     score = search.knapsack.total_score(choice)
-    return LagrangianResult(search.units.assignment(choice), score, bound, len(choice), spent, limit, measured.unit,
-                            multiplier)  # fmt: skip
+    return LagrangianResult(
+        search.units.assignment(choice), score, bound, len(choice), spent, limit, measured.unit, multiplier
+    )

@@ -57,8 +57,9 @@ class IntegerProgram(Allocator):
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        result = solve_program(space, cost, budget, needed(scores, "milp"), self.limits, self.formats, self.gap,
-                               self.time_limit)
+        result = solve_program(
+            space, cost, budget, needed(scores, "milp"), self.limits, self.formats, self.gap, self.time_limit
+        )
         if progress:
             Console(stderr=True).print(f"milp: {result.summary}")
         return result.assignment
@@ -95,5 +96,12 @@ def solve_program(
     search = ProgramSearch(Units(space, scores), [measure(*limit) for limit in ((cost, budget), *limits)], formats)
     choice, spent, bound = search.run(gap, time_limit)
     names = tuple(cost.unit for cost in search.costs)
-    return ProgramResult(search.units.assignment(choice), search.score(choice), bound, len(choice),
-                         tuple(spent.tolist()), tuple(search.limits.tolist()), names)  # fmt: skip
+    return ProgramResult(
+        search.units.assignment(choice),
+        search.score(choice),
+        bound,
+        len(choice),
+        tuple(spent.tolist()),
+        tuple(search.limits.tolist()),
+        names,
+    )

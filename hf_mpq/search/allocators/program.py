@@ -51,10 +51,12 @@ class Program:
         constraints = [_one_each(row, len(score), flags), *_within(prices, limits, row, position, flags)]
         constraints += self._few(row, position) if flags else []
         found = milp(
-            np.concatenate([score[row, position] / scale, np.zeros(flags)]), constraints=constraints,
-            integrality=np.ones(len(row) + flags), bounds=Bounds(0, 1),
+            np.concatenate([score[row, position] / scale, np.zeros(flags)]),
+            constraints=constraints,
+            integrality=np.ones(len(row) + flags),
+            bounds=Bounds(0, 1),
             options={"mip_rel_gap": gap, "time_limit": time_limit},
-        )  # fmt: skip
+        )
         if found.x is None:
             return None
         chosen = found.x[: len(row)] > 0.5
@@ -86,12 +88,15 @@ class Program:
         flags = len(self.units.members) * width
         flag = self.matrix[row] * width + position
         rows, ones = np.arange(count), np.ones(count)
-        linked = coo_array((np.concatenate([ones, -ones]), (np.tile(rows, 2), np.concatenate([rows, count + flag]))),
-                           shape=(count, count + flags))  # fmt: skip
+        linked = coo_array(
+            (np.concatenate([ones, -ones]), (np.tile(rows, 2), np.concatenate([rows, count + flag]))),
+            shape=(count, count + flags),
+        )
         kept = self.units.candidates[row, position] > 0
         used = np.unique(np.stack([self.matrix[row[kept]], flag[kept]]), axis=1)
-        sums = coo_array((np.ones(used.shape[1]), (used[0], count + used[1])),
-                         shape=(len(self.units.members), count + flags))  # fmt: skip
+        sums = coo_array(
+            (np.ones(used.shape[1]), (used[0], count + used[1])), shape=(len(self.units.members), count + flags)
+        )
         return [LinearConstraint(csr_array(linked), -np.inf, 0), LinearConstraint(csr_array(sums), 0, self.formats)]
 
 

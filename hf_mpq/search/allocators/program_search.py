@@ -84,23 +84,27 @@ class ProgramSearch:
         every = np.arange(len(cheapest))
         offsets = self.spent(cheapest) - [price[every, cheapest].sum() for price in prices]
         limits = np.concatenate([[np.inf], (self.limits - offsets)[1:]])
-        solved = self.program.solve([np.where(np.isfinite(price), price, 0) for price in prices], limits, gap,
-                                    time_limit, objective=prices[0])  # fmt: skip
+        solved = self.program.solve(
+            [np.where(np.isfinite(price), price, 0) for price in prices], limits, gap, time_limit, objective=prices[0]
+        )
         return None if solved is None else solved[0]
 
     def _impossible(self, gap: float, time_limit: float) -> BudgetError:
         least = self._least(gap, time_limit)
         if least is None:
-            return BudgetError("no assignment was found that keeps all limits together; allow more of one of them, "
-                               "more formats, or more time")  # fmt: skip
+            return BudgetError(
+                "no assignment was found that keeps all limits together; allow more of one of them, "
+                "more formats, or more time"
+            )
         return _impossible(self.limits[0], self.spent(least)[0], self.costs[0].unit, " together with the others")
 
     def _around(self, choice: Choice) -> tuple[list[Array], Array]:
         """Prices that hold around `choice`, and what their sums must not exceed."""
         matrices, spent = self.units.matrices(choice), self.spent(choice)
         columns, every = live_columns(matrices), np.arange(len(choice))
-        prices = [self.units.prices(cost, columns, reader_prices(self.units.space, cost, matrices))
-                  for cost in self.costs]  # fmt: skip
+        prices = [
+            self.units.prices(cost, columns, reader_prices(self.units.space, cost, matrices)) for cost in self.costs
+        ]
         return prices, np.array([price[every, choice].sum() for price in prices]) + self.limits - spent
 
     def _moves(self, choice: Choice, spent: Array) -> tuple[Array, Array, float]:
@@ -117,5 +121,6 @@ class ProgramSearch:
 
 
 def _impossible(limit: float, least: float, unit: str, among: str = "") -> BudgetError:
-    return BudgetError(f"the budget of {limit:,.6g} {unit} cannot be met{among}; "
-                       f"the smallest possible is {least:,.6g} {unit}")  # fmt: skip
+    return BudgetError(
+        f"the budget of {limit:,.6g} {unit} cannot be met{among}; the smallest possible is {least:,.6g} {unit}"
+    )

@@ -109,8 +109,10 @@ def _fitting(
             break
     if not fitting:
         least = f"{search.smallest():,.6g} {search.cost.unit}"
-        raise BudgetError(f"no combination was found within the budget of {search.budget:,.6g} {search.cost.unit}; try "
-                          f"more combinations; the smallest possible is {least}")  # fmt: skip
+        raise BudgetError(
+            f"no combination was found within the budget of {search.budget:,.6g} {search.cost.unit}; try "
+            f"more combinations; the smallest possible is {least}"
+        )
     return fitting
 
 

@@ -63,22 +63,25 @@ def needed(scores: Scores | None, allocator: str) -> Scores:
 
 def no_scores(space: PrecisionSpace) -> Scores:
     """Zeros for every open matrix, for allocators that do not look at scores."""
-    return {name: np.zeros((spec.layout.count, len(spec.candidates)))
-            for name, spec in space.weights.items() if spec.bits is None}  # fmt: skip
+    return {
+        name: np.zeros((spec.layout.count, len(spec.candidates)))
+        for name, spec in space.weights.items()
+        if spec.bits is None
+    }
 
 
 def most_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice]:
     """As `largest_within`; raises BudgetError when not even 0 keeps the limit."""
     number, choice = largest_within(search, count, choice_of)
     if choice is None:
-        raise BudgetError(f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met; the smallest possible "
-                          f"is {search.spent(choice_of(0)):,.6g} {search.cost.unit}")  # fmt: skip
+        raise BudgetError(
+            f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met; the smallest possible "
+            f"is {search.spent(choice_of(0)):,.6g} {search.cost.unit}"
+        )
     return number, choice
 
 
-def largest_within(
-    search: ExactSearch, count: int, choice_of: Callable[[int], Choice]
-) -> tuple[int, Choice | None]:
+def largest_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice | None]:
     """The largest number in 0 to `count` whose `choice_of(number)` keeps the limit, if the cost rises with the number;
     -1 and None when not even 0 does."""
     low, high, best = -1, count, None

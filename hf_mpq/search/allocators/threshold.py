@@ -132,8 +132,10 @@ class _Positions:
         while not self.met:
             options = {number: positions for number in known if (positions := self.raised(number)) is not None}
             if not options:
-                raise BudgetError(f"the budget of {self.search.budget:,.6g} {self.search.cost.unit} cannot be met; the "
-                                  f"smallest possible is {self.search.smallest():,.6g}")  # fmt: skip
+                raise BudgetError(
+                    f"the budget of {self.search.budget:,.6g} {self.search.cost.unit} cannot be met; the "
+                    f"smallest possible is {self.search.smallest():,.6g}"
+                )
             self.last = self._least(options, known)
             self.positions = options[self.last]
 

@@ -36,8 +36,10 @@ class Units:
     @cached_property
     def candidates(self) -> NDArray[np.float64]:
         """Precision of each choice, `(units, choices)`; infinite where a unit has fewer candidates."""
-        tables = {name: np.tile(np.array(spec.candidates, float), (spec.layout.count, 1))
-                  for name, spec in _open(self.space.weights).items()}  # fmt: skip
+        tables = {
+            name: np.tile(np.array(spec.candidates, float), (spec.layout.count, 1))
+            for name, spec in _open(self.space.weights).items()
+        }
         return self._join({name: table / self._tied(name) for name, table in tables.items()})
 
     @cached_property

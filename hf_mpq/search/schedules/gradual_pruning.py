@@ -29,8 +29,9 @@ class GradualPruning(Schedule):
 
     def __init__(self, begin: float = 0.0, end: float = 0.7, every: int = 10):
         if not 0 <= begin < end <= 1:
-            raise ValueError(f"a ramp goes from begin to end, shares of the stage with 0 <= begin < end <= 1; got "
-                             f"{begin} and {end}")  # fmt: skip
+            raise ValueError(
+                f"a ramp goes from begin to end, shares of the stage with 0 <= begin < end <= 1; got {begin} and {end}"
+            )
         if every < 1:
             raise ValueError(f"masks are chosen anew every so many steps, at least 1; got {every}")
         self.begin, self.end, self.every = begin, end, every

@@ -39,7 +39,6 @@ class DistributionScorer(Scorer):
             for name, (module, spec) in track(open_matrices(model, space).items(), "k-means", disable=not self.progress)
         }
 
-
     def _distortions(self, weight: Tensor, spec: WeightSpec) -> Tensor:
         if spec.mask is None:
             return distortions(weight, spec.layout, spec.candidates, self.relative)
@@ -96,8 +95,10 @@ def threshold_bits(
         ValueError: when there are not as many candidates as columns.
     """
     if distortions.shape[1] != len(candidates):
-        raise ValueError(f"{distortions.shape[1]} columns of distortions for {len(candidates)} candidates; give the "
-                         "candidates of the matrix that the distortions are of")  # fmt: skip
+        raise ValueError(
+            f"{distortions.shape[1]} columns of distortions for {len(candidates)} candidates; give the "
+            "candidates of the matrix that the distortions are of"
+        )
     below = torch.as_tensor(distortions) < tau
     first = torch.where(below.any(1), below.int().argmax(1), len(candidates) - 1)
     return torch.tensor(list(candidates), device=first.device)[first].clamp(low, high)

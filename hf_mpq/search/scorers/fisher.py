@@ -70,8 +70,11 @@ class FisherScorer(Scorer):
 
     def _kronecker(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         given = batches_on(model, batches)
-        parts = {(name, number): module for name, modules in readers(model, layers).items()
-                 for number, module in enumerate(modules)}  # fmt: skip
+        parts = {
+            (name, number): module
+            for name, modules in readers(model, layers).items()
+            for number, module in enumerate(modules)
+        }
         with MomentRecorder(parts, self.form == "diagonal") as moments:
             for _, backward in self._passes(model, given, moments):
                 backward()
@@ -97,8 +100,11 @@ class FisherScorer(Scorer):
                 for draw in range(self.draws):
                     loss = sampled_loss(outputs, generator)
                     last = draw + 1 == self.draws
-                    yield batch, lambda loss=loss, last=last: torch.autograd.grad(
-                        loss, reached, retain_graph=not last, allow_unused=True
+                    yield (
+                        batch,
+                        lambda loss=loss, last=last: torch.autograd.grad(
+                            loss, reached, retain_graph=not last, allow_unused=True
+                        ),
                     )
 
 

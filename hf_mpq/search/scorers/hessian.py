@@ -99,8 +99,11 @@ class HessianScorer(Scorer):
             traces = self._traces(model, space, batches)
             return {name: traces[name].clamp(min=0) / sizes[name] for name in layouts}
         omegas = self.sensitivities(model, space, batches)
-        totals = {name: sum(sizes[other].sum() for other in names)
-                  for names in self._blocks(model, space).values() for name in names}  # fmt: skip
+        totals = {
+            name: sum(sizes[other].sum() for other in names)
+            for names in self._blocks(model, space).values()
+            for name in names
+        }
         return {name: (omegas[name] / totals[name]).expand(layouts[name].count) for name in layouts}
 
     def _traces(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:

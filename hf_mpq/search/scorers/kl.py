@@ -32,8 +32,10 @@ class DivergenceScorer(Scorer):
 
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         layers, reference = open_matrices(model, space), reference_of(model, batches, self.cache)
-        scores = {name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
-                  for name, (_, spec) in layers.items()}  # fmt: skip
+        scores = {
+            name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
+            for name, (_, spec) in layers.items()
+        }
         total = sum(self._units(spec) for _, spec in layers.values())
         measured = self._measured(model, layers, reference)
         for name, groups, column, found in track(measured, "divergences", total=total, disable=not self.progress):

@@ -34,15 +34,20 @@ class ProjectionRecorder:
     def __init__(self, layers: Mapping[str, tuple[nn.Module, WeightSpec]], readers: Mapping[str, Sequence[nn.Module]]):
         self.layers, self.readers = layers, readers
         self.changes = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
-        self.totals = {name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
-                       for name, (_, spec) in layers.items()}  # fmt: skip
+        self.totals = {
+            name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
+            for name, (_, spec) in layers.items()
+        }
         self._squares = {name: 0.0 for name in layers}  # of gradients behind a table, summed over tokens: (in,)
         self._tokens = dict.fromkeys(layers, 0)
         self._examples, self._found = 0, {}
 
     def __enter__(self) -> "ProjectionRecorder":
-        self._hooks = [module.register_forward_hook(self._forward(name)) for name, modules in self.readers.items()
-                       for module in modules]  # fmt: skip
+        self._hooks = [
+            module.register_forward_hook(self._forward(name))
+            for name, modules in self.readers.items()
+            for module in modules
+        ]
         return self
 
     def __exit__(self, *error) -> None:

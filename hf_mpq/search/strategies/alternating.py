@@ -21,9 +21,14 @@ class Alternating(WarmGateSearch):
 
     split: ClassVar[str | None] = "epochs"
     defaults = {  # noqa: RUF012
-        "start": "bits", "temperature": (5.0, 0.3), "optimizer": "sgd", "learning_rate": 0.01,
-        "optimizer_options": {"momentum": 0.9, "weight_decay": 1e-4}, "penalty": "hinge", "decision": "projection",
-    }  # fmt: skip
+        "start": "bits",
+        "temperature": (5.0, 0.3),
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "optimizer_options": {"momentum": 0.9, "weight_decay": 1e-4},
+        "penalty": "hinge",
+        "decision": "projection",
+    }
 
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """A weight pass, or in the search slice a gate pass once the warm-up is over."""

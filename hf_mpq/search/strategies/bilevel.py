@@ -31,9 +31,13 @@ class Bilevel(GateSearch):
 
     split: ClassVar[str | None] = "epochs"
     defaults = {  # noqa: RUF012
-        "start": "zeros", "temperature": Temperature(5.0, 0.3, by_epoch=True), "optimizer": "sgd",
-        "learning_rate": 0.1, "penalty": "log-band", "decision": "argmax",
-    }  # fmt: skip
+        "start": "zeros",
+        "temperature": Temperature(5.0, 0.3, by_epoch=True),
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "penalty": "log-band",
+        "decision": "argmax",
+    }
 
     def __init__(self, space, cost, limit, warmup_epochs: int = 1, **options):
         super().__init__(space, cost, limit, **options)

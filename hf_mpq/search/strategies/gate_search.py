@@ -121,9 +121,11 @@ class GateSearch(SearchStrategy):
         found = likeliest(self.space, reluctances(model), self.cost, limit)
         emptied = [name for name, one in found.matrices.items() if not any(one.bits)]
         if emptied:
-            warnings.warn(f"the search leaves nothing of {len(emptied)} matrices, first {emptied[0]!r}: if its gates "
-                          "hardly moved, search longer, start from scores, or leave 0 out of the bits",
-                          stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"the search leaves nothing of {len(emptied)} matrices, first {emptied[0]!r}: if its gates "
+                "hardly moved, search longer, start from scores, or leave 0 out of the bits",
+                stacklevel=2,
+            )
         return model, found
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
@@ -135,11 +137,14 @@ class GateSearch(SearchStrategy):
 
     def _target(self) -> Target:
         specs = self.space.weights
-        highest = {name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
-                   for name, spec in specs.items()}  # fmt: skip
+        highest = {
+            name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
+            for name, spec in specs.items()
+        }
         groups = sum(spec.layout.count for spec in specs.values() if spec.bits is None)
-        return Target(self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate,
-                      self.optimizer == "adam")  # fmt: skip
+        return Target(
+            self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate, self.optimizer == "adam"
+        )
 
     def _decided_cost(self, usages: Mapping[str, Usage]) -> float:
         with torch.no_grad():

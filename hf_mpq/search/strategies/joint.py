@@ -21,9 +21,14 @@ class Joint(WarmGateSearch):
 
     needs_scores = True
     defaults = {  # noqa: RUF012
-        "start": "scores", "temperature": (1.0, 0.2), "optimizer": "adam", "learning_rate": 0.02,
-        "optimizer_options": {"betas": (0.5, 0.99)}, "penalty": "relative", "decision": "projection",
-    }  # fmt: skip
+        "start": "scores",
+        "temperature": (1.0, 0.2),
+        "optimizer": "adam",
+        "learning_rate": 0.02,
+        "optimizer_options": {"betas": (0.5, 0.99)},
+        "penalty": "relative",
+        "decision": "projection",
+    }
 
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """One pass for everything; for the weights alone during the warm-up."""

@@ -47,8 +47,10 @@ class Penalty(ABC):
 
     def __init__(self, target: Target, strength: float | None = None):
         if self.needs_limit and target.limit is None:
-            raise ValueError(f"the penalty {self.name!r} needs a budget, such as MPQConfig(budget='2.5bits'); without "
-                             "one only 'linear' can be used")  # fmt: skip
+            raise ValueError(
+                f"the penalty {self.name!r} needs a budget, such as MPQConfig(budget='2.5bits'); without "
+                "one only 'linear' can be used"
+            )
         if strength is not None and strength < 0:
             raise ValueError(f"the strength of a penalty must not be below zero, got {strength}")
         self.target, self.strength = target, strength

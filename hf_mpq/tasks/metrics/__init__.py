@@ -8,7 +8,23 @@ from .label_sets import label_macro_f1, micro_f1, subset_accuracy
 from .squad import exact_match, normalize_answer, squad_scores, token_f1
 
 __all__ = [
-    "LabelSetMetric", "SQuADMetric", "SequenceMetric", "TaggingMetric", "accuracy", "binary_f1", "chunk_scores",
-    "chunks", "exact_match", "label_macro_f1", "macro_f1", "matthews_correlation", "micro_f1", "normalize_answer",
-    "pearson", "spearman", "squad_scores", "subset_accuracy", "token_f1",
+    "LabelSetMetric",
+    "SQuADMetric",
+    "SequenceMetric",
+    "TaggingMetric",
+    "accuracy",
+    "binary_f1",
+    "chunk_scores",
+    "chunks",
+    "exact_match",
+    "label_macro_f1",
+    "macro_f1",
+    "matthews_correlation",
+    "micro_f1",
+    "normalize_answer",
+    "pearson",
+    "spearman",
+    "squad_scores",
+    "subset_accuracy",
+    "token_f1",
 ]

@@ -25,7 +25,7 @@ def chunks(tags: Sequence[str]) -> set[Chunk]:
 
 
 def chunk_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """"precision", "recall" and "f1" of all chunks together, and "accuracy" of the tags; 0 where nothing is counted.
+    """ "precision", "recall" and "f1" of all chunks together, and "accuracy" of the tags; 0 where nothing is counted.
 
     Raises:
         ValueError: a sentence has another number of predictions than of references.
@@ -36,8 +36,12 @@ def chunk_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequ
         tags += len(reference)
         ours, theirs = chunks(prediction), chunks(reference)
         correct, predicted, actual = correct + len(ours & theirs), predicted + len(ours), actual + len(theirs)
-    return {"precision": ratio(correct, predicted), "recall": ratio(correct, actual),
-            "f1": ratio(2 * correct, predicted + actual), "accuracy": ratio(right_tags, tags)}
+    return {
+        "precision": ratio(correct, predicted),
+        "recall": ratio(correct, actual),
+        "f1": ratio(2 * correct, predicted + actual),
+        "accuracy": ratio(right_tags, tags),
+    }
 
 
 def ratio(part: int, whole: int) -> float:

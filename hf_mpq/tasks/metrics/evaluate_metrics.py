@@ -13,7 +13,11 @@ from .label_sets import label_macro_f1, micro_f1, subset_accuracy
 from .squad import squad_scores
 
 CLASS_SCORES = {
-    "accuracy": accuracy, "f1": binary_f1, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation}
+    "accuracy": accuracy,
+    "f1": binary_f1,
+    "macro_f1": macro_f1,
+    "matthews_correlation": matthews_correlation,
+}
 VALUE_SCORES = {"pearson": pearson, "spearmanr": spearman}
 SCORES = CLASS_SCORES | VALUE_SCORES
 SET_SCORES = {"micro_f1": micro_f1, "macro_f1": label_macro_f1, "subset_accuracy": subset_accuracy}
@@ -84,13 +88,18 @@ class SQuADMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
-        return metric_info("Exact match and F1 of SQuAD v1.1, in percent.", SQUAD_CITATION,
-                           {"id": Value("string"), "prediction_text": Value("string")},
-                           {"id": Value("string"), "answers": answers})
+        return metric_info(
+            "Exact match and F1 of SQuAD v1.1, in percent.",
+            SQUAD_CITATION,
+            {"id": Value("string"), "prediction_text": Value("string")},
+            {"id": Value("string"), "answers": answers},
+        )
 
     def _compute(self, predictions: Sequence[Mapping], references: Sequence[Mapping]) -> dict[str, float]:
-        return squad_scores({row["id"]: row["prediction_text"] for row in predictions},
-                            {row["id"]: row["answers"]["text"] for row in references})
+        return squad_scores(
+            {row["id"]: row["prediction_text"] for row in predictions},
+            {row["id"]: row["answers"]["text"] for row in references},
+        )
 
 
 class TaggingMetric(evaluate.Metric):
@@ -110,5 +119,8 @@ class TaggingMetric(evaluate.Metric):
 def metric_info(description: str, citation: str, predictions, references) -> evaluate.MetricInfo:
     """The description of a metric whose predictions and references are of the given feature types."""
     return evaluate.MetricInfo(
-        description=description, citation=citation, inputs_description="predictions and references, of equal length.",
-        features=Features({"predictions": predictions, "references": references}))
+        description=description,
+        citation=citation,
+        inputs_description="predictions and references, of equal length.",
+        features=Features({"predictions": predictions, "references": references}),
+    )

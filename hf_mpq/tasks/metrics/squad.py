@@ -27,7 +27,7 @@ def token_f1(prediction: str, answer: str) -> float:
 
 
 def squad_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """"exact_match" and "f1" in percent.
+    """ "exact_match" and "f1" in percent.
 
     Each prediction (id to text) is compared with every answer (id to texts) and counts with the best; a question
     without a prediction counts 0.
@@ -38,13 +38,17 @@ def squad_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[
     unanswerable = [key for key, texts in answers.items() if not texts]
     if unanswerable or not answers:
         raise ValueError(f"SQuAD v1.1 needs questions, and an answer to each; without one: {unanswerable[:5]}.")
-    return {"exact_match": mean_best(exact_match, predictions, answers),
-            "f1": mean_best(token_f1, predictions, answers)}
+    return {
+        "exact_match": mean_best(exact_match, predictions, answers),
+        "f1": mean_best(token_f1, predictions, answers),
+    }
 
 
-def mean_best(score: Callable[[str, str], float], predictions: Mapping[str, str],
-              answers: Mapping[str, Sequence[str]]) -> float:
+def mean_best(
+    score: Callable[[str, str], float], predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]
+) -> float:
     """The mean, in percent, of each question's best `score` over its answers."""
-    best = [max(score(predictions[key], text) for text in texts)
-            for key, texts in answers.items() if key in predictions]
+    best = [
+        max(score(predictions[key], text) for text in texts) for key, texts in answers.items() if key in predictions
+    ]
     return 100.0 * sum(best) / len(answers)

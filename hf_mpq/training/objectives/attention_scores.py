@@ -43,8 +43,10 @@ class AttentionScores(Objective):
         self.pairs, self.reduction = layer_pairs(student, teacher, 1, layers), check_reduction(reduction)
         self.heads, others = student.config.num_attention_heads, teacher.config.num_attention_heads
         if self.heads != others:
-            raise ValueError(f"the student has {self.heads} heads and the teacher {others}, so their attention scores "
-                             "cannot be compared one by one; use 'value-relations' instead")  # fmt: skip
+            raise ValueError(
+                f"the student has {self.heads} heads and the teacher {others}, so their attention scores "
+                "cannot be compared one by one; use 'value-relations' instead"
+            )
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:

@@ -23,8 +23,10 @@ class _Embeddings(Objective):
         """Embeddings of both, `(batch, width)`; only the student's have a gradient."""
         for side in (student, teacher):
             if "last_hidden_state" not in side.outputs:
-                raise ValueError("embeddings are distilled from models without a head: load student and teacher with "
-                                 "AutoModel, or distil from 'soft-labels'")  # fmt: skip
+                raise ValueError(
+                    "embeddings are distilled from models without a head: load student and teacher with "
+                    "AutoModel, or distil from 'soft-labels'"
+                )
         hidden = (side.outputs["last_hidden_state"] for side in (student, teacher))
         ours, theirs = (embed(one, student.mask, self.pooling) for one in hidden)
         return ours, theirs.detach()
@@ -46,8 +48,10 @@ class EmbeddingCosine(_Embeddings):
         super().__init__(student, teacher, weight, pooling)
         widths = student.config.hidden_size, teacher.config.hidden_size
         if widths[0] != widths[1]:
-            raise ValueError(f"embeddings of width {widths[0]} (student) and {widths[1]} (teacher) cannot be compared "
-                             "one by one; use 'embedding-relations' instead")  # fmt: skip
+            raise ValueError(
+                f"embeddings of width {widths[0]} (student) and {widths[1]} (teacher) cannot be compared "
+                "one by one; use 'embedding-relations' instead"
+            )
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:

@@ -49,5 +49,7 @@ def check_layers(which: str, numbers: tuple[int, ...], first: int, last: int) ->
     """Raise ValueError for a number outside of first to last."""
     wrong = [number for number in numbers if not first <= number <= last]
     if wrong:
-        raise ValueError(f"the {which} has no layers {wrong}: name layers from {first} to {last}"
-                         + (" (0 is the embeddings' output)" if first == 0 else ""))  # fmt: skip
+        raise ValueError(
+            f"the {which} has no layers {wrong}: name layers from {first} to {last}"
+            + (" (0 is the embeddings' output)" if first == 0 else "")
+        )

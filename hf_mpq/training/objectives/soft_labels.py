@@ -75,6 +75,8 @@ def _pair(name: str, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor
     ours, theirs = student.outputs[name].float(), teacher.outputs.get(name)
     if theirs is None or theirs.shape != ours.shape:
         found = "none" if theirs is None else str(tuple(theirs.shape))
-        raise ValueError(f"{name}: the student gives {tuple(ours.shape)}, the teacher {found}; use a teacher with the "
-                         "same head and labels, or distil from 'hidden-states'")  # fmt: skip
+        raise ValueError(
+            f"{name}: the student gives {tuple(ours.shape)}, the teacher {found}; use a teacher with the "
+            "same head and labels, or distil from 'hidden-states'"
+        )
     return ours, theirs.detach().float()

@@ -36,8 +36,10 @@ class SwitchControl(nn.Module):
         Args:
             student, teacher: mean feature of each example, `(batch, width)` for each pair.
         """
-        products = (key(ours) * query(theirs) for key, ours, query, theirs
-                    in zip(self.keys, student, self.queries, teacher, strict=True))  # fmt: skip
+        products = (
+            key(ours) * query(theirs)
+            for key, ours, query, theirs in zip(self.keys, student, self.queries, teacher, strict=True)
+        )
         return torch.stack([product.sum(-1) for product in products], dim=1) / WIDTH**0.5
 
     def open(self, logits: Tensor) -> Tensor:

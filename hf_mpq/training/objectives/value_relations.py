@@ -54,15 +54,22 @@ class ValueRelations(Objective):
         check_layers("teacher", (self.teacher_layer,), 1, counts[1])
         widths = student.config.hidden_size, teacher.config.hidden_size
         if self.heads < 1 or any(width % self.heads for width in widths):
-            raise ValueError(f"{self.heads} relation heads do not divide the widths {widths[0]} (student) and "
-                             f"{widths[1]} (teacher); set relation_heads to a divisor of both")  # fmt: skip
+            raise ValueError(
+                f"{self.heads} relation heads do not divide the widths {widths[0]} (student) and "
+                f"{widths[1]} (teacher); set relation_heads to a divisor of both"
+            )
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
         columns = None if student.mask is None else student.mask[:, None, None, :]
-        terms = (divergence(self._relation(teacher, name, self.teacher_layer).detach(),
-                            self._relation(student, name, self.layer), columns)
-                 for name in self.features)  # fmt: skip
+        terms = (
+            divergence(
+                self._relation(teacher, name, self.teacher_layer).detach(),
+                self._relation(student, name, self.layer),
+                columns,
+            )
+            for name in self.features
+        )
         return sum(mean_of_tokens(term.mean(1), student.mask).mean() for term in terms)
 
     def _relation(self, side: Signals, name: str, layer: int) -> Tensor:

@@ -14,7 +14,8 @@ def fixed_metrics(space: PrecisionSpace, cost: CostModel, assignment: Assignment
       where it leaves none open; these add up to 1.
     """
     chosen = [name for name, spec in space.weights.items() if spec.bits is None] or [
-        name for name, spec in space.weights.items() if spec.role == "encoder"]  # fmt: skip
+        name for name, spec in space.weights.items() if spec.role == "encoder"
+    ]
     weights: dict[int, int] = defaultdict(int)
     for name in chosen:
         for bits, size in zip(assignment.matrices[name].bits, space.weights[name].layout.numel):

@@ -24,8 +24,9 @@ def only_trainer(folder: str | Path, main: bool) -> Iterator[None]:
     lock = FileLock(Path(folder) / FILE)
     held = _acquired(lock) if main else True
     if not broadcast_object_list([held])[0]:
-        raise ValueError(f"another trainer is at work in {folder} (it holds {FILE}): wait for it to end, or give "
-                         "another output_dir")  # fmt: skip
+        raise ValueError(
+            f"another trainer is at work in {folder} (it holds {FILE}): wait for it to end, or give another output_dir"
+        )
     try:
         yield
     finally:
@@ -39,6 +40,9 @@ def _acquired(lock: FileLock) -> bool:
     except Timeout:
         return False
     except NotImplementedError:
-        warnings.warn(f"{lock.lock_file}: this file system cannot lock files, so nothing keeps a second trainer out of "
-                      "the folder", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{lock.lock_file}: this file system cannot lock files, so nothing keeps a second trainer out of "
+            "the folder",
+            stacklevel=2,
+        )
     return True

@@ -32,12 +32,26 @@ def _steps(value: Any) -> int | float:
 
 
 CHANGEABLE: Mapping[str, Callable[[Any], Any]] = {
-    "learning_rate": float, "scale_learning_rate": float, "lr_scheduler_type": SchedulerType,
-    "lr_scheduler_kwargs": dict, "warmup_steps": _steps, "optim": OptimizerNames, "optim_args": str,
-    "weight_decay": float, "adam_beta1": float, "adam_beta2": float, "adam_epsilon": float, "max_grad_norm": float,
-    "num_train_epochs": float, "max_steps": _whole, "per_device_train_batch_size": _whole,
-    "gradient_accumulation_steps": _whole, "logging_steps": _steps, "eval_steps": _steps, "save_steps": _steps,
-}  # fmt: skip
+    "learning_rate": float,
+    "scale_learning_rate": float,
+    "lr_scheduler_type": SchedulerType,
+    "lr_scheduler_kwargs": dict,
+    "warmup_steps": _steps,
+    "optim": OptimizerNames,
+    "optim_args": str,
+    "weight_decay": float,
+    "adam_beta1": float,
+    "adam_beta2": float,
+    "adam_epsilon": float,
+    "max_grad_norm": float,
+    "num_train_epochs": float,
+    "max_steps": _whole,
+    "per_device_train_batch_size": _whole,
+    "gradient_accumulation_steps": _whole,
+    "logging_steps": _steps,
+    "eval_steps": _steps,
+    "save_steps": _steps,
+}
 """Arguments that a stage may set for itself, with what makes their type of what YAML or JSON gives."""
 
 
@@ -71,8 +85,10 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise ValueError(f"stage {stage.name!r} has no {unknown}; what can be changed: {', '.join(known)}")
-    merged = {key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments", "schedules") else value
-              for key, value in changes.items()}  # fmt: skip
+    merged = {
+        key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments", "schedules") else value
+        for key, value in changes.items()
+    }
     stage = replace(stage, **merged)
     for name, options in stage.objectives.items():
         OBJECTIVES.check_options(name, options)
@@ -87,8 +103,10 @@ def _typed(stage: StageSpec) -> dict[str, Any]:
     """A stage's own arguments, each of its type."""
     wrong = sorted(set(stage.arguments) - set(CHANGEABLE))
     if wrong:
-        raise ValueError(f"stage {stage.name!r} sets {wrong}; what a stage can set: {', '.join(CHANGEABLE)}; all "
-                         "else is of the whole run")  # fmt: skip
+        raise ValueError(
+            f"stage {stage.name!r} sets {wrong}; what a stage can set: {', '.join(CHANGEABLE)}; all "
+            "else is of the whole run"
+        )
     typed = {}
     for name, value in stage.arguments.items():
         try:
@@ -132,20 +150,24 @@ def check_rows(rows: Any, plan: list[StageSpec], args: MPQTrainingArguments) -> 
     lengths = {stage.name: stage_length(plan, args, number) for number, stage in enumerate(plan, 1)}
     endless = [name for name, length in lengths.items() if length["max_steps"] <= 0]
     if endless and not hasattr(rows, "__len__"):
-        raise ValueError(f"a training set without a length has no epochs: set max_steps in stages {endless}, not "
-                         "num_train_epochs")  # fmt: skip
+        raise ValueError(
+            f"a training set without a length has no epochs: set max_steps in stages {endless}, not num_train_epochs"
+        )
 
 
 def check_remade(plan: list[StageSpec], kind: type) -> None:
     """Raise ValueError when a stage starts from new weights, and the model's class needs more than a config."""
     anew = [stage.name for stage in plan if stage.start in ("pretrained", "random")]
     if anew and not takes_config_alone(kind):
-        raise ValueError(f"stage {anew[0]!r} starts from new weights, and {kind.__name__} cannot be made from its "
-                         "config alone: leave reinit unset, or give its other arguments defaults")  # fmt: skip
+        raise ValueError(
+            f"stage {anew[0]!r} starts from new weights, and {kind.__name__} cannot be made from its "
+            "config alone: leave reinit unset, or give its other arguments defaults"
+        )
 
 
-def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int,
-                    label_names: list[str]) -> MPQTrainingArguments:  # fmt: skip
+def stage_arguments(
+    args: MPQTrainingArguments, changes: Mapping[str, Any], folder: str | Path, seed: int, label_names: list[str]
+) -> MPQTrainingArguments:
     """The run's arguments with a stage's own; nothing is pushed from inside a stage.
 
     Args:
@@ -154,8 +176,12 @@ def stage_arguments(args: MPQTrainingArguments, changes: Mapping[str, Any], fold
         seed: of the stage.
         label_names: columns that are labels to the student, where the run does not name them.
     """
-    fixed = {"output_dir": str(folder), "seed": seed, "push_to_hub": False,
-             "label_names": args.label_names or label_names}  # fmt: skip
+    fixed = {
+        "output_dir": str(folder),
+        "seed": seed,
+        "push_to_hub": False,
+        "label_names": args.label_names or label_names,
+    }
     return _with(args, {**changes, **fixed})
 
 

@@ -30,9 +30,17 @@ class Preferences:
         progress: show it, on stderr.
     """
 
-    def __init__(self, folder: str | Path, model: nn.Module, config: MPQConfig, method: MethodSpec,
-                 batches: Sequence[Mapping], first: Callable[[Callable[[], None]], None],
-                 latencies: LatencyTable | None = None, progress: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        folder: str | Path,
+        model: nn.Module,
+        config: MPQConfig,
+        method: MethodSpec,
+        batches: Sequence[Mapping],
+        first: Callable[[Callable[[], None]], None],
+        latencies: LatencyTable | None = None,
+        progress: bool = True,
+    ):
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
         self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget

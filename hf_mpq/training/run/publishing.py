@@ -43,8 +43,11 @@ def run_facts(output_dir: str | Path, rows: Any) -> dict[str, Any]:
 def last_scores(record: RunRecord) -> dict[str, float] | None:
     """The scores of the last finished stage under the names that `compute_metrics` gave them; None without any."""
     finished = list(record.content["finished"].values())
-    named = {key.removeprefix("eval_"): value for key, value in (finished[-1] if finished else {}).items()
-             if key.startswith("eval_")}  # fmt: skip
+    named = {
+        key.removeprefix("eval_"): value
+        for key, value in (finished[-1] if finished else {}).items()
+        if key.startswith("eval_")
+    }
     return {name: float(value) for name, value in named.items() if name not in _SPEED} or None
 
 

@@ -27,16 +27,20 @@ def open_record(
     folder = Path(args.output_dir)
     place = Path(resume).resolve() if isinstance(resume, str | Path) else folder.resolve()
     if folder.resolve() not in (place, *place.parents):
-        raise ValueError(f"{resume} is not in output_dir={folder}: set output_dir to the folder of the run, and "
-                         "resume_from_checkpoint=True")  # fmt: skip
+        raise ValueError(
+            f"{resume} is not in output_dir={folder}: set output_dir to the folder of the run, and "
+            "resume_from_checkpoint=True"
+        )
     record = RunRecord(folder, args.should_save)
     if not record.exists:
         _refuse_remains(folder, [ASSIGNMENT, *names])
     elif resume:
         record.check(settings)
     else:
-        raise ValueError(f"{folder} holds a run: train(resume_from_checkpoint=True) goes on with it; for a new one "
-                         "give another output_dir")  # fmt: skip
+        raise ValueError(
+            f"{folder} holds a run: train(resume_from_checkpoint=True) goes on with it; for a new one "
+            "give another output_dir"
+        )
     return record
 
 
@@ -44,5 +48,6 @@ def _refuse_remains(folder: Path, names: Sequence[str]) -> None:
     """A run that lost its `stages.json` is neither gone on with nor mixed with a new one."""
     found = [name for name in names if (folder / name).exists()]
     if found:
-        raise ValueError(f"{folder} holds {', '.join(found)} of a run, but no {FILE}: remove them, or give another "
-                         "output_dir")  # fmt: skip
+        raise ValueError(
+            f"{folder} holds {', '.join(found)} of a run, but no {FILE}: remove them, or give another output_dir"
+        )

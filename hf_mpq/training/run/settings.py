@@ -13,20 +13,49 @@ from ..arguments import MPQTrainingArguments, examples_per_step
 from ..stage.sampling import masks_at_random
 
 ARGUMENTS = (
-    "seed", "data_seed", "num_train_epochs", "max_steps", "learning_rate", "scale_learning_rate", "lr_scheduler_type",
-    "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2",
-    "adam_epsilon", "max_grad_norm", "bf16", "fp16", "train_sampling_strategy", "dataloader_drop_last",
-    "search_fraction", "selection_examples", "selection_steps", "calibration_examples", "reinit", "pretrained",
-)  # fmt: skip
+    "seed",
+    "data_seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "scale_learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "optim_args",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+    "train_sampling_strategy",
+    "dataloader_drop_last",
+    "search_fraction",
+    "selection_examples",
+    "selection_steps",
+    "calibration_examples",
+    "reinit",
+    "pretrained",
+)
 """Those that change what is trained; logging, saving, evaluation and memory savings may change between resumes."""
 _WRITTEN = ("resolved", "shapes", "packed", "origin")
 """Fields of a config that follow from others, or only say where a model is from."""
 
 
 def settings_of(
-    method: MethodSpec, plan: list[StageSpec], config: MPQConfig, args: MPQTrainingArguments, rows: Any, teacher: bool,
-    collator: Any = None, compared: int = 0, model: nn.Module | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    method: MethodSpec,
+    plan: list[StageSpec],
+    config: MPQConfig,
+    args: MPQTrainingArguments,
+    rows: Any,
+    teacher: bool,
+    collator: Any = None,
+    compared: int = 0,
+    model: nn.Module | None = None,
+) -> dict[str, Any]:
     """What `stages.json` begins with, as JSON gives it back.
 
     Of the batch size, accumulation and the number of processes only the product counts, `examples_per_step`: how a step
@@ -64,5 +93,3 @@ def _frozen(model: nn.Module | None) -> str:
     """How many parameters do not train, and which, in short."""
     names = sorted(name for name, one in model.named_parameters() if not one.requires_grad) if model is not None else []
     return f"{len(names)}, digest {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}" if names else "0"
-
-

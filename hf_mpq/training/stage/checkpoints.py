@@ -115,6 +115,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
     }
     if any(wrong.values()):
         words = "; ".join(f"{kind}: {', '.join(sorted(names)[:5])}" for kind, names in wrong.items() if names)
-        raise ValueError(f"{source} does not hold this model ({words}): resume with the model and the arguments that "
-                         "the run was started with")  # fmt: skip
+        raise ValueError(
+            f"{source} does not hold this model ({words}): resume with the model and the arguments that "
+            "the run was started with"
+        )
     model.load_state_dict(state, strict=False)

@@ -33,8 +33,10 @@ class JointOptimizer(Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; raises ValueError when it is of other parts."""
         if set(state_dict) != set(self.parts):
-            raise ValueError(f"the saved optimizer has {sorted(state_dict)}, this one {sorted(self.parts)}: resume "
-                             "with the same method and arguments")  # fmt: skip
+            raise ValueError(
+                f"the saved optimizer has {sorted(state_dict)}, this one {sorted(self.parts)}: resume "
+                "with the same method and arguments"
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]

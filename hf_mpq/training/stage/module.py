@@ -35,8 +35,14 @@ class StageModule(nn.Module):
         teaching: names of the passes of a step whose signals later passes want.
     """
 
-    def __init__(self, student: nn.Module, objectives: Mapping[str, Objective], teacher: nn.Module | None = None,
-                 strategy: SearchStrategy | None = None, schedules: Mapping[str, Schedule] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        student: nn.Module,
+        objectives: Mapping[str, Objective],
+        teacher: nn.Module | None = None,
+        strategy: SearchStrategy | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
+    ):
         super().__init__()
         self.student, self.objectives = student, nn.ModuleDict(objectives)
         needed = any(one.needs_teacher for one in objectives.values())

@@ -51,11 +51,19 @@ class ParameterGroups:
         """
         resting = _resting(module.student, trainable)
         still = {id(one) for one in resting}
-        declared = {id(one.parameter): one for one in roles_in(module.student)
-                    if one.parameter.requires_grad and id(one.parameter) not in still}  # fmt: skip
+        declared = {
+            id(one.parameter): one
+            for one in roles_in(module.student)
+            if one.parameter.requires_grad and id(one.parameter) not in still
+        }
         of_role = lambda role: [one for one in declared.values() if one.role == role]  # noqa: E731
-        weights = {name: one for name, one in module.named_parameters() if one.requires_grad and id(one) not in still
-                   and (id(one) not in declared or declared[id(one)].role == WEIGHTS)}  # fmt: skip
+        weights = {
+            name: one
+            for name, one in module.named_parameters()
+            if one.requires_grad
+            and id(one) not in still
+            and (id(one) not in declared or declared[id(one)].role == WEIGHTS)
+        }
         return cls(
             weights,
             [one.parameter for one in of_role(STEPS)],
@@ -81,12 +89,16 @@ def _resting(student: nn.Module, trainable: Collection[str] | None) -> list[nn.P
         return []
     roles = {id(one.parameter): one.role for one in roles_in(student)}
     named = [(name, one) for name, one in student.named_parameters() if one.requires_grad]
-    fits = {word: [one for name, one in named if roles.get(id(one), WEIGHTS) == word or re.search(word, name)]
-            for word in trainable}  # fmt: skip
+    fits = {
+        word: [one for name, one in named if roles.get(id(one), WEIGHTS) == word or re.search(word, name)]
+        for word in trainable
+    }
     nothing = [word for word, found in fits.items() if not found]
     if nothing:
-        raise ValueError(f"trainable={nothing[0]!r} fits no parameter: name a role ({', '.join(ROLES)}) or a part of a "
-                         f"parameter's name, such as {named[0][0] if named else 'classifier'!r}")  # fmt: skip
+        raise ValueError(
+            f"trainable={nothing[0]!r} fits no parameter: name a role ({', '.join(ROLES)}) or a part of a "
+            f"parameter's name, such as {named[0][0] if named else 'classifier'!r}"
+        )
     trained = {id(one) for found in fits.values() for one in found}
     return [one for _, one in named if id(one) not in trained]
 
@@ -108,10 +120,18 @@ def stage_optimizer(
             the range that it shifts.
     """
     kind, options = weights
-    parts: dict[str, Optimizer] = {WEIGHTS: kind([
-        {"params": [one for name, one in groups.weights.items() if name in decayed], "weight_decay": weight_decay},
-        {"params": [one for name, one in groups.weights.items() if name not in decayed], "weight_decay": 0.0},
-    ], **options)}  # fmt: skip
+    parts: dict[str, Optimizer] = {
+        WEIGHTS: kind(
+            [
+                {
+                    "params": [one for name, one in groups.weights.items() if name in decayed],
+                    "weight_decay": weight_decay,
+                },
+                {"params": [one for name, one in groups.weights.items() if name not in decayed], "weight_decay": 0.0},
+            ],
+            **options,
+        )
+    }
     if groups.scales:
         parts["scales"] = RelativeAdam(groups.scales, scale_learning_rate)
     if groups.offsets:

@@ -8,23 +8,62 @@ from typing import Any
 from transformers import Trainer
 
 CALLED = (
-    "compute_loss", "training_step", "get_train_dataloader", "get_eval_dataloader", "_get_train_sampler",
-    "_get_eval_sampler", "create_optimizer", "create_scheduler", "get_decay_parameter_names",
-    "compute_loss_context_manager", "autocast_smart_context_manager", "evaluate", "evaluation_loop", "prediction_step",
-    "log", "save_model", "floating_point_ops",
-)  # fmt: skip
+    "compute_loss",
+    "training_step",
+    "get_train_dataloader",
+    "get_eval_dataloader",
+    "_get_train_sampler",
+    "_get_eval_sampler",
+    "create_optimizer",
+    "create_scheduler",
+    "get_decay_parameter_names",
+    "compute_loss_context_manager",
+    "autocast_smart_context_manager",
+    "evaluate",
+    "evaluation_loop",
+    "prediction_step",
+    "log",
+    "save_model",
+    "floating_point_ops",
+)
 """Methods that a stage calls where they are overridden."""
 BETWEEN = (
-    "train", "predict", "get_test_dataloader", "num_examples", "add_callback", "pop_callback", "remove_callback",
-    "is_local_process_zero", "is_world_process_zero", "create_model_card", "init_hf_repo", "push_to_hub",
-    "log_metrics", "metrics_format", "save_metrics", "save_state",
-)  # fmt: skip
+    "train",
+    "predict",
+    "get_test_dataloader",
+    "num_examples",
+    "add_callback",
+    "pop_callback",
+    "remove_callback",
+    "is_local_process_zero",
+    "is_world_process_zero",
+    "create_model_card",
+    "init_hf_repo",
+    "push_to_hub",
+    "log_metrics",
+    "metrics_format",
+    "save_metrics",
+    "save_state",
+)
 """Methods that belong to the whole run, or are used between its stages."""
 LENT = (
-    "args", "state", "control", "optimizer", "lr_scheduler", "accelerator", "model_wrapped", "data_collator",
-    "train_dataset", "eval_dataset", "callback_handler", "is_in_train", "current_gradient_accumulation_steps",
-    "model_accepts_loss_kwargs", "label_names", "optimizer_cls_and_kwargs",
-)  # fmt: skip
+    "args",
+    "state",
+    "control",
+    "optimizer",
+    "lr_scheduler",
+    "accelerator",
+    "model_wrapped",
+    "data_collator",
+    "train_dataset",
+    "eval_dataset",
+    "callback_handler",
+    "is_in_train",
+    "current_gradient_accumulation_steps",
+    "model_accepts_loss_kwargs",
+    "label_names",
+    "optimizer_cls_and_kwargs",
+)
 """What an overridden method finds in `self` as the stage has it; `self.model` is the model that is trained."""
 _OWN = {"training_step": "run_passes"}
 """Name of the stage's own method, where it is not that of the Trainer."""
@@ -41,8 +80,10 @@ def overridden(kind: type, base: type) -> list[str]:
     names = {name for one in above for name in vars(one) if name in dir(Trainer) and name[:2] != "__"}
     refused = sorted(names - {*CALLED, *BETWEEN})
     if refused:
-        raise ValueError(f"{kind.__name__} overrides {', '.join(refused)}, which stages do not call; what they call: "
-                         f"{', '.join(CALLED)}")  # fmt: skip
+        raise ValueError(
+            f"{kind.__name__} overrides {', '.join(refused)}, which stages do not call; what they call: "
+            f"{', '.join(CALLED)}"
+        )
     return sorted(names & set(CALLED))
 
 

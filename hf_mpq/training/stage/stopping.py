@@ -17,5 +17,7 @@ def refuse_early_stopping(callbacks: Iterable[TrainerCallback | type[TrainerCall
     """Raise ValueError where the dev set would choose when a stage ends."""
     for one in callbacks:
         if issubclass(one if isinstance(one, type) else type(one), EarlyStoppingCallback):
-            raise ValueError("EarlyStoppingCallback would let the dev set choose the model, and a stage that stops "
-                             "early is not finished: leave it off, and set num_train_epochs or max_steps")  # fmt: skip
+            raise ValueError(
+                "EarlyStoppingCallback would let the dev set choose the model, and a stage that stops "
+                "early is not finished: leave it off, and set num_train_epochs or max_steps"
+            )

@@ -58,9 +58,17 @@ class StageTrainer(StageCheckpoints, Trainer):
         ValueError: for arguments that cannot work together.
     """
 
-    def __init__(self, module: StageModule, args: MPQTrainingArguments, strategy: SearchStrategy | None = None,
-                 seed: int = 0, number: int = 1, facts: Mapping[str, float] | None = None,
-                 trainable: Collection[str] | None = None, **options: Any):  # fmt: skip
+    def __init__(
+        self,
+        module: StageModule,
+        args: MPQTrainingArguments,
+        strategy: SearchStrategy | None = None,
+        seed: int = 0,
+        number: int = 1,
+        facts: Mapping[str, float] | None = None,
+        trainable: Collection[str] | None = None,
+        **options: Any,
+    ):
         self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
         self.groups = ParameterGroups.of(module, trainable)
         self._means, self._search_batches, self._begun, self._stop = RunningMeans(), None, None, False
@@ -72,8 +80,10 @@ class StageTrainer(StageCheckpoints, Trainer):
         self.data_collator = SeededCollator(self.data_collator, seed)
         self.model_accepts_loss_kwargs = False
         if args.n_gpu > 1:
-            raise ValueError("one process cannot train on several GPUs: start one for each, with `accelerate launch`, "
-                             "or set CUDA_VISIBLE_DEVICES=0")  # fmt: skip
+            raise ValueError(
+                "one process cannot train on several GPUs: start one for each, with `accelerate launch`, "
+                "or set CUDA_VISIBLE_DEVICES=0"
+            )
         if strategy is not None and strategy.split is not None and not hasattr(self.train_dataset, "__len__"):
             raise ValueError("this search keeps a slice of the training set, so it needs one that has a length")
         self._plan_epochs()
@@ -100,9 +110,11 @@ class StageTrainer(StageCheckpoints, Trainer):
             self.model.close()
         done, steps = self.state.global_step, self.state.max_steps
         if done < steps:
-            raise TrainingStopped(f"{self.args.output_dir} was stopped at step {done} of {steps}, by a callback, a "
-                                  "signal or the end of its data, and is not finished: "
-                                  "train(resume_from_checkpoint=True) goes on from its last checkpoint")  # fmt: skip
+            raise TrainingStopped(
+                f"{self.args.output_dir} was stopped at step {done} of {steps}, by a callback, a "
+                "signal or the end of its data, and is not finished: "
+                "train(resume_from_checkpoint=True) goes on from its last checkpoint"
+            )
         for schedule in self.model.schedules.values():
             schedule.finish(self.model.student)
         self._totals.share(self.accelerator)
@@ -111,8 +123,9 @@ class StageTrainer(StageCheckpoints, Trainer):
     @property
     def progress(self) -> Progress:
         """Where training is."""
-        return Progress(self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps,
-                        self.args.seed)  # fmt: skip
+        return Progress(
+            self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps, self.args.seed
+        )
 
     # Epochs and batches
 
@@ -134,8 +147,10 @@ class StageTrainer(StageCheckpoints, Trainer):
             self._search_batches = SearchBatches(own, self.order_seed, args.train_batch_size, per_step)
         self._steps_per_epoch = (math.floor if args.dataloader_drop_last else math.ceil)(len(rest) / self._unit)
         if not self._steps_per_epoch:
-            raise ValueError(f"{len(rest)} training examples are less than a step of {self._unit}: use smaller "
-                             "batches, or leave dataloader_drop_last off")  # fmt: skip
+            raise ValueError(
+                f"{len(rest)} training examples are less than a step of {self._unit}: use smaller "
+                "batches, or leave dataloader_drop_last off"
+            )
         self._parts = [Part(rest, self._steps_per_epoch * self._unit)]
 
     def _plan_split_epochs(self, count: int) -> None:
@@ -146,8 +161,10 @@ class StageTrainer(StageCheckpoints, Trainer):
         epochs = max(math.ceil(steps / max(whole, 1) - 1e-9), 1)
         self._steps_per_epoch = steps // epochs
         if min(whole, self._steps_per_epoch) < 2:
-            raise ValueError(f"{count} training examples, in {steps} steps of {self._unit}, leave no room for a search "
-                             "slice in every epoch: use smaller batches, more data or more epochs")  # fmt: skip
+            raise ValueError(
+                f"{count} training examples, in {steps} steps of {self._unit}, leave no room for a search "
+                "slice in every epoch: use smaller batches, more data or more epochs"
+            )
         rest, own = slices(count, search * self._unit, self.order_seed)
         self._search_steps = max(round(self._steps_per_epoch * search / whole), 1)
         weight_steps = self._steps_per_epoch - self._search_steps
@@ -166,8 +183,11 @@ class StageTrainer(StageCheckpoints, Trainer):
         if isinstance(data, TableDataset) and column in data.column_names:
             return list(data[column])
         names = getattr(self.processing_class, "model_input_names", None) or ["input_ids"]
-        return [len(row) for row in data[names[0]]] if isinstance(data, TableDataset) else [
-            len(data[index][names[0]]) for index in range(len(data))]  # fmt: skip
+        return (
+            [len(row) for row in data[names[0]]]
+            if isinstance(data, TableDataset)
+            else [len(data[index][names[0]]) for index in range(len(data))]
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -236,8 +256,10 @@ class StageTrainer(StageCheckpoints, Trainer):
         passes = self._passes if self.strategy is None else self.strategy.passes(self.progress)
         self.model.begin(passes)
         kinds = {one.data for one in passes}
-        batches = {kind: self._prepare_inputs(self._search_samples[self._micro] if kind == "search" else inputs)
-                   for kind in kinds}  # fmt: skip
+        batches = {
+            kind: self._prepare_inputs(self._search_samples[self._micro] if kind == "search" else inputs)
+            for kind in kinds
+        }
         for one in passes:
             units = self._search_units if one.data == "search" else self._units
             total += self._run_pass(model, one, batches[one.data], units)
@@ -269,8 +291,9 @@ class StageTrainer(StageCheckpoints, Trainer):
             take_path(stage.student, {})
         return found
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
-                     num_items_in_batch: Any = None) -> Any:  # fmt: skip
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """In a step the weighted sum of the stage's terms, as a mean over the examples of the micro-batch, without the
         strategy's penalty; in evaluation the model's own loss."""
         if not self.model.running:
@@ -314,9 +337,7 @@ class StageTrainer(StageCheckpoints, Trainer):
             weights = self.get_optimizer_cls_and_kwargs(self.args, self.model.student)
             rate = self.args.learning_rate * self.args.scale_learning_rate
             decayed = set(self.get_decay_parameter_names(self.model))
-            self.optimizer = stage_optimizer(
-                self.groups, self.strategy, weights, decayed, self.args.weight_decay, rate
-            )
+            self.optimizer = stage_optimizer(self.groups, self.strategy, weights, decayed, self.args.weight_decay, rate)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -52,8 +52,9 @@ class StaticQuantizer(ActivationQuantizer):
         if self._observed is None:
             self._observed = now
         else:
-            self._observed = torch.stack([torch.minimum(now[0], self._observed[0]),
-                                          torch.maximum(now[1], self._observed[1])])  # fmt: skip
+            self._observed = torch.stack(
+                [torch.minimum(now[0], self._observed[0]), torch.maximum(now[1], self._observed[1])]
+            )
 
     @torch.no_grad()
     def reset(self) -> None:

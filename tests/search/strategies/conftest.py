@@ -33,8 +33,11 @@ class Case:
 
     def scores(self, seed=0):
         random = np.random.default_rng(seed)
-        return {name: random.lognormal(0, 1.5, (spec.layout.count, 1)) * 4.0 ** -np.array(spec.candidates, float)
-                for name, spec in self.space.weights.items() if spec.bits is None}  # fmt: skip
+        return {
+            name: random.lognormal(0, 1.5, (spec.layout.count, 1)) * 4.0 ** -np.array(spec.candidates, float)
+            for name, spec in self.space.weights.items()
+            if spec.bits is None
+        }
 
 
 def open_case(budget="2.5bits", family="bert", **config):

@@ -121,8 +121,10 @@ def test_under_adam_the_log_band_meets_the_budget_and_what_matters_keeps_more_bi
     errors = importance / importance.mean() * 4.0**-bits
     for step in range(steps):
         progress = Progress(step, steps, steps, steps)
-        mixture = ((logits - torch.empty(groups, 3).exponential_(generator=seeded(0, step)).log())
-                   / strategy.temperature_at(progress)).softmax(1)  # fmt: skip
+        mixture = (
+            (logits - torch.empty(groups, 3).exponential_(generator=seeded(0, step)).log())
+            / strategy.temperature_at(progress)
+        ).softmax(1)
         shares = logits.softmax(1)
         usages = {"only": Usage(shares @ bits, 1 - shares[:, 0], shares)}
         loss = (mixture * errors).sum(1).mean() + strategy.penalty(usages, progress)

@@ -33,8 +33,10 @@ def reluctances_of(usages):
 
 
 def argmax_bits(space, tables):
-    return {name: tuple(np.array(spec.candidates)[np.asarray(tables[name]).argmax(1)].tolist())
-            for name, spec in space.weights.items()}  # fmt: skip
+    return {
+        name: tuple(np.array(spec.candidates)[np.asarray(tables[name]).argmax(1)].tolist())
+        for name, spec in space.weights.items()
+    }
 
 
 @pytest.mark.parametrize("budget", [1.0, 2.0, 3.0])
@@ -130,8 +132,10 @@ def test_the_projection_gives_up_what_is_least_likely_to_matter(make_spec):
 def test_tied_matrices_are_decided_together(make_spec, limit):
     space = PrecisionSpace({name: make_spec((2, 64), 2, (2, 4), tie="pair") for name in ("first", "second")})
     first, second = torch.tensor([[0.4, 0.6], [0.6, 0.4]]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    usages = {name: Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(2), shares)
-              for name, shares in (("first", first), ("second", second))}  # fmt: skip
+    usages = {
+        name: Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(2), shares)
+        for name, shares in (("first", first), ("second", second))
+    }
     found = likeliest(space, reluctances_of(usages), AverageBits(space), limit).matrices
     assert found["first"].bits == found["second"].bits == (2, 4)
 

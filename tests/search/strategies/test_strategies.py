@@ -147,7 +147,8 @@ def test_bilevel_falls_by_epochs_after_the_warm_up(make_case, at_step):
     assert [default.temperature_at(at_step(step)) for step in (0, 19, 20)] == pytest.approx([5, 5, 0.3])
     assert [default.temperature_at(at_step(step, steps=20)) for step in (0, 9, 10)] == pytest.approx([5, 5, 0.3])
     assert [default.temperature_at(at_step(step, steps=10)) for step in (0, 5, 10)] == pytest.approx(
-        [5, (5 * 0.3) ** 0.5, 0.3])  # fmt: skip
+        [5, (5 * 0.3) ** 0.5, 0.3]
+    )
 
 
 def test_temperatures_by_hand(at_step):
@@ -158,21 +159,26 @@ def test_temperatures_by_hand(at_step):
     assert [waiting.at(at_step(step)) for step in (0, 10, 20)] == pytest.approx([2, 2, 2 * exp(-0.5)])
 
 
-@pytest.mark.parametrize("words, message", [((0.0, 1.0), "above zero"), ((1.0, -1.0), "above zero"),
-                                            ({"start": 1.0, "end": 0.1, "decay": 0.1}, "not both")])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, message",
+    [((0.0, 1.0), "above zero"), ((1.0, -1.0), "above zero"), ({"start": 1.0, "end": 0.1, "decay": 0.1}, "not both")],
+)
 def test_impossible_temperatures(words, message):
     with pytest.raises(ValueError, match=message):
         Temperature.of(words)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"start": "random"}, "start must be one of"),
-    ({"optimizer": "lion"}, "optimizer must be one of sgd, adam"),
-    ({"decision": "sample"}, "decision must be one of argmax, projection"),
-    ({"penalty": "quadratic"}, "unknown penalty"),
-    ({"warmup": 1.0}, "share of the stage"),
-    ({"compensate_pruned": True}, "mixes evenly"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"start": "random"}, "start must be one of"),
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam"),
+        ({"decision": "sample"}, "decision must be one of argmax, projection"),
+        ({"penalty": "quadratic"}, "unknown penalty"),
+        ({"warmup": 1.0}, "share of the stage"),
+        ({"compensate_pruned": True}, "mixes evenly"),
+    ],
+)
 def test_impossible_options(make_case, options, message):
     with pytest.raises(ValueError, match=message):
         make_case().strategy("joint", **options)
@@ -197,8 +203,9 @@ def test_without_a_budget_the_penalty_is_linear_and_the_decision_the_argmax(make
 
 
 def everywhere(case, bits):
-    return Assignment({name: MatrixAssignment(spec.bits or (bits,) * spec.layout.count)
-                       for name, spec in case.space.weights.items()})  # fmt: skip
+    return Assignment(
+        {name: MatrixAssignment(spec.bits or (bits,) * spec.layout.count) for name, spec in case.space.weights.items()}
+    )
 
 
 def test_a_search_pulls_the_expected_cost_into_the_budget(make_case, at_step):

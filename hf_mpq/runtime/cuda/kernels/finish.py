@@ -14,9 +14,22 @@ TOKENS, ROWS = 16, 128
 
 @triton.jit(do_not_specialize=["tokens"])
 def _finish(
-    sums, y, column_sum, scale, offset, bias, steps, zeros, tokens, rows, width,
-    OFFSETS: tl.constexpr, PER_TOKEN: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
+    sums,
+    y,
+    column_sum,
+    scale,
+    offset,
+    bias,
+    steps,
+    zeros,
+    tokens,
+    rows,
+    width,
+    OFFSETS: tl.constexpr,
+    PER_TOKEN: tl.constexpr,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
     """One tile of outputs; `width` is that of the sums."""
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -46,8 +59,20 @@ def finished(sums: Tensor, codes: InputCodes, epilogue: Epilogue, tokens: int, d
     offset = epilogue.scale if epilogue.offset is None else epilogue.offset
     with torch.cuda.device_of(sums):
         _finish[(triton.cdiv(tokens, TOKENS), triton.cdiv(rows, ROWS))](
-            sums, y, epilogue.column_sum, epilogue.scale, offset, epilogue.bias, codes.step, codes.zero,
-            tokens, rows, sums.shape[1], OFFSETS=epilogue.offset is not None, PER_TOKEN=codes.step.dim() > 1,
-            TOKENS=TOKENS, ROWS=ROWS,
-        )  # fmt: skip
+            sums,
+            y,
+            epilogue.column_sum,
+            epilogue.scale,
+            offset,
+            epilogue.bias,
+            codes.step,
+            codes.zero,
+            tokens,
+            rows,
+            sums.shape[1],
+            OFFSETS=epilogue.offset is not None,
+            PER_TOKEN=codes.step.dim() > 1,
+            TOKENS=TOKENS,
+            ROWS=ROWS,
+        )
     return y

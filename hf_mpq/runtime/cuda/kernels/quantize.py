@@ -17,10 +17,21 @@ def _rounded(value):
 
 @triton.jit
 def _quantize(
-    x, levels, steps, zeros, fixed_step, fixed_zero, width, padded,
-    PER_TOKEN: tl.constexpr, SYMMETRIC: tl.constexpr, TOP: tl.constexpr, SHIFT: tl.constexpr, INVERSE: tl.constexpr,
+    x,
+    levels,
+    steps,
+    zeros,
+    fixed_step,
+    fixed_zero,
+    width,
+    padded,
+    PER_TOKEN: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    TOP: tl.constexpr,
+    SHIFT: tl.constexpr,
+    INVERSE: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     """One token: its levels, with zeros behind them."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -67,8 +78,19 @@ def input_codes(
     top = 2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1
     with torch.cuda.device_of(tokens):
         _quantize[(count,)](
-            tokens, levels, step, zero, fixed_step, fixed_zero, tokens.shape[1], width, PER_TOKEN=per_token,
-            SYMMETRIC=quantizer.symmetric, TOP=top, SHIFT=shift, INVERSE=tokens.is_cuda,
+            tokens,
+            levels,
+            step,
+            zero,
+            fixed_step,
+            fixed_zero,
+            tokens.shape[1],
+            width,
+            PER_TOKEN=per_token,
+            SYMMETRIC=quantizer.symmetric,
+            TOP=top,
+            SHIFT=shift,
+            INVERSE=tokens.is_cuda,
             BLOCK=triton.next_power_of_2(width),
-        )  # fmt: skip
+        )
     return InputCodes(levels, step, zero)

@@ -18,11 +18,33 @@ LEAST_TOKENS = 16
 
 @triton.jit(do_not_specialize=["tokens"])
 def _unpack(
-    x, y, codes, tiles, starts, rows, columns, column_sum, scale, offset, bias, steps, zeros,
-    tokens, x_width, y_width, length, line_bytes,
-    INTEGER: tl.constexpr, GATHERED: tl.constexpr, OFFSETS: tl.constexpr, PER_TOKEN: tl.constexpr,
-    PLANES: tl.constexpr, LINES: tl.constexpr, BYTES: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    codes,
+    tiles,
+    starts,
+    rows,
+    columns,
+    column_sum,
+    scale,
+    offset,
+    bias,
+    steps,
+    zeros,
+    tokens,
+    x_width,
+    y_width,
+    length,
+    line_bytes,
+    INTEGER: tl.constexpr,
+    GATHERED: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    PER_TOKEN: tl.constexpr,
+    PLANES: tl.constexpr,
+    LINES: tl.constexpr,
+    BYTES: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
     """One tile of rows, of one precision, times one tile of tokens."""
     tile = tl.program_id(0)
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
@@ -89,11 +111,31 @@ def _launched(x: Tensor, y: Tensor, table: PlaneTable, epilogue: Epilogue, step,
     scale, block = epilogue.scale, max(triton.next_power_of_2(len(y)), LEAST_TOKENS)
     with torch.cuda.device_of(x):
         _unpack[(len(table.tiles), 1)](
-            x, y, table.codes, table.tiles, table.starts, table.rows, table.starts if table.columns is None else
-            table.columns, epilogue.column_sum, scale, scale if epilogue.offset is None else epilogue.offset,
-            epilogue.bias, scale if step is None else step, scale if zero is None else zero,
-            len(y), x.shape[1], y.shape[1], table.length, table.line_bytes, INTEGER=step is not None,
-            GATHERED=table.columns is not None, OFFSETS=epilogue.offset is not None, PER_TOKEN=per_token,
-            PLANES=table.planes, LINES=LINES, BYTES=BYTES, TOKENS=block,
-        )  # fmt: skip
+            x,
+            y,
+            table.codes,
+            table.tiles,
+            table.starts,
+            table.rows,
+            table.starts if table.columns is None else table.columns,
+            epilogue.column_sum,
+            scale,
+            scale if epilogue.offset is None else epilogue.offset,
+            epilogue.bias,
+            scale if step is None else step,
+            scale if zero is None else zero,
+            len(y),
+            x.shape[1],
+            y.shape[1],
+            table.length,
+            table.line_bytes,
+            INTEGER=step is not None,
+            GATHERED=table.columns is not None,
+            OFFSETS=epilogue.offset is not None,
+            PER_TOKEN=per_token,
+            PLANES=table.planes,
+            LINES=LINES,
+            BYTES=BYTES,
+            TOKENS=block,
+        )
     return y
