@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
+_PATHS = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(_PATHS))  # the server has no other way to know
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.preloaded"])
 FORKED = "forkserver"

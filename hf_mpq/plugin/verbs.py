@@ -8,7 +8,6 @@ from torch import nn
 
 from ..core import Assignment, PrecisionSpace
 from ..cost import budget_cost
-from ..integrations.guard import check_is_model, quantized_inside
 from ..nn import (
     MPQLayerNorm,
     PackedLayerNorm,
@@ -26,6 +25,7 @@ from ..nn.shapes import changed_shapes
 from ..nn.walk import matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
+from .guard import check_is_model, quantized_inside
 from .heads import is_latency, join_heads
 from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making

@@ -37,5 +37,5 @@ def test_recipes_by_name(name, tmp_path, monkeypatch):
 
 def test_unknown_recipe(refused):
     assert refused("train", "run_everything") == (
-        "error: there is no recipe 'run_everything'; those of the repository are run_glue, run_ner, run_squad"
+        "error: there is no recipe 'run_everything'; those that come with hf_mpq are run_glue, run_ner, run_squad"
     )

@@ -58,7 +58,7 @@ def wrong_room(name, room):
     target = name.split(".")[1] if "." in name else ""
     if target in FLOOR_OF:
         return target != room and FLOOR_OF[target] >= FLOOR_OF[room]
-    return target not in ("_compat", "_lazy") and room != "cli"
+    return target not in ("_compat", "_lazy", "_moved") and room != "cli"
 
 
 def broken_rules(source, parts):

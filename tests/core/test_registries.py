@@ -18,7 +18,6 @@ REGISTRIES = {
     "hf_mpq.outliers": ("OUTLIERS",),
     "hf_mpq.runtime": ("BACKENDS",),
     "hf_mpq.exporters": ("EXPORTERS",),
-    "hf_mpq.hub": ("CARD_WRITERS",),
     "hf_mpq.training.objectives": ("OBJECTIVES",),
 }
 

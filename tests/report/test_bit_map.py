@@ -10,7 +10,7 @@ from torch import nn
 import hf_mpq
 from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedMatrix
-from hf_mpq.report.figures import bit_map
+from hf_mpq.report import bit_map
 from hf_mpq.report.figures.theme import DARK, FLOAT, LIGHT
 from tests.processes import run_python
 from tests.report.pictures import drawn, mixed, words

@@ -8,8 +8,7 @@ import torch
 from matplotlib.container import ErrorbarContainer
 
 import hf_mpq
-from hf_mpq.report import pareto_front, sensitivity_map
-from hf_mpq.report.figures import latency_chart
+from hf_mpq.report import latency_chart, pareto_front, sensitivity_map
 from hf_mpq.report.figures.run_points import front, points_of
 from hf_mpq.report.figures.theme import DARK, LIGHT
 from tests.report.pictures import drawn, words

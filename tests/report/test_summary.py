@@ -10,8 +10,7 @@ import torch
 
 import hf_mpq
 from hf_mpq.cost import COSTS
-from hf_mpq.report import summarize
-from hf_mpq.report.measures import loyalty
+from hf_mpq.report import loyalty, summarize
 from hf_mpq.report.measures.carbon import measure_carbon
 from hf_mpq.report.measures.likeness import embedding_similarity
 from hf_mpq.report.measures.loyalty import divergence

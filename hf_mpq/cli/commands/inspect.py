@@ -48,7 +48,7 @@ def inspect(
     model = load_quantized(folder, trust_remote_code)
     if picture is not None:
         from ...core.files import whole_file
-        from ...report.figures import bit_map
+        from ...report import bit_map
 
         with whole_file(picture) as partial:
             bit_map(model, dark=dark).savefig(partial)
