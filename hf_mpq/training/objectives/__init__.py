@@ -2,16 +2,19 @@
 
 from .attention_scores import AttentionScores
 from .base import OBJECTIVES, Objective, Signals
+from .bins import BinRegularisation
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
 from .self_teaching import SelfTeaching
 from .soft_labels import SoftLabels
 from .task import Task
 from .value_relations import ValueRelations
+from .weights import WeightObjective
 
 __all__ = [
     "OBJECTIVES",
     "AttentionScores",
+    "BinRegularisation",
     "EmbeddingCosine",
     "EmbeddingRelations",
     "HiddenStates",
@@ -21,4 +24,5 @@ __all__ = [
     "SoftLabels",
     "Task",
     "ValueRelations",
+    "WeightObjective",
 ]
