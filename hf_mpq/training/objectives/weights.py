@@ -16,9 +16,8 @@ Layers = Sequence[tuple[str, QuantizedMatrix]]
 class WeightObjective(Objective):
     """Base of terms that read weights instead of outputs.
 
-    Every micro-batch and every process has the same term, and they count by their examples as those of other terms: the
-    gradient of a step is that of the term once, however the step is cut. In a pass with a path or a precision the layers
-    are at it.
+    Every micro-batch and every process has the same term, and they count by their examples as those of other terms:
+    the gradient of a step is that of the term once, however the step is cut.
 
     Raises:
         ValueError: for a student without quantized matrices.
@@ -28,7 +27,9 @@ class WeightObjective(Objective):
         super().__init__(student, teacher, weight)
         self._layers = tuple(matrices(student))  # in a tuple: no submodules
         if not self._layers:
-            raise ValueError(f"{type(self).__name__} reads quantized weights, and this {type(student).__name__} has none")
+            raise ValueError(
+                f"{type(self).__name__} reads quantized weights, and this {type(student).__name__} has none: quantize it"
+            )
 
     @abstractmethod
     def of_weights(self, layers: Layers) -> Tensor:
