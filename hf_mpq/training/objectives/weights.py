@@ -28,7 +28,7 @@ class WeightObjective(Objective):
         self._layers = tuple(matrices(student))  # in a tuple: no submodules
         if not self._layers:
             raise ValueError(
-                f"{type(self).__name__} reads quantized weights, and this {type(student).__name__} has none: quantize it"
+                f"{type(self).__name__} reads quantized weights, and this {type(student).__name__} has none"
             )
 
     @abstractmethod
