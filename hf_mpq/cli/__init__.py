@@ -1,1 +1,5 @@
 """What runs from the shell."""
+
+from .._extras import require
+
+require("cli", "the command hf-mpq")

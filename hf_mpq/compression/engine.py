@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from time import perf_counter
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
-from ..core import Assignment, Budget, MatrixAssignment, MethodSpec
+from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, say
 from ..cost import COSTS, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
@@ -233,7 +232,6 @@ class TrainingFree:
         seconds = self.phases(models, judged)
         total, examples = sum(seconds.values()), sum(len(batch["input_ids"]) for batch in self.batches)
         parts = ", ".join(f"{part} {readable(spent)}" for part, spent in seconds.items() if spent >= 1)
-        say = Console(stderr=True).print
         say(
             f"compress: about {readable(total)} for {models} model(s) from {examples} examples"
             f"{f': {parts}' if parts else ''} (scores: {self.choice.scorer}, allocation: {self.choice.allocator}, "
@@ -249,7 +247,7 @@ class TrainingFree:
         """Print how long each part took."""
         if self.progress:
             parts = ", ".join(f"{part} {readable(seconds)}" for part, seconds in self.seconds.items())
-            Console(stderr=True).print(f"compress: {parts}")
+            say(f"compress: {parts}")
 
 
 def readable(seconds: float) -> str:

@@ -12,7 +12,7 @@ _MODULES = {
     "liveness": ("Liveness", "applies", "kept_rows", "scores_of"),
     "method": ("METHODS", "MethodSpec", "StageSpec"),
     "patterns": ("search",),
-    "progress": ("bars", "track"),
+    "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),
     "space": ("ActivationSpec", "AttentionSpec", "Link", "PrecisionSpace", "RowBlock", "WeightSpec"),
     "storage": ("MatrixStorage",),

@@ -5,7 +5,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import transformers
 from packaging.version import Version
 from torch import nn
 
+from .. import _extras
 from ..core import Registry
 from ..core.folders import together
 from ..nn import AttentionQuantizers, PackedLinear
@@ -178,9 +178,9 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
 def unmet(format: str) -> str | None:
     """What a format needs that is not installed, with the command that installs it; None where all is there."""
     exporter = EXPORTERS[format]
-    missing = [name for name in exporter.packages if find_spec(name) is None]
+    missing = _extras.unmet(exporter.extra, f"the {format} export", exporter.packages) if exporter.extra else None
     if missing:
-        return f"the {format} export needs {', '.join(missing)}: pip install 'hf_mpq[{exporter.extra}]'"
+        return missing
     if Version(transformers.__version__) < Version(exporter.transformers or "0"):
         return (
             f"the {format} export needs transformers {exporter.transformers} or newer, this is "

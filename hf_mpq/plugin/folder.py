@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .._extras import require
 from ..format import SIGNED_SINCE, PackedFormatError, digests_to_metadata, read_headers, read_signature, verify
 from .numbers import check_numbers
 from .signed import check_config, signature
@@ -25,6 +25,9 @@ def stored_tensors(model: nn.Module, given: Mapping[str, Tensor] | None = None) 
     """
     state = dict(model.state_dict() if given is None else given)
     if any(tensor.is_meta for tensor in state.values()):
+        require("train", "a model that is partly on the meta device")
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
         state = dict(get_state_dict_offloaded_model(model))
     for target, source in (getattr(model, "all_tied_weights_keys", None) or {}).items():
         if target in state and source in state and state[target].data_ptr() == state[source].data_ptr():

@@ -10,17 +10,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTuner
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
 
+from .._extras import require
 from ..core import read_json, to_bytes
 from ..format import PackedFormatError, read_headers, verify
 from ..nn import PackedLinear, relative_name
 from ..nn.packed import PackedModule
 from .skeleton import packed_table
+
+with require("peft", "LoRA on packed layers"):
+    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTuner
+    from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 

@@ -18,7 +18,7 @@ from ..nn import body_of
 def attach(model: nn.Module, quantizer: HfQuantizer) -> None:
     """Everything that `from_pretrained` sets on a quantized model, and its ways of saving and pushing; also on the
     encoder inside, which can be saved alone."""
-    if "peft" in sys.modules:  # which then knows packed layers
+    if sys.modules.get("peft"):  # which then knows packed layers
         import_module("hf_mpq.plugin.lora")
     for part in {model, body_of(model)}:
         part.hf_quantizer, part.is_quantized, part.quantization_method = quantizer, True, "mpq"

@@ -1,16 +1,19 @@
 """Tables, plots and text about compressed models."""
 
-from .figures.bit_map import bit_map
-from .figures.latency_chart import latency_chart
-from .figures.pareto import pareto_front
-from .figures.sensitivity import sensitivity_map
-from .figures.trajectory import search_trajectory
-from .measures.likeness import embedding_similarity
-from .measures.loyalty import Loyalty, loyalty
-from .measures.model_summary import ModelSummary
-from .measures.size_report import SizeReport, size_report
-from .measures.summary import summarize
-from .page import write_html
+from .._extras import require
+
+with require("report", "hf_mpq.report"):
+    from .figures.bit_map import bit_map
+    from .figures.latency_chart import latency_chart
+    from .figures.pareto import pareto_front
+    from .figures.sensitivity import sensitivity_map
+    from .figures.trajectory import search_trajectory
+    from .measures.likeness import embedding_similarity
+    from .measures.loyalty import Loyalty, loyalty
+    from .measures.model_summary import ModelSummary
+    from .measures.size_report import SizeReport, size_report
+    from .measures.summary import summarize
+    from .page import write_html
 
 __all__ = [
     "Loyalty",

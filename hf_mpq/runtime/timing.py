@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
+from .._extras import require
 from ..cost import LatencyTable
 from ..nn import absolute_name, family_of
 from .prepare import prepare
@@ -113,6 +113,9 @@ def _inside_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[floa
 def _rising(shares: Mapping[int, float], milliseconds: float) -> tuple[tuple[float, float], ...]:
     """Points in order, their times made to rise up to that of the whole model: what goes down between two counts, or
     takes longer than all of it, is noise."""
+    require("train", "a budget in milliseconds")
+    from scipy.optimize import isotonic_regression
+
     *fewer, full = sorted(shares)
     rising = isotonic_regression([shares[count] for count in fewer]).x.clip(max=1) if fewer else ()
     times = (milliseconds * share for share in (*rising, 1.0))

@@ -7,15 +7,18 @@ model = task.auto_class.from_pretrained("bert-base-uncased", **task.model_kwargs
 Trainer(model, train_dataset=train, data_collator=task.data_collator(tokenizer), ...)
 """
 
-from .evaluation import evaluate_model, predict
-from .multi_label import MultiLabelClassification
-from .question_answering import QuestionAnswering
-from .registry import TASKS, get_task
-from .sequence_classification import SequenceClassification
-from .squad_answers import Answer, postprocess
-from .subset import subset
-from .task import Task
-from .token_classification import TokenClassification
+from .._extras import require
+
+with require("tasks", "hf_mpq.tasks"):
+    from .evaluation import evaluate_model, predict
+    from .multi_label import MultiLabelClassification
+    from .question_answering import QuestionAnswering
+    from .registry import TASKS, get_task
+    from .sequence_classification import SequenceClassification
+    from .squad_answers import Answer, postprocess
+    from .subset import subset
+    from .task import Task
+    from .token_classification import TokenClassification
 
 __all__ = [
     "TASKS",

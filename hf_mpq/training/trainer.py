@@ -9,14 +9,13 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo
-from rich.console import Console
 from torch import nn
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.generic import find_labels
 
-from ..core import Assignment, StageSpec
+from ..core import Assignment, StageSpec, say
 from ..cost import LatencyTable, budget_cost
 from ..format import model_folder
 from ..nn import calibrate_activations
@@ -509,7 +508,7 @@ class MPQTrainer(StageHost, Trainer):
 
     def _say(self, words: str) -> None:
         if self.is_world_process_zero() and not self.args.disable_tqdm:
-            Console(stderr=True).print(words)
+            say(words)
 
 
 def _without_autocast(model: nn.Module) -> nn.Module:

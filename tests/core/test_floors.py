@@ -27,7 +27,7 @@ FLOORS = (
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-EXEMPT = {"__init__.py", "_compat.py", "_lazy.py", "_moved.py", "_registration.py"}
+EXEMPT = {"__init__.py", "_compat.py", "_extras.py", "_lazy.py", "_moved.py", "_registration.py"}
 TRAINER = ("transformers.trainer.Trainer", "transformers.Trainer")
 OLD = "integrations"
 """Old import paths, which answer for one release."""
@@ -58,7 +58,7 @@ def wrong_room(name, room):
     target = name.split(".")[1] if "." in name else ""
     if target in FLOOR_OF:
         return target != room and FLOOR_OF[target] >= FLOOR_OF[room]
-    return target not in ("_compat", "_lazy", "_moved") and room != "cli"
+    return target not in ("_compat", "_extras", "_lazy", "_moved") and room != "cli"
 
 
 def broken_rules(source, parts):

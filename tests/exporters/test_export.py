@@ -322,7 +322,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
         hf_mpq.export(packed("modernbert"), "compressed-tensors", tmp_path)
     with pytest.raises(ValueError, match="static, dynamic, trained, float"):
         hf_mpq.export(packed(), "onnx", tmp_path, activations="int4")
-    monkeypatch.setattr("hf_mpq.exporters.base.find_spec", lambda name: None)
+    monkeypatch.setattr("hf_mpq._extras.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'hf_mpq\[openvino\]'"):
         hf_mpq.export(packed(), "openvino", tmp_path)
 

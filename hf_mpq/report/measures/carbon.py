@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+
+from ..._extras import unmet
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Carbon:
 
 def carbon_missing(country: str | None) -> str | None:
     """Why carbon cannot be told; None: it can."""
-    if find_spec("codecarbon") is None:
-        return "codecarbon is not installed: pip install hf_mpq[carbon]"
+    missing = unmet("carbon", "an estimate of carbon")
+    if missing:
+        return missing
     return None if country else "the electricity's country is not given: carbon_country='DEU', for example"
 
 

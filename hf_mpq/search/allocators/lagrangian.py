@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from rich.console import Console
-
-from ...core import Assignment, Budget, PrecisionSpace
+from ...core import Assignment, Budget, PrecisionSpace, say
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
@@ -50,7 +48,7 @@ class Lagrangian(Allocator):
     ) -> Assignment:
         result = solve(space, cost, budget, scores)
         if progress:
-            Console(stderr=True).print(f"lagrangian: {result.summary}")
+            say(f"lagrangian: {result.summary}")
         return result.assignment
 
 

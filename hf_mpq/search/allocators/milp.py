@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
-from ...core import Assignment, Budget, PrecisionSpace
+from ...core import Assignment, Budget, PrecisionSpace, say
 from ...cost import CostModel, measure
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
-from .program_search import ProgramSearch
 from .start import BoundedResult, needed, spending
 from .units import Units
 
@@ -61,7 +58,7 @@ class IntegerProgram(Allocator):
             space, cost, budget, needed(scores, "milp"), self.limits, self.formats, self.gap, self.time_limit
         )
         if progress:
-            Console(stderr=True).print(f"milp: {result.summary}")
+            say(f"milp: {result.summary}")
         return result.assignment
 
 
@@ -93,6 +90,8 @@ def solve_program(
     """
     if formats is not None and formats < 1:
         raise ValueError(f"formats must be at least 1, got {formats}")
+    from .program_search import ProgramSearch  # scipy
+
     search = ProgramSearch(Units(space, scores), [measure(*limit) for limit in ((cost, budget), *limits)], formats)
     choice, spent, bound = search.run(gap, time_limit)
     names = tuple(cost.unit for cost in search.costs)

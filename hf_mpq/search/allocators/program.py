@@ -3,8 +3,12 @@
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array, csr_array
+
+from ..._extras import require
+
+with require("train", "the allocator 'milp'"):
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array, csr_array
 
 from .knapsack import Array, Choice, Knapsack
 from .units import Units
