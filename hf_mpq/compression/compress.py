@@ -16,6 +16,7 @@ from ..nn.pooling import check_pooling
 from ..nn.running import differentiable, outside_inference_mode
 from ..outliers import OUTLIERS
 from ..plugin.config import MPQConfig
+from ..plugin.guard import check_is_config, check_is_model
 from ..plugin.heads import is_latency, join_heads
 from ..rounding import ROUNDERS
 from ..search import ALLOCATORS, SCORERS
@@ -98,8 +99,11 @@ def compress(
             there are no examples where some are needed, or none that this model can read, a name or an option is
             unknown, budgets in ms stand beside others without a config, or the model is quantized already.
     """
+    check_is_model(model, "compress")
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; compress starts from the float model")
+    if config is not None:
+        check_is_config(config)
     _check_target(budget, max_drop, evaluate)
     model, budgets = differentiable(model), _budgets(budget)
     method = method if method is None else METHODS.name_of(method)
@@ -248,8 +252,9 @@ def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> N
     needs += ["bias_correction"] if engine.choice.bias_correction else []
     needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []
     if needs and not engine.batches:
+        named = " and ".join(map(repr, needs))
         raise ValueError(
-            f"no calibration examples were given, and {', '.join(map(repr, needs))} need them; a few "
+            f"no calibration examples were given, and {named} {'needs' if len(needs) == 1 else 'need'} them; a few "
             "hundred of the task's inputs are enough"
         )
 

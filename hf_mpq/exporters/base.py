@@ -20,6 +20,7 @@ from ..nn import AttentionQuantizers, PackedLinear
 from ..nn.attention import QuantizedDropout
 from ..nn.batches import batches_of
 from ..nn.packed import PackedMatrix
+from ..plugin.guard import check_is_model
 from ..runtime import use_backend
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
@@ -117,6 +118,7 @@ def export(
     format = EXPORTERS.name_of(format)
     exporter = EXPORTERS[format]
     _refuse_models(Path(path))
+    check_is_model(model, "export")
     if not any(isinstance(module, PackedLinear) for module in model.modules()):
         raise ValueError("export needs a packed model: call hf_mpq.pack(model) first, or load a packed folder")
     if refused := unmet(format):

@@ -20,12 +20,13 @@ from ..nn import (
 from ..nn import fix as fix_gates
 from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
+from ..nn.given import check_is_module, in_python
 from ..nn.packed import PackedMatrix
 from ..nn.shapes import changed_shapes
 from ..nn.walk import matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
-from .guard import check_is_model, quantized_inside
+from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
 from .heads import is_latency, join_heads
 from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making
@@ -46,12 +47,13 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
             scope, or a weight is NaN or infinite.
     """
     check_is_model(model)
+    check_is_config(config)
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
     inside = quantized_inside(model)
     if inside is not None:
         raise ValueError(
-            f"{inside} of this {type(model).__name__} is quantized already; call model.{inside}.dequantize() first"
+            f"{inside} of this {type(model).__name__} is quantized already; call {in_python(inside)}.dequantize() first"
         )
     check_numbers(dict(model.named_parameters()))
     config = copy.deepcopy(config)
@@ -80,8 +82,12 @@ def _attach(model: nn.Module, config: MPQConfig) -> None:
 
 
 def _config_of(model: nn.Module) -> MPQConfig:
-    config = getattr(model.config, "quantization_config", None)
+    check_is_module(model)
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
     if not isinstance(config, MPQConfig):
+        inside = quantized_model_inside(model)
+        if inside is not None:
+            raise ValueError(f"{type(model).__name__} is no PreTrainedModel: give {in_python(inside)}")
         raise ValueError("this model is not quantized by hf_mpq; call hf_mpq.quantize(model, MPQConfig(...)) first")
     return config
 

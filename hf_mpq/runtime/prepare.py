@@ -5,6 +5,7 @@ from torch import nn
 
 from ..core import unknown
 from ..nn import family_of
+from ..nn.given import check_is_module
 from ..nn.packed import PackedMatrix
 from .automatic import follow, unfollow
 from .backends import BACKENDS, Backend, packed_linears
@@ -40,6 +41,7 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
     Raises:
         ValueError: for a model that is not packed, or a backend that is unknown or cannot run it, with the reason.
     """
+    check_is_module(model)
     if attention_dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"attention_dtype must be torch.float32 or torch.bfloat16, got {attention_dtype}")
     if not packed_linears(model):

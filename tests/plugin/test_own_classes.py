@@ -1,5 +1,8 @@
 """Model classes of one's own: further arguments of `__init__`, encoders under another name, encoders inside others."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -249,6 +252,54 @@ def test_what_is_no_model_of_transformers():
     hf_mpq.pack(hf_mpq.quantize(whole["encoder"], MPQConfig(bits=4)))
     state = {name: value.clone() for name, value in whole.state_dict().items()}
     whole.load_state_dict(state)
+
+
+VERBS = {
+    "quantize": lambda given: hf_mpq.quantize(given, MPQConfig(bits=4)),
+    "compress": lambda given: hf_mpq.compress(given, "50%", rounding="nearest", scorer="distance"),
+    "export": lambda given: hf_mpq.export(given, "dense", "exported"),
+    "fix": hf_mpq.fix,
+    "pack": hf_mpq.pack,
+    "unpack": hf_mpq.unpack,
+    "assignment_of": hf_mpq.assignment_of,
+    "prepare": hf_mpq.prepare,
+}
+WRONG = {
+    "folder": ("my-bert", r"'my-bert' is no model: load it first, .*from_pretrained\('my-bert'\)"),
+    "path": (Path("my-bert"), r"'my-bert' is no model: load it first"),
+    "list": ([nn.Linear(2, 2)], "a list is no model: give its models one by one"),
+    "holder": (SimpleNamespace(model=nn.Linear(2, 2)), "a SimpleNamespace is no model: give its .model"),
+    "class": (BertModel, "a type is no model: give what from_pretrained returns"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_no_model_at_all(verb, wrong):
+    """A folder, what `compress` returns for several budgets, a pipeline or a trainer, a class."""
+    given, message = WRONG[wrong]
+    with pytest.raises(ValueError, match=message):
+        VERBS[verb](given)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "prepare"])
+def test_what_holds_a_model_of_transformers(verb):
+    """As sentence-transformers does, in numbered parts; what is inside is named as Python writes it."""
+    inside = tiny_model("bert", "bare")
+    if verb not in ("quantize", "compress"):
+        hf_mpq.pack(hf_mpq.quantize(inside, MPQConfig(bits=4)))
+    whole = nn.Sequential(nn.ModuleDict({"encoder": inside}))
+    with pytest.raises(ValueError, match=r"Sequential is no PreTrainedModel.* model\[0\]\.encoder"):
+        VERBS[verb](whole)
+
+
+@pytest.mark.parametrize("given", [4, {"bits": 4}, "q8"])
+def test_what_is_no_config(given):
+    for verb in (hf_mpq.quantize, lambda model, config: hf_mpq.compress(model, config=config)):
+        with pytest.raises(
+            ValueError, match=r"the config must be an MPQConfig, .*\(bits=4\)"
+        ):
+            verb(tiny_model("bert"), given)
 
 
 def test_a_folder_of_another_class_is_refused():
