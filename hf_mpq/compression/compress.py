@@ -128,6 +128,8 @@ def compress(
         default = replace(default, rounding="nearest")
     engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
     _check_needs(engine, budget, max_drop)
+    for one in budgets:
+        engine.check_budget(one)
     tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
     engine.announce(tried or max(len(budgets), 1), tried)
     if max_drop is not None:

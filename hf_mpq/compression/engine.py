@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, say
-from ..cost import COSTS, LatencyTable, budget_cost
+from ..cost import COSTS, CostModel, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
@@ -18,6 +18,7 @@ from ..plugin.config import MPQConfig
 from ..plugin.verbs import fix, quantize
 from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS
+from ..search.allocators.start import check_possible
 from ..search.scorers import mean_divergence
 
 OUTLIER_BITS = 8
@@ -71,6 +72,7 @@ class TrainingFree:
         self.cost = COSTS["size"](self.space)
         self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}
+        self._limits: dict[tuple[Budget | str, int], tuple[CostModel, float | None]] = {}
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
         self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
@@ -103,9 +105,20 @@ class TrainingFree:
         """Use scores that were computed before; None computes them when they are needed."""
         self._scores = scores
 
+    def check_budget(self, budget: Budget | str) -> None:
+        """Raise BudgetError when no assignment can meet it; nothing is scored for that."""
+        check_possible(self.space, *self._limit(budget))
+
+    def _limit(self, budget: Budget | str) -> tuple[CostModel, float | None]:
+        """What measures a budget, and the most it may be; budgets in ms measure this machine only once."""
+        key = budget, id(self.latencies)
+        if key not in self._limits:
+            self._limits[key] = budget_cost(self.space, budget, self.latencies)
+        return self._limits[key]
+
     def assignment(self, budget: Budget | str) -> Assignment:
         """The allocator's assignment for a budget."""
-        cost, limit = budget_cost(self.space, budget, self.latencies)
+        cost, limit = self._limit(budget)
         scores = self.scores() if self.uses_scores else None
         with self._timed("allocation"):
             return self.allocator(self.space, cost, limit, scores, self.damage, self.progress)
@@ -185,7 +198,8 @@ class TrainingFree:
             judged: how many of them `evaluate` scores.
         """
         weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
-        seconds = {"scoring": 0.0, "quantization": SCAN_SECONDS * weights * (1 + self.open), "rounding": 0.0}
+        scan = SCAN_SECONDS * weights  # once to score, where that is done, and once to quantize
+        seconds = {"scoring": scan * self.uses_scores, "quantization": scan, "rounding": 0.0}
         judged += models * self.allocator.evaluation_count(self.space) if self.open else 0
         if judged and self.evaluate is not None:
             self.reference()
@@ -194,7 +208,7 @@ class TrainingFree:
             return seconds
         count, each = len(self.batches), self._forward_seconds()
         if self.uses_scores:
-            seconds["scoring"] = each * self.scorer.forward_passes(self.space, count)
+            seconds["scoring"] += each * self.scorer.forward_passes(self.space, count)
         passes = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
         seconds["rounding"] = each * models * passes
         if judged and self.evaluate is None:

@@ -89,7 +89,7 @@ def test_what_looks_at_weights_only_needs_no_data(here, out, run_json, refused):
     given = ("compress", MODEL, "--budget", "0.3x", "--out", out, "--rounding", "nearest")
     assert run_json(*given, "--scorer", "distance")["ratio"] <= 0.3
     line = refused(*given, "--overwrite")
-    assert "no calibration examples were given, and 'fisher' need them" in line and "give --data" in line
+    assert "no calibration examples were given, and 'fisher' needs them" in line and "give --data" in line
 
 
 def test_rows_without_text_are_left_out(here, out, tmp_path, run, refused):

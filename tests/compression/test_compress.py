@@ -1,6 +1,7 @@
 """Training-free compression in one call."""
 
 import dataclasses
+import re
 from functools import partial
 
 import pytest
@@ -11,8 +12,9 @@ import hf_mpq
 from hf_mpq import MPQConfig, compress
 from hf_mpq.compression.compress import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
+from hf_mpq.core import BudgetError
 from hf_mpq.rounding import ROUNDERS
-from hf_mpq.search import SCORERS
+from hf_mpq.search import ALLOCATORS, SCORERS
 from hf_mpq.search.scorers import mean_divergence as divergence
 from tests.tiny import outputs, tiny_batch, tiny_model
 
@@ -117,7 +119,7 @@ def test_bars_are_not_among_results(monkeypatch, capsys):
     quick = {"name": "autoround", "iterations": 1}
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
     said = capsys.readouterr()
-    assert said.out == "" and "gradients" in said.err and "rounding" in said.err
+    assert said.out == "" and all(bar in said.err for bar in ("scales", "gradients", "rounding"))
 
 
 def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys):
@@ -129,6 +131,32 @@ def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys)
     assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
     assert "quicker" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("allocator", list(ALLOCATORS))
+def test_budgets_that_cannot_be_met_are_said_before_it_begins(allocator, capsys):
+    """The last of several, too: nothing was scored or built in vain."""
+    with pytest.raises(BudgetError, match="the budget of 1,000 bytes cannot be met; the smallest possible is "):
+        compress(tiny_model("bert"), ["50kB", "1kB"], [tiny_batch()], CONFIG, allocator=allocator)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_smallest_possible_budget_can_be_met():
+    config = MPQConfig(bits=(2, 4), groups=8)
+    with pytest.raises(BudgetError) as raised:
+        quiet(tiny_model("bert"), "1kB", [tiny_batch()], config, rounding="nearest")
+    least = re.findall(r"([\d,]+) bytes", str(raised.value))[-1].replace(",", "")
+    small = quiet(tiny_model("bert"), f"{least}bytes", [tiny_batch()], config, rounding="nearest")
+    assert hf_mpq.size_report(small).total_bytes <= int(least)
+
+
+def test_the_estimate_counts_the_scan_of_scales_where_it_is_done():
+    """Once to score, once to quantize."""
+    engine = TrainingFree(tiny_model("bert"), CONFIG, dataclasses.replace(DEFAULT, scorer="distance"), [])
+    phases = engine.phases()
+    assert phases["scoring"] == phases["quantization"] > 0
+    engine.choose(dataclasses.replace(engine.choice, allocator="uniform"))
+    assert engine.phases() == {**phases, "scoring": 0}
 
 
 def test_a_pattern_that_matches_nothing_is_said_once(caplog):

@@ -296,9 +296,7 @@ def test_what_holds_a_model_of_transformers(verb):
 @pytest.mark.parametrize("given", [4, {"bits": 4}, "q8"])
 def test_what_is_no_config(given):
     for verb in (hf_mpq.quantize, lambda model, config: hf_mpq.compress(model, config=config)):
-        with pytest.raises(
-            ValueError, match=r"the config must be an MPQConfig, .*\(bits=4\)"
-        ):
+        with pytest.raises(ValueError, match=r"the config must be an MPQConfig, .*\(bits=4\)"):
             verb(tiny_model("bert"), given)
 
 

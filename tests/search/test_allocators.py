@@ -10,6 +10,7 @@ from hf_mpq.core import Assignment, BudgetError, MatrixAssignment, PrecisionSpac
 from hf_mpq.cost import AverageBits, BitOperations, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
+from hf_mpq.search.allocators.unmet import unmet
 
 
 def damage_of(space, scores):
@@ -227,3 +228,17 @@ def test_ranking_is_exhaustive_over_kinds_of_matrices(make_spec, make_scores):
     assert by_score[0][1] == pytest.approx(truth[0])
     with pytest.raises(ValueError, match="needs scores or evaluate"):
         ranked_candidates(space, cost, "2kB")
+
+
+@pytest.mark.parametrize(
+    ("limit", "least", "unit", "said"),
+    [
+        (1000, 1000.4, "bytes", "the budget of 1,000 bytes cannot be met; the smallest possible is 1,001 bytes"),
+        (624_645, 4_250_430, "bytes", "the budget of 0.62 MB cannot be met; the smallest possible is 4.26 MB"),
+        (12e6, 12_000_001, "bytes", "the budget of 12.00 MB cannot be met; the smallest possible is 12.01 MB"),
+        (1.5, 2, "bits", "the budget of 1.5 bits cannot be met; the smallest possible is 2 bits"),
+    ],
+)
+def test_a_budget_beside_the_smallest_possible(limit, least, unit, said):
+    """In the units of reports; what is named can be met."""
+    assert str(unmet(limit, least, unit)) == said

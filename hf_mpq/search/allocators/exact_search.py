@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...core import BudgetError
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix
 from .column_prices import reader_prices
 from .filling import fill
 from .knapsack import Array, Choice, Knapsack
 from .units import Units
+from .unmet import unmet
 
 
 class ExactSearch:
@@ -82,10 +82,7 @@ class ExactSearch:
         """The least exact cost there is; raises BudgetError when it is above the limit."""
         spent = self.spent(self.knapsack.cheapest)
         if spent > self.limit:
-            raise BudgetError(
-                f"the budget of {self.budget:,.6g} {self.cost.unit} cannot be met; "
-                f"the smallest possible is {spent:,.6g} {self.cost.unit}"
-            )
+            raise unmet(self.budget, spent, self.cost.unit)
         return spent
 
     def _refine(self, choice: Choice, spent: float, rounds: int = 3, tolerance: float = 1e-3) -> tuple[Choice, float]:

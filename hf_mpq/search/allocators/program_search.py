@@ -10,6 +10,7 @@ from .filling import fill
 from .knapsack import Array, Choice, Knapsack
 from .program import Program
 from .units import Units
+from .unmet import unmet
 
 
 class ProgramSearch:
@@ -68,7 +69,7 @@ class ProgramSearch:
         for number, (cost, limit) in enumerate(zip(self.costs, self.limits)):
             least = Knapsack(self.units.prices(cost), self.units.score).cheapest
             if self.spent(least)[number] > self.ceilings[number]:
-                raise _impossible(limit, self.spent(least)[number], cost.unit)
+                raise unmet(limit, self.spent(least)[number], cost.unit)
         search = ExactSearch(self.units, self.costs[0], self.limits[0])
         choice, spent = search.run()
         if self.plain:
@@ -96,7 +97,7 @@ class ProgramSearch:
                 "no assignment was found that keeps all limits together; allow more of one of them, "
                 "more formats, or more time"
             )
-        return _impossible(self.limits[0], self.spent(least)[0], self.costs[0].unit, " together with the others")
+        return unmet(self.limits[0], self.spent(least)[0], self.costs[0].unit, " together with the others")
 
     def _around(self, choice: Choice) -> tuple[list[Array], Array]:
         """Prices that hold around `choice`, and what their sums must not exceed."""
@@ -118,9 +119,3 @@ class ProgramSearch:
     def _within(self, choice: Choice) -> Array | None:
         spent = self.spent(choice)
         return spent if (spent <= self.ceilings).all() else None
-
-
-def _impossible(limit: float, least: float, unit: str, among: str = "") -> BudgetError:
-    return BudgetError(
-        f"the budget of {limit:,.6g} {unit} cannot be met{among}; the smallest possible is {least:,.6g} {unit}"
-    )

@@ -14,6 +14,7 @@ from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, no_scores
+from .unmet import amount
 
 
 @ALLOCATORS.register("ranked")
@@ -108,10 +109,10 @@ def _fitting(
         if len(fitting) == wanted:
             break
     if not fitting:
-        least = f"{search.smallest():,.6g} {search.cost.unit}"
+        unit, least = search.cost.unit, search.smallest()
         raise BudgetError(
-            f"no combination was found within the budget of {search.budget:,.6g} {search.cost.unit}; try "
-            f"more combinations; the smallest possible is {least}"
+            f"no combination was found within the budget of {amount(search.budget, unit)}; try more combinations; "
+            f"the smallest possible is {amount(least, unit, upwards=True)}"
         )
     return fitting
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace
+from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .start import begin, largest_within, needed
+from .unmet import unmet
 
 
 @ALLOCATORS.register("sorted-layers")
@@ -54,10 +55,7 @@ class SortedLayers(Allocator):
             choice = chosen(count) if search.spent(chosen(count)) <= search.limit else None
         if choice is None:
             least = search.spent(chosen(max(count, 0)))
-            raise BudgetError(
-                f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met by whole layers at two "
-                f"precisions; the smallest possible is {least:,.6g} {search.cost.unit}"
-            )
+            raise unmet(search.budget, least, search.cost.unit, " by whole layers at two precisions")
         return search.units.assignment(choice)
 
 

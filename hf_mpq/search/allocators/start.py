@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace
+from ...core import Assignment, Budget, PrecisionSpace
 from ...cost import CostModel, measure
 from .base import Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .units import Units
+from .unmet import unmet
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, 
     return ExactSearch(Units(space, scores), measured, limit)
 
 
+def check_possible(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float) -> None:
+    """Raise BudgetError when no assignment of `space` can meet a budget; nothing needs to be scored before."""
+    begin(space, cost, budget, no_scores(space)).smallest()
+
+
 def needed(scores: Scores | None, allocator: str) -> Scores:
     """The scores; raises ValueError when there are none."""
     if scores is None:
@@ -74,10 +80,7 @@ def most_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choi
     """As `largest_within`; raises BudgetError when not even 0 keeps the limit."""
     number, choice = largest_within(search, count, choice_of)
     if choice is None:
-        raise BudgetError(
-            f"the budget of {search.budget:,.6g} {search.cost.unit} cannot be met; the smallest possible "
-            f"is {search.spent(choice_of(0)):,.6g} {search.cost.unit}"
-        )
+        raise unmet(search.budget, search.spent(choice_of(0)), search.cost.unit)
     return number, choice
 
 

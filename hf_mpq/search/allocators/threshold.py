@@ -6,12 +6,13 @@ from math import ceil
 
 import numpy as np
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace, bars
+from ...core import Assignment, Budget, PrecisionSpace, bars
 from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, largest_within, needed
+from .unmet import unmet
 
 
 @ALLOCATORS.register("threshold")
@@ -132,10 +133,7 @@ class _Positions:
         while not self.met:
             options = {number: positions for number in known if (positions := self.raised(number)) is not None}
             if not options:
-                raise BudgetError(
-                    f"the budget of {self.search.budget:,.6g} {self.search.cost.unit} cannot be met; the "
-                    f"smallest possible is {self.search.smallest():,.6g}"
-                )
+                raise unmet(self.search.budget, self.search.smallest(), self.search.cost.unit)
             self.last = self._least(options, known)
             self.positions = options[self.last]
 

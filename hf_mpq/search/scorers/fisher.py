@@ -57,7 +57,7 @@ class FisherScorer(Scorer):
 
     def _projected(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         given = batches_on(model, batches)
-        with ProjectionRecorder(layers, readers(model, layers)) as recorder:
+        with ProjectionRecorder(layers, readers(model, layers), self.progress) as recorder:
             for batch, backward in self._passes(model, given):
                 recorder.begin(len(batch))
                 backward()

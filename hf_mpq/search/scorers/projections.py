@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...core import WeightSpec
+from ...core import WeightSpec, track
 from .base import rounding_errors
 
 UNSEEN = 0.5
@@ -26,14 +26,23 @@ class ProjectionRecorder:
     Args:
         layers: name to linear layer or table, with its spec.
         readers: name to the modules that read its weight.
+        progress: show a bar while the scales of the candidates are found.
 
     Attributes:
         totals: name to summed squares, `(groups, candidates)` float64.
     """
 
-    def __init__(self, layers: Mapping[str, tuple[nn.Module, WeightSpec]], readers: Mapping[str, Sequence[nn.Module]]):
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[nn.Module, WeightSpec]],
+        readers: Mapping[str, Sequence[nn.Module]],
+        progress: bool = False,
+    ):
         self.layers, self.readers = layers, readers
-        self.changes = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
+        self.changes = {
+            name: rounding_errors(module.weight, spec)
+            for name, (module, spec) in track(layers.items(), "scales", disable=not progress)
+        }
         self.totals = {
             name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
             for name, (_, spec) in layers.items()
