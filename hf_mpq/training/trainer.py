@@ -1,69 +1,44 @@
 """The trainer that users see: a run in stages, each an ordinary Trainer."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo
 from torch import nn
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import TrainOutput
-from transformers.utils.generic import find_labels
 
-from ..core import Assignment, StageSpec, say
-from ..cost import LatencyTable, budget_cost
+from ..core import say
+from ..cost import LatencyTable
 from ..format import model_folder
 from ..nn import calibrate_activations
-from ..nn.batches import batches_of
-from ..nn.walk import calibrate_weights, set_rounding
-from ..plugin import MPQConfig, assignment_of, fix, pack
+from ..plugin import MPQConfig, pack
 from ..plugin.heads import is_latency
-from ..runs.checkpoints import complete_checkpoints, remove_partial_checkpoints
-from ..runs.files import LATENCIES, MODEL, SCORES, START
+from ..runs.files import LATENCIES, SCORES, START
 from ..runs.record import RunRecord
-from ..search.schedules import SCHEDULES
-from ..search.scorers import mean_divergence
-from ..search.strategies import STRATEGIES, SearchStrategy
-from .arguments import MPQTrainingArguments, examples_per_step
-from .objectives import OBJECTIVES
-from .run.fixed_metrics import fixed_metrics
+from .arguments import MPQTrainingArguments
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
-from .run.plan import (
-    check_remade,
-    check_rows,
-    decides,
-    method_of,
-    plan_of,
-    selects_before,
-    stage_arguments,
-    stage_folder,
-    stage_length,
-    trial_steps,
-)
-from .run.preferences import Preferences
+from .run.parts import RunParts
+from .run.plan import check_remade, check_rows, method_of, plan_of, stage_folder
 from .run.publishing import publish, run_facts
 from .run.record import open_record
-from .run.rows import keep_rows, split_rows
-from .run.selection import select
+from .run.selection import SelectionRule
 from .run.settings import settings_of
+from .run.stages import StageRunner
 from .run.students import Students, is_open
 from .stage.checkpoints import without_secrets
-from .stage.forward_names import NamedInputs
-from .stage.module import StageModule
-from .stage.overrides import StageHost, call_overrides, overridden
+from .stage.overrides import StageHost, overridden
 from .stage.stopping import TrainingStopped, refuse_early_stopping
-from .stage.trainer import StageTrainer
 
 PACKED = "packed"
 
 
-class MPQTrainer(StageHost, Trainer):
+class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
     """Takes a quantized model through the stages of its config's method: distil, search, derive, train.
 
     `train()` writes `<output_dir>/<n>-<stage>/` with each stage's checkpoints and its model, and `stages.json` with its
@@ -95,9 +70,6 @@ class MPQTrainer(StageHost, Trainer):
         ValueError: when the model is not quantized, or is packed, or its method is not trained; when a subclass
             overrides what stages do not call.
     """
-
-    _stage: int | None = None
-    """Number of the stage whose scores are being logged."""
 
     def __init__(
         self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any
@@ -281,230 +253,11 @@ class MPQTrainer(StageHost, Trainer):
         self._in_main_first(lambda: write_latencies(file, self._config, self.model))
         return read_latencies(file)
 
-    # One stage
-
-    def _run_stage(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> None:
-        folder = stage_folder(number, stage)
-        assignment = None if decides(stage) else self._assignment(number, stage, previous, record)
-        set_seed(self.args.seed + number)
-        student = self.students.start(stage.start, previous, assignment)
-        strategy = self._strategy(stage, student)
-        self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
-        checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
-        if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:
-            calibrate_weights(student)
-            calibrate_activations(student, self._calibration)
-        if strategy is not None and not checkpoints:
-            strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
-        rows = self._learned_rows if number < self._selection else self.train_dataset
-        trainer = self._stage_trainer(number, stage, student, strategy, rows, self._user_callbacks())
-        self._forget_preferences()
-        self._say(f"stage {number} of {len(self.plan)}: {stage.name}" + (" (resumed)" if checkpoints else ""))
-        output = trainer.train_to_end(checkpoints[-1] if checkpoints else None)
-        self.state.log_history.extend(trainer.state.log_history)
-        set_rounding(student, True)
-        if decides(stage):
-            student, assignment = strategy.derive(student)
-            record.decide(assignment)
-        self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
-        self._take(fix(student, assignment) if is_open(student) else student)
-        metrics = self._scores(number, trainer)
-        record.finish(
-            stage.name,
-            steps=output.global_step,
-            train_loss=output.training_loss,
-            seconds=output.metrics["train_runtime"],
-            packed_megabytes=self._packed_bytes() / 1e6,
-            **metrics,
-        )
-
-    def _stage_trainer(
-        self,
-        number: int,
-        stage: StageSpec,
-        student: nn.Module,
-        strategy: SearchStrategy | None,
-        rows: Any,
-        callbacks: list | None,
-        **changes: Any,
-    ) -> StageTrainer:
-        set_rounding(student, stage.rounding)
-        own = {**stage.arguments, **stage_length(self.plan, self.args, number), **changes}
-        folder = Path(self.args.output_dir) / stage_folder(number, stage)
-        seed = self.args.seed + number
-        args = stage_arguments(self.args, own, folder, seed, find_labels(type(student)))
-        kinds = {name: OBJECTIVES[name] for name in stage.objectives}
-        teacher = self._teacher if any(kind.needs_teacher for kind in kinds.values()) else None
-        objectives = {name: OBJECTIVES.make(name, student, teacher, options=stage.objectives[name]) for name in kinds}
-        schedules = {name: SCHEDULES.make(name, options=options) for name, options in stage.schedules.items()}
-        module = StageModule(student, objectives, teacher, strategy, schedules)
-        order = seed if self.args.data_seed is None else self.args.data_seed + number
-        facts = self._fixed_metrics(student) if strategy is None else None
-        trainer = StageTrainer(
-            module,
-            args,
-            strategy,
-            order,
-            number,
-            facts,
-            stage.trainable,
-            data_collator=self.data_collator,
-            train_dataset=rows,
-            eval_dataset=self.eval_dataset,
-            processing_class=self.processing_class,
-            compute_metrics=self.compute_metrics,
-            callbacks=callbacks,
-            preprocess_logits_for_metrics=self.preprocess_logits_for_metrics,
-        )
-        call_overrides(trainer, self, self._overridden)
-        for one in self._default_callbacks:
-            if one not in self.callback_handler.callbacks:
-                trainer.remove_callback(type(one))
-        return trainer
-
-    def _user_callbacks(self) -> list[TrainerCallback]:
-        """All that were given or added, and not removed."""
-        return [one for one in self.callback_handler.callbacks if one not in self._default_callbacks]
-
-    def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
-        space = self._config.resolve(student)
-        cost, _ = budget_cost(space, self._config.budget, self._latencies)
-        return fixed_metrics(space, cost, assignment_of(student))
-
-    def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
-        """Scores of the model so far on the dev set, where there is one; logged as of the stage's last step."""
-        if self.eval_dataset is None:
-            return {}
-        self._stage, self.state.global_step, self.state.epoch = number, trainer.state.global_step, trainer.state.epoch
-        try:
-            return self.evaluate()
-        finally:
-            self._stage = None
-
-    def _strategy(self, stage: StageSpec, student: nn.Module) -> SearchStrategy | None:
-        if stage.strategy is None:
-            return None
-        space = student.config.quantization_config.resolve(student)
-        cost, limit = budget_cost(space, self._config.budget, self._latencies)
-        return STRATEGIES.make(stage.strategy, space, cost, limit, options=stage.strategy_options)
-
-    def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
-        """The precisions that a stage without a search trains; None where the config has decided them."""
-        found = record.assignment()
-        if found is None:
-            if self._config.assignment is not None or not self._open:
-                return None
-            found = self._preferences.assignment()
-            record.decide(found)
-        chosen = (record.selection or {}).get("chosen")
-        if number == self._selection and len(self._compared_rows) and chosen is None:
-            found = self._select(number, stage, previous, found, record)
-            record.decide(found)
-        return found
-
-    # The selection rule
-
-    def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
-        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher.
-
-        Both start from the weights that the search ended with. They are compared on rows that nothing was trained on:
-        neither the search nor the short trainings, and the scores do not see them.
-        """
-        candidates = {"search": found, "training-free": self._preferences.assignment()}
-        same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
-        if same:
-            return found
-        self._say("selection: a short training of the searched and of the training-free assignment")
-        count = len(self._compared_rows)
-        batches = batches_of(self._compared_rows, self.model, self.args.per_device_train_batch_size, count)
-        length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
-        short = {
-            "max_steps": trial_steps(self.plan, self.args, number, length),
-            "report_to": [],
-            "save_strategy": "no",
-            "eval_strategy": "no",
-            "enable_jit_checkpoint": False,
-        }
-
-        def trial(assignment: Assignment) -> float:
-            set_seed(self.args.seed + number)
-            student = self.students.start("previous", previous, assignment)
-            trainer = self._stage_trainer(number, stage, student, None, self._learned_rows, None, **short)
-            trainer.train_to_end()
-            found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(student), batches)]
-            return broadcast_object_list(found)[0]  # so that all processes choose alike
-
-        return select(candidates, trial, record)
-
-    # What stages share
-
-    @cached_property
-    def _float_model(self) -> nn.Module:
-        """The model as it was given, without rounding and masks."""
-        return self.students.float_model().to(self.args.device)
-
-    @cached_property
-    def _teacher(self) -> nn.Module:
-        return self._float_model if self.teacher is None else self.teacher.to(self.args.device).eval()
-
-    @cached_property
-    def _preferences(self) -> Preferences:
-        return Preferences(
-            self.args.output_dir,
-            self._float_model,
-            self._config,
-            self.method,
-            self._calibration,
-            self._in_main_first,
-            self._latencies,
-            not self.args.disable_tqdm,
-        )
-
-    def _forget_preferences(self) -> None:
-        """Free what only scores needed; they are on disk."""
-        self.__dict__.pop("_preferences", None)
-        if "_teacher" not in self.__dict__ or self.teacher is not None:
-            self.__dict__.pop("_float_model", None)
-
-    @cached_property
-    def _selection(self) -> int:
-        """Number of the stage that the selection rule gives its assignment; 0 where none is compared."""
-        wanted = self.method.selects and self.args.selection_examples and self._config.budget is not None
-        return selects_before(self.plan) if wanted else 0
-
-    @cached_property
-    def _split(self) -> tuple[Any, Any]:
-        if not self._selection or self.train_dataset is None:
-            return self.train_dataset, []
-        return keep_rows(
-            self.train_dataset, self.args.selection_examples, self.args.seed, least=2 * examples_per_step(self.args)
-        )
-
-    @property
-    def _learned_rows(self) -> Any:
-        """What everything before the selection is trained on, and the scores are of."""
-        return self._split[0]
-
-    @property
-    def _compared_rows(self) -> Any:
-        """What assignments are compared on."""
-        return self._split[1]
-
-    @cached_property
-    def _calibration(self) -> list[Mapping]:
-        _, rows = split_rows(self._learned_rows, self.args.calibration_examples, self.args.seed)
-        return batches_of(rows, self.model, 16, self.args.calibration_examples, labels=True)
-
     def _take(self, model: nn.Module) -> None:
         """Make a model the one that this trainer evaluates and saves."""
         self.accelerator.free_memory()
         self.model = self.model_wrapped = _without_autocast(model).to(self.args.device)
         self.callback_handler.model = self.model
-
-    def _packed_bytes(self) -> float:
-        """Bytes of the model so far when it is packed."""
-        cost, _ = budget_cost(self._config.resolve(self.model), None)
-        return cost.of(assignment_of(self.model))
 
     def _say(self, words: str) -> None:
         if self.is_world_process_zero() and not self.args.disable_tqdm:

@@ -14,7 +14,8 @@ from hf_mpq import Assignment
 from hf_mpq.runs.checkpoints import complete_checkpoints
 from hf_mpq.runs.record import RunRecord
 from hf_mpq.training import TrainingStopped
-from hf_mpq.training import trainer as trainer_module
+from hf_mpq.training.run import selection as rule
+from hf_mpq.training.run import stages as run_stages
 from hf_mpq.training.run.settings import settings_of
 from hf_mpq.training.run.students import Students
 from tests.training.runs import quantized, sentences, trainer
@@ -126,10 +127,8 @@ def test_a_run_that_is_killed_between_two_files_ends_as_the_uninterrupted_one(ow
 
 def test_a_selection_killed_before_the_winner_is_named_names_it(tmp_path, monkeypatch):
     """Also where the training-free assignment wins, which then is what the folder holds."""
-    import hf_mpq.training.trainer as module
-
     values = iter([0.9, 0.5])
-    monkeypatch.setattr(module, "mean_divergence", lambda *args: next(values))
+    monkeypatch.setattr(rule, "mean_divergence", lambda *args: next(values))
     with pytest.MonkeyPatch.context() as once, pytest.raises(Interrupted):
         killed_after(once, RunRecord, "decide", 2)
         trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1).train()
@@ -174,7 +173,7 @@ def test_a_stop_at_the_last_step_is_none(tmp_path):
 
 
 def test_a_selection_that_is_stopped_is_not_finished(tmp_path, monkeypatch):
-    made = trainer_module.StageTrainer
+    made = run_stages.StageTrainer
 
     def stopping(*args, **options):
         stage = made(*args, **options)
@@ -183,7 +182,7 @@ def test_a_selection_that_is_stopped_is_not_finished(tmp_path, monkeypatch):
         return stage
 
     with monkeypatch.context() as once, pytest.raises(TrainingStopped):
-        once.setattr(trainer_module, "StageTrainer", stopping)
+        once.setattr(run_stages, "StageTrainer", stopping)
         trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train()
     assert json.loads((tmp_path / "run/stages.json").read_text())["selection"] is None
     trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train(resume_from_checkpoint=True)

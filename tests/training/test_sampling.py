@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_mpq.core import Registry, StageSpec
-from hf_mpq.search.strategies import GATES, WEIGHTS, Bilevel, Pass
-from hf_mpq.training import trainer as trainer_module
+from hf_mpq.core import StageSpec
+from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Bilevel, Pass
 from hf_mpq.training.stage.joint_optimizer import JointOptimizer
 from hf_mpq.training.stage.module import StageModule
 from hf_mpq.training.stage.relative_adam import RelativeAdam
@@ -85,9 +84,7 @@ class TwoPasses(Bilevel):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_gates_learn_from_the_slice_and_weights_from_the_rest(accumulation, tmp_path, monkeypatch):
-    registry = Registry("search strategy")
-    registry.add("two", TwoPasses)
-    monkeypatch.setattr(trainer_module, "STRATEGIES", registry)
+    monkeypatch.setitem(STRATEGIES._items, "two", TwoPasses)
     rows = sentences(96)
     seen = {"gates": set(), "weights": set(), "train": set()}
     place = {tuple(row["input_ids"]): k for k, row in enumerate(rows)}

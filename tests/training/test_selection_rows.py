@@ -4,7 +4,8 @@ import pytest
 from datasets import IterableDataset as TableStream
 from torch.utils.data import DataLoader, IterableDataset
 
-from hf_mpq.training import trainer as trainer_module
+from hf_mpq.training.run import selection as rule
+from hf_mpq.training.run import stages as run_stages
 from hf_mpq.training.run.preferences import Preferences
 from hf_mpq.training.run.rows import keep_rows
 from hf_mpq.training.stage.module import StageModule
@@ -22,7 +23,7 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
             place[tuple(row[mask.bool()].tolist())] for row, mask in zip(batch["input_ids"], batch["attention_mask"])
         }
 
-    forward, init, divergence = StageModule.forward, Preferences.__init__, trainer_module.mean_divergence
+    forward, init, divergence = StageModule.forward, Preferences.__init__, rule.mean_divergence
     stages = []
 
     def trained(self, the_pass=None, progress=None, outputs=False, **batch):
@@ -38,7 +39,7 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
         seen["compared"] |= {one for batch in batches for one in places(batch)}
         return divergence(teacher, student, batches)
 
-    made = trainer_module.StageTrainer
+    made = run_stages.StageTrainer
 
     def stage(module, args, strategy, *others, **options):
         stages.append("last" if strategy is None and args.save_strategy != "no" else "before")
@@ -46,8 +47,8 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
 
     monkeypatch.setattr(StageModule, "forward", trained)
     monkeypatch.setattr(Preferences, "__init__", scored)
-    monkeypatch.setattr(trainer_module, "mean_divergence", compared)
-    monkeypatch.setattr(trainer_module, "StageTrainer", stage)
+    monkeypatch.setattr(rule, "mean_divergence", compared)
+    monkeypatch.setattr(run_stages, "StageTrainer", stage)
     options = {"groups": "channel"} if method == "channelwise" else {}
     run = trainer(
         quantized(method, budget="3bits", **options),

@@ -26,8 +26,9 @@ from hf_mpq.core import METHODS, StageSpec
 from hf_mpq.nn.batches import batches_of
 from hf_mpq.runs.checkpoints import complete_checkpoints
 from hf_mpq.search.strategies.gate_search import GateSearch
-from hf_mpq.training import trainer as trainer_module
+from hf_mpq.training.run import parts, selection
 from hf_mpq.training.run.plan import plan_of, shares, trial_steps
+from hf_mpq.training.run.students import Students
 from hf_mpq.training.stage.checkpoints import load_state, saved_state
 from hf_mpq.training.stage.forward_names import named_inputs
 from tests.processes import run_python, start_python
@@ -156,12 +157,10 @@ def test_a_run_without_a_method_takes_the_default_one(tmp_path):
 
 def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeypatch, capsys):
     """Without bars, as `disable_tqdm` says, though on a terminal."""
-    import hf_mpq.training.trainer as module
-
     monkeypatch.setenv("FORCE_COLOR", "1")
     for first, chosen in ((0.1, "search"), (0.9, "training-free")):
         values = iter([first, 0.5])
-        monkeypatch.setattr(module, "mean_divergence", lambda *args, values=values: next(values))
+        monkeypatch.setattr(selection, "mean_divergence", lambda *args, values=values: next(values))
         folder = tmp_path / chosen
         run = trainer(quantized("mpq", budget="3bits"), folder, num_train_epochs=1, save_strategy="no")
         run.train()
@@ -186,11 +185,12 @@ class Stream(IterableDataset):
 
 def test_a_selection_over_a_stream_takes_rows_that_nothing_was_trained_on(tmp_path, monkeypatch):
     rows, seen = list(sentences(96)), []
-    monkeypatch.setattr(
-        trainer_module,
-        "batches_of",
-        lambda part, *args, **options: (seen.append(part), batches_of(part, *args, **options))[1],
-    )
+    for module in (parts, selection):
+        monkeypatch.setattr(
+            module,
+            "batches_of",
+            lambda part, *args, **options: (seen.append(part), batches_of(part, *args, **options))[1],
+        )
     trainer(
         quantized("mpq", budget="3bits"),
         tmp_path,
@@ -416,14 +416,14 @@ def test_a_teacher_of_another_family_gets_what_only_it_reads(tmp_path):
     teacher = tiny_model("bert")
     noted(teacher, "teacher")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        start = trainer_module.Students.start
+        start = Students.start
 
         def watched(self, *args):
             student = start(self, *args)
             noted(student, "student")
             return student
 
-        monkeypatch.setattr(trainer_module.Students, "start", watched)
+        monkeypatch.setattr(Students, "start", watched)
         trainer(
             quantized("mpq", "distilbert", budget="3bits"),
             tmp_path,

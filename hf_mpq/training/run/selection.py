@@ -2,8 +2,51 @@
 
 from collections.abc import Callable, Mapping
 
-from ...core import Assignment
+from accelerate.utils import broadcast_object_list
+from transformers import set_seed
+
+from ...core import Assignment, StageSpec
+from ...nn.batches import batches_of
 from ...runs.record import RunRecord
+from ...search.scorers import mean_divergence
+from ..stage.forward_names import NamedInputs
+from .plan import trial_steps
+
+
+class SelectionRule:
+    """Mixin of the trainer of a whole run: compares what a search found with what is found without one."""
+
+    def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
+        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher.
+
+        Both start from the weights that the search ended with. They are compared on rows that nothing was trained on:
+        neither the search nor the short trainings, and the scores do not see them.
+        """
+        candidates = {"search": found, "training-free": self._preferences.assignment()}
+        same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
+        if same:
+            return found
+        self._say("selection: a short training of the searched and of the training-free assignment")
+        count = len(self._compared_rows)
+        batches = batches_of(self._compared_rows, self.model, self.args.per_device_train_batch_size, count)
+        length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
+        short = {
+            "max_steps": trial_steps(self.plan, self.args, number, length),
+            "report_to": [],
+            "save_strategy": "no",
+            "eval_strategy": "no",
+            "enable_jit_checkpoint": False,
+        }
+
+        def trial(assignment: Assignment) -> float:
+            set_seed(self.args.seed + number)
+            student = self.students.start("previous", previous, assignment)
+            trainer = self._stage_trainer(number, stage, student, None, self._learned_rows, None, **short)
+            trainer.train_to_end()
+            found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(student), batches)]
+            return broadcast_object_list(found)[0]  # so that all processes choose alike
+
+        return select(candidates, trial, record)
 
 
 def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], float], record: RunRecord) -> Assignment:
