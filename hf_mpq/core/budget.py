@@ -88,7 +88,8 @@ class Budget:
 def _in_words(given: object) -> str:
     """What was given as text; a number from 0 to 1 is a share of the float32 file."""
     if isinstance(given, Real) and not isinstance(given, bool):
-        return f"{float(given):.12f}".rstrip("0") if 0 < given < 1 else f"{given:g}"
+        number = float(given)
+        return f"{number:.12f}".rstrip("0") if 0 < number < 1 else f"{number:g}"
     return str(given).strip()
 
 

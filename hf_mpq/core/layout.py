@@ -1,13 +1,13 @@
 """How one weight is cut into sub-groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-_REDUCTIONS = {"amin": torch.amin, "amax": torch.amax, "sum": torch.sum}
+_REDUCTIONS: Mapping[str, Callable[..., Tensor]] = {"amin": torch.amin, "amax": torch.amax, "sum": torch.sum}
 
 
 def spread(total: int, parts: int) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class SubgroupLayout:
 
     def split(self, weight: Tensor) -> tuple[Tensor, ...]:
         """Views of the sub-groups, in order."""
-        return torch.split(weight, self.sizes, dim=self.axis)
+        return torch.split(weight, list(self.sizes), dim=self.axis)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`."""

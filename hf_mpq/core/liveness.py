@@ -2,12 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .layout import SubgroupLayout
 from .space import Link
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bits: TypeAlias = Sequence[int] | NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Liveness:
     columns: Tensor
 
 
-def kept_rows(layout: SubgroupLayout, bits: Sequence[int]) -> Tensor:
+def kept_rows(layout: SubgroupLayout, bits: "Bits") -> Tensor:
     """Rows with more than 0 bits, `(out,)` bool; pruned column blocks leave every row kept."""
     if layout.axis == 1:
         return torch.ones(layout.shape[0], dtype=torch.bool)
@@ -40,14 +47,14 @@ def dead_rows(link: Link, pruned: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if link.kind == "gated" or link.paired:
         return both, both
     if link.rotary:
-        halves = both.view(link.heads, 2, -1)
+        halves = both.view(link.heads or 1, 2, -1)
         pairs = (halves[:, :1] * halves[:, 1:]).expand(-1, 2, -1).flatten()
         return pairs, pairs
     return both, pruned[1]
 
 
 def liveness(
-    links: Sequence[Link], layouts: Mapping[str, SubgroupLayout], bits: Mapping[str, Sequence[int]]
+    links: Sequence[Link], layouts: Mapping[str, SubgroupLayout], bits: Mapping[str, "Bits"]
 ) -> dict[str, Liveness]:
     """Follow every link from pruned rows to the columns that read them.
 

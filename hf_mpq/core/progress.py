@@ -15,9 +15,9 @@ T = TypeVar("T")
 def track(items: Iterable[T], description: str, total: float | None = None, disable: bool = False) -> Iterator[T]:
     """The items, with a bar beside them while they are worked on."""
     require("train", "a progress bar")
-    from rich import progress
+    from rich.progress import track as shown
 
-    yield from progress.track(items, description, total=total, console=_stderr(), disable=disable)
+    yield from shown(items, description, total=total, console=_stderr(), disable=disable)
 
 
 def bars(disable: bool = False) -> "Progress":

@@ -30,7 +30,7 @@ class Registry(Generic[T]):
         def add(item: T) -> T:
             spelt = self._spelt(name)
             known = self._items.setdefault(spelt, item)
-            if (known.__module__, known.__qualname__) != (item.__module__, item.__qualname__):
+            if _path_of(known) != _path_of(item):
                 raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
             self._items[spelt] = item
             return item
@@ -60,16 +60,17 @@ class Registry(Generic[T]):
             ValueError: the name, or an option, is unknown; the message has the known ones.
         """
         self.check_options(name, options)
-        return self[name](*given, **passed, **options)
+        made: Any = self[name]
+        return made(*given, **passed, **options)
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> None:
         """Raise ValueError when what is registered under `name` does not have one of these options."""
-        known = options_of(self[name])
-        wrong = [one for one in options if known is not None and one not in set(known) - set(self._passed)]
+        item: Any = self[name]
+        names = options_of(item)
+        known = set(options if names is None else names) - set(self._passed if names is not None else ())
+        wrong = [one for one in options if one not in known]
         if wrong:
-            raise ValueError(
-                unknown(f"option of {self.kind} {self.name_of(name)!r}:", wrong[0], set(known) - set(self._passed))
-            )
+            raise ValueError(unknown(f"option of {self.kind} {self.name_of(name)!r}:", wrong[0], known))
 
     def __getitem__(self, name: str) -> T:
         items = self._filled()
@@ -91,6 +92,11 @@ class Registry(Generic[T]):
             home, self._home = self._home, None
             import_module(home)
         return self._items
+
+
+def _path_of(item: Any) -> tuple[str, str]:
+    """Where an object is defined, the same when its module is loaded twice."""
+    return item.__module__, item.__qualname__
 
 
 def options_of(item: Callable) -> list[str] | None:

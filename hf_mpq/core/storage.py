@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, log2
+from typing import Any
 
 from .layout import SubgroupLayout
 
@@ -148,13 +149,15 @@ class MatrixStorage:
         layout = dict(content["layout"])
         layout["shape"] = tuple(layout["shape"])
         table = {int(bits): numbers for bits, numbers in content["precisions"].items()}
-        columns = [{bits: numbers[i] for bits, numbers in table.items()} for i in range(3)]
+        groups, lines, floats = ({bits: numbers[i] for bits, numbers in table.items()} for i in range(3))
         kept = {bits: numbers[3] for bits, numbers in table.items() if len(numbers) > 3}
-        rest = {key: content[key] for key in ("scale_dtype", "float_dtype") if key in content}
+        rest: dict[str, Any] = {key: content[key] for key in ("scale_dtype", "float_dtype") if key in content}
         rest |= {"affine": tuple(content.get("affine", ())), "rank": content.get("rank", 0)}
         return cls(
             SubgroupLayout(**layout),
-            *columns,
+            groups,
+            lines,
+            floats,
             content["encoding"],
             content["length"],
             kept,

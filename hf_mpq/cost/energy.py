@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import ceil, floor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from ..core import PrecisionSpace, Usage, WeightSpec
 from .base import COSTS, CostModel
 from .exact import ExactMatrix
 from .expectation import ExpectedMatrix, expected_matrices, line_column
+
+T = TypeVar("T")
 
 ENTRIES = (2, 4, 8)
 MACS_PER_CYCLE = {2: (6.5, 4.0, 2.2), 4: (3.9, 3.5, 2.1), 8: (2.5, 2.3, 2.1)}
@@ -109,7 +112,7 @@ def _multiplies(spec: WeightSpec) -> bool:
     return spec.role == "encoder" and spec.kind == "linear"
 
 
-def _activation_bits(name: str, spec: WeightSpec, given: Tensor | float | None = None) -> Tensor | float:
+def _activation_bits(name: str, spec: WeightSpec, given: T | None = None) -> T | int:
     """Bits of the input: those given, else those of the spec."""
     if given is not None:
         return given

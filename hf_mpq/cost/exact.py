@@ -165,8 +165,8 @@ def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, E
     Raises:
         ValueError: when a matrix is missing or has another number of sub-groups.
     """
-    chosen = {name: _chosen(name, spec, assignment) for name, spec in space.weights.items()}
-    chosen = {name: matrix for name, matrix in chosen.items() if matrix is not None}
+    found = ((name, _chosen(name, spec, assignment)) for name, spec in space.weights.items())
+    chosen = {name: matrix for name, matrix in found if matrix is not None}
     layouts = {name: _layout(name, space.weights[name], matrix) for name, matrix in chosen.items()}
     links = [link for link in space.links if _unchanged(link, layouts, space.weights)]
     bits = {name: np.frombuffer(bytes(matrix.bits), np.uint8) for name, matrix in chosen.items()}

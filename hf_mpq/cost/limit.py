@@ -19,12 +19,12 @@ def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, f
     """
     if isinstance(budget, (int, float)):
         return cost, float(budget)
-    budget = Budget.parse(budget)
-    if budget.kind in ("latency", "energy"):
-        return _in_unit(cost, budget)
-    if budget.kind == "bits":
-        return AverageBits(cost.space), budget.amount
-    return _size(cost, budget)
+    parsed = Budget.parse(budget)
+    if parsed.kind in ("latency", "energy"):
+        return _in_unit(cost, parsed)
+    if parsed.kind == "bits":
+        return AverageBits(cost.space), parsed.amount
+    return _size(cost, parsed)
 
 
 def budget_cost(
@@ -42,10 +42,10 @@ def budget_cost(
     """
     if budget is None:
         return COSTS["size"](space), None
-    budget = Budget.parse(budget)
-    if budget.kind == "latency":
-        return measure(Latency(space, budget.batch, budget.tokens, latencies), budget)
-    return measure(COSTS["energy" if budget.kind == "energy" else "size"](space), budget)
+    parsed = Budget.parse(budget)
+    if parsed.kind == "latency":
+        return measure(Latency(space, parsed.batch, parsed.tokens, latencies), parsed)
+    return measure(COSTS["energy" if parsed.kind == "energy" else "size"](space), parsed)
 
 
 def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:

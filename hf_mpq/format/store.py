@@ -32,7 +32,8 @@ def check_version(version: int) -> None:
 
 def digest(tensor: Tensor) -> str:
     """Fingerprint of a tensor's bytes, 16 hexadecimal digits (XXH3): against damage, not against malice."""
-    return xxhash.xxh3_64_hexdigest(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+    content = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+    return xxhash.xxh3_64_hexdigest(content.data)
 
 
 def digests_to_metadata(tensors: Mapping[str, Tensor], config: Mapping[str, str] | None = None) -> dict[str, str]:

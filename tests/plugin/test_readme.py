@@ -15,7 +15,7 @@ from tests.training.runs import collate, sentences
 
 pytestmark = pytest.mark.usefixtures("few_iterations")
 README = Path(__file__).resolve().parents[2] / "README.md"
-ELSEWHERE = {"pipeline(": "test_users.py", "push_to_hub": "test_hub.py"}
+ELSEWHERE = {"pipeline(": "plugin/test_users.py", "push_to_hub": "hub/test_hub.py"}
 """Blocks that need a tokenizer, or a server, and the tests that run them."""
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
@@ -83,4 +83,4 @@ def test_there_are_blocks():
     assert len(BLOCKS) >= 10
     for word, file in ELSEWHERE.items():
         assert sum(word in block for block in BLOCKS) == 1
-        assert any(word in Path(__file__).with_name(name).read_text() for name in (file, "hub_client.py"))
+        assert any(word in (README.parent / "tests" / name).read_text() for name in (file, "hub/hub_client.py"))
