@@ -45,7 +45,7 @@ def read_arguments(kind: str, argv: list[str]) -> tuple[RecipeArguments, MPQTrai
     """Arguments from YAML files, later ones first in rank, and from the command line, which wins over them."""
     parser = HfArgumentParser((RecipeArguments, MPQTrainingArguments))
     files = [Path(argument) for argument in argv if argument.endswith((".yaml", ".yml"))]
-    given = {key: value for file in files for key, value in yaml.safe_load(file.read_text()).items()}
+    given = {key: value for file in files for key, value in _settings(file).items()}
     known = {action.dest for action in parser._actions}
     unknown = sorted(set(given) - known)
     if unknown:
@@ -58,6 +58,16 @@ def read_arguments(kind: str, argv: list[str]) -> tuple[RecipeArguments, MPQTrai
         names = [name for name, task in TASKS.items() if task.kind == kind]
         raise SystemExit(f"this recipe is for {kind}: {', '.join(names)}; not for task {recipe.task!r}")
     return recipe, training
+
+
+def _settings(file: Path) -> dict:
+    """What a YAML file says."""
+    if not file.is_file():
+        raise SystemExit(f"there is no file {file} here; those that come with hf_mpq are copied by `hf-mpq recipes cp`")
+    settings = yaml.safe_load(file.read_text())
+    if not isinstance(settings, dict):
+        raise SystemExit(f"{file} has no lines such as `learning_rate: 1.0e-4`")
+    return settings
 
 
 def float_checkpoint(task: Task, recipe: RecipeArguments, training: MPQTrainingArguments, rows, tokenizer) -> str:

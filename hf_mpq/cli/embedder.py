@@ -145,17 +145,18 @@ def _modules(file: Path) -> tuple[Mapping, ...]:
 
 def _fetched(name: str) -> Path | None:
     """The files of a name on the Hub but the weights of its encoder; None where it has no modules.json."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         hf_hub_download(name, MODULES)
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), ignore_patterns=["onnx/*", "openvino/*"]))
     except LocalEntryNotFoundError as error:
-        say(
-            f"{name} is taken for a plain model of transformers: whether it has a {MODULES} could not be looked up "
-            f"({one_line(error)})"
-        )
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):  # else it is not here at all
+            say(
+                f"{name} is taken for a plain model of transformers: whether it has a {MODULES} could not be looked up "
+                f"({one_line(error)})"
+            )
     except (EntryNotFoundError, OSError, ValueError):  # what else is wrong with the name, loading the model says
         pass
     return None

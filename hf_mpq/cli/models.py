@@ -44,7 +44,7 @@ def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
         if Path(source).exists():
             raise UserError(f"{source} holds no model that transformers can read: {one_line(error)}") from error
         raise UserError(
-            f"{source!r} is no folder here, and the Hub does not give a model of that name: check the "
+            f"{str(source)!r} is no folder here, and the Hub does not give a model of that name: check the "
             f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one"
         ) from error
 

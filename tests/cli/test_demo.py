@@ -33,6 +33,7 @@ def test_as_a_module(tmp_path):
     ]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
+    assert "LOAD REPORT" not in first.stderr
     assert "[3/3]" in first.stdout and "3 bits" in first.stdout and "fine-tuning MiniLM" in first.stdout
     again = subprocess.run(command, capture_output=True, text=True)
     assert "taking the fine-tuned model" in again.stdout and (tmp_path / "out" / "4-bit" / "tokenizer.json").exists()

@@ -65,3 +65,17 @@ def test_mistakes(arguments, words, here, tmp_path, refused):
 
 def test_no_float_models(here, tmp_path, refused):
     assert "holds a float model" in refused("export", "my-fine-tuned-bert", "onnx", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("openvino",), "give --data, a task or a file of texts, or --activations float"),
+        (("onnx", "--activations", "static"), "give --data, a task or a file of texts, or --activations dynamic"),
+    ],
+)
+def test_what_ranges_come_from_is_said_in_options(arguments, words, here, tmp_path, refused):
+    if unmet(arguments[0]) is not None:
+        pytest.skip(unmet(arguments[0]))
+    assert refused("export", "packed", *arguments, "--out", tmp_path / "new").endswith(words)
+    assert not (tmp_path / "new").exists()

@@ -107,6 +107,17 @@ def test_mistake_in_a_process_of_its_own(here):
     )
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["inspect", "doctor", "compress --bits 8 --out new", "export dense --out new", "bench", "push me/small"],
+)
+def test_a_name_that_is_nowhere_is_said_in_one_line(command, here, run):
+    verb, *rest = command.split()
+    said = run(verb, "nobody-has-this", *rest, code=2).stderr.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and " nobody-has-this" in said[0].replace("'", " ")
+    assert not (here / "new").exists()
+
+
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_debug_shows_where(how, run, monkeypatch):
     if how == "environment":

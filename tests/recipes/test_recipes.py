@@ -139,12 +139,15 @@ def test_a_run_is_taken_up_again_by_the_same_command(data_dir, checkpoint, tmp_p
     [
         ("task: sst2\nmethod: mpq\nlerning_rate: 1.0e-4\n", "unknown arguments .*lerning_rate"),
         ("task: squad\nmethod: mpq\n", "this recipe is for sequence-classification: cola"),
+        ("", "wrong.yaml has no lines such as"),
+        (None, "there is no file .*wrong.yaml here; those that come with hf_mpq are copied by `hf-mpq recipes cp`"),
     ],
 )
 def test_wrong_files_are_refused(text, words, tmp_path):
     from recipe import read_arguments
 
-    (tmp_path / "wrong.yaml").write_text(text)
+    if text is not None:
+        (tmp_path / "wrong.yaml").write_text(text)
     with pytest.raises(SystemExit, match=words):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
 

@@ -44,10 +44,15 @@ def train_float(
     task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", folder: Path, epochs: float
 ) -> None:
     """Fine-tune the float model and save it in `folder`."""
+    from transformers.utils import logging
+
     from ...core.folders import together
     from ...training import fine_tune
 
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # that the classifier is new is what fine-tuning is for
     model = task.auto_class.from_pretrained(minilm(), **task.model_kwargs())
+    logging.set_verbosity(verbosity)
     rows = task.prepare(data["train"], tokenizer, MAX_LENGTH)
     fine_tune(
         model,

@@ -1,5 +1,8 @@
 """`hf-mpq export`: files that need no hf_mpq to run."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +11,29 @@ import typer
 from .. import options
 from ..console import print_json, say
 from ..embedder import Embedder
+from ..errors import UserError, one_line
 from ..folders import MANIFEST, new_folder
 from ..models import load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
 from ..typed import check_models, check_word, checked_data
+
+OPTIONS = (
+    (r"calibration=<[^>]*>", "--data, a task or a file of texts"),
+    (r"activations='(\w+)'", r"--activations \1"),
+)
+"""Arguments of `hf_mpq.export` as errors name them, and the options that they are here."""
+
+
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    """Errors of `hf_mpq.export` name the options of the command."""
+    try:
+        yield
+    except ValueError as error:
+        text = one_line(error)
+        for argument, option in OPTIONS:
+            text = re.sub(argument, option, text)
+        raise UserError(text) from error
 
 
 def export(
@@ -59,15 +81,16 @@ def export(
         rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
     with new_folder(out, overwrite, (folder, tokenizer, data, data_dir)) as partial:
         place = partial if embedder is None else embedder.encoder_in(partial)
-        hf_mpq.export(
-            model,
-            format,
-            place,
-            tokenizer=words,
-            calibration=rows,
-            activations=activations,
-            calibration_examples=examples,
-        )
+        with _naming_options():
+            hf_mpq.export(
+                model,
+                format,
+                place,
+                tokenizer=words,
+                calibration=rows,
+                activations=activations,
+                calibration_examples=examples,
+            )
         if embedder is not None:
             embedder.complete(partial)
     files = {
