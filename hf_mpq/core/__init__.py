@@ -14,6 +14,7 @@ _MODULES = {
     "patterns": ("search",),
     "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),
+    "shape": ("ModelShape",),
     "space": ("ActivationSpec", "AttentionSpec", "Link", "PrecisionSpace", "RowBlock", "WeightSpec"),
     "storage": ("MatrixStorage",),
     "straight_through": ("replace_forward", "scale_gradient", "to_stored_type"),

@@ -9,21 +9,20 @@ from types import MappingProxyType
 
 from .files import write_text
 from .json_file import read_json
+from .shape import ModelShape
 
 
 @dataclass(frozen=True)
 class MatrixAssignment:
-    """The precision and shape of one weight matrix.
+    """The precision of one weight matrix.
 
     Attributes:
         bits: of each sub-group, 0 = pruned.
-        shape: `(out, in)` where it differs from what the model's config gives, else None.
         keep_of: N:M sparsity as `(kept, block)`, else None.
         nested: precisions that the stored codes serve, highest last; empty for a plain matrix.
     """
 
     bits: tuple[int, ...]
-    shape: tuple[int, int] | None = None
     keep_of: tuple[int, int] | None = None
     nested: tuple[int, ...] = ()
 
@@ -39,26 +38,27 @@ class MatrixAssignment:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Bits for each sub-group of each matrix, with activation bits and shape.
+    """Bits for each sub-group of each matrix, with activation bits, and the shape of the model where that is chosen.
 
     Names are relative to the model's `base_model_prefix`, so that one assignment fits every head.
 
     Attributes:
         matrices: name to `MatrixAssignment`.
         activation_bits: name to bits of the input activation, where it is quantized.
-        layers: indices of the encoder layers kept; None keeps all.
+        shape: of the model; None, or a shape that says nothing, leaves it as it is.
     """
 
     matrices: Mapping[str, MatrixAssignment]
     activation_bits: Mapping[str, int] = field(default_factory=dict)
-    layers: tuple[int, ...] | None = None
+    shape: ModelShape | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "matrices", MappingProxyType(dict(self.matrices)))
         object.__setattr__(self, "activation_bits", MappingProxyType(dict(self.activation_bits)))
+        object.__setattr__(self, "shape", None if self.shape == ModelShape() else self.shape)
 
     def __reduce__(self):
-        return Assignment, (dict(self.matrices), dict(self.activation_bits), self.layers)
+        return Assignment, (dict(self.matrices), dict(self.activation_bits), self.shape)
 
     def to_dict(self) -> dict:
         """JSON-able form; fields at their defaults are left out."""
@@ -67,20 +67,22 @@ class Assignment:
             for name, matrix in self.matrices.items()
         }
         content = {"matrices": matrices, "activation_bits": dict(self.activation_bits)}
-        return content if self.layers is None else {**content, "layers": list(self.layers)}
+        return content if self.shape is None else {**content, "shape": self.shape.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping) -> "Assignment":
-        """The inverse of `to_dict`; raises ValueError when `content` is not an assignment."""
+        """The inverse of `to_dict`; raises ValueError when `content` is not an assignment.
+
+        What earlier releases wrote is read: `layers` is part of the shape, and the `shape` of a matrix, which is that
+        of the model anyway, is passed over.
+        """
         if not isinstance(content.get("matrices"), Mapping):
             raise ValueError("not an assignment: it has no 'matrices'; write one with Assignment.save")
         matrices = {name: _matrix(name, fields) for name, fields in content["matrices"].items()}
-        layers, activations = content.get("layers"), content.get("activation_bits", {})
+        activations = content.get("activation_bits", {})
         if not isinstance(activations, Mapping) or not _are_numbers(activations.values()):
             raise ValueError("not an assignment: its 'activation_bits' are not names with whole numbers")
-        if layers is not None and not (isinstance(layers, list | tuple) and _are_numbers(layers)):
-            raise ValueError("not an assignment: its 'layers' are not whole numbers")
-        return cls(matrices, activations, None if layers is None else tuple(layers))
+        return cls(matrices, activations, _shape(content))
 
     def save(self, path: str | Path) -> None:
         """Write the assignment as JSON, all of it or nothing."""
@@ -110,10 +112,21 @@ def _matrix(name: str, fields: Mapping) -> MatrixAssignment:
     try:
         found = {key: tuple(value) for key, value in fields.items()}
         if all(map(_are_numbers, found.values())):
+            found.pop("shape", None)
             return MatrixAssignment(**found)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not an assignment of {name!r}: {error}") from None
     raise ValueError(f"not an assignment of {name!r}: its fields are not lists of whole numbers")
+
+
+def _shape(content: Mapping) -> ModelShape | None:
+    given = content.get("shape")
+    if content.get("layers") is not None:
+        given = {"layers": content["layers"]}
+    try:
+        return None if given is None else ModelShape.from_dict(given)
+    except ValueError as error:
+        raise ValueError(f"not an assignment: {error}") from None
 
 
 def _are_numbers(values: Iterable) -> bool:

@@ -1,7 +1,7 @@
 """One assignment seen matrix by matrix, with dead rows and columns known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil
 
@@ -16,6 +16,7 @@ from ..core import (
     Liveness,
     MatrixAssignment,
     MatrixStorage,
+    ModelShape,
     PrecisionSpace,
     SubgroupLayout,
     WeightSpec,
@@ -29,7 +30,6 @@ class ExactMatrix:
 
     Attributes:
         spec: what could be chosen for it.
-        layout: its sub-groups, in the shape that the assignment gives it.
         bits: of each sub-group, `(groups,)`.
         alive: which rows are not folded away, and which input columns are still read.
         kept: share of the weights that its mask keeps; None without a mask.
@@ -38,12 +38,16 @@ class ExactMatrix:
     """
 
     spec: WeightSpec
-    layout: SubgroupLayout
     bits: NDArray[np.integer]
     alive: Liveness
     kept: float | None
     nested: tuple[int, ...]
     activation_bits: int | None = None
+
+    @property
+    def layout(self) -> SubgroupLayout:
+        """Its sub-groups."""
+        return self.spec.layout
 
     @property
     def rows(self) -> Tensor:
@@ -159,22 +163,21 @@ def layer_share(space: PrecisionSpace, matrices: Mapping[str, ExactMatrix]) -> f
 def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, ExactMatrix]:
     """Every matrix of `space` as `assignment` has it.
 
-    Matrices of dropped layers are those that an assignment with `layers` does not name. Links that touch a matrix whose
-    shape was changed fold nothing.
+    Where the assignment keeps only some layers, the matrices of the others are those that it does not name.
 
     Raises:
-        ValueError: when a matrix is missing or has another number of sub-groups.
+        ValueError: when a matrix is missing or has another number of sub-groups, or for another hidden size, or other
+            heads or rows.
     """
+    _check_widths(assignment.shape)
     found = ((name, _chosen(name, spec, assignment)) for name, spec in space.weights.items())
     chosen = {name: matrix for name, matrix in found if matrix is not None}
-    layouts = {name: _layout(name, space.weights[name], matrix) for name, matrix in chosen.items()}
-    links = [link for link in space.links if _unchanged(link, layouts, space.weights)]
+    layouts = {name: space.weights[name].layout for name in chosen}
     bits = {name: np.frombuffer(bytes(matrix.bits), np.uint8) for name, matrix in chosen.items()}
-    alive = _alive(links, layouts, bits)
+    alive = _alive(space.links, layouts, bits)
     return {
         name: ExactMatrix(
             space.weights[name],
-            layouts[name],
             bits[name],
             alive[name],
             kept_share(space.weights[name], matrix.keep_of),
@@ -192,7 +195,7 @@ def matrices_with(space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]]
     """
     alive = _alive(space.links, {name: spec.layout for name, spec in space.weights.items()}, bits)
     return {
-        name: ExactMatrix(spec, spec.layout, bits[name], alive[name], kept_share(spec), spec.nested)
+        name: ExactMatrix(spec, bits[name], alive[name], kept_share(spec), spec.nested)
         for name, spec in space.weights.items()
     }
 
@@ -214,23 +217,19 @@ def _all_alive(shape: tuple[int, int]) -> Liveness:
     return Liveness(*(torch.ones(count, dtype=torch.bool) for count in shape))
 
 
+def _check_widths(shape: ModelShape | None) -> None:
+    if shape is not None and shape != ModelShape(shape.layers):
+        raise ValueError("the cost of another hidden size, or of other heads or rows, is that of a model of that shape")
+
+
 def _chosen(name: str, spec: WeightSpec, assignment: Assignment) -> MatrixAssignment | None:
     if name in assignment.matrices:
-        return assignment.matrices[name]
-    if assignment.layers is not None:
+        matrix, count = assignment.matrices[name], spec.layout.count
+        if len(matrix.bits) != count:
+            raise ValueError(f"{name!r} has {count} sub-groups, but the assignment gives {len(matrix.bits)} bits")
+        return matrix
+    if assignment.shape is not None:
         return None
     if spec.bits is None:
         raise ValueError(f"the assignment says nothing about {name!r}, which has no fixed bits")
     return MatrixAssignment(spec.bits)
-
-
-def _layout(name: str, spec: WeightSpec, matrix: MatrixAssignment) -> SubgroupLayout:
-    layout = replace(spec.layout, shape=matrix.shape) if matrix.shape else spec.layout
-    if len(matrix.bits) != layout.count:
-        raise ValueError(f"{name!r} has {layout.count} sub-groups, but the assignment gives {len(matrix.bits)} bits")
-    return layout
-
-
-def _unchanged(link: Link, layouts: Mapping[str, SubgroupLayout], weights: Mapping[str, WeightSpec]) -> bool:
-    names = [block.name for block in link.blocks] + ([link.consumer] if link.consumer else [])
-    return all(name not in layouts or layouts[name].shape == weights[name].layout.shape for name in names)

@@ -18,11 +18,11 @@ class ExpectedMatrix:
 
     Attributes:
         spec: what can be chosen for it.
-        usage: what its gate expects; `usage.width` scales everything in it that is per row.
+        usage: what its gate expects.
         keep: probability that each sub-group is kept, `(groups,)`.
         precisions: what `shares` has columns for, ascending, as stored.
         shares: probability of each precision, `(groups, precisions)`.
-        live_rows: probability that each row is not folded away, `(out,)`.
+        rows: probability that each row is not folded away, `(out,)`.
         live_columns: probability that each input column is still read, `(in,)`.
     """
 
@@ -31,7 +31,7 @@ class ExpectedMatrix:
     keep: Tensor
     precisions: tuple[int, ...]
     shares: Tensor
-    live_rows: Tensor
+    rows: Tensor
     live_columns: Tensor
 
     @property
@@ -60,14 +60,9 @@ class ExpectedMatrix:
         return (self.keep * self.lines).sum()
 
     @property
-    def rows(self) -> Tensor:
-        """Expected presence of each row that is not folded away, `(out,)`."""
-        return self.live_rows * self.usage.width
-
-    @property
     def lines(self) -> Tensor:
         """Expected rows (columns for axis 1) that each sub-group has while kept, `(groups,)`."""
-        return constant(self.spec.layout.sizes, self.keep.dtype, self.keep.device) * self.usage.width
+        return constant(self.spec.layout.sizes, self.keep.dtype, self.keep.device)
 
     @property
     def length(self) -> Tensor | int:

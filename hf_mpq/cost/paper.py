@@ -34,7 +34,7 @@ class PaperSize(CostModel):
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
         encoder = _encoder(expected_matrices(self.space, usages))
         bits = sum((matrix.stored_bits * matrix.lines).sum() * matrix.spec.layout.line_length for matrix in encoder)
-        biases = sum(matrix.spec.layout.shape[0] * matrix.usage.width for matrix in encoder if matrix.spec.bias)
+        biases = sum(matrix.spec.layout.shape[0] for matrix in encoder if matrix.spec.bias)
         return torch.as_tensor((bits / 8 + biases + self.space.encoder_norm_parameters) / 2**20)
 
     def table(self, name: str, live_columns: int | None = None) -> Tensor:

@@ -31,7 +31,7 @@ class FeedForwardRows:
 
     def expected_left(self, matrices: Mapping[str, ExpectedMatrix]) -> Tensor:
         """How many are expected to be left, differentiable."""
-        return matrices[self.reader].live_columns.sum() * matrices[self.blocks[0].name].usage.width
+        return matrices[self.reader].live_columns.sum()
 
     def parts(self, name: str, layout: SubgroupLayout) -> Tensor:
         """How many of them each sub-group of the matrix `name` stands for, `(groups,)`; what must be pruned together
@@ -47,17 +47,14 @@ class Heads:
         self.calls = space.weights[value.consumer].calls
 
     def left(self, matrices: Mapping[str, ExactMatrix]) -> float:
-        """As of `FeedForwardRows`; of a matrix with another shape than in the space, in proportion."""
-        value = matrices[self.blocks[-1].name]
-        if value.layout.shape != value.spec.layout.shape:
-            return self.count * value.layout.shape[0] / value.spec.layout.shape[0]
+        """As of `FeedForwardRows`."""
         alive = [_by_head(matrices[block.name].alive.rows, block, self.count).any(1) for block in self.blocks]
         return float(torch.stack(alive).any(0).sum())
 
     def expected_left(self, matrices: Mapping[str, ExpectedMatrix]) -> Tensor:
         """As of `FeedForwardRows`, sub-groups taken as independent: a head is there unless all of its are pruned."""
         gone = torch.stack([self._all_pruned(matrices[block.name], block) for block in self.blocks]).prod(0)  # (heads,)
-        return (1 - gone).sum() * matrices[self.blocks[-1].name].usage.width
+        return (1 - gone).sum()
 
     def parts(self, name: str, layout: SubgroupLayout) -> Tensor:
         """As of `FeedForwardRows`."""

@@ -98,12 +98,12 @@ def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
     spec, columns = matrix.spec, len(matrix.live_columns)
     floats = matrix.shares.new_tensor([spec.floats[bits] if bits else 0 for bits in matrix.precisions])
     total = matrix.code_bits / 8
-    total = total + (matrix.shares @ floats).sum() * matrix.usage.width * ITEM_BYTES[spec.scale_dtype]
+    total = total + (matrix.shares @ floats).sum() * ITEM_BYTES[spec.scale_dtype]
     total = total + matrix.map_bits * ceil(spec.layout.count / 8)
     if matrix.kept is not None:
         total = total + (matrix.keep * matrix.lines).sum() * matrix.length / 8
     total = total + (1 - matrix.live_columns.detach().prod()) * ceil(columns / 8)
-    rows = matrix.used_lines if spec.layout.axis == 0 else spec.layout.shape[0] * matrix.usage.width
+    rows = matrix.used_lines if spec.layout.axis == 0 else spec.layout.shape[0]
     channels = _live_channels(matrix)
     total = total + (channels * len(spec.affine) + (rows + channels) * spec.rank) * ITEM_BYTES[spec.float_dtype]
     return total + _expected_bias_bytes(matrix) if spec.bias else total
@@ -115,5 +115,5 @@ def _live_channels(matrix: ExpectedMatrix) -> Tensor | int:
 
 
 def _expected_bias_bytes(matrix: ExpectedMatrix) -> Tensor:
-    mask = (1 - matrix.live_rows.detach().prod()) * ceil(len(matrix.live_rows) / 8)
+    mask = (1 - matrix.rows.detach().prod()) * ceil(len(matrix.rows) / 8)
     return mask + matrix.rows.sum() * ITEM_BYTES[matrix.spec.float_dtype]

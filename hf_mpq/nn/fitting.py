@@ -13,14 +13,13 @@ from .matrix import QuantizedMatrix
 def check_fits(model: nn.Module, layers: Mapping[str, QuantizedMatrix], assignment: Assignment) -> None:
     """Compare an assignment with the quantized layers of a model, by relative name.
 
-    What it leaves open (no activation bits, no N:M pattern, no shape) stays as the model has it, and matrices of other
+    What it leaves open (no activation bits, no N:M pattern) stays as the model has it, and matrices of other
     heads are passed over.
 
     Raises:
         ValueError: for a field that would not be applied.
     """
-    if assignment.layers is not None:
-        raise ValueError("the assignment keeps only some layers; remove the others from the model first")
+    check_shape(assignment)
     family = family_of(model)
     heads = family.projections if family is not None else ()
     unknown = [
@@ -40,15 +39,20 @@ def check_fits(model: nn.Module, layers: Mapping[str, QuantizedMatrix], assignme
         _check_activation(name, layer, assignment.activation_bits.get(name))
 
 
+def check_shape(assignment: Assignment) -> None:
+    """Raise ValueError when an assignment chooses the shape of the model: nothing applies one."""
+    if assignment.shape is not None:
+        chosen = ", ".join(assignment.shape.to_dict())
+        raise ValueError(
+            f"the assignment has a shape of the model ({chosen}), which is not applied; give the model that shape "
+            "first, and leave it out"
+        )
+
+
 def _check_matrix(name: str, layer: QuantizedMatrix, given: MatrixAssignment) -> None:
     spec = layer.spec
     if len(given.bits) != spec.layout.count:
         raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, the model {spec.layout.count}")
-    if given.shape not in (None, spec.layout.shape):
-        raise ValueError(
-            f"{name}: the assignment has the shape {given.shape}, the model {spec.layout.shape}; quantize "
-            "a model of that shape"
-        )
     if given.keep_of not in (None, spec.keep_of):
         kept, block = given.keep_of
         raise ValueError(

@@ -130,9 +130,9 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     with the model's own value where it said nothing.
 
     Raises:
-        ValueError: when the assignment lacks a matrix or names another, has another number of sub-groups, shape, N:M
+        ValueError: when the assignment lacks a matrix or names another, has another number of sub-groups, N:M
             pattern or nested precisions, bits that the layer's quantizer has no candidate for, activation bits of a
-            float input, only some layers, or keeps rows that were folded away; the model is then as it was.
+            float input, a shape, or keeps rows that were folded away; the model is then as it was.
     """
     layers = dict(matrices(model))
     check_fits(model, layers, assignment)

@@ -21,6 +21,7 @@ from ..core import (
 )
 from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
+from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .fields import ConfigFields
@@ -114,8 +115,8 @@ def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str
             f"the assignment names {len(unknown)} matrices that this {type(model).__name__} does not have, first "
             f"{unknown[0]!r}; use one that was made for this architecture and number of layers"
         )
-    if assignment is not None and assignment.layers is not None:
-        raise ValueError("the assignment keeps only some layers; remove the others from the model first")
+    if assignment is not None:
+        check_shape(assignment)
 
 
 def _warn_unused(config: ConfigFields, names: set[str], kind: str) -> None:
@@ -268,8 +269,6 @@ def _candidates(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Precisions to choose from, and the bits of each sub-group where they are decided."""
     if given is not None:
-        if given.shape not in (None, layout.shape):
-            raise ValueError(f"{name}: the assignment has another shape than the model; give the model that shape")
         if len(given.bits) != layout.count:
             raise ValueError(
                 f"{name}: the assignment has {len(given.bits)} sub-groups, groups={chosen['groups']!r} "

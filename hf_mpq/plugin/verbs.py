@@ -1,7 +1,6 @@
 """The verbs on whole models."""
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -212,16 +211,11 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
 
 
 def assignment_of(model: nn.Module) -> Assignment:
-    """Bits of every sub-group and input of a quantized model, packed or trainable, with its N:M patterns and changed
-    shapes; open gates give their most likely precision.
+    """Bits of every sub-group and input of a quantized model, packed or trainable, with its N:M patterns; open gates
+    give their most likely precision.
 
     Raises:
         ValueError: when the model is not quantized by hf_mpq.
     """
-    shapes, found = _config_of(model).shapes, derive(model)
-    shaped = {
-        name: replace(found.matrices[name], shape=tuple(shape))
-        for name, shape in shapes.items()
-        if name in found.matrices
-    }
-    return replace(found, matrices={**found.matrices, **shaped})
+    _config_of(model)
+    return derive(model)

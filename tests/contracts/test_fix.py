@@ -1,5 +1,7 @@
 """`fix` applies every field of an assignment, or refuses it and changes nothing; what is saved is that model."""
 
+import copy
+import random
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
-from hf_mpq.core import MatrixAssignment
+from hf_mpq.core import MatrixAssignment, ModelShape
 from hf_mpq.nn import MPQLinear, calibrate_activations
 from hf_mpq.nn.walk import matrices
 from hf_mpq.weights import ACTIVATIONS
@@ -22,6 +24,11 @@ OPEN = {
     "columns": {"bits": (0, 4), "groups": "columns:4"},
     "table": {"bits": (2, 4), "embedding_bits": (4, 8)},
     "float inputs": {"bits": (2, 4), "activation_bits": None},
+    "each its own": {
+        "bits": (0, 2, 4),
+        "groups": 4,
+        "rules": {"query|output": {"mask": "n:m", "activation_bits": None}, "pooler": {"mask": "element"}},
+    },
 }
 RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]
 
@@ -60,6 +67,35 @@ def test_what_is_derived_is_what_was_given(kind, family, tmp_path):
     close(before, outputs(packed))
     close(before, outputs(hf_mpq.unpack(packed)))
     assert hf_mpq.assignment_of(packed) == given
+
+
+def random_assignment(model, seed: int) -> Assignment:
+    """Any bits, any activation bits, and the patterns and nested precisions that the model has."""
+    draw, found = random.Random(seed), hf_mpq.assignment_of(model)
+    chosen = {}
+    for name, layer in matrices(model):
+        one = found.matrices[name]
+        if layer.program.gate.searching:
+            one = replace(one, bits=tuple(draw.choices(layer.spec.candidates, k=len(one.bits))))
+        chosen[name] = one
+    return Assignment(chosen, {name: draw.randint(2, 8) for name in found.activation_bits})
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_any_assignment_is_derived_as_it_was_fixed_or_resolved(kind):
+    """In place, on a model quantized with it, and packed."""
+    start = hf_mpq.quantize(tiny_model("bert"), MPQConfig(**OPEN[kind]))
+    for seed in range(3):
+        given = random_assignment(start, seed)
+        fixed = hf_mpq.fix(copy.deepcopy(start), given)
+        made = hf_mpq.quantize(tiny_model("bert"), MPQConfig(**OPEN[kind], assignment=given))
+        for model in (fixed, made):
+            assert hf_mpq.assignment_of(model) == given
+        space = made.config.quantization_config.resolve(made)
+        assert {name: spec.activation.bits for name, spec in space.weights.items() if spec.activation} == dict(
+            given.activation_bits
+        )
+        assert hf_mpq.assignment_of(hf_mpq.pack(fixed)) == given
 
 
 @pytest.mark.parametrize("activation", RANGES)
@@ -115,8 +151,14 @@ def without(assignment: Assignment, name: str) -> Assignment:
 
 
 REFUSED = {
-    "layers": (lambda a: replace(a, layers=(0,)), "keeps only some layers; remove the others from the model first"),
-    "shape": (lambda a: first(a, shape=(64, 32)), r"has the shape \(64, 32\), the model \(32, 32\)"),
+    "layers": (
+        lambda a: replace(a, shape=ModelShape(layers=(0,))),
+        r"has a shape of the model \(layers\), which is not",
+    ),
+    "widths": (
+        lambda a: replace(a, shape=ModelShape(hidden=8, rows=(8,))),
+        r"has a shape of the model \(hidden, rows\)",
+    ),
     "pattern": (lambda a: first(a, keep_of=(1, 4)), "keeps 1 of every 4 weights, the model does not; quantize it with"),
     "nested": (lambda a: first(a, nested=(2, 8)), r"nested precisions \(2, 8\), the model none; quantize it with"),
     "groups": (lambda a: first(a, bits=(4,)), "has 1 sub-groups, the model 10"),
@@ -187,11 +229,20 @@ def test_a_compressed_model_with_a_pattern_is_loaded_as_trainable(tmp_path):
         hf_mpq.quantize(tiny_model("bert", intermediate_size=64), wrong)
 
 
-def test_shapes_of_ones_own_are_in_the_assignment():
+@pytest.mark.parametrize("shape", [{"layers": (0,)}, {"hidden": 16}, {"heads": (1, 1)}, {"rows": (8, 8)}])
+def test_no_shape_is_resolved(shape):
+    """Until something applies one."""
+    given = hf_mpq.assignment_of(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4)))
+    config = MPQConfig(bits=4, assignment=replace(given, shape=ModelShape(**shape)))
+    with pytest.raises(ValueError, match=rf"shape of the model \({next(iter(shape))}\), which is not applied"):
+        hf_mpq.quantize(tiny_model("bert"), config)
+
+
+def test_a_model_with_shapes_of_its_own():
     model = tiny_model("bert")
     layer = model.bert.encoder.layer[0]
     layer.intermediate.dense, layer.output.dense = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
     hf_mpq.quantize(model, MPQConfig(bits=(2, 4)))
     given = some_assignment(model)
-    assert given.matrices["encoder.layer.0.intermediate.dense"].shape == (64, 32)
+    assert given.shape is None and model.config.quantization_config.shapes
     assert hf_mpq.assignment_of(hf_mpq.fix(model, given)) == given

@@ -4,15 +4,23 @@ import pickle
 
 import pytest
 
-from hf_mpq.core import ActivationSpec, Assignment, MatrixAssignment, PrecisionSpace, SubgroupLayout, WeightSpec
+from hf_mpq.core import (
+    ActivationSpec,
+    Assignment,
+    MatrixAssignment,
+    ModelShape,
+    PrecisionSpace,
+    SubgroupLayout,
+    WeightSpec,
+)
 
 FULL = Assignment(
     {
         "a": MatrixAssignment((0, 2, 4)),
-        "b": MatrixAssignment((8, 8), shape=(4, 6), keep_of=(2, 4), nested=(2, 4, 8)),
+        "b": MatrixAssignment((8, 8), keep_of=(2, 4), nested=(2, 4, 8)),
     },
     {"a": 8},
-    layers=(0, 2),
+    ModelShape(layers=(0, 2), hidden=6, heads=(1, 2), rows=(4, 8)),
 )
 
 
@@ -41,6 +49,39 @@ def test_later_changes_of_the_given_mapping_do_not_reach_it():
     assignment = Assignment(matrices)
     matrices["b"] = MatrixAssignment((4,))
     assert list(assignment.matrices) == ["a"]
+
+
+def test_what_earlier_releases_wrote_is_read():
+    """Layers were a field of their own; a matrix said the shape that it has anyway."""
+    old = {"matrices": {"a": {"bits": [8], "shape": [4, 6], "keep_of": [2, 4]}}, "layers": [0, 2]}
+    read = Assignment.from_dict(json.loads(json.dumps(old)))
+    assert read == Assignment({"a": MatrixAssignment((8,), keep_of=(2, 4))}, shape=ModelShape(layers=(0, 2)))
+    assert Assignment.from_dict(read.to_dict()) == read
+
+
+def test_a_shape_that_says_nothing_is_none():
+    assert Assignment({}, shape=ModelShape()) == Assignment({}) and Assignment({}, shape=ModelShape()).shape is None
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ({"layers": []}, "layers of a shape: whole numbers"),
+        ({"layers": [1, 0]}, "ascending"),
+        ({"layers": [-1]}, "at least 0"),
+        ({"layers": ["0"]}, "whole numbers"),
+        ({"hidden": 0}, "at least 1"),
+        ({"hidden": 2.5}, "whole numbers"),
+        ({"hidden": [2]}, "whole numbers"),
+        ({"heads": 2}, "whole numbers"),
+        ({"layers": [0, 1], "rows": [8]}, "one entry for each layer"),
+        ({"depth": 2}, "a shape has heads, hidden, layers, rows"),
+        ([2], "a shape has"),
+    ],
+)
+def test_what_is_no_shape_is_refused(shape, message):
+    with pytest.raises(ValueError, match=f"not an assignment: .*{message}"):
+        Assignment.from_dict({"matrices": {}, "shape": shape})
 
 
 @pytest.mark.parametrize(

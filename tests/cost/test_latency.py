@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hf_mpq.core import Assignment, Budget, BudgetError, MatrixAssignment
+from hf_mpq.core import Assignment, Budget, BudgetError, MatrixAssignment, ModelShape
 from hf_mpq.cost import COSTS, Latency, LatencyTable, budget_cost, measure
 from hf_mpq.cost.latency_table import interpolate
 from hf_mpq.search import ALLOCATORS
@@ -89,7 +89,9 @@ def test_bits_above_zero_make_no_difference(space, uniform):
 
 def test_dropped_layers_take_their_time_with_them(space):
     matrices = {name: one for name, one in pruned(space, rows=2).matrices.items() if not name.startswith(AT.format(1))}
-    assert Latency(space, table=TABLE).of(Assignment(matrices, layers=(0,))) == pytest.approx(10 - 4 - 1.5)
+    assert Latency(space, table=TABLE).of(Assignment(matrices, shape=ModelShape(layers=(0,)))) == pytest.approx(
+        10 - 4 - 1.5
+    )
 
 
 def test_a_shared_layer_counts_each_time(space):
@@ -97,14 +99,10 @@ def test_a_shared_layer_counts_each_time(space):
     assert Latency(shared, table=replace(TABLE, layers=4)).of(pruned(space, rows=2)) == pytest.approx(7)
 
 
-def test_other_shapes_are_followed(space):
-    matrices = dict(pruned(space).matrices)
-    for name in ATTENTION:
-        matrices[AT.format(0) + name] = MatrixAssignment((8,) * 4, shape=(128, 256))
-    matrices[AT.format(0) + "attention.output.dense"] = MatrixAssignment((8,) * 4, shape=(256, 128))
-    matrices[AT.format(1) + "intermediate.dense"] = MatrixAssignment((8,) * 4, shape=(192, 256))
-    matrices[AT.format(1) + "output.dense"] = MatrixAssignment((8,) * 4, shape=(256, 192))
-    assert Latency(space, table=TABLE).of(Assignment(matrices)) == pytest.approx(10 - 1 + 1.5)
+@pytest.mark.parametrize("shape", [{"hidden": 8}, {"heads": (1, 1)}, {"layers": (0,), "rows": (9,)}])
+def test_other_widths_are_refused(space, shape):
+    with pytest.raises(ValueError, match="of a model of that shape"):
+        Latency(space, table=TABLE).of(replace(pruned(space), shape=ModelShape(**shape)))
 
 
 def test_families_whose_heads_stay(space):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_mpq.core import Usage
+from hf_mpq.core import ModelShape, Usage
 from hf_mpq.cost import COSTS, AverageBits, PaperSize
 
 
@@ -21,7 +21,7 @@ def test_uniform_bits(bert_base, uniform, one_hot, bits, mib):
 def test_half_of_the_layers(bert_base, uniform):
     full = uniform(bert_base, 8)
     half = {name: matrix for name, matrix in full.matrices.items() if int(name.split(".")[2]) % 2}
-    dropped = type(full)(half, layers=(1, 3, 5, 7, 9, 11))
+    dropped = type(full)(half, shape=ModelShape(layers=(1, 3, 5, 7, 9, 11)))
     assert PaperSize(bert_base).of(dropped) == pytest.approx(PaperSize(bert_base).of(full) / 2)
 
 

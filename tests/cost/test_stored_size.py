@@ -48,10 +48,6 @@ def test_a_mask_costs_one_bit_per_weight():
     assert stored(one_matrix(mask="element", mask_options={"density": 0.25}), 4, 4, 4, 4) == stored(space, 4, 4, 4, 4)
 
 
-def test_another_shape_is_counted_as_it_is():
-    assert stored(one_matrix(), 4, 4, 4, 4, shape=(8, 16)) == stored(one_matrix(shape=(8, 16)), 4, 4, 4, 4)
-
-
 def test_pruned_rows_take_their_bias_and_their_columns_away(make_space, uniform):
     space = make_space(layers=1, groups=8)  # fc1 sub-groups of 16 rows, fc2 rows of 128 codes
     full = uniform(space, 4)
@@ -133,14 +129,6 @@ def test_expected_live_columns_follow_the_keep_probabilities(make_space, uniform
     codes = 64 * 4 * 64 // 8 + 128 * 4 * 64 // 8 // 2  # half of the columns of fc2, half of the rows of fc1
     others = 8 * 2 / 2 + 64 * 2 - 16 - 16 - 1  # scales and biases; two masks and a map
     assert whole - part == pytest.approx(codes + others, abs=0.1)
-
-
-def test_a_width_scales_rows(make_space, uniform, one_hot):
-    space = make_space(layers=1, candidates=(4,), links=False)
-    usages = one_hot(space, uniform(space, 4))
-    narrow = {name: replace(usage, width=0.5) for name, usage in usages.items()}
-    norms = 2 * 4 * 64
-    assert float(StoredSize(space).expected(narrow)) - norms == (StoredSize(space).of(uniform(space, 4)) - norms) / 2
 
 
 @pytest.mark.parametrize("fields", [{}, {"mask": "n:m"}, {"nested": (2, 4), "candidates": (0, 2, 4)}])
