@@ -69,6 +69,7 @@ class WeightSpec:
         role: `"encoder"`, `"embedding"` or `"projection"` (everything else that is quantized).
         quantizer, gate, source: registered names, each with options.
         mask: None, `"element"` or `"n:m"`, with options.
+        transforms: registered name to options, in the order in which they are applied to the float weight.
         activation: of the input; None leaves it float.
         nested: precisions that one set of codes serves.
         calls: products per forward pass (shared weights are called several times).
@@ -92,6 +93,7 @@ class WeightSpec:
     source_options: Mapping[str, Any] = field(default_factory=dict)
     mask: str | None = None
     mask_options: Mapping[str, Any] = field(default_factory=dict)
+    transforms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     activation: ActivationSpec | None = None
     nested: tuple[int, ...] = ()
     calls: int = 1

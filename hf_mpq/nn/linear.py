@@ -24,11 +24,11 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
     """
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()) -> "MPQLinear":
+    def from_linear(cls, linear: nn.Linear, spec: WeightSpec) -> "MPQLinear":
         """Take over the parameters of `linear` (the same objects, so ties hold)."""
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
-        layer._attach(spec, transforms)
+        layer._attach(spec)
         layer._open_affine()
         layer._open_low_rank()
         layer.input_quantizer = ActivationQuantizer.from_spec(spec.activation) if spec.activation else None
@@ -67,6 +67,7 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
         if self.spec.rank:
             self.set_low_rank(*packed.factors())
         self.weight.copy_(packed.decode())
+        self.program.start(self.weight.float())
         if self.bias is not None:
             self.bias.copy_(packed.bias)
 

@@ -18,10 +18,10 @@ class QuantizedMatrix(nn.Module):
 
     program: WeightProgram
 
-    def _attach(self, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()) -> None:
+    def _attach(self, spec: WeightSpec) -> None:
         """Add the program; to be called once the weight is there."""
         self.spec = spec
-        self.program = WeightProgram(spec, transforms)
+        self.program = WeightProgram(spec)
         if spec.bias:
             self.register_buffer("live_rows", torch.ones(spec.layout.shape[0], dtype=torch.bool))
         if self.program.source.owns_weight:

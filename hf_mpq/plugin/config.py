@@ -13,6 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ..core import PrecisionSpace
 from ..format import FORMAT_VERSION, check_finished, check_version
 from .fields import OPTIONAL, ConfigFields
+from .order import lost_order
 from .resolve import resolve
 from .written import check_fields, reading
 
@@ -40,6 +41,8 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         gate_options: its keyword arguments.
         source: registered source of the float weight; with `source_options`.
         mask: registered mask (`"element"`, `"n:m"`) or None; with `mask_options`.
+        transforms: registered transforms of the float weight to their options, such as `{"unit-rows": {}}`, in the
+            order in which they are applied.
         nested: the candidates share one set of codes, and `set_precision` switches between them.
         switchable_norms: with `nested`, each precision has its own normalisation parameters.
         activation: registered activation quantizer of linear inputs and attention operands.
@@ -57,6 +60,7 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         input_affine: pattern of whole relative names to what is stored for each input channel of those linear layers:
             `["scale"]` or `["scale", "shift"]` (a layer without a bias only scales). Set by `suppress_outliers`; given
             before, it makes room for them in a budget.
+        order: of the names in `rules` and `transforms`, where a file would lose it; written when saving.
         shapes: weights whose shape differs from what the model's config gives; set when saving.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
         origin: the Hub name of the float model, the command that packed it and the versions of the libraries, for the
@@ -74,7 +78,8 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, with every field that decides anything: it reads back as the same config whatever the method
         and the defaults become later, and where the method is not registered."""
-        kept = {key: value for key, value in asdict(self).items() if value or key not in OPTIONAL}
+        content = asdict(self) | {"order": lost_order(self.rules, self.transforms)}
+        kept = {key: value for key, value in content.items() if value or key not in OPTIONAL}
         for name in ("bits", "embedding_bits"):
             if isinstance(kept.get(name), tuple):
                 kept[name] = list(kept[name])

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from ..core import Registry, SubgroupLayout
-from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES
+from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES, TRANSFORMS
 
 SLOTS: dict[str, Registry] = {"quantizer": QUANTIZERS, "gate": GATES, "source": SOURCES, "mask": MASKS}
 
@@ -39,8 +39,8 @@ def check_pattern(what: str, pattern: Any) -> None:
         ) from error
 
 
-def checked_rules(rules: Any, known: Iterable[str]) -> dict[str, dict]:
-    """The rules, with names as they are registered.
+def checked_rules(rules: Any, known: Iterable[str], look_up: bool = True) -> dict[str, dict]:
+    """The rules, with names as they are registered; without `look_up` names may be unknown here.
 
     Raises:
         ValueError: a pattern is none, options are no mapping, or a name, an option or sub-groups are unknown.
@@ -49,19 +49,22 @@ def checked_rules(rules: Any, known: Iterable[str]) -> dict[str, dict]:
         raise ValueError(
             f"rules must be a mapping of patterns to options, such as {{'query': {{'bits': 8}}}}; got {rules!r}"
         )
-    return {pattern: _checked_rule(pattern, options, tuple(known)) for pattern, options in rules.items()}
+    return {pattern: _checked_rule(pattern, options, tuple(known), look_up) for pattern, options in rules.items()}
 
 
-def _checked_rule(pattern: str, options: Any, known: tuple[str, ...]) -> dict:
+def _checked_rule(pattern: str, options: Any, known: tuple[str, ...], look_up: bool) -> dict:
     check_pattern("rule", pattern)
     if not isinstance(options, Mapping):
         raise ValueError(f"rule {pattern!r} must be a mapping of options, such as {{'bits': 8}}; got {options!r}")
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {known}")
-    checked = {**options, **registered(options, {slot: options[slot] for slot in SLOTS if slot in options})}
+    slots = {slot: options[slot] for slot in SLOTS if slot in options} if look_up else {}
+    checked = {**options, **registered(options, slots)}
     if "groups" in options:
         checked["groups"] = checked_groups(options["groups"])
+    if "transforms" in options and look_up:
+        checked["transforms"] = checked_transforms(options["transforms"])
     return checked
 
 
@@ -79,3 +82,16 @@ def checked_activation(name: str, options: Mapping[str, Any]) -> str:
     """The name as it is registered; raises ValueError when it, or one of its options, is unknown."""
     ACTIVATIONS.check_options(name, options)
     return ACTIVATIONS.name_of(name)
+
+
+def checked_transforms(given: Any) -> dict[str, dict]:
+    """The transforms with names as they are registered, in their order.
+
+    Raises:
+        ValueError: they are no mapping of names to options, or a name or an option is unknown.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(options, Mapping) for options in given.values()):
+        raise ValueError(f"transforms must map names to options, such as {{'unit-rows': {{}}}}; got {given!r}")
+    for name, options in given.items():
+        TRANSFORMS.check_options(name, options)
+    return {TRANSFORMS.name_of(name): dict(options) for name, options in given.items()}

@@ -14,9 +14,11 @@ from .config_checks import (
     checked_activation,
     checked_groups,
     checked_rules,
+    checked_transforms,
     registered,
     whole_numbers,
 )
+from .order import put_in_order
 
 RULE_KEYS = (
     "bits",
@@ -30,11 +32,14 @@ RULE_KEYS = (
     "source_options",
     "mask",
     "mask_options",
+    "transforms",
     "tie",
     "low_rank",
 )
 DEFAULT_TABLE_BITS = 8
-OPTIONAL = frozenset(("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin"))
+OPTIONAL = frozenset(
+    ("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "transforms", "order")
+)
 """Fields that are not written where they are empty."""
 _STORAGES = ("trainable", "packed")
 
@@ -60,12 +65,14 @@ class ConfigFields:
     source_options: dict = field(default_factory=dict)
     mask: str | None = None
     mask_options: dict = field(default_factory=dict)
+    transforms: dict[str, dict] = field(default_factory=dict)
     nested: bool = False
     switchable_norms: bool = False
     activation: str = "dynamic-token"
     activation_options: dict = field(default_factory=dict)
     modules_to_not_convert: list[str] | None = None
     rules: dict[str, dict] = field(default_factory=dict)
+    order: dict[str, list[str]] = field(default_factory=dict)
     scale_dtype: str = "float16"
     float_dtype: str = "float16"
     storage: str = "trainable"
@@ -104,7 +111,10 @@ class ConfigFields:
         for name in ("activation_bits", "attention_bits"):
             _check_range(name, getattr(self, name), 2)
         _check_range("projection_bits", self.projection_bits, 1)
-        self.rules = checked_rules(self.rules, RULE_KEYS)
+        self.rules = checked_rules(self.rules, RULE_KEYS, self.storage != "packed")
+        self.transforms = {**self.transforms}
+        put_in_order(self.rules, self.transforms, self.order)
+        self.order = {}
         for options in self.rules.values():
             if options.get("bits") is not None:
                 _checked_bits(options["bits"])
@@ -141,13 +151,15 @@ class ConfigFields:
         applying = {"quantizer": self.weight_quantizer, **({"gate": self.gate_name} if self.assignment is None else {})}
         registered(vars(self), applying)
         self.activation = checked_activation(self.activation, self.activation_options)
+        self.transforms = checked_transforms(self.transforms)
 
     def _take_from_method(self, given: Collection[str]) -> None:
         """Set every field that was not given to the method's; a saved config has them all, and needs no method."""
-        if self.method not in METHODS and {f.name for f in fields(self)} - OPTIONAL <= set(given):
+        complete = {f.name for f in fields(self)} - OPTIONAL <= set(given)
+        if self.method not in METHODS and complete:
             return
         self.method = METHODS.name_of(self.method)
-        for name, value in METHODS[self.method].config.items():
+        for name, value in ({} if complete else METHODS[self.method].config).items():
             if name not in given:
                 setattr(self, name, copy.deepcopy(value))
 

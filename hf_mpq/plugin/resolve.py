@@ -149,6 +149,7 @@ def _options(config: ConfigFields, name: str, role: str) -> dict:
         "source_options": config.source_options,
         "mask": config.mask,
         "mask_options": config.mask_options,
+        "transforms": config.transforms,
         "bits": config.bits,
         "tie": None,
         "low_rank": config.low_rank,
@@ -162,6 +163,7 @@ def _options(config: ConfigFields, name: str, role: str) -> dict:
             "source": "float-master",
             "source_options": {},
             "mask": None,
+            "transforms": {},
             "low_rank": 0,
         }
         if config.nested:
@@ -232,6 +234,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         source_options=chosen["source_options"],
         mask=chosen["mask"],
         mask_options=chosen["mask_options"] if chosen["mask"] else {},
+        transforms=chosen["transforms"],
         activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
         nested=nested,
         calls=family.calls(model.config) if family and role == "encoder" else 1,

@@ -18,7 +18,7 @@ def _describe(spec: WeightSpec) -> str:
     histogram = sorted(set(spec.bits)) if spec.bits is not None else spec.candidates
     bits = "/".join(str(b) for b in histogram)
     state = "" if spec.bits is not None or spec.nested else " to search"
-    extras = [f"mask {spec.mask}"] if spec.mask else []
+    extras = [*spec.transforms, *([f"mask {spec.mask}"] if spec.mask else [])]
     extras += [f"inputs {spec.activation.quantizer} {spec.activation.bits} bits"] if spec.activation else []
     parts = [f"{spec.layout.count} sub-groups at {bits} bits{state}", spec.quantizer, *extras]
     return ", ".join(parts)

@@ -45,12 +45,14 @@ class Fields(TypedDict, total=False):
     source_options: dict
     mask: str | None
     mask_options: dict
+    transforms: dict[str, dict]
     nested: bool
     switchable_norms: bool
     activation: str
     activation_options: dict
     modules_to_not_convert: list[str] | None
     rules: dict[str, dict]
+    order: dict[str, list[str]]
     scale_dtype: str
     float_dtype: str
     storage: str

@@ -8,6 +8,7 @@ from .masks import MASKS
 from .program import PrecisionCodes, WeightProgram
 from .quantizers import QUANTIZERS, GridQuantizer, WeightQuantizer
 from .sources import SOURCES, Source
+from .transforms import TRANSFORMS, WeightTransform
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,6 +17,7 @@ __all__ = [
     "MASKS",
     "QUANTIZERS",
     "SOURCES",
+    "TRANSFORMS",
     "ActivationQuantizer",
     "Choice",
     "Encoding",
@@ -25,4 +27,5 @@ __all__ = [
     "Source",
     "WeightProgram",
     "WeightQuantizer",
+    "WeightTransform",
 ]

@@ -10,6 +10,7 @@ from .gates import GATES
 from .masks import MASKS
 from .quantizers import QUANTIZERS, GridQuantizer
 from .sources import SOURCES
+from .transforms import TRANSFORMS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class WeightProgram(nn.Module):
 
     Args:
         spec: the resolved choices for this weight.
-        transforms: modules from `(out, in)` to `(out, in)`, applied to the float weight before the mask.
 
     Attributes:
         live_columns: `(in,)` bool; columns that some live row feeds. Dead ones are zero, neither calibrated nor stored.
@@ -41,12 +41,14 @@ class WeightProgram(nn.Module):
 
     rounding = True
 
-    def __init__(self, spec: WeightSpec, transforms: tuple[nn.Module, ...] = ()):
+    def __init__(self, spec: WeightSpec):
         super().__init__()
         shape, dtype = spec.layout.shape, getattr(torch, spec.scale_dtype)
         self.spec = spec
         self.source = SOURCES.make(spec.source, shape, options=spec.source_options)
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = nn.ModuleDict(
+            {name: TRANSFORMS.make(name, shape, options=options) for name, options in spec.transforms.items()}
+        )
         self.mask = MASKS.make(spec.mask, shape, options=spec.mask_options) if spec.mask else None
         self.quantizer = QUANTIZERS.make(
             spec.quantizer, spec.layout, spec.candidates, scale_dtype=dtype, options=spec.quantizer_options
@@ -75,7 +77,7 @@ class WeightProgram(nn.Module):
     def float_weight(self, weight: Tensor, masked: bool = True) -> Tensor:
         """The float weight that is quantized, `(out, in)`; with `masked=False` also what is held at zero."""
         value = self.source(weight)
-        for transform in self.transforms:
+        for transform in self.transforms.values():
             value = transform(value)
         keep = self.keep() if masked else None
         return value if keep is None else value * keep
@@ -101,11 +103,20 @@ class WeightProgram(nn.Module):
         """Set the source, the gate's start and the mask from a float weight; every column is live."""
         self.live_columns.fill_(True)
         self.refresh()
-        self.source.initialise(weight)
+        self.start(weight)
         self.gate.initialise(self.spec.bits)
         if self.mask is not None:
             self.mask.initialise(self.float_weight(weight, masked=False))
         self.refresh()
+
+    @torch.no_grad()
+    def start(self, weight: Tensor) -> None:
+        """Set source and transforms from a float weight, so that `float_weight` gives it."""
+        self.source.initialise(weight)
+        value = self.source(weight)
+        for transform in self.transforms.values():
+            transform.initialise(value)
+            value = transform(value)
 
     @torch.no_grad()
     def revisit_mask(self, weight: Tensor, share: float = 1.0) -> None:

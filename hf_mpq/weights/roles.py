@@ -11,7 +11,7 @@ any sign, by shares of the `unit` that their module names. Gates learn as the se
 
 
 class LearnedPart(nn.Module):
-    """Base of quantizers, gates, masks and sources.
+    """Base of quantizers, gates, masks, sources and transforms.
 
     Attributes:
         roles: role of each parameter by its name in the module; parameters that are not named are an error in training.

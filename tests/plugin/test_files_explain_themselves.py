@@ -11,7 +11,7 @@ from hf_mpq.core import METHODS, MethodSpec
 from tests.plugin.models import close, read_config, reload
 from tests.tiny import outputs, tiny_model
 
-EMPTY = {"method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin"}
+EMPTY = {"method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "transforms", "order"}
 """Fields that may have nothing to say."""
 
 
@@ -36,7 +36,8 @@ def test_every_field_is_written(method, monkeypatch):
     written = through_json(config)
     assert {field.name for field in fields(MPQConfig)} - EMPTY <= set(written)
     if method is not None:
-        other = replace(METHODS[method], config={"bits": 8, "groups": 3, "quantizer": "lsq", "mask": "element"})
+        config_of_other = {"bits": 8, "groups": 3, "quantizer": "lsq", "transforms": {"unit-rows": {}}}
+        other = replace(METHODS[method], config=config_of_other)
         for known in ({}, {method: other}):
             monkeypatch.setattr(METHODS, "_items", known)
             assert vars(MPQConfig.from_dict(written)) == vars(config)

@@ -11,7 +11,7 @@ from hf_mpq.nn.walk import matrices
 from hf_mpq.training.stage.module import StageModule
 from hf_mpq.training.stage.optimizer import ParameterGroups, stage_optimizer
 from hf_mpq.training.stage.relative_adam import RelativeAdam, UnitAdam
-from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS, SOURCES, ActivationQuantizer
+from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS, SOURCES, TRANSFORMS, ActivationQuantizer
 from hf_mpq.weights.masks import MASKS
 from hf_mpq.weights.quantizers import LearnedStepQuantizer
 from hf_mpq.weights.roles import roles_in
@@ -23,6 +23,7 @@ MAKERS = [
     (GATES, lambda kind: kind(4, (2, 4, 8))),
     (MASKS, lambda kind: kind((8, 8))),
     (SOURCES, lambda kind: kind((8, 8))),
+    (TRANSFORMS, lambda kind: kind((8, 8))),
     (ACTIVATIONS, lambda kind: ActivationQuantizer.from_spec(ActivationSpec(kind.name, 8))),
 ]
 PARTS = [

@@ -4,32 +4,43 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from hf_mpq.core import WeightSpec
-from hf_mpq.weights import GATES, QUANTIZERS, WeightProgram
+from hf_mpq.weights import GATES, QUANTIZERS, TRANSFORMS, WeightProgram, WeightTransform
 from tests.weights.cases import LAYOUTS, MIXED, cycled, program_of, weight_of
 
 LAYOUT = LAYOUTS["uneven rows"]
 MIXING = [name for name in QUANTIZERS if name != "nested"]
 
 
-class Twice(nn.Module):
-    """A transform."""
+class Times(WeightTransform):
+    """A product."""
+
+    def __init__(self, shape, factor=2.0):
+        super().__init__(shape)
+        self.factor = factor
 
     def forward(self, weight):
-        return 2 * weight
+        return self.factor * weight
 
 
-def test_transforms_come_before_the_mask_and_the_quantizer():
-    weight = weight_of(LAYOUT)
-    spec = WeightSpec(LAYOUT, (8,), quantizer="minmax", mask="element", mask_options={"density": 0.5})
-    program = WeightProgram(spec, (Twice(), Twice()))
+class Plus(Times):
+    def forward(self, weight):
+        return self.factor + weight
+
+
+def test_transforms_come_in_their_order_before_the_mask_and_the_quantizer(monkeypatch):
+    monkeypatch.setitem(TRANSFORMS._items, "z-plus", Plus)
+    monkeypatch.setitem(TRANSFORMS._items, "times", Times)
+    weight, transforms = weight_of(LAYOUT), {"z-plus": {"factor": 0.01}, "times": {"factor": 4.0}}
+    mask = {"mask": "element", "mask_options": {"density": 0.5}}
+    program = WeightProgram(WeightSpec(LAYOUT, (8,), quantizer="minmax", transforms=transforms, **mask))
     program.initialise(weight)
     program.calibrate(weight)
-    assert torch.equal(program.float_weight(weight), 4 * weight * program.mask.keep)
+    wanted = 4 * (weight + 0.01)
+    assert torch.equal(program.float_weight(weight), wanted * program.mask.keep)
     kept = program.mask.keep
-    assert ((program(weight) - 4 * weight)[kept].abs() < 0.05 * weight.abs().max()).all()
+    assert ((program(weight) - wanted)[kept].abs() < 0.05 * weight.abs().max()).all()
 
 
 @pytest.mark.parametrize("gate", list(GATES))
