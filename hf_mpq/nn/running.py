@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 POSITIONS = ("start_positions", "end_positions")
 """Labels of spans."""
+_HIDDEN = -1000.0
+"""What is added to the score of a token that nobody sees is below it: -10000, the lowest float or minus infinity."""
 
 
 @contextmanager
@@ -52,14 +54,14 @@ def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
 def real_tokens(batch: Mapping) -> Tensor | None:
     """Which tokens of a batch are no padding, `(sequences, tokens)` bool; None when it does not say.
 
-    Of a mask with 4 dimensions, `(batch, heads, queries, keys)`, those that some query sees; of floats, which are
-    added to scores, 0 is seen. Choices, `(batch, choices, tokens)`, are sequences of their own.
+    Of a mask with 4 dimensions, `(batch, heads, queries, keys)`, those that some query sees; floats are added to
+    scores, which hides what is far below 0. Choices, `(batch, choices, tokens)`, are sequences of their own.
     """
     mask = batch.get("attention_mask")
     if mask is None:
         return None
     if mask.dim() == 4:
-        seen = mask == 0 if mask.is_floating_point() else mask.bool()
+        seen = mask > _HIDDEN if mask.is_floating_point() else mask.bool()
         return seen.flatten(1, 2).any(1)
     return mask.bool().flatten(0, -2)
 

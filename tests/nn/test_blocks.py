@@ -71,7 +71,9 @@ def test_masks_and_labels():
     plain = {"input_ids": tiny_batch()["input_ids"], "labels": torch.zeros(3, dtype=torch.long)}
     record = next(iter(record_blocks(model, [tiny_batch(), plain]).values()))
     assert torch.equal(record.masks[0], tiny_batch()["attention_mask"].bool()) and record.masks[1] is None
-    assert real_tokens({"attention_mask": torch.ones(3, 1, 4, 4)}) is None
+    for hidden in (-1e4, torch.finfo(torch.float32).min, -torch.inf):
+        added = torch.tensor([0.0, 1.0, -0.5, hidden]).expand(3, 1, 4, 4)
+        assert real_tokens({"attention_mask": added}).tolist() == [[True, True, True, False]] * 3
 
 
 def test_models_are_left_as_they_were():

@@ -8,6 +8,7 @@ from torch import nn
 
 from ...nn.batches import batches_of
 from ..arguments import examples_per_step
+from ..stage.forward_names import named_inputs
 from .plan import selects_before
 from .preferences import Preferences
 from .rows import keep_rows, split_rows
@@ -71,4 +72,5 @@ class RunParts:
     @cached_property
     def _calibration(self) -> list[Mapping]:
         _, rows = split_rows(self._learned_rows, self.args.calibration_examples, self.args.seed)
-        return batches_of(rows, self.model, 16, self.args.calibration_examples, labels=True)
+        batches = batches_of(rows, self.model, 16, self.args.calibration_examples, labels=True)
+        return [named_inputs(self.model, batch) for batch in batches]  # not what only a teacher reads
