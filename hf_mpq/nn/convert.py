@@ -12,7 +12,7 @@ from .families import Family, family_of
 from .folding import fold
 from .linear import MPQLinear
 from .matrix import QuantizedMatrix
-from .naming import absolute_name
+from .naming import absolute_name, body_of
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix, PackedTiedLinear
 from .packing import pack_matrix, pack_norm, plain_layer
@@ -72,16 +72,17 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
     for prefix in family.layer_prefixes(model):
         name = absolute_name(model, f"{prefix}.{family.names.attention}")
         _quantize_attention(model.get_submodule(name), spec, family)
-    if family.interface and model.config._attn_implementation != ATTENTION_NAME:
-        model.attention_before_mpq = model.config._attn_implementation
-        model.config._attn_implementation = ATTENTION_NAME
+    body = body_of(model)
+    if family.interface and body.config._attn_implementation != ATTENTION_NAME:
+        body.attention_before_mpq = body.config._attn_implementation
+        body.config._attn_implementation = ATTENTION_NAME
 
 
 def _attention_family(model: nn.Module) -> Family:
     family = family_of(model)
     if family is None:
         raise ValueError(
-            f"attention of {model.config.model_type!r} models cannot be quantized; leave attention_bits unset"
+            f"attention of {body_of(model).config.model_type!r} models cannot be quantized; leave attention_bits unset"
         )
     return family
 
@@ -163,9 +164,10 @@ def pack_modules(model: nn.Module) -> nn.Module:
 
 def _check_attention(model: nn.Module) -> None:
     used = any(isinstance(module, AttentionQuantizers) for module in model.modules())
-    if used and model.config._attn_implementation != ATTENTION_NAME:
+    kind = body_of(model).config._attn_implementation
+    if used and kind != ATTENTION_NAME:
         raise ValueError(
-            f"attention_bits is set, but attention runs as {model.config._attn_implementation!r}, past the quantizers: "
+            f"attention_bits is set, but attention runs as {kind!r}, past the quantizers: "
             f"call model.set_attn_implementation({ATTENTION_NAME!r})"
         )
 
@@ -216,4 +218,5 @@ def _restore_attention(model: nn.Module) -> None:
         elif isinstance(module, AttentionQuantizers):
             parent, _, child = name.rpartition(".")
             delattr(model.get_submodule(parent), child)
-            model.config._attn_implementation = getattr(model, "attention_before_mpq", "eager")
+            body = body_of(model)
+            body.config._attn_implementation = getattr(body, "attention_before_mpq", "eager")

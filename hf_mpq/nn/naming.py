@@ -4,9 +4,26 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
+def part_name(model: nn.Module) -> str:
+    """Name of the model inside that alone is quantized, as the config says; `""` where the whole is."""
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
+    name = getattr(config, "inside", "")
+    return name if name and _has(model, name) and isinstance(model.get_submodule(name), PreTrainedModel) else ""
+
+
+def part_of(model: nn.Module) -> nn.Module:
+    """The model inside that alone is quantized, or the whole."""
+    return model.get_submodule(part_name(model))
+
+
 def body_name(model: nn.Module) -> str:
     """Name of the encoder inside a model: its `base_model_prefix`, or where a model of one's own keeps it; `""` of a
-    bare encoder, and where there is no one encoder."""
+    bare encoder, and where there is no one encoder. Of a model inside that alone is quantized, its encoder."""
+    part = part_name(model)
+    return ".".join(filter(None, (part, _body_name(model.get_submodule(part)))))
+
+
+def _body_name(model: nn.Module) -> str:
     prefix = getattr(model, "base_model_prefix", "")
     if prefix and _has(model, prefix):
         return prefix
@@ -21,14 +38,15 @@ def body_of(model: nn.Module) -> nn.Module:
 
 def relative_name(model: nn.Module, name: str) -> str:
     """`bert.encoder.layer.0...` of a classifier becomes `encoder.layer.0...`, as the bare model calls it."""
-    prefix = body_name(model) or getattr(model, "base_model_prefix", "")
-    return name.removeprefix(f"{prefix}.") if prefix else name
+    prefixes = (body_name(model) or getattr(model, "base_model_prefix", ""), part_name(model))
+    found = next((prefix for prefix in prefixes if prefix and name.startswith(f"{prefix}.")), None)
+    return name if found is None else name.removeprefix(f"{found}.")
 
 
 def absolute_name(model: nn.Module, name: str) -> str | None:
     """The inverse; None when the model has no such module (another head, say)."""
-    prefix = body_name(model)
-    return next((full for full in (f"{prefix}.{name}", name) if _has(model, full)), None)
+    prefixes = (body_name(model), part_name(model))
+    return next((full for full in (*(f"{prefix}.{name}" for prefix in prefixes), name) if _has(model, full)), None)
 
 
 def encoders_inside(model: nn.Module) -> list[str]:

@@ -65,6 +65,7 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         packed: what the shapes of the packed tensors depend on; set by `pack`.
         origin: the Hub name of the float model, the command that packed it and the versions of the libraries, for the
             model card; set by `from_pretrained`, `quantize` and `pack`.
+        inside: name of the model inside the saved one that was quantized alone, `encoder` say; set when saving.
         format_version: of the packed layout.
 
     Raises:

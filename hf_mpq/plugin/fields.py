@@ -38,7 +38,7 @@ RULE_KEYS = (
 )
 DEFAULT_TABLE_BITS = 8
 OPTIONAL = frozenset(
-    ("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "transforms", "order")
+    ("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "inside", "transforms", "order")
 )
 """Fields that are not written where they are empty."""
 _STORAGES = ("trainable", "packed")
@@ -82,6 +82,7 @@ class ConfigFields:
     shapes: dict[str, list[int]] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
     origin: dict = field(default_factory=dict)
+    inside: str = ""
     format_version: int = FORMAT_VERSION
     quant_method: str = "mpq"
 

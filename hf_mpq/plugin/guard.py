@@ -1,4 +1,4 @@
-"""A model around quantized parts is saved only where its own configuration tells of them."""
+"""`save_pretrained` of every model asks first whether something inside is quantized, and whether its config says so."""
 
 import functools
 from typing import Any
@@ -10,6 +10,7 @@ from ..nn import MPQLayerNorm
 from ..nn.given import check_is_module, in_python
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule
+from .around import settle, told_once
 from .config import MPQConfig
 
 
@@ -56,25 +57,19 @@ def _config_in(model: PreTrainedModel) -> Any:
     return getattr(model.config, "quantization_config", None)
 
 
-def _check_known(model: PreTrainedModel) -> None:
-    if getattr(model, "quantization_method", None) == "mpq" or getattr(model, "_hf_peft_config_loaded", False):
-        return
-    inside = quantized_inside(model)
-    if inside is not None:
-        raise ValueError(
-            f"{inside} of this {type(model).__name__} is quantized, and the model around it would be loaded without "
-            f"knowing: dequantize that part and call hf_mpq.quantize on the whole model (modules_to_not_convert leaves "
-            f"parts of it float), or save {in_python(inside)} alone and the rest of the state dict beside it"
-        )
-
-
 _save_pretrained = getattr(PreTrainedModel.save_pretrained, "unguarded", PreTrainedModel.save_pretrained)
 
 
 @functools.wraps(_save_pretrained)
 def _guarded(self: PreTrainedModel, *args: Any, **options: Any) -> Any:
-    _check_known(self)
-    return _save_pretrained(self, *args, **options)
+    if getattr(self, "_hf_peft_config_loaded", False):
+        return _save_pretrained(self, *args, **options)
+    known = getattr(self, "quantization_method", None) == "mpq"
+    settle(self)
+    if not known and getattr(self, "quantization_method", None) == "mpq":
+        return self.save_pretrained(*args, **options)  # all of it or nothing, from now on
+    with told_once(self):
+        return _save_pretrained(self, *args, **options)
 
 
 _guarded.unguarded = _save_pretrained

@@ -113,7 +113,7 @@ class MPQHfQuantizer(HfQuantizer):
         """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
         config = self.quantization_config
         if not self.pre_quantized:
-            config.origin = {}  # of another model that the same config quantized
+            config.origin, config.inside = {}, ""  # of another model that the same config quantized
             config.embedding_bits = config.table_bits
             remember_base(model, config)
         if config.activation == "fixed" and not self.pre_quantized:

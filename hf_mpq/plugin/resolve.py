@@ -22,7 +22,7 @@ from ..core import (
 from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
-from ..nn.naming import encoders_inside
+from ..nn.naming import encoders_inside, part_name, part_of
 from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
 from .fields import ConfigFields
 from .summary import resolved_lines
@@ -37,7 +37,7 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
         ValueError: when nothing in the model is in scope, or an assignment does not fit its sub-groups.
     """
     family = family_of(model)
-    modules = {relative_name(model, name): module for name, module in model.named_modules()}
+    modules = _modules(model)
     roles = _roles(model, family, modules)
     assignment = Assignment.from_dict(config.assignment) if config.assignment else None
     _check_known(assignment, model, {*modules, *(family.projections if family is not None else ())})
@@ -66,6 +66,13 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
     return space
 
 
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Relative name to module, of the model inside where that alone is quantized."""
+    part = part_name(model)
+    inside = ((name, m) for name, m in model.named_modules() if not part or f"{name}.".startswith(f"{part}."))
+    return {relative_name(model, name): module for name, module in inside}
+
+
 def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:
     """Raise ValueError when activation bits of the config's assignment are not those of its space."""
     given = config.assignment.get("activation_bits", {}) if config.assignment else {}
@@ -81,8 +88,9 @@ def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:
 def _architecture(model: nn.Module) -> dict[str, Any]:
     """Where a class is found that makes the model, or its encoder, from a config, and the config without its
     quantization."""
-    kind = class_from_config(model) or type(model)
-    config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    part = part_of(model)
+    kind = class_from_config(part) or type(part)
+    config = {key: value for key, value in part.config.to_dict().items() if key != "quantization_config"}
     return {"module": kind.__module__, "class": kind.__qualname__, "config": config}
 
 
@@ -102,9 +110,9 @@ def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module
 
 def _unknown(model: nn.Module) -> str:
     inside = encoders_inside(model)
-    if inside:
+    if len(inside) > 1:
         return f"this {type(model).__name__} has several encoders, {' and '.join(inside)}"
-    return f"{model.config.model_type!r} is not a known family"
+    return f"{body_of(model).config.model_type!r} is not a known family"
 
 
 def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str]) -> None:
@@ -212,7 +220,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         _word(chosen["groups"]),
         module.weight.shape,
         family.shards(name) if family and role == "encoder" else 1,
-        family.heads(name, model.config) if family and role == "encoder" else None,
+        family.heads(name, body_of(model).config) if family and role == "encoder" else None,
     )
     candidates, bits = _candidates(name, chosen, given, layout)
     nested = candidates if chosen["quantizer"] == "nested" else ()
@@ -237,7 +245,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         transforms=chosen["transforms"],
         activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
         nested=nested,
-        calls=family.calls(model.config) if family and role == "encoder" else 1,
+        calls=family.calls(body_of(model).config) if family and role == "encoder" else 1,
         bias=getattr(module, "bias", None) is not None,
         floats={b: ENCODINGS[encoding].floats(b, nested) for b in range(1, 9)},
         scale_dtype=config.scale_dtype,

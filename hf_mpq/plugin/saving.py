@@ -1,5 +1,6 @@
 """`save_pretrained` and `push_to_hub` of quantized models: a folder has the old one or the new one, whole."""
 
+import copy
 import os
 import sys
 from functools import partial
@@ -13,23 +14,39 @@ from transformers.quantizers import HfQuantizer
 
 from ..format import model_folder
 from ..nn import body_of
+from ..nn.naming import part_of
 
 
-def attach(model: nn.Module, quantizer: HfQuantizer) -> None:
+def attach(model: nn.Module, quantizer: HfQuantizer, config: Any = None) -> None:
     """Everything that `from_pretrained` sets on a quantized model, and its ways of saving and pushing; also on the
-    encoder inside, which can be saved alone."""
+    encoder inside, which can be saved alone.
+
+    Args:
+        config: what the quantizer has from now on; None leaves it its own.
+    """
+    quantizer.quantization_config = quantizer.quantization_config if config is None else config
     if sys.modules.get("peft"):  # which then knows packed layers
         import_module("hf_mpq.plugin.lora")
-    for part in {model, body_of(model)}:
-        part.hf_quantizer, part.is_quantized, part.quantization_method = quantizer, True, "mpq"
-        part.config.quantization_config, part.config._is_quantized = quantizer.quantization_config, True
+    model.config.quantization_config = quantizer.quantization_config
+    alone = _of_part(quantizer)
+    for part in {model, part_of(model), body_of(model)}:
+        own = quantizer if part.config is model.config else alone
+        part.hf_quantizer, part.is_quantized, part.quantization_method = own, True, "mpq"
+        part.config.quantization_config, part.config._is_quantized = own.quantization_config, True
         part.save_pretrained = partial(save_model, part)
         part.push_to_hub = partial(push_model, part)
 
 
+def _of_part(quantizer: HfQuantizer) -> HfQuantizer:
+    """The quantizer of a model that was quantized alone: as that of the model around it, which says where it is."""
+    config = copy.copy(quantizer.quantization_config)
+    config.inside = ""
+    return type(quantizer)(config, pre_quantized=quantizer.pre_quantized)
+
+
 def detach(model: nn.Module) -> None:
     """Let a model that is float again save and push as its class does, under the names that transformers gives."""
-    for part in {model, body_of(model)}:
+    for part in {model, part_of(model), body_of(model)}:
         for name in ("save_pretrained", "push_to_hub", "_weight_conversions", "hf_quantizer"):
             part.__dict__.pop(name, None)
         part.is_quantized, part.quantization_method = False, None
@@ -62,6 +79,7 @@ def save_model(
 
     Raises:
         OSError: it cannot be written; the folder is then as it was.
+        ValueError: only a part of it was packed, or it cannot be told how some part would be found again.
     """
     save = partial(type(model).save_pretrained, model)
     if not is_main_process or options.get("distributed_checkpoint"):  # which write nothing, or each a part

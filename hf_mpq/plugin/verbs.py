@@ -1,6 +1,7 @@
 """The verbs on whole models."""
 
 import copy
+from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -41,13 +42,17 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     Returns:
         The model, trainable: float masters under their usual names, with scales and gates.
 
+    A trainable model that this very config quantized is returned as it is.
+
     Raises:
-        ValueError: when the model, or one inside, is quantized already, it is none of transformers, nothing in it is in
-            scope, or a weight is NaN or infinite.
+        ValueError: when the model, or one inside, is quantized otherwise, it is none of transformers, nothing in it is
+            in scope, or a weight is NaN or infinite.
     """
     check_is_model(model)
     check_is_config(config)
     if getattr(model, "is_quantized", False):
+        if _is_quantized_by(model, config):
+            return model
         raise ValueError("this model is quantized already; call model.dequantize() or hf_mpq.unpack(model) first")
     inside = quantized_inside(model)
     if inside is not None:
@@ -55,10 +60,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
             f"{inside} of this {type(model).__name__} is quantized already; call {in_python(inside)}.dequantize() first"
         )
     check_numbers(dict(model.named_parameters()))
-    config = copy.deepcopy(config)
-    if is_latency(config.budget):
-        join_heads(config, model)
-    config.embedding_bits = config.table_bits
+    config = _for_model(config, model)
     space = config.resolve(model)
     check_applied(config, space)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
@@ -68,6 +70,28 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     remember_base(model, config)
     _attach(model, config)
     return model
+
+
+def _for_model(config: MPQConfig, model: nn.Module) -> MPQConfig:
+    """A copy of a config, with what depends on the model."""
+    config = copy.deepcopy(config)
+    if is_latency(config.budget):
+        join_heads(config, model)
+    config.embedding_bits, config.inside = config.table_bits, ""
+    return config
+
+
+def _is_quantized_by(model: nn.Module, config: MPQConfig) -> bool:
+    """Whether a quantized model is what `quantize` would make of a float one."""
+    known = getattr(model.config, "quantization_config", None)
+    if not isinstance(known, MPQConfig) or known.storage == "packed":
+        return False
+    asked = asdict(_for_model(config, model))
+    return all(value == asked[name] for name, value in asdict(known).items() if name not in _TOLD)
+
+
+_TOLD = ("origin", "resolved", "shapes", "inside", "format_version")
+"""Fields that tell of the model rather than decide something."""
 
 
 def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:

@@ -62,6 +62,7 @@ class Fields(TypedDict, total=False):
     shapes: dict[str, list[int]]
     packed: dict
     origin: dict
+    inside: str
     format_version: int
     quant_method: str
 

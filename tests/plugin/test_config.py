@@ -305,13 +305,18 @@ def test_frozen_parameters_stay_frozen():
 
 
 def test_quantizing_twice_is_refused(tmp_path):
-    """Whichever way it was quantized first."""
+    """Whichever way it was quantized first; by the same config there is nothing to do."""
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig())
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    for again in (model, loaded, hf_mpq.pack(loaded)):
+    for again in (model, loaded, loaded.base_model):
+        state = {name: value.clone() for name, value in again.state_dict().items()}
+        assert hf_mpq.quantize(again, MPQConfig()) is again
+        assert all(torch.equal(again.state_dict()[name], value) for name, value in state.items())
+    packed = hf_mpq.pack(AutoModelForSequenceClassification.from_pretrained(tmp_path))
+    for again, config in ((model, MPQConfig(bits=2)), (loaded, MPQConfig(groups=4)), (packed, MPQConfig())):
         with pytest.raises(ValueError, match=r"quantized already; call model.dequantize\(\) or hf_mpq.unpack"):
-            hf_mpq.quantize(again, MPQConfig())
+            hf_mpq.quantize(again, config)
     hf_mpq.quantize(model.dequantize(), MPQConfig(bits=2))
 
 

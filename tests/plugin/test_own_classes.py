@@ -1,5 +1,6 @@
 """Model classes of one's own: further arguments of `__init__`, encoders under another name, encoders inside others."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,30 +202,90 @@ def test_the_whole_is_quantized_and_round_trips(kind, storage, tmp_path):
     torch.testing.assert_close(of(from_file), before, atol=0.3, rtol=0)
 
 
+def around(family: str) -> nn.Module:
+    """A model of one's own around an encoder, which it does not keep under `base_model_prefix`."""
+    body = type(tiny_model(family, "bare"))
+
+    def init(self, config):
+        super(kind, self).__init__(config)
+        self.inner, self.head = body(config), nn.Linear(config.hidden_size, 3)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None):
+        states = self.inner(input_ids, attention_mask=attention_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=self.head(states[:, 0]))
+
+    kind = type("Around", (body.__mro__[1],), {"__init__": init, "forward": forward})
+    return wide(kind(tiny_config(family)))
+
+
+def wholes() -> dict[str, tuple]:
+    """Of each kind a model, and the part that is quantized alone."""
+    return {
+        **{family: (partial(around, family), "inner") for family in FAMILIES},
+        "reader": (lambda: wide(Reader(tiny_config("bert"))), "backbone"),
+        "head": (lambda: tiny_model("roberta"), "roberta"),
+        "pair": (lambda: wide(Pair(tiny_config("bert"))), "query"),
+        "encoder": (encoder_decoder, "encoder"),
+        "decoder": (encoder_decoder, "decoder"),
+    }
+
+
 @pytest.mark.parametrize("storage", ["trainable", "packed"])
-def test_a_part_alone_is_not_saved_with_the_whole(storage, tmp_path):
-    """Before anything is written, with the way out; the part itself is saved."""
-    for model, part in (
-        (wide(Reader(tiny_config("bert"))), "backbone"),
-        (encoder_decoder(), "encoder"),
-        (wide(Pair(tiny_config("bert"))), "query"),
-    ):
-        inside = hf_mpq.quantize(model.get_submodule(part), MPQConfig(bits=8))
-        if storage == "packed":
-            hf_mpq.pack(inside)
-        (tmp_path / part).mkdir()
-        with pytest.raises(ValueError, match=rf"^{part} of this .* would be loaded without knowing: dequantize that"):
-            model.save_pretrained(tmp_path / part)
-        assert not list((tmp_path / part).iterdir())
-        with pytest.raises(ValueError, match=rf"{part} of this .* quantized already; call model.{part}.dequantize"):
-            hf_mpq.quantize(model, MPQConfig(bits=8))
-        inside.save_pretrained(tmp_path / part)
-        again = type(inside).from_pretrained(tmp_path / part)
-        close(outputs(inside), outputs(again), 1e-5)
-        inside.dequantize()
-        before = of(model)
-        model.save_pretrained(tmp_path / f"{part}-float")
-        torch.testing.assert_close(of(type(model).from_pretrained(tmp_path / f"{part}-float")), before)
+@pytest.mark.parametrize("kind", wholes())
+def test_a_part_quantized_alone_is_saved_with_the_whole(kind, storage, tmp_path):
+    """Its tables and attention too; the rest stays float. Whichever end of the loaded model is then worked on."""
+    make, part = wholes()[kind]
+    model = make()
+    options = {} if kind in ("pair", "decoder", "encoder") else {"attention_bits": 8}
+    inside = hf_mpq.quantize(model.get_submodule(part), MPQConfig(bits=4, groups=10, **options))
+    names = set(hf_mpq.assignment_of(inside).matrices)
+    if storage == "packed":
+        hf_mpq.pack(inside)
+    before = of(model)
+    model.save_pretrained(tmp_path / "whole")
+    again = type(model).from_pretrained(tmp_path / "whole")
+    assert torch.equal(of(again), before)
+    assert set(hf_mpq.assignment_of(again).matrices) == names
+    assert (tmp_path / "whole" / "config.json").read_text().count('"quant_method"') == 1
+    again.get_submodule(part).save_pretrained(tmp_path / "part")
+    alone = type(inside).from_pretrained(tmp_path / "part")
+    assert set(hf_mpq.assignment_of(alone).matrices) == names
+    assert all(torch.equal(alone.state_dict()[name], value) for name, value in inside.state_dict().items())
+    turned = hf_mpq.unpack if storage == "packed" else hf_mpq.pack
+    for one in (again, again.get_submodule(part)):
+        turned(one)
+        again.save_pretrained(tmp_path / "turned")
+        torch.testing.assert_close(of(type(model).from_pretrained(tmp_path / "turned")), before, atol=1e-5, rtol=0)
+        turned = {hf_mpq.unpack: hf_mpq.pack, hf_mpq.pack: hf_mpq.unpack}[turned]
+    again.get_submodule(part).dequantize()
+    again.save_pretrained(tmp_path / "float")
+    assert "quant" not in (tmp_path / "float" / "config.json").read_text()
+    torch.testing.assert_close(of(type(model).from_pretrained(tmp_path / "float")), of(again))
+
+
+def test_what_no_config_can_say_is_not_saved(tmp_path):
+    """Before anything is written, with the way out: two parts quantized alone, and a part packed alone."""
+    pair = wide(Pair(tiny_config("bert")))
+    hf_mpq.quantize(pair.query, MPQConfig(bits=8))
+    with pytest.raises(ValueError, match=r"query of this .* quantized already; call model.query.dequantize"):
+        hf_mpq.quantize(pair, MPQConfig(bits=8))
+    pair.passage = hf_mpq.quantize(wide(BertModel(tiny_config("bert"))), MPQConfig(bits=4))
+    with pytest.raises(ValueError, match=r"^query.* of this .* would be loaded without knowing: dequantize that part"):
+        pair.save_pretrained(tmp_path)
+    tied = encoder_decoder()
+    tied.all_tied_weights_keys = {
+        **tied.all_tied_weights_keys,
+        "decoder.bert.embeddings.word_embeddings.weight": "encoder.embeddings.word_embeddings.weight",
+    }
+    hf_mpq.quantize(tied.encoder, MPQConfig(bits=4))
+    with pytest.raises(ValueError, match=r"^encoder of this EncoderDecoderModel is quantized, and the model around"):
+        tied.save_pretrained(tmp_path)
+    head = hf_mpq.quantize(tiny_model("roberta"), MPQConfig(bits=4))
+    hf_mpq.pack(head.roberta)
+    with pytest.raises(ValueError, match=r"^classifier.dense is trainable and the rest .* call hf_mpq.pack on the who"):
+        head.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("storage", ["trainable", "packed"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...core import Link, RowBlock
-from ..naming import relative_name
+from ..naming import body_of, relative_name
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Family:
         """Producers and consumers in every layer."""
         modules = {relative_name(model, name): module for name, module in model.named_modules()}
         prefixes = self.layer_prefixes(model)
-        return [link for prefix in prefixes for link in self._layer_links(prefix, modules, model.config)]
+        config = body_of(model).config
+        return [link for prefix in prefixes for link in self._layer_links(prefix, modules, config)]
 
     def _layer_links(self, prefix: str, modules: dict[str, nn.Module], config) -> list[Link]:
         names, activation = self.names, getattr(config, self.activation)

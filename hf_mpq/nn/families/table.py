@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..naming import body_name, encoders_inside
+from ..naming import body_name, body_of, encoders_inside
 from .family import Family, LayerNames
 
 _BERT_LAYER = LayerNames(
@@ -138,6 +138,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """The family of a model by its `config.model_type`; None when it is unknown, or several encoders are inside."""
+    """The family of a model by the `config.model_type` of its encoder; None when it is unknown, or several encoders are
+    inside."""
     several = not body_name(model) and len(encoders_inside(model)) > 1
-    return None if several else FAMILIES.get(model.config.model_type)
+    return None if several else FAMILIES.get(body_of(model).config.model_type)

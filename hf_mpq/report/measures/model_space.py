@@ -57,5 +57,7 @@ def _skeleton(kind: type[nn.Module], plain: transformers.PretrainedConfig, confi
     del plain.quantization_config
     with torch.device("meta"), no_init_weights():
         skeleton = kind(plain)
+    if config.inside:
+        skeleton.config.quantization_config = config
     apply_shapes(skeleton, config.shapes)
     return skeleton

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ...nn import AttentionQuantizers, PackedLinear, family_of
+from ...nn import AttentionQuantizers, PackedLinear, body_of, family_of
 from ...nn.families import Family
 from ...nn.naming import absolute_name
 from ...nn.packed import active_backend, refuse_export
@@ -129,17 +129,17 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
     Args:
         attention_dtype: of what attention multiplies, where the CPU multiplies bfloat16; sums and softmax are float32.
     """
-    family = family_of(model)
-    if family is None or family.names.norms is None or getattr(model.config, "is_decoder", False):
+    family, config = family_of(model), body_of(model).config
+    if family is None or family.names.norms is None or getattr(config, "is_decoder", False):
         return 0
     library = kernel()
     if library is None:
         return 0
-    activation = ACTIVATIONS.get(getattr(model.config, family.activation))
+    activation = ACTIVATIONS.get(getattr(config, family.activation))
     count = 0
     for prefix in family.layer_prefixes(model) if activation else ():
         layer = model.get_submodule(absolute_name(model, prefix))
-        fused = _fused(layer, family, library, model.config, activation, attention_dtype)
+        fused = _fused(layer, family, library, config, activation, attention_dtype)
         if fused is not None:
             norms = [layer.get_submodule(name) for name in family.names.norms]
             layer.fused, layer.fused_parts = fused, FusedParts(layer, norms)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ...nn import encoder_blocks
+from ...nn import body_of, encoder_blocks
 from ...nn.families import family_of
 
 Pairs = list[tuple[int, int]]
@@ -15,7 +15,8 @@ def layer_count(model: nn.Module) -> int:
     family, blocks = family_of(model), len(encoder_blocks(model))
     if family is None or family.shared_layers is None:
         return blocks
-    return model.config.num_hidden_layers * blocks // getattr(model.config, family.shared_layers)
+    config = body_of(model).config
+    return config.num_hidden_layers * blocks // getattr(config, family.shared_layers)
 
 
 def layer_pairs(student: nn.Module, teacher: nn.Module, first: int, layers: Mapping[int, int] | None = None) -> Pairs:
