@@ -8,10 +8,10 @@ from safetensors import safe_open
 
 import hf_mpq
 from hf_mpq import Budget, MPQConfig
-from hf_mpq.cost import COSTS
+from hf_mpq.cost import COSTS, AverageBits
 from hf_mpq.nn import Family
 from hf_mpq.search import allocate
-from hf_mpq.weights import ACTIVATIONS
+from hf_mpq.weights import ACTIVATIONS, MASKS
 from tests.contracts.test_families import mixed_config
 from tests.contracts.test_folding import pruned_assignment
 from tests.tiny import FAMILIES, tiny_batch, tiny_model
@@ -37,6 +37,15 @@ def test_cost_report_and_file_agree(family, head, tmp_path):
     assert COSTS["size"](space, scope="encoder").of(assignment) == report.encoder_bytes
     assert COSTS["paper"](space).of(assignment) == pytest.approx(report.paper_mib)
     assert report.total_bytes == report.encoder_bytes + report.embedding_bytes + report.head_bytes
+
+
+@pytest.mark.parametrize("mask", [None, *MASKS])
+def test_reported_bits_are_those_of_the_budget(mask):
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), groups=8, mask=mask))
+    space = model.config.quantization_config.resolve(model)
+    cost = AverageBits(space).of(hf_mpq.assignment_of(hf_mpq.fix(model)))
+    assert hf_mpq.size_report(model).average_bits == pytest.approx(cost)
+    assert hf_mpq.size_report(hf_mpq.pack(model)).average_bits == pytest.approx(cost)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,70 @@
+"""What every quantizer writes is run by every backend and written by every export, or refused with a reason."""
+
+import copy
+
+import pytest
+import torch
+
+import hf_mpq
+from hf_mpq import MPQConfig
+from hf_mpq.exporters.base import EXPORTERS, unmet
+from hf_mpq.runtime import BACKENDS
+from hf_mpq.weights import QUANTIZERS
+from tests.tiny import HEADS, outputs, tiny_batch, tiny_model
+
+CODES = {name: {"quantizer": name, "bits": 3} for name in QUANTIZERS if name != "nested"} | {
+    "nested": {"bits": (2, 4, 8), "nested": True},
+    "transformed": {"bits": 4, "transforms": {"unit-rows": {}}},
+    "masked": {"bits": 4, "mask": "element"},
+}
+
+
+def packed(name: str, **fields):
+    config = MPQConfig(groups=5, **CODES[name], **fields)
+    return hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), config)).eval()
+
+
+def check_backends(model) -> None:
+    """Every backend gives the packed outputs, as near as its activations allow, or says why it cannot."""
+    want = outputs(model)[0]
+    for name in ("auto", *BACKENDS):
+        prepared = copy.deepcopy(model)
+        reason = None if name == "auto" else BACKENDS[name].unavailable(prepared)
+        if reason is not None:
+            with pytest.raises(ValueError):
+                hf_mpq.prepare(prepared, name)
+            continue
+        hf_mpq.prepare(prepared, name)
+        torch.testing.assert_close(outputs(prepared)[0], want, rtol=0, atol=0.1 * float(want.abs().max()))
+
+
+def check_exports(model, folder, formats) -> None:
+    """Files of every format are written, or refused by name; the dense ones answer as the model does."""
+    for name in formats:
+        if unmet(name):
+            continue
+        try:
+            hf_mpq.export(copy.deepcopy(model), name, folder / name, calibration=[tiny_batch()])
+        except ValueError as refused:
+            assert "export it as" in str(refused)
+            continue
+        assert any((folder / name).iterdir())
+        if name == "dense":
+            again = HEADS["sequence"].from_pretrained(folder / name)
+            torch.testing.assert_close(outputs(again)[0], outputs(model)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_every_backend_runs_what_a_quantizer_writes(name):
+    check_backends(packed(name))
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_dense_export_is_the_model(name, tmp_path):
+    check_exports(packed(name, activation_bits=None), tmp_path, ["dense"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", CODES)
+def test_every_export_writes_it_or_says_why_not(name, tmp_path):
+    check_exports(packed(name), tmp_path, list(EXPORTERS))
