@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from time import perf_counter
 
 import torch
@@ -17,7 +18,7 @@ from ..outliers import OUTLIERS, suppress_outliers
 from ..plugin.config import MPQConfig
 from ..plugin.verbs import fix, quantize
 from ..rounding import ROUNDERS, correct_biases
-from ..search import ALLOCATORS, SCORERS
+from ..search import ALLOCATORS, SCORERS, Judge
 from ..search.allocators.start import check_possible
 from ..search.scorers import mean_divergence
 
@@ -75,7 +76,6 @@ class TrainingFree:
         self._limits: dict[tuple[Budget | str, int], tuple[CostModel, float | None]] = {}
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
-        self._prototype: nn.Module | None = None  # its scales are scanned once, for every candidate
 
     def choose(self, choice: MethodSpec) -> None:
         """Take other parts; scores are forgotten."""
@@ -137,11 +137,15 @@ class TrainingFree:
 
     def damage(self, assignment: Assignment) -> float:
         """How much worse than the float model an assignment is with nearest rounding, lower is better."""
-        model = self.quantized(assignment)
-        if self.evaluate is None:
-            with embedding_outputs(self.model, self.pooling), embedding_outputs(model, self.pooling):
-                return mean_divergence(self.model, model, self.batches)
-        return self.reference() - self.evaluate(model)
+        pruned = any(0 in matrix.bits for matrix in assignment.matrices.values())  # which fix folds away
+        if self.evaluate is None and not pruned:
+            return Judge(self._prototype, self._divergence).damage(assignment)
+        model = self.quantized(assignment)  # of its own, for whatever evaluate does with it
+        return self._divergence(model) if self.evaluate is None else self.reference() - self.evaluate(model)
+
+    def _divergence(self, model: nn.Module) -> float:
+        with embedding_outputs(self.model, self.pooling), embedding_outputs(model, self.pooling):
+            return mean_divergence(self.model, model, self.batches)
 
     def reference(self) -> float:
         """The float model's own score."""
@@ -151,10 +155,13 @@ class TrainingFree:
             self._evaluation_seconds = self._now() - start
         return self._reference
 
+    @cached_property
+    def _prototype(self) -> nn.Module:
+        """Quantized with all that is open; its scales are scanned once, for every candidate."""
+        return quantize(copy.deepcopy(self.model), self.config)
+
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
         """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""
-        if self._prototype is None:
-            self._prototype = quantize(copy.deepcopy(self.model), self.config)
         model = copy.deepcopy(self._prototype)
         return model if assignment is None else fix(model, assignment)
 

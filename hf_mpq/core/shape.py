@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class ModelShape:
         known = {field.name for field in fields(cls)}
         if not isinstance(content, Mapping) or not content.keys() <= known:
             raise ValueError(f"a shape has {', '.join(sorted(known))}, got {content!r}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return cls(**given)
 
 
 def _is_number(value: object) -> bool:

@@ -262,3 +262,21 @@ def test_a_low_rank_correction_is_inside_the_budget():
     assert sizes[1].average_bits < sizes[0].average_bits
     factors = corrected.encoder.layer[0].intermediate.dense.factors()
     assert all(part.abs().max() > 0 for part in factors)
+
+
+@pytest.mark.parametrize("bits", [(2, 4, 8), (0, 4)])
+@pytest.mark.parametrize("head", ["sequence", "bare"])
+def test_damage_on_the_live_prototype_is_that_of_a_fixed_copy(head, bits, monkeypatch):
+    """Nothing is copied, but where rows are folded away; and the models that are built are the same afterwards."""
+    config = MPQConfig(bits=bits, groups=4, activation="static", embedding_bits=8)
+    made = [TrainingFree(tiny_model("bert", head), config, DEFAULT, [tiny_batch()]) for _ in range(2)]
+    engine, plain = made
+    copies, fixed = [], TrainingFree.quantized
+    monkeypatch.setattr(TrainingFree, "quantized", lambda *args: copies.append(args) or fixed(*args))
+    for chosen in (engine.everywhere(bits[-1]), engine.everywhere(bits[0])):
+        found = engine.damage(chosen)
+        assert bool(copies) == (0 in bits and chosen == engine.everywhere(0))
+        assert found == divergence(plain.model, fixed(plain, chosen), plain.batches) and found > 0
+    chosen = engine.everywhere(4)
+    before, after = (outputs(fixed(one, chosen)) for one in (plain, engine))
+    assert all(torch.equal(one, other) for one, other in zip(before, after))

@@ -13,6 +13,7 @@ from ...nn.walk import derive
 from ...weights.roles import GATES as GATES
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
+from ..judge import Judge
 
 STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
 
@@ -128,9 +129,14 @@ class SearchStrategy(ABC):
         """What is added to the loss of penalised passes, a differentiable scalar; None for nothing."""
         return None
 
-    def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
+    def derive(self, model: nn.Module, judge: Judge | None = None) -> tuple[nn.Module, Assignment]:
         """The decision, and the model that it is for: the same one, unless the search built another. Without a search
-        it is what the model has."""
+        it is what the model has.
+
+        Args:
+            model: at the end of its stage.
+            judge: measures assignments on it as it is, for searches that compare some; None where nobody measures.
+        """
         return model, derive(model)
 
     def metrics(self, model: nn.Module) -> dict[str, float]:

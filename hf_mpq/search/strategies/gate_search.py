@@ -13,6 +13,7 @@ from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage
 from ...cost import CostModel
 from ...nn.walk import reluctances, usages
 from ..allocators.base import Scores
+from ..judge import Judge
 from .base import Progress, SearchStrategy
 from .compensation import compensate_pruned_share
 from .gate_metrics import gate_metrics
@@ -116,7 +117,7 @@ class GateSearch(SearchStrategy):
         expected = self.cost.expected(usages)
         return self._penalty(expected, lambda: self._decided_cost(usages), self.moving(progress))
 
-    def derive(self, model: nn.Module) -> tuple[nn.Module, Assignment]:
+    def derive(self, model: nn.Module, judge: Judge | None = None) -> tuple[nn.Module, Assignment]:
         limit = self.limit if self.decision == "projection" else None
         found = likeliest(self.space, reluctances(model), self.cost, limit)
         emptied = [name for name, one in found.matrices.items() if not any(one.bits)]

@@ -1,13 +1,17 @@
 """The selection rule: of several assignments, the one that trains best for a short while."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers import set_seed
 
 from ...core import Assignment, StageSpec
 from ...nn.batches import batches_of
 from ...runs.record import RunRecord
+from ...search import Judge
+from ...search.judge import Trial
 from ...search.scorers import mean_divergence
 from ..stage.forward_names import NamedInputs
 from .plan import trial_steps
@@ -27,8 +31,6 @@ class SelectionRule:
         if same:
             return found
         self._say("selection: a short training of the searched and of the training-free assignment")
-        count = len(self._compared_rows)
-        batches = batches_of(self._compared_rows, self.model, self.args.per_device_train_batch_size, count)
         length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
         short = {
             "max_steps": trial_steps(self.plan, self.args, number, length),
@@ -43,10 +45,26 @@ class SelectionRule:
             student = self.students.start("previous", previous, assignment)
             trainer = self._stage_trainer(number, stage, student, None, self._learned_rows, None, **short)
             trainer.train_to_end()
-            found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(student), batches)]
-            return broadcast_object_list(found)[0]  # so that all processes choose alike
+            return self._divergence(student)
 
-        return select(candidates, trial, record)
+        return select(candidates, self._judge(self.model, trial).trained_damage, record)
+
+    def _judge(self, model: nn.Module, trial: Trial | None = None) -> Judge:
+        """Measures assignments of a model by its divergence from the teacher."""
+        return Judge(model, self._divergence, trial)
+
+    def _divergence(self, model: nn.Module) -> float:
+        """On rows that nothing was trained on where some were kept, else on the calibration inputs; the same in all
+        processes, so that they choose alike."""
+        found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(model), self._judged_batches)]
+        return broadcast_object_list(found)[0]
+
+    @cached_property
+    def _judged_batches(self) -> list[Mapping]:
+        rows = self._compared_rows
+        if not len(rows):
+            return self._calibration
+        return batches_of(rows, self.model, self.args.per_device_train_batch_size, len(rows))
 
 
 def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], float], record: RunRecord) -> Assignment:

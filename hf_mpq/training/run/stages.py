@@ -55,7 +55,7 @@ class StageRunner:
         self.state.log_history.extend(trainer.state.log_history)
         set_rounding(student, True)
         if decides(stage):
-            student, assignment = strategy.derive(student)
+            student, assignment = strategy.derive(student, self._judge(student))
             record.decide(assignment)
         self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
         self._take(fix(student, assignment) if is_open(student) else student)

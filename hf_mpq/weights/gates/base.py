@@ -44,6 +44,11 @@ class Gate(LearnedPart, ABC):
     def choose(self) -> Choice:
         """The gate's own choice in this forward pass."""
 
+    @property
+    def path(self) -> Tensor | None:
+        """The path that was taken, `(groups,)` positions in the candidates; None while the gate chooses."""
+        return self._path
+
     def take(self, path: Tensor | None) -> None:
         """Use one candidate for each sub-group in the forward passes that follow; None lets the gate choose again.
 

@@ -1,0 +1,105 @@
+"""A judge measures an assignment as `fix` would make it, on the live model, which then is as it was."""
+
+import copy
+
+import pytest
+import torch
+
+import hf_mpq
+from hf_mpq import MPQConfig
+from hf_mpq.core import ModelShape
+from hf_mpq.nn import calibrate_activations
+from hf_mpq.nn.walk import matrices, take_path
+from hf_mpq.search import Judge
+from hf_mpq.search.judge import taking
+from hf_mpq.weights import ACTIVATIONS, GATES
+from tests.contracts.test_fix import OPEN, random_assignment
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
+
+RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]
+UNPRUNED = {name: {**fields, "bits": tuple(b for b in fields["bits"] if b)} for name, fields in OPEN.items()}
+SEARCHED = [name for name in GATES if GATES[name](1, (2, 4)).searching]
+
+
+def logits(model) -> torch.Tensor:
+    """What a measure sees."""
+    with torch.no_grad():
+        return torch.cat([value.flatten() for value in outputs(model)])
+
+
+def check(model, seeds=2):
+    """Every measure is that of a fixed copy, and nothing stays."""
+    state, before = {name: value.clone() for name, value in model.state_dict().items()}, logits(model)
+    specs = {name: layer.spec for name, layer in matrices(model)}
+    seen = []
+    judge = Judge(model, lambda live: seen.append(logits(live)) or 0.0)
+    for seed in range(seeds):
+        given = random_assignment(model, seed)
+        assert judge.damage(given) == 0
+        assert torch.equal(seen[-1], logits(hf_mpq.fix(copy.deepcopy(model), given)))
+    assert torch.equal(logits(model), before)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(layer.spec is specs[name] for name, layer in matrices(model))
+    inputs = {name: layer.input_quantizer.bits for name, layer in matrices(model) if layer.spec.activation}
+    assert inputs == {name: spec.activation.bits for name, spec in specs.items() if spec.activation}
+
+
+@pytest.mark.parametrize("kind", UNPRUNED)
+def test_it_measures_what_fix_makes(kind):
+    check(hf_mpq.quantize(tiny_model("bert"), MPQConfig(**UNPRUNED[kind])))
+
+
+@pytest.mark.parametrize("family", MOST)
+def test_it_measures_every_family(family):
+    check(hf_mpq.quantize(tiny_model(family), MPQConfig(bits=(2, 4), embedding_bits=(4, 8))), seeds=1)
+
+
+@pytest.mark.parametrize("gate", SEARCHED)
+@pytest.mark.parametrize("activation", RANGES)
+def test_ranges_and_gates_are_as_before(activation, gate):
+    """Also learned steps, which other bits rescale."""
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), gate=gate, activation=activation))
+    calibrate_activations(model, [tiny_batch()])
+    check(model)
+
+
+def test_pruned_rows_are_zero_and_not_folded():
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(0, 8), activation_bits=None)).double()
+    given = random_assignment(model, 0)
+    with taking(model, given):
+        weights = {name: layer.quantized_weight() for name, layer in matrices(model)}
+    for name, layer in matrices(model):
+        pruned = layer.spec.layout.expand(torch.tensor(given.matrices[name].bits)) == 0
+        assert not layer.spec.layout.lines(weights[name])[pruned].any() and layer.program.live_columns.all()
+
+
+def test_a_path_that_was_taken_is_taken_again():
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 8)))
+    name, layer = next(one for one in matrices(model) if one[1].program.gate.searching)
+    take_path(model, {name: torch.ones(layer.spec.layout.count, dtype=torch.int64)})
+    path, before = layer.program.gate.path, logits(model)
+    with pytest.raises(RuntimeError, match="stopped"):
+
+        def stop(model):
+            raise RuntimeError("stopped")
+
+        Judge(model, stop).damage(random_assignment(model, 0))
+    assert path is not None and torch.equal(layer.program.gate.path, path) and torch.equal(logits(model), before)
+
+
+def test_what_fix_refuses_is_refused():
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4)))
+    given, judge = random_assignment(model, 0), Judge(model, lambda live: pytest.fail("it is not measured"))
+    with pytest.raises(ValueError, match="which is not applied"):
+        judge.damage(hf_mpq.Assignment(given.matrices, shape=ModelShape(hidden=8)))
+    other = random_assignment(hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(3, 5))), 0)
+    with pytest.raises(ValueError, match=r"bits \[(3|5|3, 5)\] are not among the candidates \(2, 4\)"):
+        judge.damage(other)
+
+
+def test_trials():
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4)))
+    given = random_assignment(model, 0)
+    with pytest.raises(ValueError, match="this judge trains nothing"):
+        Judge(model, lambda live: 0.0).trained_damage(given)
+    assert Judge(model, lambda live: 0.0, lambda one: float(one is given)).trained_damage(given) == 1
