@@ -26,6 +26,7 @@ __all__ = [
     "MPQConfig",
     "MPQTrainer",
     "MPQTrainingArguments",
+    "Part",
     "assignment_of",
     "compress",
     "export",
@@ -62,7 +63,7 @@ _ROOMS = (
 )
 _HOMES = {
     "compression": ("compress",),
-    "core": ("Assignment", "Budget"),
+    "core": ("Assignment", "Budget", "Part"),
     "exporters": ("export",),
     "plugin": ("MPQConfig", "assignment_of", "fix", "pack", "quantize", "set_precision", "unpack"),
     "report": ("size_report",),

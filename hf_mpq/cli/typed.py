@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..core import METHODS, Budget, nearest, unknown
+from ..core import METHODS, Budget, Part, nearest, unknown
 from .errors import UserError
 from .models import check_place, is_path
 from .rows.files import READERS
@@ -24,6 +24,23 @@ def check_word(kind: str, word: str | None) -> None:
     """Raise UserError when a word is none of the names of that kind; None was not given."""
     if word is not None and word.casefold() not in WORDS[kind]:
         raise UserError(unknown(kind, word, WORDS[kind]))
+
+
+def checked_part(kind: str, text: str | None) -> Part | None:
+    """What was typed as a name, as `name:option=value,option=value` or as JSON; None was not given. Options are checked
+    where the parts are, which is slow to import.
+
+    Raises:
+        UserError: it is none of these, or the name is none of that kind.
+    """
+    if text is None:
+        return None
+    try:
+        part = Part.parse(text, kind)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    check_word(kind, part.name)
+    return part
 
 
 def check_method(name: str | None) -> None:

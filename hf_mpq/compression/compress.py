@@ -2,14 +2,14 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core import METHODS, Budget, BudgetError, MethodSpec
+from ..core import METHODS, Budget, BudgetError, MethodSpec, Part, Written
 from ..nn import family_of
 from ..nn.batches import batches_of
 from ..nn.pooling import check_pooling
@@ -48,10 +48,10 @@ def compress(
     config: MPQConfig | None = None,
     *,
     method: str | None = None,
-    scorer: str | Mapping[str, Any] | None = None,
-    allocator: str | Mapping[str, Any] | None = None,
-    rounding: str | Mapping[str, Any] | None = None,
-    outliers: str | None = None,
+    scorer: Written | None = None,
+    allocator: Written | None = None,
+    rounding: Written | None = None,
+    outliers: Written | None = None,
     bias_correction: bool | None = None,
     max_drop: float | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
@@ -66,18 +66,17 @@ def compress(
     Args:
         model: a float model.
         budget: such as `"25%"` (or `"0.25x"`, or 0.25), `"12MB"` or `"2.5bits"`; a list gives one model per budget from
-            one scoring pass.
-            Not needed where the config fixes all bits.
+            one scoring pass. By default the config's; not needed where the config fixes all bits.
         calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), any iterable of such
             rows or of batches, what a tokenizer returned, or texts (or pairs) with `tokenizer`; labels are not needed.
             Scorers and rounding that look at weights only do without.
         config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
             bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
-        scorer, allocator, rounding: a registered name, or `{"name": ..., option: value}`. By default `"fisher"`,
-            `"lagrangian"` and `"autoround"`; `"nearest"` without calibration examples, or where the quantizer reads its
-            scales off the weights.
-        outliers: rule against outliers of activations, `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
+        scorer, allocator, rounding: parts: a registered name, `{"name": ..., option: value}` or `Part(...)`. By default
+            `"fisher"`, `"lagrangian"` and `"autoround"`; `"nearest"` without calibration examples, or where the
+            quantizer reads its scales off the weights.
+        outliers: part, a rule against outliers of activations: `"gamma"`, `"os+"` or `"none"`; by default `"os+"` where
             activations go below 8 bits, else none.
         bias_correction: after rounding, shift biases so that the mean outputs of each layer are those of the float
             model; not by default, because it gains nothing after AutoRound. It goes well with `"gptq"`.
@@ -105,7 +104,8 @@ def compress(
     if config is not None:
         check_is_config(config)
     _check_target(budget, max_drop, evaluate)
-    model, budgets = differentiable(model), _budgets(budget)
+    wanted = config.budget if budget is None and max_drop is None and config is not None else budget
+    model, budgets = differentiable(model), _budgets(wanted)
     method = method if method is None else METHODS.name_of(method)
     own = method if config is None or config.method is None else config.method
     choose = partial(
@@ -127,8 +127,8 @@ def compress(
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
         default = replace(default, rounding="nearest")
     engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
-    _check_needs(engine, budget, max_drop)
-    for one in budgets:
+    _check_needs(engine, budget is not None or max_drop is not None, bool(budgets) or max_drop is not None)
+    for one in budgets if engine.open else ():
         engine.check_budget(one)
     tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
     engine.announce(tried or max(len(budgets), 1), tried)
@@ -137,8 +137,8 @@ def compress(
     elif not engine.open:
         result = engine.build()
     else:
-        models = [engine.build(engine.assignment(one)) for one in budgets]
-        result = models if _is_several(budget) else models[0]
+        models = [_built(engine, one) for one in budgets]
+        result = models if _is_several(wanted) else models[0]
     engine.summarise()
     return result
 
@@ -215,30 +215,33 @@ def _choice(
     choice = METHODS[method] if method is not None else default
     for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
         if given is not None:
-            name, options = (given, {}) if isinstance(given, str) else _name_and_options(slot, given)
-            SLOTS[slot].check_options(name, options)
-            choice = replace(choice, **{slot: SLOTS[slot].name_of(name), f"{slot}_options": options})
+            choice = replace(choice, **{slot: Part.of(given, SLOTS[slot], slot), f"{slot}_options": {}})
         elif getattr(choice, slot) is None:
             choice = replace(choice, **{slot: getattr(default, slot), f"{slot}_options": {}})
     if outliers is not None:
-        outliers = "none" if outliers.casefold() == "none" else OUTLIERS.name_of(outliers)
+        rule = Part.of(outliers, what="outliers")
+        outliers = Part("none") if rule.name.casefold() == "none" else Part.of(rule, OUTLIERS)
     changes = {"outliers": outliers, "bias_correction": bias_correction}
     return replace(choice, **{key: value for key, value in changes.items() if value is not None})
 
 
-def _name_and_options(slot: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if not isinstance(given, Mapping) or "name" not in given:
-        raise ValueError(f"{slot} must be a name, or a mapping with 'name' and options; got {given!r}")
-    return given["name"], {key: value for key, value in given.items() if key != "name"}
+def _built(engine: TrainingFree, budget: Budget) -> nn.Module:
+    """The model for a budget; of several in its config it has that one."""
+    model = engine.build(engine.assignment(budget))
+    if len(model.config.quantization_config.budgets) > 1:
+        model.config.quantization_config.budget = str(budget)
+    return model
 
 
-def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> None:
-    if engine.open and budget is None and max_drop is None:
+def _check_needs(engine: TrainingFree, asked: bool, known: bool) -> None:
+    """Raise ValueError where a target, asked for here or known from the config too, does not go with what is open, or
+    examples are needed and there are none."""
+    if engine.open and not known:
         raise ValueError(
             "give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
             "example MPQConfig(bits=4)"
         )
-    if not engine.open and (budget is not None or max_drop is not None):
+    if not engine.open and asked:
         raise ValueError(
             "the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "
             f"example MPQConfig(bits={DEFAULT_CANDIDATES})"
@@ -252,7 +255,7 @@ def _check_needs(engine: TrainingFree, budget: Any, max_drop: float | None) -> N
         if used and part.needs_data
     ]
     needs += ["bias_correction"] if engine.choice.bias_correction else []
-    needs += [engine.choice.outliers] if engine.choice.outliers not in (None, "none") else []
+    needs += [engine.choice.outliers.name] if engine.choice.outliers not in (None, Part("none")) else []
     if needs and not engine.batches:
         named = " and ".join(map(repr, needs))
         raise ValueError(

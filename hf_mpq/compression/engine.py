@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, say
+from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, Part, say
 from ..cost import COSTS, CostModel, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
@@ -68,7 +68,7 @@ class TrainingFree:
         self.batches, self.evaluate, self.progress = batches, evaluate, progress
         self.choose(choice)
         if self.outlier_rule is not None and not self.config.input_affine:
-            self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule].parts)}  # budgets have room for it
+            self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule.name].parts)}  # budgets have room for it
         self.space = self.config.resolve(model)
         self.cost = COSTS["size"](self.space)
         self.latencies: LatencyTable | None = None
@@ -184,13 +184,13 @@ class TrainingFree:
         return model
 
     @property
-    def outlier_rule(self) -> str | None:
+    def outlier_rule(self) -> Part | None:
         """The rule against outliers: the chosen one; else shift and scale where activations go below 8 bits."""
         bits = [self.config.activation_bits, *(rule.get("activation_bits") for rule in self.config.rules.values())]
         lowest = min((b for b in bits if b is not None), default=OUTLIER_BITS)
         if self.choice.outliers is None and self.batches and lowest < OUTLIER_BITS:
-            return "os+"
-        return None if self.choice.outliers == "none" else self.choice.outliers
+            return Part("os+")
+        return None if self.choice.outliers == Part("none") else self.choice.outliers
 
     def estimate(self, models: int = 1, judged: int = 0) -> float:
         """About how many seconds it will take, in all; as of `phases`."""

@@ -11,6 +11,7 @@ _MODULES = {
     "layout": ("SubgroupLayout", "spread"),
     "liveness": ("Liveness", "applies", "kept_rows", "scores_of"),
     "method": ("METHODS", "MethodSpec", "StageSpec"),
+    "parts": ("Part", "Written", "by_name", "name_and_options", "plain"),
     "patterns": ("search",),
     "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .parts import Part, Written, by_name, name_and_options, plain
 from .registry import Registry
 
 STARTS = ("previous", "loaded", "pretrained", "random")
@@ -16,13 +17,13 @@ class StageSpec:
     Attributes:
         name: of its folder.
         share: of the run's epochs or steps, relative to the other stages' shares.
-        objectives: registered name to options; the loss is their weighted sum.
-        strategy: registered search strategy; None where every precision is decided.
-        strategy_options: its keyword arguments.
+        objectives: registered name to options, or a list of parts; the loss is their weighted sum.
+        strategy: registered search strategy, a part; None where every precision is decided.
+        strategy_options: its keyword arguments, where the part has none; a part's are found here too.
         start: where the float weights come from: `"previous"` (the stage before), `"loaded"` (as the user gave them),
             `"pretrained"` (the checkpoint that `MPQTrainingArguments.pretrained` names), or `"random"`.
         arguments: fields of `TrainingArguments` that this stage sets for itself.
-        schedules: registered schedule to options: what changes by time and is no search, in this order.
+        schedules: registered schedule to options, or a list of parts: what changes by time and is no search, in order.
         trainable: roles (`"weights"`, `"steps"`, `"offsets"`, `"gates"`) or patterns searched in names of parameters;
             those that none of them fits stand still. None trains all.
         rounding: whether weights and activations are rounded; without it the stage is a float one, under its masks.
@@ -31,7 +32,7 @@ class StageSpec:
     name: str
     share: float = 1.0
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"task": {}})
-    strategy: str | None = None
+    strategy: Written | None = None
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     start: str = "previous"
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +41,9 @@ class StageSpec:
     rounding: bool = True
 
     def __post_init__(self):
+        _separate(self, ("strategy",))
+        for slot in ("objectives", "schedules"):
+            object.__setattr__(self, slot, by_name(slot, getattr(self, slot)))
         if self.start not in STARTS:
             raise ValueError(f"a stage starts from one of {', '.join(STARTS)}; got {self.start!r}")
         if self.share <= 0:
@@ -58,9 +62,10 @@ class MethodSpec:
         name: the registered name.
         paper: authors, venue and year.
         config: fields of `MPQConfig` that differ from its defaults.
-        scorer, allocator, rounding: registered names.
-        scorer_options, allocator_options, rounding_options: keyword arguments of each.
-        outliers: registered rule against outliers of activations; None for none.
+        scorer, allocator, rounding: parts; what is kept is the name.
+        scorer_options, allocator_options, rounding_options: keyword arguments of each, where the part has none; those
+            of a part are found here too.
+        outliers: part, a rule against outliers of activations; None leaves it to the bits of the activations.
         bias_correction: whether biases are corrected after rounding.
         stages: of training, in order. A method with an allocator whose stages do not search is given its bits by scorer
             and allocator first.
@@ -71,17 +76,32 @@ class MethodSpec:
     name: str
     paper: str
     config: Mapping[str, Any] = field(default_factory=dict)
-    scorer: str | None = None
+    scorer: Written | None = None
     scorer_options: Mapping[str, Any] = field(default_factory=dict)
-    allocator: str | None = None
+    allocator: Written | None = None
     allocator_options: Mapping[str, Any] = field(default_factory=dict)
-    rounding: str | None = None
+    rounding: Written | None = None
     rounding_options: Mapping[str, Any] = field(default_factory=dict)
-    outliers: str | None = None
+    outliers: Written | None = None
     bias_correction: bool = False
     stages: tuple[StageSpec, ...] = ()
     selects: bool = False
     deviations: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _separate(self, ("scorer", "allocator", "rounding"))
+        if self.outliers is not None:
+            object.__setattr__(self, "outliers", Part.of(self.outliers, what="outliers"))
+
+
+def _separate(spec: StageSpec | MethodSpec, slots: tuple[str, ...]) -> None:
+    """Keep the name and the options of each part, which may have parts of its own, in two fields."""
+    for slot in slots:
+        name, options = getattr(spec, slot), getattr(spec, f"{slot}_options")
+        if name is not None:
+            name, options = name_and_options(slot, name, options)
+        object.__setattr__(spec, slot, name)
+        object.__setattr__(spec, f"{slot}_options", plain(options))
 
 
 METHODS: Registry[MethodSpec] = Registry("method", home="hf_mpq.methods")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from ..core import Written, name_and_options
 from ..nn import MPQLinear, relative_name
 from ..nn.calibration import observe_ranges
 from .base import OUTLIERS
@@ -13,7 +14,7 @@ from .inputs import record_inputs
 
 @torch.no_grad()
 def suppress_outliers(
-    model: nn.Module, batches: Sequence[Mapping], rule: str = "os+", tokens: int = 256, **options
+    model: nn.Module, batches: Sequence[Mapping], rule: Written = "os+", tokens: int = 256, **options
 ) -> nn.Module:
     """Give the layers whose inputs are quantized a shift and a scale for each input channel, in place.
 
@@ -26,9 +27,9 @@ def suppress_outliers(
     Args:
         model: trainable, with fixed gates.
         batches: keyword arguments of forward, as tensors; labels are not used.
-        rule: registered name: `"os+"` or `"gamma"`.
+        rule: part: `"os+"`, `"gamma"`, or one with options.
         tokens: inputs of each layer that a rule may look at, beside the ranges of all.
-        options: keyword arguments of the rule.
+        options: of the rule, where the part has none.
 
     Returns:
         The model.
@@ -37,7 +38,8 @@ def suppress_outliers(
         ValueError: when the model is not trainable, its gates are open, its ranges can no longer be set, or there are
             no batches; it is then as it was.
     """
-    chosen = OUTLIERS.make(rule, options=options)
+    name, given = name_and_options("rule", rule, options)
+    chosen = OUTLIERS.make(name, options=given)
     layers = _layers(model)
     if not batches:
         raise ValueError("outliers are found in example batches, and none were given")

@@ -34,19 +34,21 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.
         attention_bits: of query, key, value and probabilities in the attention products; None leaves them float.
         assignment: bits per sub-group from an `Assignment`, a file that it wrote, or its dictionary; wins over `bits`.
-        budget: a target that open gates are projected into when they are decided, such as `"12MB"` or `"2.5bits"`.
-        quantizer: registered weight quantizer: `"symmetric"`, `"lsq"`, `"minmax"`.
-        quantizer_options: its keyword arguments, such as `{"two_bits": "ternary"}`.
-        gate: registered gate; None is `"fixed"` for one precision, `"switch"` when nested, else `"softmax"`.
-        gate_options: its keyword arguments.
-        source: registered source of the float weight; with `source_options`.
-        mask: registered mask (`"element"`, `"n:m"`) or None; with `mask_options`.
-        transforms: registered transforms of the float weight to their options, such as `{"unit-rows": {}}`, in the
-            order in which they are applied.
+        budget: a target that open gates are projected into when they are decided, such as `"12MB"` or `"2.5bits"`; of
+            several `compress` makes a model each, and all else needs one.
+        quantizer: weight quantizer, a part: a registered name (`"symmetric"`, `"lsq"`, `"minmax"`), or a name with
+            options, `{"name": "lsq", "two_bits": "ternary"}` or `Part("lsq", two_bits="ternary")`. What is kept is the
+            name, and the options as `quantizer_options`; so they stand in `config.json`, and can be given.
+        gate: part; None is `"fixed"` for one precision, `"switch"` when nested, else `"softmax"`.
+        source: of the float weight, a part.
+        mask: part (`"element"`, `{"name": "n:m", "kept": 2, "block": 4}`) or None.
+        quantizer_options, gate_options, source_options, mask_options, activation_options: options of the part, where it
+            is given by its name alone.
+        transforms: registered transforms of the float weight to their options, such as `{"unit-rows": {}}`, or a list
+            of parts, in the order in which they are applied.
         nested: the candidates share one set of codes, and `set_precision` switches between them.
         switchable_norms: with `nested`, each precision has its own normalisation parameters.
-        activation: registered activation quantizer of linear inputs and attention operands.
-        activation_options: its keyword arguments.
+        activation: activation quantizer of linear inputs and attention operands, a part.
         modules_to_not_convert: names, or parts of names between dots, that stay float.
         rules: pattern (a regular expression searched in the relative name) to options that win over the fields above;
             `{"bits": None}` leaves a matrix float. `{"tie": r"\\1"}` gives matrices with the same word (a template of

@@ -1,14 +1,21 @@
 """What a config says in words, checked when it is written: registered names, their options, patterns, sub-groups."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-from ..core import Registry, SubgroupLayout
+from ..core import Budget, BudgetError, Part, Registry, SubgroupLayout, by_name, name_and_options
 from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES, TRANSFORMS
 
-SLOTS: dict[str, Registry] = {"quantizer": QUANTIZERS, "gate": GATES, "source": SOURCES, "mask": MASKS}
+SLOTS: dict[str, Registry] = {
+    "quantizer": QUANTIZERS,
+    "gate": GATES,
+    "source": SOURCES,
+    "mask": MASKS,
+    "activation": ACTIVATIONS,
+}
+"""Where the parts of a config are registered; what is kept of each is its name, and its options as `<slot>_options`."""
 
 
 def whole_numbers(given: Any) -> tuple[int, ...] | None:
@@ -59,6 +66,7 @@ def _checked_rule(pattern: str, options: Any, known: tuple[str, ...], look_up: b
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"rule {pattern!r} has unknown options {unknown}; the known ones are: {known}")
+    options = {**options, **separated(options, {slot for slot in SLOTS if slot in options})}
     slots = {slot: options[slot] for slot in SLOTS if slot in options} if look_up else {}
     checked = {**options, **registered(options, slots)}
     if "groups" in options:
@@ -68,28 +76,58 @@ def _checked_rule(pattern: str, options: Any, known: tuple[str, ...], look_up: b
     return checked
 
 
-def registered(fields: Mapping[str, Any], chosen: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The chosen names as they are registered; options of each, `quantizer_options` for instance, are checked too."""
+def separated(fields: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Name and options, `quantizer` and `quantizer_options` for instance, of each slot that is given as a mapping or a
+    `Part`; none where all are words.
+
+    Raises:
+        ValueError: it is something else, or there are options in both places.
+    """
     found = {}
-    for slot, name in chosen.items():
-        found[slot] = name if name is None else SLOTS[slot].name_of(name)
-        if name is not None:
-            SLOTS[slot].check_options(name, fields.get(f"{slot}_options") or {})
+    for slot in SLOTS:
+        if slot in given and fields[slot] is not None and not isinstance(fields[slot], str):
+            name, options = name_and_options(slot, fields[slot], fields.get(f"{slot}_options") or {})
+            found |= {slot: name, f"{slot}_options": options}
     return found
 
 
-def checked_activation(name: str, options: Mapping[str, Any]) -> str:
-    """The name as it is registered; raises ValueError when it, or one of its options, is unknown."""
-    ACTIVATIONS.check_options(name, options)
-    return ACTIVATIONS.name_of(name)
+def registered(fields: Mapping[str, Any], chosen: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The chosen names as they are registered; options of each, `quantizer_options` for instance, are checked too."""
+    found: dict[str, str | None] = {}
+    for slot, name in chosen.items():
+        options = fields.get(f"{slot}_options") or {}
+        if not isinstance(options, Mapping):
+            raise ValueError(f"{slot}_options must be a mapping of options to values; got {options!r}")
+        found[slot] = name if name is None else Part.of({"name": name, **options}, SLOTS[slot]).name
+    return found
+
+
+def checked_budget(given: Any) -> str | list[str] | None:
+    """One budget as it is written, several as a list, or none.
+
+    Raises:
+        BudgetError: one cannot be read, or the list is empty.
+    """
+    if given is None or isinstance(given, str | float | int | Budget):
+        return None if given is None else _checked_budget(given)
+    if not isinstance(given, Iterable) or not (several := list(given)):
+        raise BudgetError(f"budget must be one, such as '12MB', or a list of them; got {given!r}")
+    return [_checked_budget(one) for one in several]
+
+
+def _checked_budget(one: Any) -> str:
+    parsed = Budget.parse(one)
+    return one if isinstance(one, str) else str(parsed)
 
 
 def checked_transforms(given: Any) -> dict[str, dict]:
     """The transforms with names as they are registered, in their order.
 
     Raises:
-        ValueError: they are no mapping of names to options, or a name or an option is unknown.
+        ValueError: they are no mapping of names to options, nor a list of parts, or a name or an option is unknown.
     """
+    if isinstance(given, list | tuple):
+        given = by_name("transforms", given)
     if not isinstance(given, Mapping) or not all(isinstance(options, Mapping) for options in given.values()):
         raise ValueError(f"transforms must map names to options, such as {{'unit-rows': {{}}}}; got {given!r}")
     for name, options in given.items():

@@ -1,21 +1,22 @@
 """The fields of a config, with what is derived from them, each checked when it is written."""
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..core import METHODS, Assignment, Budget
+from ..core import METHODS, Assignment, Budget, BudgetError, Part, Written
 from ..format import FORMAT_VERSION, PackedFormatError, check_version
 from .config_checks import (
     SLOTS,
     check_pattern,
-    checked_activation,
+    checked_budget,
     checked_groups,
     checked_rules,
     checked_transforms,
     registered,
+    separated,
     whole_numbers,
 )
 from .order import put_in_order
@@ -56,19 +57,19 @@ class ConfigFields:
     projection_bits: int | None = 8
     attention_bits: int | None = None
     assignment: Any = None
-    budget: str | float | None = None
-    quantizer: str = "symmetric"
+    budget: str | float | Sequence[str | float] | None = None
+    quantizer: Written = "symmetric"
     quantizer_options: dict = field(default_factory=dict)
-    gate: str | None = None
+    gate: Written | None = None
     gate_options: dict = field(default_factory=dict)
-    source: str = "float-master"
+    source: Written = "float-master"
     source_options: dict = field(default_factory=dict)
-    mask: str | None = None
+    mask: Written | None = None
     mask_options: dict = field(default_factory=dict)
     transforms: dict[str, dict] = field(default_factory=dict)
     nested: bool = False
     switchable_norms: bool = False
-    activation: str = "dynamic-token"
+    activation: Written = "dynamic-token"
     activation_options: dict = field(default_factory=dict)
     modules_to_not_convert: list[str] | None = None
     rules: dict[str, dict] = field(default_factory=dict)
@@ -94,7 +95,8 @@ class ConfigFields:
 
     def __post_init__(self):
         check_version(self.format_version)
-        given = self.__dict__.pop("_given", ())
+        given = {*self.__dict__.pop("_given", ())}
+        given |= self._separate()
         if self.method is not None:
             self._take_from_method(given)
         self.bits = _checked_bits(self.bits)
@@ -131,9 +133,7 @@ class ConfigFields:
         names = self.modules_to_not_convert
         if isinstance(names, str) or any(not isinstance(one, str) for one in names or ()):
             raise ValueError(f"modules_to_not_convert must be a list of names, got {names!r}")
-        if self.budget is not None:
-            self.budget = self.budget if isinstance(self.budget, str) else str(Budget.parse(self.budget))
-            Budget.parse(self.budget)
+        self.budget = checked_budget(self.budget)
         if self.nested and isinstance(self.bits, int):
             raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
         if self.nested and 0 in self.bits:
@@ -151,8 +151,14 @@ class ConfigFields:
             setattr(self, name, value)
         applying = {"quantizer": self.weight_quantizer, **({"gate": self.gate_name} if self.assignment is None else {})}
         registered(vars(self), applying)
-        self.activation = checked_activation(self.activation, self.activation_options)
         self.transforms = checked_transforms(self.transforms)
+
+    def _separate(self) -> set[str]:
+        """Keep name and options of parts in two fields, whose names are returned."""
+        found = separated(vars(self), SLOTS)
+        for name, value in found.items():
+            setattr(self, name, value)
+        return set(found)
 
     def _take_from_method(self, given: Collection[str]) -> None:
         """Set every field that was not given to the method's; a saved config has them all, and needs no method."""
@@ -160,9 +166,35 @@ class ConfigFields:
         if self.method not in METHODS and complete:
             return
         self.method = METHODS.name_of(self.method)
-        for name, value in ({} if complete else METHODS[self.method].config).items():
+        own = {} if complete else METHODS[self.method].config
+        for name, value in {**own, **separated(own, own)}.items():
             if name not in given:
                 setattr(self, name, copy.deepcopy(value))
+
+    def part(self, slot: str) -> Part | None:
+        """What was chosen for `"quantizer"`, `"gate"`, `"source"`, `"mask"` or `"activation"`, with its options."""
+        name = getattr(self, slot)
+        return name if name is None else Part(name, **getattr(self, f"{slot}_options"))
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All that were given."""
+        several = self.budget if isinstance(self.budget, list | tuple) else [self.budget]
+        return tuple(Budget.parse(one) for one in several if one is not None)
+
+    @property
+    def only_budget(self) -> Budget | None:
+        """The budget that one model has to meet.
+
+        Raises:
+            BudgetError: there are several.
+        """
+        if len(self.budgets) > 1:
+            raise BudgetError(
+                f"one model meets one budget, and the config has {', '.join(map(repr, self.budget))}: give one of "
+                "them here; hf_mpq.compress makes a model for each"
+            )
+        return next(iter(self.budgets), None)
 
     @property
     def table_bits(self) -> int | tuple[int, ...] | None:

@@ -118,7 +118,7 @@ class MPQHfQuantizer(HfQuantizer):
             remember_base(model, config)
         if config.activation == "fixed" and not self.pre_quantized:
             raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
-        if is_latency(config.budget) and not self.pre_quantized:
+        if any(map(is_latency, config.budgets)) and not self.pre_quantized:
             join_heads(config, model)
         space = config.resolve(model)
         if not self.pre_quantized:

@@ -75,7 +75,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
 def _for_model(config: MPQConfig, model: nn.Module) -> MPQConfig:
     """A copy of a config, with what depends on the model."""
     config = copy.deepcopy(config)
-    if is_latency(config.budget):
+    if any(map(is_latency, config.budgets)):
         join_heads(config, model)
     config.embedding_bits, config.inside = config.table_bits, ""
     return config
@@ -231,7 +231,7 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
     it, the one of highest probability."""
     space = config.resolve(model)
-    return most_probable(space, reluctances(model), *budget_cost(space, config.budget))
+    return most_probable(space, reluctances(model), *budget_cost(space, config.only_budget))
 
 
 def assignment_of(model: nn.Module) -> Assignment:

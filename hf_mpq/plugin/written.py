@@ -36,19 +36,19 @@ class Fields(TypedDict, total=False):
     projection_bits: int | None
     attention_bits: int | None
     assignment: dict | None
-    budget: str | None
-    quantizer: str
+    budget: str | list[str] | None
+    quantizer: str | dict
     quantizer_options: dict
-    gate: str | None
+    gate: str | dict | None
     gate_options: dict
-    source: str
+    source: str | dict
     source_options: dict
-    mask: str | None
+    mask: str | dict | None
     mask_options: dict
     transforms: dict[str, dict]
     nested: bool
     switchable_norms: bool
-    activation: str
+    activation: str | dict
     activation_options: dict
     modules_to_not_convert: list[str] | None
     rules: dict[str, dict]

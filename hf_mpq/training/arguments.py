@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from transformers import TrainingArguments
 
+from ..core import plain
+
 REINITS = {"finetuned": "loaded", "pretrained": "pretrained", "random": "random"}
 
 
@@ -20,7 +22,7 @@ class MPQTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "changes to the method's stages: name to {field of StageSpec: value}, such as "
-            '{"search": {"share": 0.5, "arguments": {"learning_rate": 5e-5}}}.'
+            '{"search": {"share": 0.5, "strategy": {"name": "joint", "start": "bits"}}}.'
         },
     )
     scale_learning_rate: float = field(
@@ -56,6 +58,7 @@ class MPQTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.stages = plain(self.stages)
         if not 0 < self.search_fraction < 1:
             raise ValueError(f"search_fraction must be between 0 and 1, got {self.search_fraction}")
         if self.reinit is not None and self.reinit not in REINITS:

@@ -104,6 +104,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
             jit.on_train_end(args, self.state, self.control)  # takes its handler of signals away
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
         self._config, self._open = copy.deepcopy(config), is_open(model)
+        self._config.only_budget  # noqa: B018  several are refused before anything is trained
         self.plan = plan_of(self.method, args, self._open)
         check_remade(self.plan, type(model))
         self.students = Students(args.output_dir, model, args.pretrained)
@@ -247,7 +248,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
 
     def _measured(self) -> LatencyTable | None:
         """What a budget in ms is measured by: one measurement for all processes, kept with the run."""
-        if not is_latency(self._config.budget):
+        if not is_latency(self._config.only_budget):
             return None
         file = Path(self.args.output_dir) / LATENCIES
         self._in_main_first(lambda: write_latencies(file, self._config, self.model))

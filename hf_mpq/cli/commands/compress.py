@@ -1,12 +1,13 @@
 """`hf-mpq compress`: training-free, from a float model to a packed folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...core import Part
 from .. import options
 from ..console import print_json, say, screen, watched
 from ..embedder import Embedder
@@ -17,7 +18,16 @@ from ..rows.data import Source, open_data
 from ..rows.examples import Examples
 from ..saving import check_written, save_whole
 from ..scores import scorer
-from ..typed import check_bits, check_budget, check_method, check_models, check_word, checked_data, numbers
+from ..typed import (
+    check_bits,
+    check_budget,
+    check_method,
+    check_models,
+    check_word,
+    checked_data,
+    checked_part,
+    numbers,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from ... import MPQConfig
 
 SLOT = "see README, 'Find the bits for a budget'"
+PART = "a name, or one with options, such as hessian:draws=8; "
 
 
 def compress(
@@ -37,9 +48,11 @@ def compress(
     ] = None,
     bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
     method: Annotated[str | None, typer.Option(help=f"A published system; {SLOT}.")] = None,
-    scorer_name: Annotated[str | None, typer.Option("--scorer", help=f"How precisions are scored; {SLOT}.")] = None,
-    allocator: Annotated[str | None, typer.Option(help=f"How a budget is spent; {SLOT}.")] = None,
-    rounding: Annotated[str | None, typer.Option(help="autoround, gptq, nearest or lkd.")] = None,
+    scorer_name: Annotated[
+        str | None, typer.Option("--scorer", help=f"How precisions are scored: {PART}{SLOT}.")
+    ] = None,
+    allocator: Annotated[str | None, typer.Option(help=f"How a budget is spent, in the same way; {SLOT}.")] = None,
+    rounding: Annotated[str | None, typer.Option(help="autoround, gptq, nearest or lkd, in the same way.")] = None,
     data_dir: options.DataDir = None,
     task: options.TaskName = None,
     text_column: options.TextColumns = None,
@@ -74,20 +87,17 @@ def compress(
     _check(bits, method, budget, max_drop)
     check_models(model)
     data = checked_data(data)
-    for kind, word in (
-        ("scorer", scorer_name),
-        ("allocator", allocator),
-        ("rounding", rounding),
-        ("task", task),
-        ("pooling", pooling),
-    ):
-        check_word(kind, word)
+    check_word("task", task)
+    check_word("pooling", pooling)
+    typed = {"scorer": scorer_name, "allocator": allocator, "rounding": rounding}
+    parts = {kind: checked_part(kind, text) for kind, text in typed.items()}
     source = None
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
     with new_folder(out, overwrite, (model, tokenizer, data, data_dir)) as folder, _naming_data(data):
         import hf_mpq
 
+        _check_options(parts)
         config = _config(bits, method)
         embedder = Embedder.of(model)
         place = model if embedder is None else embedder.place_of_encoder(model)
@@ -100,9 +110,7 @@ def compress(
             budget,
             None if found is None else found.calibration(words, length, examples),
             config,
-            scorer=scorer_name,
-            allocator=allocator,
-            rounding=rounding,
+            **parts,
             max_examples=examples,
             progress=watched(),
             pooling=_pooling(pooling, float_model, embedder),
@@ -149,6 +157,15 @@ def _check(bits: str | None, method: str | None, budget: str | None, max_drop: f
     if not fixed and method is None and budget is None and max_drop is None:
         raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
     check_bits(bits)
+
+
+def _check_options(parts: Mapping[str, Part | None]) -> None:
+    """Raise ValueError where a part does not have one of its options, before a model is loaded."""
+    from ...compression.compress import SLOTS
+
+    for kind, part in parts.items():
+        if part is not None:
+            SLOTS[kind].check_options(part.name, part.options)
 
 
 def _config(bits: str | None, method: str | None) -> "MPQConfig | None":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage
+from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage, Written, name_and_options
 from ...cost import CostModel
 from ...nn.walk import reluctances, usages
 from ..allocators.base import Scores
@@ -35,8 +35,10 @@ class GateSearch(SearchStrategy):
         space, cost, limit: as of `SearchStrategy`.
         start: `"zeros"`, `"bits"` (precision over the highest one) or `"scores"` (the training-free assignment).
         temperature: a number, `(start, end)` over the steps of the stage, or the fields of `Temperature`.
-        optimizer: of the gates, `"sgd"` or `"adam"`, with `learning_rate` and other `optimizer_options`.
-        penalty: registered name with `penalty_options`; None is the strategy's own with a budget, `"linear"` without.
+        optimizer: of the gates, `"sgd"` or `"adam"`, a part, with `learning_rate`; or its options in
+            `optimizer_options`.
+        penalty: part, its options in it or in `penalty_options`; None is the strategy's own with a budget, `"linear"`
+            without.
         decision: `"argmax"`, the likeliest precision of each sub-group whatever it costs; `"projection"`, the likeliest
             assignment that meets the budget; None is the strategy's own.
         compensate_pruned: scale the weights once for what 0 bits take away at the start.
@@ -55,10 +57,10 @@ class GateSearch(SearchStrategy):
         limit: float | None,
         start: str | None = None,
         temperature: Any = None,
-        optimizer: str | None = None,
+        optimizer: Written | None = None,
         learning_rate: float | None = None,
         optimizer_options: Mapping[str, Any] | None = None,
-        penalty: str | None = None,
+        penalty: Written | None = None,
         penalty_options: Mapping[str, Any] | None = None,
         decision: str | None = None,
         compensate_pruned: bool = False,
@@ -67,16 +69,18 @@ class GateSearch(SearchStrategy):
         own = self.defaults
         self.start = _one_of("start", (*STARTS, FROM_SCORES), start or own["start"])
         self.temperature = Temperature.of(own["temperature"] if temperature is None else temperature)
-        self.optimizer = _one_of("optimizer", ("sgd", "adam"), optimizer or own["optimizer"])
+        word, moves = name_and_options("optimizer", optimizer or own["optimizer"], optimizer_options or {})
+        self.optimizer = _one_of("optimizer", ("sgd", "adam"), word)
         self.learning_rate = own["learning_rate"] if learning_rate is None else learning_rate
         same = own.get("optimizer_options", {}) if self.optimizer == own["optimizer"] else {}
-        self.optimizer_options = {**same, **(optimizer_options or {})}
+        self.optimizer_options = {**same, **moves}
         self.decision = _one_of("decision", DECISIONS, decision or own["decision"])
         self.needs_scores, self.compensate_pruned = self.start == FROM_SCORES, compensate_pruned
         if self.needs_scores and compensate_pruned:
             raise ValueError("compensate_pruned is for a start that mixes evenly: use start='zeros' or 'bits'")
-        name = penalty or ("linear" if limit is None else own["penalty"])
-        self._penalty = PENALTIES.make(name, self._target(), options=penalty_options or {})
+        chosen = penalty or ("linear" if limit is None else own["penalty"])
+        name, how = name_and_options("penalty", chosen, penalty_options or {})
+        self._penalty = PENALTIES.make(name, self._target(), options=how)
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
         """Set logits and temperature; raises ValueError without open gates, or without scores or budget where the start

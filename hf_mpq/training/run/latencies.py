@@ -15,7 +15,7 @@ def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
     """Measure, unless the file is there; it is whole or not there."""
     if file.exists():
         return
-    cost, _ = budget_cost(config.resolve(model), config.budget)
+    cost, _ = budget_cost(config.resolve(model), config.only_budget)
     write_text(file, json.dumps(cost.latencies.to_dict(), indent=1))
 
 

@@ -11,9 +11,11 @@ from typing import Any
 from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
-from ...core import METHODS, MethodSpec, StageSpec
+from ...core import METHODS, MethodSpec, StageSpec, by_name, name_and_options
 from ...nn.construction import takes_config_alone
+from ...search.schedules import SCHEDULES
 from ...search.strategies import STRATEGIES
+from ...search.strategies.penalties import PENALTIES
 from ..arguments import REINITS, MPQTrainingArguments, examples_per_step
 from ..objectives import OBJECTIVES
 
@@ -85,18 +87,39 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise ValueError(f"stage {stage.name!r} has no {unknown}; what can be changed: {', '.join(known)}")
-    merged = {
-        key: {**getattr(stage, key), **value} if key in ("strategy_options", "arguments", "schedules") else value
-        for key, value in changes.items()
-    }
-    stage = replace(stage, **merged)
-    for name, options in stage.objectives.items():
-        OBJECTIVES.check_options(name, options)
-    if stage.strategy is not None:
-        STRATEGIES.check_options(stage.strategy, stage.strategy_options)
+    stage = replace(stage, **_merged(stage, changes))
+    _check_parts(stage)
     if args.reinit is not None and stage.start == "loaded":
         stage = replace(stage, start=REINITS[args.reinit])
     return replace(stage, arguments=_typed(stage))
+
+
+def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes, on top of the stage's own where a field is a mapping; a strategy with options has only its own."""
+    merged = dict(changes)
+    if not isinstance(changes.get("strategy"), str | None):
+        own = name_and_options("strategy", changes["strategy"], changes.get("strategy_options") or {})
+        merged["strategy"], merged["strategy_options"] = own
+    elif "strategy_options" in changes:
+        merged["strategy_options"] = {**stage.strategy_options, **changes["strategy_options"]}
+    if "arguments" in changes:
+        merged["arguments"] = {**stage.arguments, **changes["arguments"]}
+    if "schedules" in changes:
+        merged["schedules"] = {**stage.schedules, **by_name("schedules", changes["schedules"])}
+    return merged
+
+
+def _check_parts(stage: StageSpec) -> None:
+    """Raise ValueError where a name or an option in a stage is unknown."""
+    for registry, named in ((OBJECTIVES, stage.objectives), (SCHEDULES, stage.schedules)):
+        for name, options in named.items():
+            registry.check_options(name, options)
+    if stage.strategy is None:
+        return
+    STRATEGIES.check_options(stage.strategy, stage.strategy_options)
+    given = stage.strategy_options
+    if given.get("penalty") is not None:
+        PENALTIES.check_options(*name_and_options("penalty", given["penalty"], given.get("penalty_options") or {}))
 
 
 def _typed(stage: StageSpec) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Preferences:
     ):
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
-        self._file, self._first, self._budget = Path(folder) / FILE, first, config.budget
+        self._file, self._first, self._budget = Path(folder) / FILE, first, config.only_budget
         self._engine = TrainingFree(model, config, choice, batches, progress=progress)
         self._engine.latencies = latencies
 

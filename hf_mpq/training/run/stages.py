@@ -122,7 +122,7 @@ class StageRunner:
 
     def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
         space = self._config.resolve(student)
-        cost, _ = budget_cost(space, self._config.budget, self._latencies)
+        cost, _ = budget_cost(space, self._config.only_budget, self._latencies)
         return fixed_metrics(space, cost, assignment_of(student))
 
     def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
@@ -139,7 +139,7 @@ class StageRunner:
         if stage.strategy is None:
             return None
         space = student.config.quantization_config.resolve(student)
-        cost, limit = budget_cost(space, self._config.budget, self._latencies)
+        cost, limit = budget_cost(space, self._config.only_budget, self._latencies)
         return STRATEGIES.make(stage.strategy, space, cost, limit, options=stage.strategy_options)
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
