@@ -80,6 +80,10 @@ class MPQHfQuantizer(HfQuantizer):
             self._verify(config, files)
         return config
 
+    def update_tp_plan(self, config):
+        """What early versions of transformers call there."""
+        return self.update_attn_implementation(config)
+
     def _verify(self, config, files) -> None:
         """Files and config against what was written with them, once."""
         if self._verified != tuple(files):

@@ -62,8 +62,8 @@ _LONGEST, _DIGEST = 60, "xxh3:"
 
 
 def signature(config: PretrainedConfig) -> dict[str, str]:
-    """Dotted field to its value as JSON, long ones as a digest: of every field that the outputs depend on."""
-    return dict(_fields(_plain(config.to_diff_dict())))
+    """Dotted field to its value as JSON, long ones as a digest, by name: of every field that the outputs depend on."""
+    return dict(sorted(_fields(_plain(config.to_diff_dict()))))
 
 
 def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path) -> None:
