@@ -51,7 +51,7 @@ def _now(model: "nn.Module") -> float:
 
 def summary(times: list[float], batch: int) -> dict[str, float]:
     """Median and quartiles in milliseconds, and sequences per second at the median."""
-    low, middle, high = statistics.quantiles(times, n=4)
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return {
         "median_ms": middle,
         "quartile_1_ms": low,

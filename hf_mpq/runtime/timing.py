@@ -60,7 +60,8 @@ def clock() -> float:
 
 def undisturbed(times: list[float]) -> float:
     """The median of what one thread works; of several, whose wall time other processes add to, the lowest decile."""
-    return statistics.median(times) if torch.get_num_threads() == 1 else statistics.quantiles(times, n=10)[0]
+    alone = torch.get_num_threads() == 1
+    return statistics.median(times) if alone else statistics.quantiles(times, n=10, method="inclusive")[0]
 
 
 @torch.inference_mode()

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from hf_mpq.cli.commands.bench import short
 from hf_mpq.cli.loading import load_and_run
+from hf_mpq.cli.timing import summary
 
 SMALL = ("--rounds", "3", "--shapes", "1x8,2x16")
 
@@ -27,6 +29,17 @@ def test_backends_and_float_side_by_side(here, run, run_json, chosen):
     one = found["latency"]["2x16"]["cpu-float"]
     assert one["sequences_per_second"] == pytest.approx(2000 / one["median_ms"])
     assert torch.get_num_threads() == before
+
+
+def test_quartiles_of_few_rounds_are_between_them():
+    """Not beyond the fastest, where milliseconds might be negative."""
+    found = summary([1.0, 101.0], batch=4)
+    assert (found["quartile_1_ms"], found["median_ms"], found["quartile_3_ms"]) == (26, 51, 76)
+
+
+@pytest.mark.parametrize(("number", "said"), [(0.92531, "0.925"), (999.4, "999"), (999.6, "1,000"), (6351.2, "6,351")])
+def test_milliseconds_are_read_easily(number, said):
+    assert short(number) == said
 
 
 def test_cost_of_loading(here):

@@ -149,6 +149,11 @@ def _cost(place: str, loading: bool, trust: bool) -> dict[str, float | None]:
     return {"disk_bytes": size, **(loading_cost(str(encoder_of(place)), trust) if loading else {})}
 
 
+def short(number: float) -> str:
+    """Three digits, or the whole number where it has more."""
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
+
+
 def _latency_table(latencies: dict[str, dict[str, dict[str, float]]], title: str) -> Table:
     table = Table("ms, median (quartiles)", *latencies, title=title)
     for name in next(iter(latencies.values())):
@@ -156,7 +161,8 @@ def _latency_table(latencies: dict[str, dict[str, dict[str, float]]], title: str
         for of_shape in latencies.values():
             one, whole = of_shape[name], of_shape.get(FLOAT)
             speed = f" {whole['median_ms'] / one['median_ms']:.2f}x" if whole and name != FLOAT else ""
-            cells.append(f"{one['median_ms']:.3g} ({one['quartile_1_ms']:.3g} to {one['quartile_3_ms']:.3g}){speed}")
+            middle, low, high = (short(one[f"{name}_ms"]) for name in ("median", "quartile_1", "quartile_3"))
+            cells.append(f"{middle} ({low} to {high}){speed}")
         table.add_row(name, *cells)
     return table
 

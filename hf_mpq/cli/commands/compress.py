@@ -19,6 +19,7 @@ from ..rows.examples import Examples
 from ..saving import check_written, save_whole
 from ..scores import scorer
 from ..typed import (
+    WORDS,
     check_bits,
     check_budget,
     check_method,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from ... import MPQConfig
 
-SLOT = "see README, 'Find the bits for a budget'"
-PART = "a name, or one with options, such as hessian:draws=8; "
+METHODS = "q-bert, hawq-v3, zeroquant, zeroquant-4-8, class-based or ghost"
+OPTIONS = "with options as in hessian:draws=8"
 
 
 def compress(
@@ -47,11 +48,14 @@ def compress(
         float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
     ] = None,
     bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"A published system; {SLOT}.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"A published system: {METHODS}.")] = None,
     scorer_name: Annotated[
-        str | None, typer.Option("--scorer", help=f"How precisions are scored: {PART}{SLOT}.")
+        str | None,
+        typer.Option("--scorer", help=f"How precisions are scored: {', '.join(WORDS['scorer'])}; {OPTIONS}."),
     ] = None,
-    allocator: Annotated[str | None, typer.Option(help=f"How a budget is spent, in the same way; {SLOT}.")] = None,
+    allocator: Annotated[
+        str | None, typer.Option(help=f"How a budget is spent, in the same way: {', '.join(WORDS['allocator'])}.")
+    ] = None,
     rounding: Annotated[str | None, typer.Option(help="autoround, gptq, nearest or lkd, in the same way.")] = None,
     data_dir: options.DataDir = None,
     task: options.TaskName = None,

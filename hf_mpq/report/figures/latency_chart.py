@@ -53,7 +53,8 @@ def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Spread]]:
 
 def _spread(row: Mapping[str, Any]) -> Spread:
     if "times" in row:
-        low, middle, high = statistics.quantiles(row["times"], n=4) if len(row["times"]) > 1 else 3 * list(row["times"])
+        times = 2 * list(row["times"]) if len(row["times"]) == 1 else row["times"]
+        low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
         return low, middle, high
     low, high = row["quartiles"]
     return low, row["ms"], high

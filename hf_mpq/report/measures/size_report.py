@@ -105,7 +105,7 @@ class SizeReport:
             self._add_row(table, place, [part for part in self.parts if part.place == place])
         table.add_section()
         self._add_row(table, "total", list(self.parts))
-        table.caption = f"{self.average_bits:.2f} bits per encoder weight; {self.paper_mib:.2f} MiB as papers count"
+        table.caption = f"{self.average_bits:.2f} bits per encoder weight\n{self.paper_mib:.2f} MiB as papers count"
         text = StringIO()
         Console(file=text, width=80, force_jupyter=False, color_system=None).print(table)
         return text.getvalue()

@@ -71,7 +71,7 @@ def measure_speed(model: nn.Module, batch: int, tokens: int, seconds: float = 2.
     times, end = [], time.perf_counter() + seconds
     while len(times) < FEWEST_CALLS or (time.perf_counter() < end and len(times) < MOST_CALLS):
         times.append(_milliseconds(model, inputs))
-    low, middle, high = statistics.quantiles(times, n=4)
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return Speed(batch, tokens, middle, low, high, len(times), WARM_UP, _backend(model, inputs, backend))
 
 
