@@ -1,0 +1,75 @@
+"""What is built from the sources and installed elsewhere is whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+import hf_mpq
+from hf_mpq.cli.recipes import shipped
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("hf_mpq", "recipes", "pyproject.toml", "README.md", "LICENSE")
+DATA = ("py.typed", "hub/templates", "report/page/templates", "runtime/int8/kernel")
+SERVE = """
+import json, sys
+import hf_mpq
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
+print(json.dumps([hf_mpq.__file__, type(model).__name__, type(model.bert.encoder.layer[0].output.dense).__name__]))
+"""
+
+
+def data_files() -> set[str]:
+    """Names within the wheel of all files that are no modules."""
+    folders = [ROOT / "hf_mpq" / name for name in DATA]
+    files = [path for folder in folders for path in ([folder] if folder.is_file() else folder.iterdir())]
+    names = {str(path.relative_to(ROOT)) for path in files if path.suffix not in (".py", "") and path.is_file()}
+    return names | {f"hf_mpq/recipes/{path}" for path in shipped()}
+
+
+@pytest.mark.full
+def test_a_wheel_has_everything_and_runs_where_the_sources_are_not(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    built = tmp_path / "built"
+    call(sys.executable, "-m", "pip", "wheel", source, "--no-deps", "-q", "-w", built)
+    wheel = next(built.glob("*.whl"))
+    assert data_files() - set(ZipFile(wheel).namelist()) == set()
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    there = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    (there / "others.pth").write_text(sysconfig.get_path("purelib"))
+    python = tmp_path / "venv" / "bin" / "python"
+    call(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--force-reinstall", wheel)
+    hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4))).save_pretrained(tmp_path / "packed")
+    file, model, layer = json.loads(call(python, "-c", SERVE, tmp_path / "packed"))
+    assert Path(file).is_relative_to(tmp_path) and (model, layer) == ("BertForSequenceClassification", "PackedLinear")
+    command = python.with_name("hf-mpq")
+    assert call(command, "--version").strip() == hf_mpq.__version__
+    assert {line.partition("\t")[0] for line in call(command, "recipes", "ls").splitlines()} == set(map(str, shipped()))
+    call(command, "recipes", "cp", "run_glue.py", "--to", tmp_path / "mine")
+    assert (tmp_path / "mine" / "recipe.py").exists()
+
+
+def call(*words) -> str:
+    """What a command prints; it must end well, and sees no PYTHONPATH."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, env=environment, cwd=Path(sys.prefix).anchor
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
