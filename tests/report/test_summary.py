@@ -76,6 +76,12 @@ def test_what_cannot_be_told_comes_with_its_reason():
 
 
 @pytest.mark.skipif(find_spec("codecarbon") is None, reason="codecarbon is not installed")
+def test_a_folder_that_is_not_there_is_named():
+    for measure in (hf_mpq.size_report, summarize):
+        with pytest.raises(OSError, match="'my-pakced-bert' is no folder here, and the Hub does not give a model of"):
+            measure("my-pakced-bert")
+
+
 def test_carbon_is_estimated_for_a_country(monkeypatch):
     monkeypatch.setattr(measure_carbon, "__defaults__", (1.0,))
     found = summarize(mixed("bert"), carbon_country="DEU", **QUICK)

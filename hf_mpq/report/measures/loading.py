@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from ...plugin.architectures import architecture, class_of
 
@@ -16,7 +16,7 @@ def loaded(model: nn.Module | str | Path) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
-    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = _config_of(model)
     kind = class_of(config)
     if kind is None:
         raise OSError(
@@ -24,3 +24,14 @@ def loaded(model: nn.Module | str | Path) -> nn.Module:
             "its own class, and give the model instead of the folder"
         )
     return kind.from_pretrained(model)
+
+
+def _config_of(place: str | Path) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except OSError as error:
+        if Path(place).is_dir():
+            raise
+        raise OSError(
+            f"{str(place)!r} is no folder here, and the Hub does not give a model of that name: check the spelling"
+        ) from error
