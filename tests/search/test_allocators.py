@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hf_mpq.core import Assignment, BudgetError, MatrixAssignment, PrecisionSpace
+from hf_mpq.core import ActivationSpec, Assignment, BudgetError, MatrixAssignment, PrecisionSpace
 from hf_mpq.cost import AverageBits, BitOperations, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
@@ -62,6 +62,17 @@ def test_contract(name, budget, case):
     assert first.to_dict() == again.to_dict()
     tied = {matrix.bits for key, matrix in first.matrices.items() if space.weights[key].tie}
     assert len(tied) <= 1
+
+
+@pytest.mark.parametrize("name", list(ALLOCATORS))
+def test_activation_bits_of_the_space_are_in_the_assignment(name, make_space, make_scores):
+    space = make_space(4, (2, 4, 8))
+    inputs = {key: 8 - number for number, key in enumerate(space.weights)}
+    weights = {key: replace(spec, activation=ActivationSpec(bits=inputs[key])) for key, spec in space.weights.items()}
+    space = PrecisionSpace(weights)
+    scores = make_scores(space)
+    found = ALLOCATORS[name]()(space, StoredSize(space), "8kB", scores, damage_of(space, scores))
+    assert found.activation_bits == inputs
 
 
 @pytest.mark.parametrize("name", list(ALLOCATORS))
