@@ -76,6 +76,7 @@ class TrainingFree:
         self._limits: dict[tuple[Budget | str, int], tuple[CostModel, float | None]] = {}
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
+        self._float_outputs: list = []
 
     def choose(self, choice: MethodSpec) -> None:
         """Take other parts; scores are forgotten."""
@@ -145,7 +146,7 @@ class TrainingFree:
 
     def _divergence(self, model: nn.Module) -> float:
         with embedding_outputs(self.model, self.pooling), embedding_outputs(model, self.pooling):
-            return mean_divergence(self.model, model, self.batches)
+            return mean_divergence(self.model, model, self.batches, self._float_outputs)
 
     def reference(self) -> float:
         """The float model's own score."""
@@ -219,7 +220,7 @@ class TrainingFree:
         passes = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
         seconds["rounding"] = each * models * passes
         if judged and self.evaluate is None:
-            seconds["measuring"] = each * judged * 2 * count  # the float model's outputs, and the other's
+            seconds["measuring"] = each * (judged + 1) * count  # the float model gives its outputs once
         return seconds
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from functools import partial
 
 import pytest
@@ -171,8 +172,8 @@ def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, 
     engine = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch(), tiny_batch()])
     monkeypatch.setattr(engine, "_forward_seconds", lambda: 1000.0)
     twice = engine.estimate(2) - engine.estimate(1)
-    assert twice == pytest.approx(evaluations * 2 * 2 * 1000)
-    assert engine.estimate(1, judged=3) - engine.estimate(1) == pytest.approx(3 * 2 * 2 * 1000)
+    assert twice == pytest.approx(evaluations * 2 * 1000)
+    assert engine.estimate(1, judged=3) - engine.estimate(1) == pytest.approx((3 + (not evaluations)) * 2 * 1000)
     judged = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch()], evaluate=lambda model: 1.0)
     clock = iter(range(0, 1000, 50))
     monkeypatch.setattr("hf_mpq.compression.engine.perf_counter", lambda: next(clock))
@@ -280,3 +281,17 @@ def test_damage_on_the_live_prototype_is_that_of_a_fixed_copy(head, bits, monkey
     chosen = engine.everywhere(4)
     before, after = (outputs(fixed(one, chosen)) for one in (plain, engine))
     assert all(torch.equal(one, other) for one, other in zip(before, after))
+
+
+@pytest.mark.parametrize("most", [2**28, 0])
+def test_the_float_model_gives_its_outputs_once(most, monkeypatch):
+    """Where they are not too many to be kept."""
+    monkeypatch.setattr(sys.modules[divergence.__module__], "KEPT_BYTES", most)
+    engine = TrainingFree(tiny_model("bert"), CONFIG, DEFAULT, [tiny_batch(), tiny_batch(3)])
+    passes = []
+    engine.model.register_forward_hook(lambda one, *args: passes.append(1) if one is engine.model else None)
+    for bits in (2, 4):
+        expected = divergence(engine.model, engine.quantized(engine.everywhere(bits)), engine.batches)
+        passes.clear()
+        assert engine.damage(engine.everywhere(bits)) == expected
+        assert len(passes) == (2 if bits == 2 or not most else 0)

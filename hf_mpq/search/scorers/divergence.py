@@ -13,6 +13,9 @@ from ...nn.heads import Decisions, decisions_of
 from .outputs import output_divergence
 from .passes import Batch, batches_on, evaluating
 
+KEPT_BYTES = 2**28
+"""Of the float model's outputs, at most so many are kept between two comparisons."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -81,14 +84,29 @@ def divergence(
 
 
 @torch.no_grad()
-def mean_divergence(model: nn.Module, quantized: nn.Module, batches: Iterable[Mapping]) -> float:
-    """Mean divergence per example of a quantized model's outputs from the float model's."""
-    found = []
+def mean_divergence(
+    model: nn.Module, quantized: nn.Module, batches: Iterable[Mapping], kept: list | None = None
+) -> float:
+    """Mean divergence per example of a quantized model's outputs from the float model's.
+
+    Args:
+        model: float.
+        quantized: what is compared with it.
+        batches: keyword arguments of forward; labels are left out.
+        kept: takes what the float model gives for each batch, up to `KEPT_BYTES`, and gives it the next time.
+    """
+    found, kept = [], [] if kept is None else kept
     with evaluating(model), evaluating(quantized):
-        for batch in batches_on(model, batches):
-            before, after = (_outputs(one, quantized.config, batch) for one in (model, quantized))
-            found.append(output_divergence(before, after))
+        for position, batch in enumerate(batches_on(model, batches)):
+            before = kept[position] if position < len(kept) else _outputs(model, quantized.config, batch)
+            if position == len(kept) and sum(map(_bytes, [*kept, before])) <= KEPT_BYTES:
+                kept.append(before)
+            found.append(output_divergence(before, _outputs(quantized, quantized.config, batch)))
     return float(torch.cat(found).mean())
+
+
+def _bytes(outputs: Mapping[str, Decisions]) -> int:
+    return sum(one.scores.nbytes for one in outputs.values())
 
 
 def _outputs(model: nn.Module, config: PretrainedConfig, batch: Batch) -> dict[str, Decisions]:
