@@ -1,4 +1,5 @@
-"""Six methods that stretch the slots: each trains, saves, resumes, packs and reloads through unchanged layers.
+"""Six methods that stretch the slots: each runs through the trainer and resumes, packs, reloads, is prepared for every
+backend and exported, through unchanged layers.
 
 None is a published system; each is the one thing about some system that a narrow design would not let in.
 """
@@ -11,52 +12,56 @@ from torch import nn
 
 import hf_mpq
 from hf_mpq import MPQConfig
-from hf_mpq.nn.walk import matrices, update_quantizers
+from hf_mpq.exporters.base import EXPORTERS
+from hf_mpq.nn.walk import matrices
+from hf_mpq.search.strategies import STRATEGIES, Pass, SearchStrategy
+from hf_mpq.training import TrainingStopped
+from hf_mpq.training.objectives import OBJECTIVES, Objective
 from hf_mpq.weights import ENCODINGS, QUANTIZERS, SOURCES, Encoding, Source, WeightQuantizer
-from tests.contracts.gloo import run_two_processes
-from tests.tiny import HEADS, outputs, tiny_batch, tiny_model
+from hf_mpq.weights.roles import WEIGHTS
+from tests.contracts.test_quantizers_in_backends import check_backends, check_exports
+from tests.tiny import HEADS, outputs, tiny_model
+from tests.training.runs import sentences, trainer
+from tests.training.test_stage_parts import StopAfter
 
 
-def loss_of(model) -> torch.Tensor:
-    return model(**tiny_batch(), labels=torch.tensor([0, 1, 0])).loss
+def quantized(model=None, **fields):
+    return hf_mpq.quantize(model or tiny_model("bert", num_hidden_layers=1), MPQConfig(**{"groups": 8, **fields}))
 
 
-def plain_step(model, rate=0.05):
-    """One step of gradient descent, with whatever the quantizers do after it."""
-    model.eval()  # no dropout
-    loss_of(model).backward()
-    apply_gradients(model, rate)
+def run_of(model, folder, **options):
+    """A trainer of two steps, with a checkpoint after each."""
+    given = {"max_steps": 2, "save_steps": 1, "learning_rate": 1e-2, "train_dataset": sentences(16)}
+    return trainer(model, folder, **{**given, **options})
 
 
-def apply_gradients(model, rate=0.05):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= rate * parameter.grad
-                parameter.grad = None
-    update_quantizers(model)
+def check_life(make, tmp_path, **options):
+    """Train, resume the second step, pack, reload, prepare, export: nothing changes on the way."""
+    start = {name: value.clone() for name, value in make().state_dict().items()}
+    run = run_of(make(), tmp_path / "run", **options)
+    run.train()
+    model = run.model
+    assert any(not torch.equal(value, start[name]) for name, value in model.state_dict().items() if name in start)
 
-
-def check_life(model, tmp_path, step=plain_step):
-    """Train two steps, resume the second from a checkpoint, pack, reload: nothing changes on the way."""
-    start = copy.deepcopy(model.state_dict())
-    step(model)
-    model.save_pretrained(tmp_path / "checkpoint")
-    step(model)
-    assert any(not torch.equal(value, start[name]) for name, value in model.state_dict().items())
-
-    resumed = HEADS["sequence"].from_pretrained(tmp_path / "checkpoint")
-    step(resumed)
+    with pytest.raises(TrainingStopped):
+        run_of(make(), tmp_path / "resumed", callbacks=[StopAfter(1)], **options).train()
+    resumed = run_of(make(), tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=True)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
 
-    trained = outputs(model)
-    report = hf_mpq.size_report(model)
+    model.save_pretrained(tmp_path / "trained")
+    trained, report = outputs(model), hf_mpq.size_report(model)
     hf_mpq.pack(model).save_pretrained(tmp_path / "packed")
     torch.testing.assert_close(outputs(model)[0], trained[0], atol=1e-5, rtol=0)
     again = HEADS["sequence"].from_pretrained(tmp_path / "packed")
     assert torch.equal(outputs(again)[0], outputs(model)[0])
     assert hf_mpq.size_report(again).total_bytes == report.total_bytes
+    check_backends(again)
+    plain = copy.deepcopy(again)
+    for _, layer in matrices(plain, hf_mpq.nn.PackedLinear):
+        layer.input_quantizer = None  # dense files have float inputs
+    check_exports(plain, tmp_path, ["dense"])
     return again
 
 
@@ -64,6 +69,7 @@ class Planes(Source):
     """Eight learned planes and a sign: w = scale * sign * sum of sigmoid(plane) * 2^bit / 255."""
 
     owns_weight = True
+    roles = {"planes": WEIGHTS}  # noqa: RUF012
 
     def __init__(self, shape):
         super().__init__(shape)
@@ -85,11 +91,11 @@ class Planes(Source):
 
 def test_bit_planes_without_a_float_master(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES._items, "probe-planes", Planes)
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, source="probe-planes", embedding_bits=None))
-    layer = model.bert.encoder.layer[0].output.dense
-    assert not layer.weight.requires_grad
-    check_life(model, tmp_path)
-    saved = HEADS["sequence"].from_pretrained(tmp_path / "checkpoint").bert.encoder.layer[0].output.dense
+    make = lambda: quantized(bits=4, source="probe-planes", embedding_bits=None)  # noqa: E731
+    assert not make().bert.encoder.layer[0].output.dense.weight.requires_grad
+    check_life(make, tmp_path)
+    saved = HEADS["sequence"].from_pretrained(tmp_path / "trained").bert.encoder.layer[0].output.dense
+    assert saved.program.source.planes.abs().sub(4).abs().max() > 5e-3, "planes are what learns"
     assert torch.equal(saved.weight, saved.program.source(None)), "the file has the float weight beside the planes"
 
 
@@ -140,90 +146,61 @@ class Basis(WeightQuantizer):
 def test_basis_updated_outside_autograd(tmp_path, monkeypatch):
     monkeypatch.setitem(ENCODINGS._items, "probe-basis", BasisEncoding)
     monkeypatch.setitem(QUANTIZERS._items, "probe-basis", Basis)
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=3, quantizer="probe-basis"))
-    before = model.bert.encoder.layer[0].output.dense.program.quantizer.basis.clone()
-    check_life(model, tmp_path)
-    checkpoint = HEADS["sequence"].from_pretrained(tmp_path / "checkpoint")
-    assert not torch.equal(checkpoint.bert.encoder.layer[0].output.dense.program.quantizer.basis, before)
+    make = lambda: quantized(bits=3, quantizer="probe-basis")  # noqa: E731
+    before = make().bert.encoder.layer[0].output.dense.program.quantizer.basis.clone()
+    check_life(make, tmp_path)
+    trained = HEADS["sequence"].from_pretrained(tmp_path / "trained")
+    assert not torch.equal(trained.bert.encoder.layer[0].output.dense.program.quantizer.basis, before)
 
 
-def test_objective_with_its_own_parameters(tmp_path):
-    run_two_processes(_objective_process, tmp_path)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
-    assert all(torch.equal(value, second[name]) for name, value in first.items()), "processes must agree"
-    assert any(name.startswith("objective.") for name in first)
-    model = HEADS["sequence"].from_pretrained(tmp_path / "checkpoint")
-    assert not any("objective" in name for name in model.state_dict()), "an objective is never shipped"
-    check_life(hf_mpq.fix(model), tmp_path)
-
-
-class Matching(nn.Module):
+class Matching(Objective):
     """A projection of the last hidden state to a narrower teacher's."""
 
-    def __init__(self):
-        super().__init__()
-        self.projection = nn.Linear(32, 16)
+    needs_teacher, features = True, ("hidden",)
 
-    def forward(self, hidden, target):
-        return (self.projection(hidden) - target).square().mean()
+    def __init__(self, student, teacher, weight=1.0):
+        super().__init__(student, teacher, weight)
+        self.projection = nn.Linear(student.config.hidden_size, teacher.config.hidden_size)
 
-
-class WithObjective(nn.Module):
-    """What is wrapped for several processes: the model and what its loss needs."""
-
-    def __init__(self, model, objective):
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch, labels, target):
-        output = self.model(**batch, labels=labels, output_hidden_states=True)
-        return output.loss + self.objective(output.hidden_states[-1], target)
+    def forward(self, student, teacher, batch):
+        ours, theirs = student.features["hidden"][-1], teacher.features["hidden"][-1]
+        return (self.projection(ours) - theirs).square().mean()
 
 
-def _objective_process(rank, tmp_path):
-    torch.manual_seed(0)
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(0, 2, 4), quantizer="lsq"))
-    both = WithObjective(model, Matching())
-    parallel = nn.parallel.DistributedDataParallel(both, find_unused_parameters=True)
-    optimizer = torch.optim.Adam(parallel.parameters(), lr=1e-2)
-    for step in range(2):
-        batch = {name: rows[rank : rank + 2] for name, rows in tiny_batch().items()}
-        target = torch.randn(2, 11, 16, generator=torch.Generator().manual_seed(10 * step + rank))
-        parallel(batch, torch.tensor([rank, 1]), target).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        update_quantizers(model)
-    torch.save(both.state_dict(), tmp_path / f"rank{rank}.pt")
-    if rank == 0:
-        model.save_pretrained(tmp_path / "checkpoint")
+MATCHING = {"qat": {"objectives": {"task": {}, "probe-matching": {"weight": 0.5}}}}
 
 
-def min_norm_step(model):
+def narrow():
+    return tiny_model("bert", hidden_size=16, num_hidden_layers=1)
+
+
+def learned_steps():
+    return quantized(bits=4, quantizer="lsq", method="uniform")
+
+
+def test_objective_with_its_own_parameters(tmp_path, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES._items, "probe-matching", Matching)
+    check_life(learned_steps, tmp_path, teacher=narrow(), stages=MATCHING)
+    model = HEADS["sequence"].from_pretrained(tmp_path / "trained")
+    assert not any("objective" in name for name in model.state_dict()), "an objective is never shipped"
+
+
+class TwoPasses(SearchStrategy):
     """Gradients of two precisions, merged into the shortest vector of their convex hull."""
-    gradients = []
-    for bits in (8, 2):
-        hf_mpq.set_precision(model.eval(), bits)
-        loss_of(model).backward()
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-        for parameter in model.parameters():
-            parameter.grad = None
-    shared = sorted(set(gradients[0]) & set(gradients[1]))
-    first, second = (torch.cat([part[name].flatten() for name in shared]) for part in gradients)
-    share = (second @ (second - first) / (first - second).square().sum()).clamp(0, 1)
-    for name, parameter in model.named_parameters():
-        parts = [weight * part[name] for weight, part in zip((share, 1 - share), gradients) if name in part]
-        parameter.grad = sum(parts) if parts else None
-    apply_gradients(model, 0.005)
-    hf_mpq.set_precision(model, 8)
+
+    searches, combine = False, "min-norm"
+
+    def passes(self, progress):
+        return tuple(Pass(f"{bits} bits", precision=bits) for bits in (2, 8))
 
 
-def test_two_passes_merged_by_min_norm(tmp_path):
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 8), nested=True))
-    check_life(model, tmp_path, min_norm_step)
+def test_two_passes_merged_by_min_norm(tmp_path, monkeypatch):
+    monkeypatch.setitem(STRATEGIES._items, "probe-two-passes", TwoPasses)
+    check_life(lambda: quantized(bits=(2, 8), nested=True), tmp_path, stages={"qat": {"strategy": "probe-two-passes"}})
 
 
-def test_feed_forward_wider_than_the_config(tmp_path):
-    model = tiny_model("bert")
+def widened():
+    model = tiny_model("bert", num_hidden_layers=1)
     expected = outputs(model)
     for layer in model.bert.encoder.layer:
         up, down = layer.intermediate.dense, layer.output.dense
@@ -237,25 +214,19 @@ def test_feed_forward_wider_than_the_config(tmp_path):
             wide_down.bias.copy_(down.bias)
         layer.intermediate.dense, layer.output.dense = wide_up, wide_down
     torch.testing.assert_close(outputs(model)[0], expected[0], atol=1e-5, rtol=0)
-    again = check_life(hf_mpq.quantize(model, MPQConfig(bits=4)), tmp_path)
+    return quantized(model, bits=4)
+
+
+def test_feed_forward_wider_than_the_config(tmp_path):
+    again = check_life(widened, tmp_path)
     assert again.config.intermediate_size == 56
     assert again.bert.encoder.layer[0].intermediate.dense.weight.shape == (70, 32)
 
 
-def nested_step(model):
-    """One step at each precision."""
-    for bits in (2, 4, 8):
-        hf_mpq.set_precision(model, bits)
-        plain_step(model, 0.01)
-
-
 @pytest.mark.parametrize("switchable", [False, True])
 def test_nested_precisions_with_their_own_norms(switchable, tmp_path):
-    config = MPQConfig(bits=(2, 4, 8), nested=True, switchable_norms=switchable)
-    model = hf_mpq.quantize(tiny_model("bert"), config)
-    again = check_life(model, tmp_path, nested_step)
-    trained = HEADS["sequence"].from_pretrained(tmp_path / "checkpoint")
-    nested_step(trained)
+    again = check_life(lambda: quantized(bits=(2, 4, 8), nested=True, switchable_norms=switchable), tmp_path)
+    trained = HEADS["sequence"].from_pretrained(tmp_path / "trained")
     found = [outputs(hf_mpq.set_precision(again, bits))[0] for bits in (2, 4, 8)]
     for bits, values in zip((2, 4, 8), found):
         torch.testing.assert_close(outputs(hf_mpq.set_precision(trained, bits))[0], values, atol=1e-5, rtol=0)
@@ -266,3 +237,11 @@ def test_nested_precisions_with_their_own_norms(switchable, tmp_path):
         assert not layer.stored.nested or set(layer.stored.groups) == {8}
     with pytest.raises(ValueError, match="nested precisions"):
         hf_mpq.set_precision(again, 3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fields", [{"bits": 3, "quantizer": "probe-basis"}, {"bits": (2, 8), "nested": True}])
+def test_every_export_takes_a_probe_or_says_why_not(fields, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODINGS._items, "probe-basis", BasisEncoding)
+    monkeypatch.setitem(QUANTIZERS._items, "probe-basis", Basis)
+    check_exports(hf_mpq.pack(quantized(**fields)).eval(), tmp_path, list(EXPORTERS))

@@ -12,7 +12,9 @@ from hf_mpq.runtime import BACKENDS
 from hf_mpq.weights import QUANTIZERS
 from tests.tiny import HEADS, outputs, tiny_batch, tiny_model
 
-CODES = {name: {"quantizer": name, "bits": 3} for name in QUANTIZERS if name != "nested"} | {
+CODES = {
+    name: {"quantizer": name, "bits": 2, "rules": {"attention": {"bits": 3}}} for name in QUANTIZERS if name != "nested"
+} | {
     "nested": {"bits": (2, 4, 8), "nested": True},
     "transformed": {"bits": 4, "transforms": {"unit-rows": {}}},
     "masked": {"bits": 4, "mask": "element"},
