@@ -52,12 +52,14 @@ class Exporter(ABC):
         transformers: the oldest version that it works with; empty for any.
         extra: of this package, that installs them.
         integers: whether it stores weights as integers.
+        standard: whether transformers makes the model from its config.json alone.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     transformers: ClassVar[str] = ""
     extra: ClassVar[str] = ""
     integers: ClassVar[bool] = True
+    standard: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -112,7 +114,8 @@ def export(
 
     Raises:
         ValueError: for an unknown format, a folder that holds a model, a model that is not packed, activations that
-            cannot be, or weights that are no integers times a scale in a format of integers.
+            cannot be, weights that are no integers times a scale in a format of integers, or shapes that no
+            configuration gives in a format that needs one.
         ImportError: when the format's package is missing or transformers is too old, with the command that installs it.
     """
     format = EXPORTERS.name_of(format)
@@ -125,6 +128,8 @@ def export(
         raise ImportError(refused)
     if exporter.integers:
         _refuse_floats(model, format)
+    if exporter.standard:
+        _refuse_shapes(model, format)
     twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
     batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
     inputs = getattr(tokenizer, "model_input_names", None)
@@ -147,6 +152,16 @@ def _refuse_floats(model: nn.Module, format: str) -> None:
                 f"the codes of {name} ({matrix.stored.encoding!r}) stand for no integers times a scale, "
                 f"which {format} stores: export it as 'dense'"
             )
+
+
+def _refuse_shapes(model: nn.Module, format: str) -> None:
+    """Files whose config.json gives another shape could not be loaded."""
+    config = getattr(model.config, "quantization_config", None)
+    for name, shape in (config.shapes if config is not None else {}).items():
+        raise ValueError(
+            f"{name} has the shape {tuple(shape)}, which its configuration does not give, and transformers loads "
+            f"{format} by that: export it as 'onnx' or 'openvino'"
+        )
 
 
 def _refuse_models(folder: Path) -> None:

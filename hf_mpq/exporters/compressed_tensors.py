@@ -28,6 +28,7 @@ class CompressedTensorsExporter(Exporter):
 
     packages = ("compressed_tensors",)
     extra = "interop"
+    standard = True
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:

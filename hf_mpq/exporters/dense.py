@@ -25,6 +25,7 @@ class DenseExporter(Exporter):
     """
 
     integers = False
+    standard = True
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:

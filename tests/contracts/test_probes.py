@@ -12,7 +12,7 @@ from torch import nn
 
 import hf_mpq
 from hf_mpq import MPQConfig
-from hf_mpq.exporters.base import EXPORTERS
+from hf_mpq.exporters.base import EXPORTERS, unmet
 from hf_mpq.nn.walk import matrices
 from hf_mpq.search.strategies import STRATEGIES, Pass, SearchStrategy
 from hf_mpq.training import TrainingStopped
@@ -220,6 +220,9 @@ def widened():
 def test_feed_forward_wider_than_the_config(tmp_path):
     again = check_life(widened, tmp_path)
     assert again.config.intermediate_size == 56
+    for format in (name for name in EXPORTERS if EXPORTERS[name].standard and not unmet(name)):
+        with pytest.raises(ValueError, match=r"has the shape \(70, 32\), which its configuration does not give"):
+            hf_mpq.export(again, format, tmp_path / format)
     assert again.bert.encoder.layer[0].intermediate.dense.weight.shape == (70, 32)
 
 
