@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, Part, say
+from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, Part, PrecisionSpace, say
 from ..cost import COSTS, CostModel, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
@@ -63,13 +63,15 @@ class TrainingFree:
         evaluate: Callable[[nn.Module], float] | None = None,
         progress: bool = False,
         pooling: str | None = None,
+        space: PrecisionSpace | None = None,
     ):
         self.model, self.config, self.pooling = model, copy.deepcopy(config), pooling
         self.batches, self.evaluate, self.progress = batches, evaluate, progress
         self.choose(choice)
         if self.outlier_rule is not None and not self.config.input_affine:
             self.config.input_affine = {".*": list(OUTLIERS[self.outlier_rule.name].parts)}  # budgets have room for it
-        self.space = self.config.resolve(model)
+            space = None
+        self.space = self.config.resolve(model) if space is None else space
         self.cost = COSTS["size"](self.space)
         self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}

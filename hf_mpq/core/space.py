@@ -148,3 +148,7 @@ class PrecisionSpace:
     encoder_other_bytes: int = 0
     embedding_other_bytes: int = 0
     architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict) -> "PrecisionSpace":
+        """Itself: nothing in it changes."""
+        return self

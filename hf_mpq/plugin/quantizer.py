@@ -10,6 +10,7 @@ from transformers.quantizers import HfQuantizer, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from .._compat import check_transformers
+from ..core import PrecisionSpace
 from ..format import FORMAT_VERSION, SIGNED_SINCE, PackedFormatError, read_metadata
 from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
@@ -30,6 +31,8 @@ from .origin import remember_base
 from .resolve import check_applied
 from .saving import attach, detach
 from .skeleton import build_packed
+from .space import keep_space
+from .summary import resolved_lines
 from .written import reading
 
 _FLOAT32_STATE = ("program", "input_quantizer", "output_quantizer", "mpq_attention")
@@ -63,6 +66,9 @@ class MPQHfQuantizer(HfQuantizer):
         self._new_decoders: list[str] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state_dict: dict[str, Tensor] | None = None
+        self.space: PrecisionSpace | None = None
+        """What may be chosen in the model; None for a packed one from a folder, until `space_of` is asked."""
+        self.space_is_of: tuple | None = None
 
     def validate_environment(self, *args, **kwargs) -> None:
         """Raise ImportError when transformers is too old."""
@@ -125,12 +131,14 @@ class MPQHfQuantizer(HfQuantizer):
         if any(map(is_latency, config.budgets)) and not self.pre_quantized:
             join_heads(config, model)
         space = config.resolve(model)
+        config.resolved = resolved_lines(space)
         if not self.pre_quantized:
             check_applied(config, space)
         if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
             space = without_new_projections(space, model, files)
         kind = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)  # scales and gates stay float32 in a bfloat16 or float16 model
+        self.space = space
         try:
             convert(model, space)
         finally:
@@ -163,6 +171,7 @@ class MPQHfQuantizer(HfQuantizer):
             check_numbers({name: p for name, p in model.named_parameters() if not _is_new(name)})
             initialise(model)
         attach(model, self)
+        keep_space(model, self.space)
         return model
 
     @contextmanager

@@ -31,7 +31,7 @@ logger = logging.get_logger(__name__)
 
 
 def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
-    """The `PrecisionSpace` of a model.
+    """The `PrecisionSpace` of a model; neither the config nor the model is changed.
 
     Raises:
         ValueError: when nothing in the model is in scope, or an assignment does not fit its sub-groups.
@@ -61,8 +61,7 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
         architecture=_architecture(model),
     )
     space = replace(space, **_counts(model, family, modules, space))
-    config.resolved = resolved_lines(space)
-    logger.info("resolved precision space:\n%s", "\n".join(config.resolved))
+    logger.info("resolved precision space:\n%s", "\n".join(resolved_lines(space)))
     return space
 
 

@@ -34,6 +34,8 @@ from .quantizer import MPQHfQuantizer
 from .resolve import check_applied
 from .saving import attach
 from .skeleton import packed_table
+from .space import decided, keep_space, kept_space, space_of
+from .summary import resolved_lines
 
 
 def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
@@ -62,13 +64,14 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     check_numbers(dict(model.named_parameters()))
     config = _for_model(config, model)
     space = config.resolve(model)
+    config.resolved = resolved_lines(space)
     check_applied(config, space)
     config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
     if config.activation == "fixed":
         raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
     _convert_on_device(model, space)
     remember_base(model, config)
-    _attach(model, config)
+    _attach(model, config, space)
     return model
 
 
@@ -100,8 +103,9 @@ def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:
     initialise(model.to(device))
 
 
-def _attach(model: nn.Module, config: MPQConfig) -> None:
+def _attach(model: nn.Module, config: MPQConfig, space: PrecisionSpace | None) -> None:
     attach(model, MPQHfQuantizer(config, pre_quantized=False))
+    keep_space(model, space)
 
 
 def _config_of(model: nn.Module) -> MPQConfig:
@@ -129,10 +133,12 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
     config = copy.deepcopy(_config_of(model))
     if config.storage == "packed":
         raise ValueError("a packed model is fixed already; hf_mpq.unpack(model) makes it trainable")
+    space = kept_space(model)
     assignment = likeliest(model, config) if assignment is None else assignment
     fix_gates(model, assignment)
-    config.assignment = derive(model).to_dict()
-    _attach(model, config)
+    found = derive(model)
+    config.assignment = found.to_dict()
+    _attach(model, config, space and decided(space, found))
     return model
 
 
@@ -155,11 +161,12 @@ def pack(model: nn.Module) -> nn.Module:
         fix(model)
     if config.nested:
         set_precision(model, config.bits[-1])
+    space = kept_space(model)
     pack_modules(model)
     warn_saturated(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
     remember_making(config)
-    _attach(model, config)
+    _attach(model, config, space)
     return model
 
 
@@ -189,7 +196,9 @@ def unpack(model: nn.Module) -> nn.Module:
     config.storage, config.packed = "trainable", {}
     dequantize_modules(model)
     model.is_quantized = False
-    _convert_on_device(model, config.resolve(model))
+    space = config.resolve(model)
+    config.resolved = resolved_lines(space)
+    _convert_on_device(model, space)
     for name, layer in matrices(model):
         _take_back(layer, packed[name])
     for name, norm in matrices(model, MPQLayerNorm):
@@ -197,7 +206,7 @@ def unpack(model: nn.Module) -> nn.Module:
     for name, octets in grids.items():
         model.get_buffer(name).copy_(octets)
     refresh(model)
-    _attach(model, config)
+    _attach(model, config, space)
     return model
 
 
@@ -230,7 +239,7 @@ def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
 def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
     it, the one of highest probability."""
-    space = config.resolve(model)
+    space = space_of(model)
     return most_probable(space, reluctances(model), *budget_cost(space, config.only_budget))
 
 

@@ -18,6 +18,7 @@ from ..format import model_folder
 from ..nn import calibrate_activations
 from ..plugin import MPQConfig, pack
 from ..plugin.heads import is_latency
+from ..plugin.space import space_of
 from ..runs.files import LATENCIES, SCORES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
@@ -105,6 +106,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
         self._config, self._open = copy.deepcopy(config), is_open(model)
         self._config.only_budget  # noqa: B018  several are refused before anything is trained
+        self._space = space_of(model)
         self.plan = plan_of(self.method, args, self._open)
         check_remade(self.plan, type(model))
         self.students = Students(args.output_dir, model, args.pretrained)
@@ -251,7 +253,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
         if not is_latency(self._config.only_budget):
             return None
         file = Path(self.args.output_dir) / LATENCIES
-        self._in_main_first(lambda: write_latencies(file, self._config, self.model))
+        self._in_main_first(lambda: write_latencies(file, self._space, self._config.only_budget))
         return read_latencies(file)
 
     def _take(self, model: nn.Module) -> None:

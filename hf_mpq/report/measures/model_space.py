@@ -1,19 +1,16 @@
 """What cost models need to know of a quantized model."""
 
-import copy
 from pathlib import Path
 
-import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from ...core import Assignment, PrecisionSpace
-from ...nn.construction import class_from_config
-from ...nn.shapes import apply_shapes
 from ...plugin import MPQConfig, assignment_of
 from ...plugin.architectures import architecture, class_of
+from ...plugin.space import skeleton
+from ...plugin.space import space_of as kept_or_made
 from ...runs.files import SCORES, START
 
 
@@ -24,11 +21,7 @@ def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
         ValueError: when the model is not quantized by hf_mpq.
     """
     assignment = assignment_of(model)
-    config = copy.deepcopy(model.config.quantization_config)
-    if config.storage != "packed":
-        return config.resolve(model), assignment
-    config.storage, config.packed, config.assignment = "trainable", {}, assignment.to_dict()
-    return config.resolve(_skeleton(class_from_config(model) or type(model), model.config, config)), assignment
+    return kept_or_made(model), assignment
 
 
 def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tensor]] | None:
@@ -48,16 +41,4 @@ def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tens
             f"{folder} trained the class {architecture(plain)}, which transformers does not have, so its "
             "space cannot be made again: leave the run out"
         )
-    return config.resolve(_skeleton(kind, plain, config)), load_file(folder / SCORES)
-
-
-def _skeleton(kind: type[nn.Module], plain: transformers.PretrainedConfig, config: MPQConfig) -> nn.Module:
-    """The float model's shapes, without weights."""
-    plain = copy.deepcopy(plain)
-    del plain.quantization_config
-    with torch.device("meta"), no_init_weights():
-        skeleton = kind(plain)
-    if config.inside:
-        skeleton.config.quantization_config = config
-    apply_shapes(skeleton, config.shapes)
-    return skeleton
+    return config.resolve(skeleton(kind, plain, config)), load_file(folder / SCORES)

@@ -3,19 +3,16 @@
 import json
 from pathlib import Path
 
-from torch import nn
-
-from ...core import read_json
+from ...core import Budget, PrecisionSpace, read_json
 from ...core.files import write_text
 from ...cost import LatencyTable, budget_cost
-from ...plugin import MPQConfig
 
 
-def write_latencies(file: Path, config: MPQConfig, model: nn.Module) -> None:
+def write_latencies(file: Path, space: PrecisionSpace, budget: Budget | str) -> None:
     """Measure, unless the file is there; it is whole or not there."""
     if file.exists():
         return
-    cost, _ = budget_cost(config.resolve(model), config.only_budget)
+    cost, _ = budget_cost(space, budget)
     write_text(file, json.dumps(cost.latencies.to_dict(), indent=1))
 
 

@@ -37,6 +37,7 @@ class RunParts:
             self._in_main_first,
             self._latencies,
             not self.args.disable_tqdm,
+            self._space,
         )
 
     def _forget_preferences(self) -> None:

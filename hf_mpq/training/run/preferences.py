@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...compression.compress import DEFAULT
 from ...compression.engine import TrainingFree
-from ...core import Assignment, MethodSpec
+from ...core import Assignment, MethodSpec, PrecisionSpace
 from ...core.files import whole_file
 from ...cost import LatencyTable
 from ...plugin import MPQConfig
@@ -28,6 +28,7 @@ class Preferences:
         latencies: what a budget in ms is measured by.
         first: runs a function in the main process before the others go on.
         progress: show it, on stderr.
+        space: of the model, where it is made already.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class Preferences:
         first: Callable[[Callable[[], None]], None],
         latencies: LatencyTable | None = None,
         progress: bool = True,
+        space: PrecisionSpace | None = None,
     ):
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
         self._file, self._first, self._budget = Path(folder) / FILE, first, config.only_budget
-        self._engine = TrainingFree(model, config, choice, batches, progress=progress)
+        self._engine = TrainingFree(model, config, choice, batches, progress=progress, space=space)
         self._engine.latencies = latencies
 
     def scores(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from ...cost import budget_cost
 from ...nn import calibrate_activations
 from ...nn.walk import calibrate_weights, set_rounding
 from ...plugin import assignment_of, fix
+from ...plugin.space import space_of
 from ...runs.checkpoints import complete_checkpoints, remove_partial_checkpoints
 from ...runs.files import MODEL
 from ...runs.record import RunRecord
@@ -121,9 +122,8 @@ class StageRunner:
         return [one for one in self.callback_handler.callbacks if one not in self._default_callbacks]
 
     def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
-        space = self._config.resolve(student)
-        cost, _ = budget_cost(space, self._config.only_budget, self._latencies)
-        return fixed_metrics(space, cost, assignment_of(student))
+        cost, _ = budget_cost(self._space, self._config.only_budget, self._latencies)
+        return fixed_metrics(self._space, cost, assignment_of(student))
 
     def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
         """Scores of the model so far on the dev set, where there is one; logged as of the stage's last step."""
@@ -138,7 +138,7 @@ class StageRunner:
     def _strategy(self, stage: StageSpec, student: nn.Module) -> SearchStrategy | None:
         if stage.strategy is None:
             return None
-        space = student.config.quantization_config.resolve(student)
+        space = space_of(student)
         cost, limit = budget_cost(space, self._config.only_budget, self._latencies)
         return STRATEGIES.make(stage.strategy, space, cost, limit, options=stage.strategy_options)
 
@@ -158,5 +158,5 @@ class StageRunner:
 
     def _packed_bytes(self) -> float:
         """Bytes of the model so far when it is packed."""
-        cost, _ = budget_cost(self._config.resolve(self.model), None)
+        cost, _ = budget_cost(self._space, None)
         return cost.of(assignment_of(self.model))

@@ -1,0 +1,100 @@
+"""The space of a quantized model: made when the model is quantized, and kept with its quantizer."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+from transformers.initialization import no_init_weights
+
+from ..core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
+from ..nn import derive
+from ..nn.construction import class_from_config
+from ..nn.shapes import apply_shapes
+from .config import MPQConfig
+
+
+def space_of(model: nn.Module) -> PrecisionSpace:
+    """What may be chosen in a quantized model, as it was when it was quantized, loaded or fixed.
+
+    It is made again only for a packed model that comes from a folder, and where the model has since got other tensors
+    around its quantized layers: another type, another head.
+    """
+    found = kept_space(model)
+    if found is None:
+        found = _made_again(model)
+        keep_space(model, found)
+    return found
+
+
+def kept_space(model: nn.Module) -> PrecisionSpace | None:
+    """The space that is kept with a model; None where there is none, or it is of the model before a change."""
+    quantizer = model.hf_quantizer
+    return quantizer.space if quantizer.space_is_of == _surroundings(model) else None
+
+
+def keep_space(model: nn.Module, space: PrecisionSpace | None) -> None:
+    """Keep a space with a model's quantizer, as `model.hf_quantizer.space`."""
+    model.hf_quantizer.space, model.hf_quantizer.space_is_of = space, _surroundings(model)
+
+
+def decided(space: PrecisionSpace, assignment: Assignment) -> PrecisionSpace:
+    """The space of a model whose gates are closed by an assignment."""
+    weights = {
+        name: _decided(spec, assignment.matrices[name], assignment.activation_bits.get(name))
+        for name, spec in space.weights.items()
+        if name in assignment.matrices
+    }
+    return replace(space, weights=weights)
+
+
+def _decided(spec: WeightSpec, given: MatrixAssignment, input_bits: int | None) -> WeightSpec:
+    if spec.activation is not None and input_bits is not None:
+        spec = replace(spec, activation=replace(spec.activation, bits=input_bits))
+    if spec.nested or spec.bits == given.bits:
+        return replace(spec, gate_options={})
+    open_to = spec.candidates if spec.bits is None else ()
+    candidates = tuple(sorted({*given.bits, *open_to}))
+    return replace(spec, candidates=candidates, bits=given.bits, gate="fixed", gate_options={})
+
+
+def skeleton(kind: type[nn.Module], plain: PretrainedConfig, config: MPQConfig) -> nn.Module:
+    """The float model's shapes, without weights."""
+    plain = copy.deepcopy(plain)
+    del plain.quantization_config
+    with torch.device("meta"), no_init_weights():
+        made = kind(plain)
+    if config.inside:
+        made.config.quantization_config = config
+    apply_shapes(made, config.shapes)
+    return made
+
+
+def _made_again(model: nn.Module) -> PrecisionSpace:
+    config = model.config.quantization_config
+    if config.storage != "packed":
+        return config.resolve(model)
+    config = copy.deepcopy(config)
+    config.storage, config.packed, config.assignment = "trainable", {}, derive(model).to_dict()
+    return config.resolve(skeleton(class_from_config(model) or type(model), model.config, config))
+
+
+def _surroundings(model: nn.Module) -> tuple[Any, ...]:
+    """What a space depends on beside the quantized layers: the class, and the tensors that are stored as they are."""
+    tensors = {
+        f"{name}.{own}": (tuple(tensor.shape), tensor.dtype)
+        for name, module in _not_ours(model, "")
+        for own, tensor in module.named_parameters(recurse=False)
+    }
+    return type(model), repr(model.config.quantization_config.input_affine), tensors
+
+
+def _not_ours(module: nn.Module, name: str):
+    """Modules with their names, without the layers that `convert` and `pack_modules` put in, and what is in those."""
+    if type(module).__module__.startswith("hf_mpq."):
+        return
+    yield name, module
+    for key, child in module.named_children():
+        yield from _not_ours(child, f"{name}.{key}")
