@@ -1,9 +1,8 @@
 """Channel-wise mixed precision (Risso et al., IGSC 2022) with joint pruning (Motetti et al., 2024)."""
 
-from ..core import METHODS, MethodSpec, StageSpec
+from ..core import METHODS, MethodSpec, Part, StageSpec
 
-_SYMMETRIC = {"scale": "range", "two_bits": "integer"}
-_SEARCH = {"warmup": 0.2, "compensate_pruned": True, "optimizer": "adam", "learning_rate": 0.05}
+_SEARCH = Part("alternating", warmup=0.2, compensate_pruned=True, optimizer="adam", learning_rate=0.05)
 
 CHANNELWISE = METHODS.add(
     "channelwise",
@@ -14,13 +13,12 @@ CHANNELWISE = METHODS.add(
         config={
             "bits": (0, 2, 4, 8),
             "groups": "channel",
-            "quantizer": "symmetric",
-            "quantizer_options": _SYMMETRIC,
+            "quantizer": Part("symmetric", scale="range", two_bits="integer"),
             "gate": "softmax",
             "activation_bits": 8,
         },
         stages=(
-            StageSpec("search", strategy="alternating", strategy_options=_SEARCH),
+            StageSpec("search", strategy=_SEARCH),
             StageSpec("finetune", start="previous"),
         ),
         deviations=(

@@ -1,6 +1,6 @@
 """HAWQ-v3's allocation (Yao et al., ICML 2021): Hessian trace times squared error, an integer program over matrices."""
 
-from ..core import METHODS, MethodSpec
+from ..core import METHODS, MethodSpec, Part
 
 _QUERY_AND_KEY = r"(.*\.)(query|key|q_lin|k_lin|query_proj|key_proj|attn\.q|attn\.k)$"
 
@@ -10,10 +10,8 @@ HAWQ_V3 = METHODS.add(
         name="hawq-v3",
         paper="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, ICML 2021 (trace: Dong et al., HAWQ-V2, 2020)",
         config={"bits": (4, 8), "groups": "channel", "embedding_bits": 8, "rules": {_QUERY_AND_KEY: {"tie": r"\1"}}},
-        scorer="hessian",
-        scorer_options={"measure": "trace"},
-        allocator="milp",
-        allocator_options={"formats": 1},
+        scorer=Part("hessian", measure="trace"),
+        allocator=Part("milp", formats=1),
         rounding="nearest",
         deviations=(
             "embedding tables, which the paper's networks lack, have 8 bits in every budget",

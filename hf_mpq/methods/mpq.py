@@ -1,6 +1,6 @@
 """Our default: from the training-free assignment, gates and weights learn together; then the weights alone."""
 
-from ..core import METHODS, MethodSpec, StageSpec
+from ..core import METHODS, MethodSpec, Part, StageSpec
 
 DISTILLATION = {"soft-labels": {}, "hidden-states": {}}
 """TernaryBERT's targets, but for attention scores; no label loss."""
@@ -14,9 +14,7 @@ MPQ = METHODS.add(
         scorer="fisher",
         allocator="lagrangian",
         stages=(
-            StageSpec(
-                "search", share=0.3, objectives=DISTILLATION, strategy="joint", strategy_options={"start": "scores"}
-            ),
+            StageSpec("search", share=0.3, objectives=DISTILLATION, strategy=Part("joint", start="scores")),
             StageSpec("qat", share=0.7, objectives=DISTILLATION),
         ),
         selects=True,

@@ -1,6 +1,6 @@
 """Q8BERT (Zafrir et al., 2019): 8 bits everywhere, trained through the rounding."""
 
-from ..core import METHODS, MethodSpec, StageSpec
+from ..core import METHODS, MethodSpec, Part, StageSpec
 
 Q8 = METHODS.add(
     "q8",
@@ -10,10 +10,8 @@ Q8 = METHODS.add(
         config={
             "bits": 8,
             "groups": "matrix",
-            "quantizer": "symmetric",
-            "quantizer_options": {"scale": "max", "two_bits": "integer"},
-            "activation": "static",
-            "activation_options": {"symmetric": True},
+            "quantizer": Part("symmetric", scale="max", two_bits="integer"),
+            "activation": Part("static", symmetric=True),
             "activation_bits": 8,
             "embedding_bits": 8,
         },

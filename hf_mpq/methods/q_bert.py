@@ -1,6 +1,6 @@
 """Q-BERT (Shen et al., AAAI 2020): bits of whole layers by the spread of their Hessian's top eigenvalue, group-wise."""
 
-from ..core import METHODS, MethodSpec, StageSpec
+from ..core import METHODS, MethodSpec, Part, StageSpec
 
 Q_BERT = METHODS.add(
     "q-bert",
@@ -8,8 +8,7 @@ Q_BERT = METHODS.add(
         name="q-bert",
         paper="Shen et al., Q-BERT: Hessian Based Ultra Low Precision Quantization of BERT, AAAI 2020",
         config={"bits": (2, 4), "groups": 128, "quantizer": "minmax", "embedding_bits": 8},
-        scorer="hessian",
-        scorer_options={"measure": "eigenvalue", "per": "layer", "splits": 10, "spread": 1.0},
+        scorer=Part("hessian", measure="eigenvalue", per="layer", splits=10, spread=1.0),
         allocator="sorted-layers",
         rounding="nearest",
         stages=(StageSpec("qat"),),

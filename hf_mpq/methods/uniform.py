@@ -1,6 +1,6 @@
 """The plain baseline: one precision everywhere, or random sub-groups at the next one; the same training as `mpq`."""
 
-from ..core import METHODS, MethodSpec, StageSpec
+from ..core import METHODS, MethodSpec, Part, StageSpec
 from .mpq import DISTILLATION
 
 UNIFORM = METHODS.add(
@@ -9,8 +9,7 @@ UNIFORM = METHODS.add(
         name="uniform",
         paper="the baseline of mixed precision: LSQ (Esser et al., ICLR 2020) with distillation as in TernaryBERT",
         config={"bits": 2, "quantizer": "lsq"},
-        allocator="uniform",
-        allocator_options={"fraction": True},
+        allocator=Part("uniform", fraction=True),
         stages=(StageSpec("qat", objectives=DISTILLATION),),
         deviations=(
             "for a budget between two precisions give the candidates, bits=(2, 3, 4, 8): random "

@@ -1,16 +1,14 @@
 """ZeroQuant (Yao et al., NeurIPS 2022): group-wise weights, token-wise activations, layer-by-layer distillation."""
 
-from ..core import METHODS, MethodSpec
+from ..core import METHODS, MethodSpec, Part
 
 _PAPER = "Yao et al., ZeroQuant: Efficient and Affordable Post-Training Quantization, NeurIPS 2022"
 _FEED_FORWARD = r"(intermediate\.dense|(?<!attention\.)output\.dense|ffn|mlp\.W)"
 _COMMON = {
     "bits": 8,
     "groups": 48,
-    "quantizer": "symmetric",
-    "quantizer_options": {"scale": "max", "two_bits": "integer"},
-    "activation": "dynamic-token",
-    "activation_options": {"symmetric": True},
+    "quantizer": Part("symmetric", scale="max", two_bits="integer"),
+    "activation": Part("dynamic-token", symmetric=True),
 }
 
 ZEROQUANT = METHODS.add(
@@ -32,8 +30,7 @@ ZEROQUANT_4_8 = METHODS.add(
         name="zeroquant-4-8",
         paper=_PAPER,
         config={**_COMMON, "rules": {_FEED_FORWARD: {"bits": 4}}},
-        rounding="lkd",
-        rounding_options={"steps": 100, "batch_size": 32, "lr": 5e-6},
+        rounding=Part("lkd", steps=100, batch_size=32, lr=5e-6),
         deviations=("attention at 8 bits, feed-forward at 4, activations at 8 bits where the paper's row has 16",),
     ),
 )

@@ -38,6 +38,15 @@ def test_budget_is_met_and_the_report_is_the_file(here, out, run_json):
     assert load_tokenizer(out).get_vocab() == load_tokenizer(MODEL).get_vocab()
 
 
+def test_parts_have_options(here, out, run, run_json):
+    """In either way to write them; what is misspelt is said before a model is loaded, with the known ones."""
+    common = ("compress", MODEL, "--data", "rows.csv", "--budget", "20%", "--out", out, "--overwrite", *QUICK)
+    for scorer_option in ("hessian:draws=1", '{"name": "hessian", "draws": 1}'):
+        assert run_json(*common, "--scorer", scorer_option)["ratio"] <= 0.2
+    for wrong, said in (("hessian:drws=1", "did you mean 'draws'?"), ("hesian:draws=1", "did you mean 'hessian'?")):
+        assert said in run(*common, "--scorer", wrong, code=2).stderr
+
+
 def test_the_smallest_within_a_drop(here, out, run_json):
     target = ("--data", "rows.csv", "--max-drop", "0", "--eval-rows", "32")
     found = run_json("compress", MODEL, *target, "--out", out, *QUICK)
