@@ -89,9 +89,9 @@ def test_carbon_is_estimated_for_a_country(monkeypatch):
 
 
 def test_without_codecarbon_the_reason_names_what_to_install(monkeypatch):
-    monkeypatch.setattr("hf_mpq.report.measures.carbon.find_spec", lambda name: None)
+    monkeypatch.setattr("hf_mpq._extras.find_spec", lambda name: None if name == "codecarbon" else find_spec(name))
     found = summarize(mixed("bert"), carbon_country="DEU", **QUICK)
-    assert "pip install hf_mpq[carbon]" in found.left_out["carbon"] and "hf_mpq[carbon]" in str(found)
+    assert "pip install 'hf_mpq[carbon]'" in found.left_out["carbon"] and "hf_mpq[carbon]" in str(found)
 
 
 @pytest.mark.parametrize(("head", "predictions"), [("sequence", 3), ("token", 30), ("question", 6), ("masked", 30)])
