@@ -11,7 +11,18 @@ from hf_mpq.core import METHODS, MethodSpec
 from tests.plugin.models import close, read_config, reload
 from tests.tiny import outputs, tiny_model
 
-EMPTY = {"method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "transforms", "order"}
+EMPTY = {
+    "method",
+    "assignment",
+    "resolved",
+    "input_affine",
+    "shapes",
+    "packed",
+    "origin",
+    "inside",
+    "transforms",
+    "order",
+}
 """Fields that may have nothing to say."""
 
 
