@@ -5,10 +5,12 @@ None is a published system; each is the one thing about some system that a narro
 """
 
 import copy
+import os
 
 import pytest
 import torch
 from torch import nn
+from transformers import TrainerCallback
 
 import hf_mpq
 from hf_mpq import MPQConfig
@@ -19,6 +21,7 @@ from hf_mpq.training import TrainingStopped
 from hf_mpq.training.objectives import OBJECTIVES, Objective
 from hf_mpq.weights import ENCODINGS, QUANTIZERS, SOURCES, Encoding, Source, WeightQuantizer
 from hf_mpq.weights.roles import WEIGHTS
+from tests.contracts.gloo import run_two_processes
 from tests.contracts.test_quantizers_in_backends import check_backends, check_exports
 from tests.tiny import HEADS, outputs, tiny_model
 from tests.training.runs import sentences, trainer
@@ -183,6 +186,31 @@ def test_objective_with_its_own_parameters(tmp_path, monkeypatch):
     check_life(learned_steps, tmp_path, teacher=narrow(), stages=MATCHING)
     model = HEADS["sequence"].from_pretrained(tmp_path / "trained")
     assert not any("objective" in name for name in model.state_dict()), "an objective is never shipped"
+
+
+class Learned(TrainerCallback):
+    """All that the optimizer moves, after the last step."""
+
+    def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+        self.found = [one.detach().clone() for group in optimizer.param_groups for one in group["params"]]
+
+
+@pytest.mark.full
+def test_two_processes_agree_on_an_objective(tmp_path):
+    run_two_processes(_objective_process, tmp_path)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    start = Matching(tiny_model("bert"), narrow()).projection.weight
+    assert any(one.shape == start.shape for one in first), "the projection is among them"
+
+
+def _objective_process(rank, folder):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    OBJECTIVES._items["probe-matching"] = Matching
+    learned = Learned()
+    options = {"teacher": narrow(), "stages": MATCHING, "per_device_train_batch_size": 4, "callbacks": [learned]}
+    run_of(learned_steps(), folder / "run", **options).train()
+    torch.save(learned.found, folder / f"rank{rank}.pt")
 
 
 class TwoPasses(SearchStrategy):

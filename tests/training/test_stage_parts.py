@@ -12,7 +12,8 @@ from tests.tiny import outputs
 from tests.training.runs import quantized, trainer
 
 MASKED = {"bits": 4, "mask": "element", "mask_options": {"density": 0.3}}
-PRUNING = {"qat": {"schedules": {"gradual-pruning": {"every": 2}}}}
+OPTIONS = {"gradual-pruning": {"every": 2}}
+PRUNING = {"qat": {"schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES}}}
 
 
 class StopAfter(TrainerCallback):
