@@ -53,7 +53,10 @@ def check_exports(model, folder, formats) -> None:
         assert any((folder / name).iterdir())
         if name == "dense":
             again = HEADS["sequence"].from_pretrained(folder / name)
-            torch.testing.assert_close(outputs(again)[0], outputs(model)[0], rtol=1e-4, atol=1e-4)
+            want = outputs(model)[0]
+            rounded = any(getattr(module, "input_quantizer", None) is not None for module in model.modules())
+            atol = 0.1 * float(want.abs().max()) if rounded else 1e-4  # its inputs are float
+            torch.testing.assert_close(outputs(again)[0], want, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("name", CODES)
