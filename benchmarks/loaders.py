@@ -20,9 +20,9 @@ from transformers import AutoModelForSequenceClassification
 
 import hf_mpq
 from hf_mpq.core import Registry
+from hf_mpq.core.inputs import INPUTS
 
 Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LOADERS: Registry[Callable[..., Predict]] = Registry("loader")
 RUNTIMES = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch._dynamo", "ours": "torch"}
 

@@ -15,11 +15,11 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from hf_mpq.core.inputs import INPUTS
 from hf_mpq.tasks import get_task
 
 SOURCES = ("sst2", "mrpc", "qqp", "mnli", "qnli")
 """Tasks whose training sets give the sentences; none of STS-B, so that its score stays zero-shot."""
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass

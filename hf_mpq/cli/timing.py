@@ -1,7 +1,6 @@
 """Latencies of several models side by side, in turn, so that a machine that gets slower meanwhile is fair to all."""
 
 import statistics
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -41,12 +40,9 @@ def _calls(model: "nn.Module", inputs: "Mapping[str, Tensor]") -> int:
 
 
 def _now(model: "nn.Module") -> float:
-    """Seconds; on a GPU once it has done what it was told."""
-    import torch
+    from ..core.stopwatch import seconds
 
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
+    return seconds(model.device)
 
 
 def summary(times: list[float], batch: int) -> dict[str, float]:

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, Part, PrecisionSpace, say
+from ..core.stopwatch import seconds as seconds_on
 from ..cost import COSTS, CostModel, LatencyTable, budget_cost
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
@@ -236,10 +236,7 @@ class TrainingFree:
 
     def _now(self) -> float:
         """Seconds; on a GPU once it has done what it was told."""
-        device = next(self.model.parameters()).device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return perf_counter()
+        return seconds_on(next(self.model.parameters()).device)
 
     @contextmanager
     def _timed(self, part: str):

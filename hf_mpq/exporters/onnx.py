@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TOKENIZER_MAPPING, PretrainedConfig
 
+from ..core.inputs import INPUTS
 from ..nn import family_of
 from ..runtime import CompactLinear, compact
 from .base import EXPORTERS, Exporter, ExportRequest
@@ -17,7 +18,6 @@ from .onnx_small import shrink_onnx
 from .portable import make_portable
 from .ranges import static_grids
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TRACED_OPSET = 20
 """The newest that the tracing exporter of torch writes."""
 OLDEST_TRACED = "5.9"

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ..core.inputs import INPUTS
 from .batch_checks import check_batches, longest_input, takes_choices
 from .batch_items import items_of
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LABELS = {
     "labels": "labels",
     "label": "labels",
@@ -84,7 +84,7 @@ def _cut(batch: Mapping[str, Tensor], most: int, size: int | None) -> list[Mappi
 def _batched(rows: list[Mapping], model: nn.Module, batch_size: int, labels: bool) -> list[Mapping]:
     if not rows:
         return []
-    names, choices = [name for name in _INPUTS if name in rows[0]], takes_choices(model)
+    names, choices = [name for name in INPUTS if name in rows[0]], takes_choices(model)
     rows = sorted(rows, key=lambda row: max(map(len, row["input_ids"])) if choices else len(row["input_ids"]))
     padding = {"input_ids": getattr(model.config, "pad_token_id", None) or 0}
     known = {name: key for name, key in _LABELS.items() if labels and rows[0].get(name) is not None}

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from ..core.inputs import INPUTS
 from .task import Task
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PADDING = -100
 
 

@@ -176,7 +176,7 @@ def test_the_estimate_counts_every_model_that_is_built_or_measured(monkeypatch, 
     assert engine.estimate(1, judged=3) - engine.estimate(1) == pytest.approx((3 + (not evaluations)) * 2 * 1000)
     judged = TrainingFree(tiny_model("bert"), CONFIG, choice, [tiny_batch()], evaluate=lambda model: 1.0)
     clock = iter(range(0, 1000, 50))
-    monkeypatch.setattr("hf_mpq.compression.engine.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("hf_mpq.core.stopwatch.perf_counter", lambda: next(clock))
     monkeypatch.setattr(judged, "_forward_seconds", lambda: 0.0)
     assert judged.estimate(1, judged=3) - judged.estimate(1) == pytest.approx(3 * 50)
 

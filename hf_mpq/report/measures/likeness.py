@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ...core.inputs import INPUTS
 from ...nn.batches import batches_of
 from ...nn.pooling import EMBEDDING, embedding_outputs
-from .loyalty import BATCH_SIZE, INPUTS
+from .loyalty import BATCH_SIZE
 
 
 def embedding_similarity(

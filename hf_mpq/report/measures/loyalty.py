@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...core.inputs import INPUTS
 from ...nn.batches import batches_of
 from ...nn.heads import CLASSES, VALUES, Decisions, decisions_of
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BATCH_SIZE = 32
 
 

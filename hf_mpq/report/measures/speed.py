@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...core.stopwatch import seconds as seconds_on
 from ...plugin import MPQConfig, pack
 from ...runtime import prepare
 from ...runtime.automatic import shape_of
@@ -86,11 +87,9 @@ def _inputs(model: nn.Module, batch: int, tokens: int) -> dict[str, torch.Tensor
 
 @torch.inference_mode()
 def _milliseconds(model: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
-    start = time.perf_counter()
+    start = seconds_on(model.device)
     model(**inputs)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (seconds_on(model.device) - start)
 
 
 def _backend(model: nn.Module, inputs: dict[str, torch.Tensor], asked: str) -> str:
