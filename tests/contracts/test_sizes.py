@@ -162,6 +162,6 @@ def test_a_class_that_transformers_lacks_is_named_with_the_way_out(tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["TicketModel"]}))
-    for look in (hf_mpq.size_report, hf_mpq.report.figures.bit_map, hf_mpq.report.summarize):
+    for look in (hf_mpq.size_report, hf_mpq.report.bit_map, hf_mpq.report.summarize):
         with pytest.raises(OSError, match=r"needs the class TicketModel.*give the model instead of the folder"):
             look(tmp_path)
