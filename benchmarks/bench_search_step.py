@@ -19,15 +19,15 @@ from transformers import AutoModelForSequenceClassification
 import hf_mpq
 from hf_mpq.core import METHODS
 from hf_mpq.cost import budget_cost
-from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Pass, Progress
+from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress
 from hf_mpq.training.objectives import OBJECTIVES
 from hf_mpq.training.stage.module import StageModule
 from hf_mpq.training.stage.optimizer import ParameterGroups, stage_optimizer
 
 PROGRESS = Progress(step=50, steps=100, steps_per_epoch=50)
 WEIGHT_PASS = Pass("weights")
-GATE_PASS = Pass("gates", frozenset({GATES}), penalised=True)
-JOINT_PASS = Pass("joint", frozenset({WEIGHTS, GATES}), penalised=True)
+GATE_PASS = Pass("gates", frozenset({GATE_PARAMETERS}), penalised=True)
+JOINT_PASS = Pass("joint", frozenset({WEIGHTS, GATE_PARAMETERS}), penalised=True)
 VARIANTS = {
     "aq-bert: weights, then architecture": ("aq-bert", "bilevel", (WEIGHT_PASS, GATE_PASS)),
     "aq-bert+kd: weights, then architecture": ("aq-bert+kd", "bilevel", (WEIGHT_PASS, GATE_PASS)),

@@ -6,13 +6,13 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-QUANTIZERS = "transformers.quantizers.auto"
-WATCHED = ("transformers.modeling_utils", "transformers.quantizers", QUANTIZERS)
+AUTO_QUANTIZERS = "transformers.quantizers.auto"
+WATCHED = ("transformers.modeling_utils", "transformers.quantizers", AUTO_QUANTIZERS)
 
 
 def register() -> None:
     """Register `"mpq"`; while transformers' own quantizers are not imported, that waits until they are."""
-    if QUANTIZERS in sys.modules:
+    if AUTO_QUANTIZERS in sys.modules:
         import_module("hf_mpq.plugin")
     elif not any(isinstance(finder, _Afterwards) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Afterwards())
@@ -38,6 +38,6 @@ class _Afterwards(MetaPathFinder):
             run(module)
         finally:
             self.depth -= 1
-        if not self.depth and QUANTIZERS in sys.modules and self in sys.meta_path:
+        if not self.depth and AUTO_QUANTIZERS in sys.modules and self in sys.meta_path:
             sys.meta_path.remove(self)
             register()

@@ -7,7 +7,7 @@ from typing import Any
 from .parts import Part, Written, by_name, name_and_options, plain
 from .registry import Registry
 
-STARTS = ("previous", "loaded", "pretrained", "random")
+STAGE_STARTS = ("previous", "loaded", "pretrained", "random")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class StageSpec:
         _separate(self, ("strategy",))
         for slot in ("objectives", "schedules"):
             object.__setattr__(self, slot, by_name(slot, getattr(self, slot)))
-        if self.start not in STARTS:
-            raise ValueError(f"a stage starts from one of {', '.join(STARTS)}; got {self.start!r}")
+        if self.start not in STAGE_STARTS:
+            raise ValueError(f"a stage starts from one of {', '.join(STAGE_STARTS)}; got {self.start!r}")
         if self.share <= 0:
             raise ValueError(f"the share of stage {self.name!r} must be above zero, got {self.share}")
         if isinstance(self.trainable, str):

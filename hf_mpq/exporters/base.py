@@ -25,7 +25,7 @@ from ..runtime import use_backend
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin", "*.onnx", "openvino_*")
-ACTIVATIONS = ("static", "dynamic", "trained", "float")
+RANGE_CHOICES = ("static", "dynamic", "trained", "float")
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
     own = bool(quantizers) and all(quantizer.name == "fixed" for quantizer in quantizers)
     if wanted is None:
         return "float" if not quantizers else "static" if own or calibrated else "dynamic"
-    if wanted not in ACTIVATIONS:
-        raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}; got {wanted!r}")
+    if wanted not in RANGE_CHOICES:
+        raise ValueError(f"activations must be one of {', '.join(RANGE_CHOICES)}; got {wanted!r}")
     if wanted == "trained" and (own or not quantizers):
         return "static" if own else "float"
     if wanted == "static" and not own and not calibrated:

@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-ROLES = WEIGHTS, STEPS, OFFSETS, GATES = "weights", "steps", "offsets", "gates"
+ROLES = WEIGHTS, STEPS, OFFSETS, GATE_PARAMETERS = "weights", "steps", "offsets", "gates"
 """Weights learn as the rest of the model does. Steps are positive and change by shares of their own size; offsets, of
 any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights decay."""
 

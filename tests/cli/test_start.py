@@ -81,7 +81,7 @@ REGISTRIES = {
     "allocator": "hf_mpq.search:ALLOCATORS",
     "rounding": "hf_mpq.rounding:ROUNDERS",
     "export format": "hf_mpq.exporters:EXPORTERS",
-    "activations": "hf_mpq.exporters.base:ACTIVATIONS",
+    "activations": "hf_mpq.exporters.base:RANGE_CHOICES",
     "task": "hf_mpq.tasks:TASKS",
     "backend": "hf_mpq.runtime:BACKENDS",
     "pooling": "hf_mpq.nn.pooling:POOLINGS",

@@ -1,11 +1,15 @@
+import ast
 import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import hf_mpq
 from hf_mpq.core import Registry, unknown
 from hf_mpq.core.registry import options_of
 
+PACKAGE = Path(hf_mpq.__file__).parent
 REGISTRIES = {
     "hf_mpq.weights": ("ACTIVATIONS", "ENCODINGS", "GATES", "MASKS", "QUANTIZERS", "SOURCES"),
     "hf_mpq.core": ("METHODS",),
@@ -14,7 +18,7 @@ REGISTRIES = {
     "hf_mpq.rounding": ("ROUNDERS",),
     "hf_mpq.search.strategies": ("STRATEGIES",),
     "hf_mpq.search.strategies.penalties": ("PENALTIES",),
-    "hf_mpq.search.strategies.start": ("STARTS",),
+    "hf_mpq.search.strategies.start": ("GATE_STARTS",),
     "hf_mpq.outliers": ("OUTLIERS",),
     "hf_mpq.runtime": ("BACKENDS",),
     "hf_mpq.exporters": ("EXPORTERS",),
@@ -136,3 +140,20 @@ def test_a_misspelt_option_is_answered_with_the_known_ones(room, name):
         assert not known & {"progress", "scale_dtype", "scores", "evaluate", "teacher", "bits"} - (
             {"bits"} if name == "ALLOCATORS" else set()
         )
+
+
+def test_the_name_of_a_registry_has_one_meaning():
+    """No module defines a constant that is called as another's registry."""
+    modules = {path: ast.parse(path.read_text()).body for path in PACKAGE.rglob("*.py")}
+    defined = [
+        (path, name.id)
+        for path, body in modules.items()
+        for node in body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    ]
+    registries = {name for names in REGISTRIES.values() for name in names} | {"SCHEDULES", "STRATEGIES", "TRANSFORMS"}
+    places = {name: [path for path, other in defined if other == name] for name in registries}
+    assert {name: found for name, found in places.items() if len(found) != 1} == {}

@@ -13,7 +13,7 @@ from hf_mpq.cost import COSTS
 from hf_mpq.report import loyalty, summarize
 from hf_mpq.report.measures.carbon import measure_carbon
 from hf_mpq.report.measures.likeness import embedding_similarity
-from hf_mpq.report.measures.loyalty import divergence
+from hf_mpq.report.measures.loyalty import jensen_shannon
 from hf_mpq.report.measures.memory import PeakMemory
 from hf_mpq.report.measures.model_space import space_of
 from tests.report.pictures import mixed
@@ -123,7 +123,7 @@ def test_several_labels_are_loyal_where_all_of_them_are():
         chances = torch.stack([model(**tiny_batch()).logits.double().sigmoid() for model in (other, teacher)])
     assert found.labels == float(((chances[0] > 0.5) == (chances[1] > 0.5)).all(1).double().mean()) == 0.0
     pairs = torch.stack([chances, 1 - chances], -1)[:, :, 2]  # the only label that differs
-    assert found.probabilities == pytest.approx(float((1 - divergence(*pairs).sqrt()).mean()), rel=1e-6)
+    assert found.probabilities == pytest.approx(float((1 - jensen_shannon(*pairs).sqrt()).mean()), rel=1e-6)
     assert found.predictions == 3
 
 
@@ -171,7 +171,7 @@ def test_divergence_is_in_bits():
     sure = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]])
     other = torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-    torch.testing.assert_close(divergence(sure, other), torch.tensor([1.0, 0.0, entropy - 0.5]))
+    torch.testing.assert_close(jensen_shannon(sure, other), torch.tensor([1.0, 0.0, entropy - 0.5]))
 
 
 def test_peak_memory_counts_what_is_freed_again():

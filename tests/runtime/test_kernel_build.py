@@ -187,7 +187,7 @@ PyMODINIT_FUNC INIT(TORCH_EXTENSION_NAME)() {
 """)
     if compiler.compiler() is None:
         pytest.skip("no compiler is here")
-    monkeypatch.setattr(compiler, "SOURCES", tmp_path)
+    monkeypatch.setattr(compiler, "KERNEL", tmp_path)
     monkeypatch.setattr(compiler, "FLAGS", ("-O0",))
     file = compiler.compiled(compiler.compiler(), tmp_path / "hf_mpq_probe.so")
     seal(file)

@@ -11,8 +11,8 @@ from hf_mpq.nn import PackedLinear, encoder_blocks
 from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.runtime import BACKENDS
 from hf_mpq.runtime.cuda import TensorCoreProduct
+from hf_mpq.runtime.cuda.integer_rows import IntegerRows, blocks_of
 from hf_mpq.runtime.cuda.planes import PlaneTable
-from hf_mpq.runtime.cuda.rows import IntegerRows, blocks_of
 from hf_mpq.runtime.decoded import FloatProduct
 from hf_mpq.runtime.int8 import Int8Layer, unsupported
 from hf_mpq.weights import ENCODINGS, QUANTIZERS, Encoding

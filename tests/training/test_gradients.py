@@ -9,7 +9,7 @@ import torch
 from torch import multiprocessing
 from transformers import TrainerCallback
 
-from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Bilevel, Pass
+from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Bilevel, Pass
 from tests.processes import FORKED
 from tests.training.runs import quantized, sentences, trainer
 
@@ -203,7 +203,7 @@ class TwoPasses(Bilevel):
     split = "steps"
 
     def passes(self, progress):
-        gates = Pass("gates", frozenset({GATES}), data="search", penalised=True)
+        gates = Pass("gates", frozenset({GATE_PARAMETERS}), data="search", penalised=True)
         return (Pass("weights", frozenset({WEIGHTS})), gates)
 
 

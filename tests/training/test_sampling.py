@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hf_mpq.core import StageSpec
-from hf_mpq.search.strategies import GATES, STRATEGIES, WEIGHTS, Bilevel, Pass
+from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Bilevel, Pass
 from hf_mpq.training.stage.joint_optimizer import JointOptimizer
 from hf_mpq.training.stage.module import StageModule
 from hf_mpq.training.stage.relative_adam import RelativeAdam
@@ -78,7 +78,7 @@ class TwoPasses(Bilevel):
     split = "steps"
 
     def passes(self, progress):
-        gates = Pass("gates", frozenset({GATES}), data="search", penalised=True)
+        gates = Pass("gates", frozenset({GATE_PARAMETERS}), data="search", penalised=True)
         return (Pass("weights", frozenset({WEIGHTS})), gates)
 
 

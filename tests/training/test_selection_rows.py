@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from hf_mpq.training.run import selection as rule
 from hf_mpq.training.run import stages as run_stages
 from hf_mpq.training.run.preferences import Preferences
-from hf_mpq.training.run.rows import keep_rows
+from hf_mpq.training.run.selection_rows import keep_rows
 from hf_mpq.training.stage.module import StageModule
 from tests.training.runs import quantized, sentences, trainer
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ... import MPQConfig
 
-METHODS = "q-bert, hawq-v3, zeroquant, zeroquant-4-8, class-based or ghost"
+METHOD_WORDS = "q-bert, hawq-v3, zeroquant, zeroquant-4-8, class-based or ghost"
 OPTIONS = "with options as in hessian:draws=8"
 
 
@@ -48,7 +48,7 @@ def compress(
         float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
     ] = None,
     bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"A published system: {METHODS}.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"A published system: {METHOD_WORDS}.")] = None,
     scorer_name: Annotated[
         str | None,
         typer.Option("--scorer", help=f"How precisions are scored: {', '.join(WORDS['scorer'])}; {OPTIONS}."),

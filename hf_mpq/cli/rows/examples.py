@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..console import say
 from .columns import is_words
+from .filters import with_label, with_text
 from .labels import are_labels
-from .rows import with_label, with_text
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

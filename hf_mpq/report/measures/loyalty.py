@@ -86,12 +86,12 @@ def _closeness(own: Decisions, other: Decisions) -> Tensor:
     """`1 - sqrt(JS)` of each decision, `(decisions,)`."""
     first, second = own.probabilities(), other.probabilities()
     if own.kind == CLASSES:
-        return 1 - divergence(first, second).sqrt()
+        return 1 - jensen_shannon(first, second).sqrt()
     first, second = (torch.stack([one, 1 - one], -1) for one in (first, second))
-    return (1 - divergence(first, second).sqrt()).amin(-1)
+    return (1 - jensen_shannon(first, second).sqrt()).amin(-1)
 
 
-def divergence(first: Tensor, second: Tensor) -> Tensor:
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     """Jensen-Shannon divergence in bits of probabilities `(..., classes)`: `(...)` from 0 to 1."""
     middle = (first + second) / 2
     terms = (torch.special.xlogy(one, one) - torch.special.xlogy(one, middle) for one in (first, second))

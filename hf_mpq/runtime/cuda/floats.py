@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...nn import PackedLinear
+from .integer_rows import IntegerRows
 from .planes import PlaneTable
 from .product import FEW_TOKENS, KERNEL_TYPES
-from .rows import IntegerRows
 
 Product = Callable[[Tensor], Tensor]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...nn import PackedLinear
-from .rows import Block, blocks_of, computed
+from .integer_rows import Block, blocks_of, computed
 
 LINES = 16
 """Rows of one tile; all of one precision."""

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ...nn import PackedLinear
 from .codes import InputCodes, fixed_grid, plain_codes
+from .integer_rows import IntegerRows
 from .planes import PlaneTable
-from .rows import IntegerRows
 
 ALIGNMENT = 16
 """Rows and columns are padded to multiples of it. `torch._int_mm` asks for 8; rows of whole 16 bytes are aligned."""

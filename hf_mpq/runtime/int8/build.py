@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 from filelock import FileLock
 
-from .compiler import FLAGS, SECONDS, SOURCES, compiled, compiler
+from .compiler import FLAGS, KERNEL, SECONDS, compiled, compiler
 from .seal import intact, refuse_foreign, seal
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _imported(file: Path) -> ModuleType:
 
 def fingerprint() -> str:
     """Of the kernel's sources, Python, torch and the CPU: of all that the built file, and how fast it is, depend on."""
-    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    parts = [path.read_bytes() for path in sorted(KERNEL.iterdir())]
     words = (sys.implementation.cache_tag or "", torch.__version__, *FLAGS, _cpu())
     return hashlib.sha256(b"\0".join([*parts, *(word.encode() for word in words)])).hexdigest()[:12]
 

@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-SOURCES = Path(__file__).parent / "kernel"
+KERNEL = Path(__file__).parent / "kernel"
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 SECONDS = 600
 """That a compiler may take; it takes about a minute."""
@@ -31,7 +31,7 @@ def compiled(command: list[str], to: Path) -> Path:
     includes = [f"-isystem{path}" for path in (*include_paths(), sysconfig.get_path("include"))]
     libraries = [*(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]
     names = (f"-DTORCH_EXTENSION_NAME={to.stem}", "-DTORCH_API_INCLUDE_EXTENSION_H")
-    source = str(SOURCES / "layer.cpp")
+    source = str(KERNEL / "layer.cpp")
     _run([*command, *FLAGS, "-std=c++20", "-fPIC", "-shared", *names, *includes, source, "-o", str(to), *libraries])
     return to
 

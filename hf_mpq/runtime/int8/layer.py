@@ -16,7 +16,7 @@ from .native import NAME, native_grid, native_matrix
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types of hidden states, and of masks that are added; inside, all is float32."""
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+NONLINEARITIES = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 
 
 class FusedParts:
@@ -135,7 +135,7 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
     library = kernel()
     if library is None:
         return 0
-    activation = ACTIVATIONS.get(getattr(config, family.activation))
+    activation = NONLINEARITIES.get(getattr(config, family.activation))
     count = 0
     for prefix in family.layer_prefixes(model) if activation else ():
         layer = model.get_submodule(absolute_name(model, prefix))

@@ -1,7 +1,7 @@
 """Strategies: how precisions are searched while weights are trained."""
 
 from .alternating import Alternating
-from .base import GATES, STRATEGIES, WEIGHTS, Pass, Progress, SearchStrategy
+from .base import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress, SearchStrategy
 from .bilevel import Bilevel
 from .gate_search import GateSearch
 from .joint import Joint
@@ -9,7 +9,7 @@ from .penalties import PENALTIES, Penalty
 from .projection import likeliest
 
 __all__ = [
-    "GATES",
+    "GATE_PARAMETERS",
     "PENALTIES",
     "STRATEGIES",
     "WEIGHTS",

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from ...core import Assignment, PrecisionSpace, Registry, Usage
 from ...cost import CostModel
 from ...nn.walk import derive
-from ...weights.roles import GATES as GATES
+from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
 from ..judge import Judge
 
 STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
 
-"""`WEIGHTS` and `GATES` are the parameter groups that passes update: gates as their modules declare them, weights are
-all others, steps and offsets of quantizers included."""
+"""`WEIGHTS` and `GATE_PARAMETERS` are the parameter groups that passes update: gates as their modules declare them,
+weights are all others, steps and offsets of quantizers included."""
 
 
 @dataclass(frozen=True)

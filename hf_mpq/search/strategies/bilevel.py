@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from .base import GATES, STRATEGIES, Pass, Progress
+from .base import GATE_PARAMETERS, STRATEGIES, Pass, Progress
 from .gate_search import GateSearch
 from .temperature import Temperature, epochs
 
 WEIGHT_PASS = Pass("weights")
-GATE_PASS = Pass("gates", frozenset({GATES}), penalised=True)
+GATE_PASS = Pass("gates", frozenset({GATE_PARAMETERS}), penalised=True)
 
 
 @STRATEGIES.register("bilevel")

@@ -22,7 +22,7 @@ from .penalties import PENALTIES, Target
 from .projection import likeliest
 from .sampling import decided
 from .seeding import seeded
-from .start import FROM_SCORES, STARTS, start_logits
+from .start import FROM_SCORES, GATE_STARTS, start_logits
 from .temperature import Temperature
 
 DECISIONS = ("argmax", "projection")
@@ -67,7 +67,7 @@ class GateSearch(SearchStrategy):
     ):
         super().__init__(space, cost, limit)
         own = self.defaults
-        self.start = _one_of("start", (*STARTS, FROM_SCORES), start or own["start"])
+        self.start = _one_of("start", (*GATE_STARTS, FROM_SCORES), start or own["start"])
         self.temperature = Temperature.of(own["temperature"] if temperature is None else temperature)
         word, moves = name_and_options("optimizer", optimizer or own["optimizer"], optimizer_options or {})
         self.optimizer = _one_of("optimizer", ("sgd", "adam"), word)

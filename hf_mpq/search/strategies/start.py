@@ -17,16 +17,16 @@ from ..allocators.units import Units
 LARGEST = 4.0
 """Logits start within plus and minus this."""
 
-STARTS: Registry[Callable[[WeightSpec], Tensor]] = Registry("start of the gates")
+GATE_STARTS: Registry[Callable[[WeightSpec], Tensor]] = Registry("start of the gates")
 
 
-@STARTS.register("zeros")
+@GATE_STARTS.register("zeros")
 def even(spec: WeightSpec) -> Tensor:
     """All candidates alike: `(groups, candidates)` zeros."""
     return torch.zeros(spec.layout.count, len(spec.candidates))
 
 
-@STARTS.register("bits")
+@GATE_STARTS.register("bits")
 def by_bits(spec: WeightSpec) -> Tensor:
     """Each precision over the highest one (PLiNIO): `(groups, candidates)`, 0 to 1."""
     bits = torch.tensor(spec.candidates, dtype=torch.float32)
@@ -45,7 +45,7 @@ def start_logits(
         ValueError: when they are made of scores, and scores or limit are missing.
     """
     if start != FROM_SCORES:
-        return {name: STARTS[start](spec) for name, spec in space.weights.items() if spec.bits is None}
+        return {name: GATE_STARTS[start](spec) for name, spec in space.weights.items() if spec.bits is None}
     if scores is None or limit is None:
         lacking = "scores: name a scorer" if scores is None else "a budget, such as MPQConfig(budget='2.5bits')"
         raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros' or 'bits'")

@@ -17,7 +17,7 @@ def mean_of_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
     return values.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
 
 
-def divergence(teacher: Tensor, student: Tensor, mask: Tensor | None = None) -> Tensor:
+def kl_divergence(teacher: Tensor, student: Tensor, mask: Tensor | None = None) -> Tensor:
     """KL(softmax(teacher) || softmax(student)) over the last axis, `(...)`.
 
     Args:

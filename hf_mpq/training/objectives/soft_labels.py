@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ...nn.heads import LABELS, SPANS, VALUES, kind_of
 from .base import OBJECTIVES, Objective, Signals
-from .padding import divergence, mean_of_tokens
+from .padding import kl_divergence, mean_of_tokens
 from .precision import in_float32
 
 
@@ -60,7 +60,7 @@ class SoftLabels(Objective):
         return values if values.dim() == 1 else mean_of_tokens(values, mask)
 
     def _divergence(self, ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.temperature**2 * divergence(theirs / self.temperature, ours / self.temperature, mask)
+        return self.temperature**2 * kl_divergence(theirs / self.temperature, ours / self.temperature, mask)
 
     def _independent(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """Mean over labels of the divergence of each yes or no."""

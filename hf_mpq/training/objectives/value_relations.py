@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .base import OBJECTIVES, Objective, Signals
 from .layers import check_layers, layer_count, uniform_layer
-from .padding import divergence, mean_of_tokens
+from .padding import kl_divergence, mean_of_tokens
 from .precision import in_float32
 from .scores import scaled_products
 
@@ -63,7 +63,7 @@ class ValueRelations(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
         columns = None if student.mask is None else student.mask[:, None, None, :]
         terms = (
-            divergence(
+            kl_divergence(
                 self._relation(teacher, name, self.teacher_layer).detach(),
                 self._relation(student, name, self.layer),
                 columns,

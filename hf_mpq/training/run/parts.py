@@ -11,7 +11,7 @@ from ..arguments import examples_per_step
 from ..stage.forward_names import named_inputs
 from .plan import selects_before
 from .preferences import Preferences
-from .rows import keep_rows, split_rows
+from .selection_rows import keep_rows, split_rows
 
 
 class RunParts:

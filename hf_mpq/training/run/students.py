@@ -35,7 +35,7 @@ class Students:
         """Make the user's model the one that a stage begins with; returns it, in the mode for training.
 
         Args:
-            start: one of `STARTS`.
+            start: one of `STAGE_STARTS`.
             previous: folder name of the stage before, where there is one.
             assignment: closes the gates.
 

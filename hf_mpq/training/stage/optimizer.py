@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ...search.strategies import GATES, WEIGHTS, SearchStrategy
+from ...search.strategies import GATE_PARAMETERS, WEIGHTS, SearchStrategy
 from ...weights.roles import OFFSETS, ROLES, STEPS, roles_in
 from .joint_optimizer import JointOptimizer
 from .relative_adam import RelativeAdam, UnitAdam
@@ -67,7 +67,7 @@ class ParameterGroups:
         return cls(
             weights,
             [one.parameter for one in of_role(STEPS)],
-            [one.parameter for one in of_role(GATES)],
+            [one.parameter for one in of_role(GATE_PARAMETERS)],
             [(one.parameter, partial(one.part.unit, one.name)) for one in of_role(OFFSETS)],
             resting,
         )
@@ -80,7 +80,7 @@ class ParameterGroups:
     def held(self, updates: frozenset[str]) -> list[nn.Parameter]:
         """Those that a pass with these `updates` leaves as they are."""
         weights = [] if WEIGHTS in updates else self.every[: len(self.every) - len(self.gates)]
-        return [*self.resting, *weights, *([] if GATES in updates else self.gates)]
+        return [*self.resting, *weights, *([] if GATE_PARAMETERS in updates else self.gates)]
 
 
 def _resting(student: nn.Module, trainable: Collection[str] | None) -> list[nn.Parameter]:
@@ -138,7 +138,7 @@ def stage_optimizer(
         parts["offsets"] = UnitAdam(groups.offsets, scale_learning_rate)
     if groups.gates and strategy is not None:
         name, options = strategy.gate_optimizer()
-        parts[GATES] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)
+        parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)
     return JointOptimizer(parts)
 
 

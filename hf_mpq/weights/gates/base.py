@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ...core import Registry, Usage, constant
 from ..choice import Choice
-from ..roles import GATES as GATE_ROLE
-from ..roles import LearnedPart
+from ..roles import GATE_PARAMETERS, LearnedPart
 
 SMALLEST = 1e-30
 """Probabilities count as at least this, so that every candidate stays possible."""
@@ -34,7 +33,7 @@ class Gate(LearnedPart, ABC):
 
     def role_of(self, name: str) -> str:
         """All that a gate learns is of the search."""
-        return GATE_ROLE
+        return GATE_PARAMETERS
 
     def forward(self) -> Choice:
         """What this forward pass uses: the path that was taken, else the gate's own choice."""

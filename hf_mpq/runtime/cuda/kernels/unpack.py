@@ -6,9 +6,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..codes import InputCodes
+from ..integer_rows import IntegerRows
 from ..planes import LINES, PlaneTable
 from ..product import Epilogue
-from ..rows import IntegerRows
 
 BYTES = 16
 """Of each row and plane at once: 128 columns. Twice as many take twice the registers, and then fewer tiles run."""
