@@ -315,3 +315,72 @@ def test_lists_of_words_for_a_classifier(config, home, tmp_path):
     expected = sorted(words([" ".join(row) for row in WORDS])["input_ids"])
     assert sorted(found.calibration(words, 64, 3)["input_ids"][:]) == expected
     assert sorted(found.task.prepare(found.evaluation(), words, 64)["input_ids"][:]) == expected
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "dev"], ["one", "two"]], ids="-".join)
+def test_tables_in_a_folder_are_read_as_alone(splits, config, tmp_path, capsys):
+    for split in splits:
+        (tmp_path / f"{split}.tsv").write_text('text\tlabel\n"a\tpositive\n"b\tnegative\nc\tpositive\nd"\tnegative\n')
+    found = open_data(Source(str(tmp_path)), config)
+    assert sum(map(len, found.splits.values())) == 4 * len(splits)
+    assert found.evaluation()["text"][:4] == ['"a', '"b', "c", 'd"']
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "train.csv").write_text('text,label\n"a,positive\nb",negative\nc,positive\n')
+    assert len(open_data(Source(str(tmp_path / "csv")), config).evaluation()) == 2
+    assert "3 lines are 2 rows" in capsys.readouterr().err
+
+
+def test_cells_beyond_the_columns(config, tmp_path):
+    """An empty one at the end of every line is nothing; the columns never move."""
+    for kind, sign in (("csv", ","), ("tsv", "\t")):
+        file = tmp_path / f"rows.{kind}"
+        file.write_text("text,label\na,positive,\nb,negative,\n".replace(",", sign))
+        assert open_data(Source(str(file)), config).evaluation()["text"][:] == ["a", "b"]
+        file.write_text("text,label\na,positive\nb, and more,negative\n".replace(",", sign))
+        with pytest.raises(UserError, match=r"line 3 of .* has 3 cells, and the first line names 2 columns: put texts"):
+            open_data(Source(str(file)), config)
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_other_separators(sign, config, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,positive\n".replace(",", sign))
+    with pytest.raises(UserError, match=r"the columns of .* are separated by (semicolons|tabs|bars)"):
+        open_data(Source(str(file)), config)
+
+
+@pytest.mark.parametrize("word", ["NA", "None", "null", "nan", "N/A"])
+def test_words_that_tables_have_for_nothing(word, tmp_path, capsys):
+    """Texts and labels that are called so are texts and labels; in place of a label of another model they are none."""
+    (tmp_path / "rows.CSV").write_text(f"text,label\n{word},{word}\nb,good\n,good\n")
+    for names, labels in ((("good", word), [1, 0]), (("good", "bad"), [0])):
+        config = tiny_model("bert", id2label=dict(enumerate(names))).config
+        found = open_data(Source(str(tmp_path / "rows.CSV")), config).evaluation()
+        assert found["label"][:] == labels and found["text"][:] == [word, "b"][-len(labels) :]
+    assert "left out 1 of 2 rows, which have no label" in capsys.readouterr().err
+
+
+def test_labels_whose_names_are_numbers(tmp_path):
+    """Stars from 1 to 3 are not the numbers 0 to 2; names that say something may be written as their numbers."""
+    stars = tiny_model("bert", id2label={0: "1", 1: "2", 2: "3"}).config
+    for kind, labels in (("csv", [1, 2, 3]), ("jsonl", ["1", "2", "3"])):
+        data = Dataset.from_dict({"text": TEXTS[:3], "label": labels})
+        assert open_data(Source(save(data, tmp_path, kind)), stars).evaluation()["label"][:] == [0, 1, 2]
+    named = tiny_model("bert", id2label={0: "bad", 1: "good"}).config
+    data = Dataset.from_dict({"text": TEXTS[:2], "label": ["1", "0"]})
+    assert open_data(Source(save(data, tmp_path, "jsonl")), named).evaluation()["label"][:] == [1, 0]
+
+
+def test_class_labels_in_another_case_or_of_other_names(config, tmp_path, capsys):
+    """Those of another case go by name; others by their numbers, which is said."""
+    for names, labels in (("POSITIVE", "Negative"), [1, 0]), (("yes", "no"), [0, 1]):
+        data = table(label=[0, 1, 0, 1]).cast_column("label", ClassLabel(names=list(names)))
+        assert open_data(Source(save(data, tmp_path, "disk")), config).evaluation()["label"][:2] == labels
+    said = capsys.readouterr().err
+    assert "are called yes, no, and those of the model negative, positive" in said and "POSITIVE" not in said
+
+
+def test_words_that_are_none(tmp_path, capsys):
+    rows = Dataset.from_dict({"tokens": [["a", None], ["b", "c"]], "ner_tags": [[0, 0], [0, 1]]})
+    assert len(open_data(Source(save(rows, tmp_path, "jsonl")), tagger()).evaluation()) == 1
+    assert "left out 1 of 2 rows" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError, one_line
 from .columns import label_column, text_columns
 from .examples import Examples
-from .files import READERS, first_cause, of_file
+from .files import READERS, first_cause, of_file, of_folder
 from .label_lists import with_label_sets, with_tag_ids
 from .labels import is_tagger, task_of_labels, with_ids
 
@@ -109,9 +109,11 @@ def _splits(name: str, config: str | None) -> "DatasetDict":
         if path.is_file():
             return of_file(path)
         if path.is_dir():
-            return _as_splits(load_from_disk(str(path)) if _is_saved(path) else load_dataset(str(path), config))
+            return _as_splits(load_from_disk(str(path)) if _is_saved(path) else of_folder(path, config))
         if name.count("/") == 1 and not path.suffix:
             return _as_splits(load_dataset(name, config))
+    except UserError:
+        raise
     except (DatasetsError, OSError, ValueError) as error:
         reason = one_line(first_cause(error)).partition(" Example of usage")[0]
         cure = ": name one with --data-config" if any(words in reason for words in NO_CONFIGURATION) else ""

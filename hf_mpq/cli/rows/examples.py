@@ -61,7 +61,7 @@ class Examples:
         data, task = self._texts(self.scored), self.task
         if task is not None:
             data = conform(data, dict.fromkeys(task.features()), task.name)
-            data = with_label(data, task.label_column, task.regression, self._where(self.scored))
+            data = with_label(data, task.label_column, task.regression, self._where(self.scored), task.label_names)
         data = data if rows is None else data.select(range(min(rows, len(data))))
         return data if self.as_ids is None else self.as_ids(data)
 
@@ -71,7 +71,7 @@ class Examples:
         if task is None or task.kind != "sequence-classification":
             return self
         labels = data[task.label_column][:] if task.label_column in data.column_names else []
-        if any(are_labels(labels, task.regression)):
+        if any(are_labels(labels, task.regression, task.label_names)):
             return self
         say(f"{self._where(self.scored)}: no row has a label in {task.label_column!r}, so there is no metric")
         return replace(self, task=None, as_ids=None)

@@ -1,9 +1,11 @@
 """A task made of a user's own labelled rows, scored as the model's head says."""
 
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from ..console import say
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Labels that an error quotes."""
+_UNNAMED = re.compile(r"LABEL_\d+")
+_NOTHING = ("", "na", "n/a", "nan", "none", "null")
+"""How tables say that there is no label, unless the model has one that is called so."""
 
 
 def is_tagger(config: "PretrainedConfig") -> bool:
@@ -77,10 +82,9 @@ def ids_of(
     """
     from datasets import ClassLabel
 
-    if isinstance(feature, ClassLabel) and set(feature.names) <= set(names):
-        values = [feature.names[value] for value in values]
-    known = {name: number for number, name in enumerate(names)} | {number: number for number in range(len(names))}
-    known |= extra or {}
+    if isinstance(feature, ClassLabel):
+        values = _by_name(values, feature.names, names, label)
+    known = _known(names) | (extra or {})
     unknown = sorted({str(value) for value in values if not isinstance(value, Hashable) or value not in known})
     if unknown:
         raise UserError(
@@ -88,6 +92,27 @@ def ids_of(
             f"{list(names[:SHOWN])}: write its labels or their numbers into the column {label!r}"
         )
     return [known[value] for value in values]
+
+
+def _by_name(values: list, given: Sequence[str], names: tuple[str, ...], label: str) -> list:
+    """Numbers of a `ClassLabel` as the model's names; as they are, and a word about it, where it has other names."""
+    own = {name.casefold(): name for name in names}
+    if {name.casefold() for name in given} <= own.keys():
+        return [own[given[value].casefold()] if 0 <= value < len(given) else value for value in values]
+    if not all(map(_UNNAMED.fullmatch, names)):
+        say(
+            f"the labels of {label!r} are called {', '.join(given[:SHOWN])}, and those of the model "
+            f"{', '.join(names[:SHOWN])}: they are taken for each other in this order"
+        )
+    return values
+
+
+def _known(names: tuple[str, ...]) -> dict[Hashable, int]:
+    """What may stand for each label: its name, or its number; names that are numbers themselves are names."""
+    if all(name.isdecimal() for name in names):
+        return {form: number for number, name in enumerate(names) for form in (name, int(name))}
+    numbers = {form: number for number in range(len(names)) for form in (number, str(number))}
+    return numbers | {name: number for number, name in enumerate(names)}
 
 
 def _numbers(values: list, label: str) -> list[float]:
@@ -107,12 +132,17 @@ def _is_number(value) -> bool:
         return False
 
 
-def are_labels(values: list, numbers: bool) -> list[bool]:
+def are_labels(values: list, numbers: bool, names: tuple[str, ...] = ()) -> list[bool]:
     """Which values are labels: none that is empty, nor the -1 that the Hub gives to rows without one.
 
-    Of `numbers` -1 may be one, unless it is the only one.
+    Args:
+        numbers: -1 may be one then, unless it is the only one.
+        names: of the model's labels.
     """
-    given = [value is not None and value != "" and value == value for value in values]
+    nothing = {value for value in values if isinstance(value, str) and value.casefold() in _NOTHING} - {*names}
+    given = [
+        value is not None and value == value and not (isinstance(value, str) and value in nothing) for value in values
+    ]
     if numbers and any(there and value != -1 for there, value in zip(given, values)):
         return given
     return [there and value != -1 for there, value in zip(given, values)]
