@@ -1,11 +1,13 @@
 """Output folders that are there whole or not at all; what is replaced is only what was written here before."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -57,7 +59,7 @@ def new_folder(path: Path, overwrite: bool = False, reading: Iterable[str | Path
             new = hidden / "new"
             new.mkdir()
             yield new
-            files = _files(new)
+            files = {name: _digest(new / name) for name in _files(new)}
             if path.is_dir() and not path.is_symlink():
                 _keep(path, new, older, shown)
             (new / MANIFEST).write_text(json.dumps({"files": files}))
@@ -91,7 +93,7 @@ def _written(path: Path, shown: Path, overwrite: bool) -> set[str]:
     if path.is_symlink():  # the link is replaced, and not what is in the folder that it points to
         return set()
     if (path / MANIFEST).is_file():
-        return {MANIFEST, *_content(path / MANIFEST)["files"]}
+        return {MANIFEST, *_unchanged(path, _content(path / MANIFEST).get("files"))}
     described = _content(path / "config.json").get("quantization_config") or {}
     if described.get("quant_method") != "mpq" or described.get("storage") == "trainable":
         names = ", ".join(sorted(file.name for file in path.iterdir())[:3])
@@ -104,7 +106,23 @@ def _content(file: Path) -> dict:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = None
-    return content if isinstance(content, dict) else {"files": []}
+    return content if isinstance(content, dict) else {}
+
+
+def _unchanged(folder: Path, written: Any) -> set[str]:
+    """Of the files in a list, those that are still as they were written: what somebody saved since under such a name is
+    his own."""
+    listed = written if isinstance(written, dict) else {}
+    return {
+        name for name, digest in listed.items() if os.path.lexists(folder / name) and _digest(folder / name) == digest
+    }
+
+
+def _digest(file: Path) -> str:
+    if file.is_symlink():
+        return f"link to {os.readlink(file)}"
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[str]:
@@ -119,8 +137,8 @@ def _keep(path: Path, new: Path, older: set[str], shown: Path) -> None:
     clash = [name for name in theirs if os.path.lexists(new / name)]
     if clash:
         raise UserError(
-            f"{shown} holds {', '.join(clash[:3])}, which hf-mpq did not write and would replace: give "
-            "another --out, or move it away"
+            f"{shown} holds {', '.join(clash[:3])}, which hf-mpq did not write, or which somebody changed since, "
+            "and would replace: give another --out, or move it away"
         )
     for name in theirs:
         (new / name).parent.mkdir(parents=True, exist_ok=True)

@@ -142,3 +142,16 @@ def test_no_names_for_a_new_folder(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="give --out the name of a folder"), new_folder(Path(name)):
             pass
     assert os.listdir(tmp_path) == []
+
+
+def test_what_somebody_saved_over_ours_stays(tmp_path):
+    """A model that was trained and saved into the folder of an earlier one has the same names."""
+    write(tmp_path / "out", "before")
+    theirs(tmp_path / "out", "a week of training")
+    refused = pytest.raises(UserError, match=r"holds file, which .* somebody changed since")
+    with refused, new_folder(tmp_path / "out", overwrite=True) as folder:
+        (folder / "file").write_text("after")
+    assert content(tmp_path / "out") == {"file": "a week of training"}
+    with new_folder(tmp_path / "out", overwrite=True) as folder:
+        (folder / "other").write_text("after")
+    assert content(tmp_path / "out") == {"file": "a week of training", "other": "after"}
