@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -104,6 +105,7 @@ def compress(
     if config is not None:
         check_is_config(config)
     _check_target(budget, max_drop, evaluate)
+    _check_counts(batch_size=batch_size, max_examples=max_examples)
     wanted = config.budget if budget is None and max_drop is None and config is not None else budget
     model, budgets = differentiable(model), _budgets(wanted)
     method = method if method is None else METHODS.name_of(method)
@@ -141,6 +143,12 @@ def compress(
         result = models if _is_several(wanted) else models[0]
     engine.summarise()
     return result
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
 
 
 def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None) -> None:

@@ -1,7 +1,9 @@
 """What a model cannot read, found before it is run: ids that no table has, inputs that are too long, odd masks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Number
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -18,7 +20,25 @@ def takes_choices(model: nn.Module) -> bool:
     return type(model).__name__.endswith("ForMultipleChoice")
 
 
-def check_batches(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+def check_row(row: Mapping) -> Mapping:
+    """The row; raises ValueError where its mask or its token types have not one number for each token."""
+    tokens = _lengths(row["input_ids"])
+    for name in ("attention_mask", "token_type_ids"):
+        if name in row and _lengths(row[name]) != tokens:
+            raise ValueError(
+                f"a calibration row has {tokens} input_ids and {_lengths(row[name])} {name}: give one of them for each "
+                f"token, or leave {name} out"
+            )
+    return row
+
+
+def _lengths(line: Sequence) -> int | list[int]:
+    """Of a row, or of each of its choices."""
+    deep = len(line) > 0 and not isinstance(line[0], Number) and torch.as_tensor(line[0]).dim() > 0
+    return [len(one) for one in line] if deep else len(line)
+
+
+def check_batches(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> None:
     """Raise ValueError, with what to do, for inputs that the model cannot read."""
     tables = {"input_ids": _input_table(model), "token_type_ids": _table(model, "token_type_embeddings")}
     positions = _table(model, "position_embeddings")
@@ -26,6 +46,8 @@ def check_batches(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> 
         _check_shapes(batch, takes_choices(model))
         _check_ids(batch, tables)
         _check_length(batch["input_ids"], positions)
+    if batches and not any(_sees(batch) for batch in batches):
+        raise ValueError("attention_mask hides every token of every calibration row: it is 1 where a token is seen")
 
 
 def longest_input(model: nn.Module) -> int | None:
@@ -65,6 +87,12 @@ def _check_shapes(batch: Mapping[str, Tensor], choices: bool) -> None:
             f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, or 4 dimensions, "
             f"(rows, heads or 1, tokens, tokens); got {tuple(mask.shape)}"
         )
+
+
+def _sees(batch: Mapping[str, Tensor]) -> bool:
+    """Whether any token of a batch is seen; a mask of 4 dimensions may be in any convention."""
+    mask = batch.get("attention_mask")
+    return mask is None or mask.shape != batch["input_ids"].shape or bool(mask.any())
 
 
 def _check_ids(batch: Mapping[str, Tensor], tables: Mapping[str, nn.Module | None]) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from numbers import Integral
+from numbers import Integral, Number
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _tokenized(texts: Sequence[str], tokenizer: Any, longest: int | None) -> Map
 def _of_item(item: Any, choices: bool) -> Iterator[Mapping]:
     if isinstance(item, Mapping):
         yield from _of_encoding(item, choices)
-    elif isinstance(item, np.ndarray | Tensor | Sequence) and not isinstance(item, str) and _depth(item) == 1 + choices:
+    elif _are_ids(item) and _depth(item) == 1 + choices:
         yield {"input_ids": item}
     else:
         raise ValueError(f"calibration has an item {_described(item)}: give {ROWS}")
@@ -84,10 +84,12 @@ def _of_encoding(given: Mapping, choices: bool) -> Iterator[Mapping]:
             "the texts alone and tokenizer=..."
         )
     ids = given["input_ids"]
+    if not _are_ids(ids):
+        raise ValueError(f"input_ids of a calibration row are {_described(ids)}, and no token ids: {TOKENIZE}")
     if _depth(ids) <= 1 + choices:
         yield given
     elif isinstance(ids, Tensor | np.ndarray) and ids.dtype != object:
-        yield {name: _tensor(value) for name, value in given.items() if name not in _NO_INPUTS}
+        yield {name: _tensor(value) for name, value in given.items() if name not in _NO_INPUTS and _are_ids(value)}
     else:
         columns = {name: value for name, value in given.items() if _has_length(value, len(ids))}
         yield from ({name: value[number] for name, value in columns.items()} for number in range(len(ids)))
@@ -96,6 +98,15 @@ def _of_encoding(given: Mapping, choices: bool) -> Iterator[Mapping]:
 def _tensor(values: Any) -> Tensor:
     found = torch.as_tensor(values)
     return found.clone() if found.is_inference() else found
+
+
+def _are_ids(values: Any) -> bool:
+    """Whether they can be token ids, or what goes with them: numbers, or lists of them."""
+    if isinstance(values, Tensor | np.ndarray) and values.dtype != object:
+        return not isinstance(values, np.ndarray) or values.dtype.kind in "iufb"
+    if not isinstance(values, np.ndarray | Sequence) or isinstance(values, str | bytes):
+        return False
+    return all(_are_ids(one) for one in values) if len(values) and not isinstance(values[0], Number) else True
 
 
 def _depth(ids: Any) -> int:

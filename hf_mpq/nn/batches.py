@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..core.inputs import INPUTS
-from .batch_checks import check_batches, longest_input, takes_choices
+from .batch_checks import check_batches, check_row, longest_input, takes_choices
 from .batch_items import items_of
 
 _LABELS = {
@@ -84,12 +84,28 @@ def _cut(batch: Mapping[str, Tensor], most: int, size: int | None) -> list[Mappi
 def _batched(rows: list[Mapping], model: nn.Module, batch_size: int, labels: bool) -> list[Mapping]:
     if not rows:
         return []
-    names, choices = [name for name in INPUTS if name in rows[0]], takes_choices(model)
+    names, choices = [name for name in INPUTS if any(name in row for row in rows)], takes_choices(model)
+    rows = [check_row(_completed(row, names, choices)) for row in rows]
     rows = sorted(rows, key=lambda row: max(map(len, row["input_ids"])) if choices else len(row["input_ids"]))
     padding = {"input_ids": getattr(model.config, "pad_token_id", None) or 0}
     known = {name: key for name, key in _LABELS.items() if labels and rows[0].get(name) is not None}
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [{**_padded(part, names, padding, choices), **_labels(part, known)} for part in parts]
+
+
+def _completed(row: Mapping, names: list[str], choices: bool) -> Mapping:
+    """The row with what others have: all of its tokens seen, and of the first kind."""
+    missing = {name: int(name == "attention_mask") for name in names if name not in row}
+    if not missing:
+        return row
+    ids = row["input_ids"]
+    return {
+        **row,
+        **{
+            name: [[value] * len(one) for one in ids] if choices else [value] * len(ids)
+            for name, value in missing.items()
+        },
+    }
 
 
 def _padded(rows: list[Mapping], names: list[str], padding: Mapping[str, int], choices: bool) -> dict[str, Tensor]:

@@ -57,6 +57,9 @@ TAKEN = {
     "encodings": lambda words: [words(TEXTS[:3]), words(TEXTS[3:])],
     "a batch": lambda words: [words(TEXTS, return_tensors="pt", padding=True)],
     "a loader": loader,
+    "a loader of more than tensors": lambda words: [
+        {**words(TEXTS, padding=True, return_tensors="pt"), "text": TEXTS, "idx": list(range(len(TEXTS)))}
+    ],
     "texts": lambda words: TEXTS,
     "a column of texts": lambda words: datasets.Dataset.from_dict({"text": TEXTS})["text"],
 }
@@ -133,6 +136,20 @@ REFUSED = {
     "other types": (lambda words: [{"input_ids": [5], "token_type_ids": [2]}], "token type id 2, .* rows 0 to 1"),
     "nothing in rows": (lambda words: [[], []], "every calibration row is empty"),
     "masks of 3": (lambda words: [{**tiny_batch(), "attention_mask": torch.ones(3, 11, 11)}], "the shape of input_ids"),
+    "masks of no token": (
+        lambda words: [{"input_ids": [5, 6], "attention_mask": [0, 0]}],
+        "hides every token of every calibration row",
+    ),
+    "longer masks": (
+        lambda words: [[5, 6], {"input_ids": [5, 6], "attention_mask": [1, 1, 1]}],
+        "has 2 input_ids and 3 attention_mask: give one of them for each token, or leave attention_mask out",
+    ),
+    "shorter types": (lambda words: [{"input_ids": [5, 6], "token_type_ids": [0]}], "2 input_ids and 1 token_type_ids"),
+    "no ids": (lambda words: [{"input_ids": None}], "input_ids .* are of type NoneType, and no token ids: tokenize"),
+    "words as ids": (lambda words: [{"input_ids": "two words"}], "are of type str, and no token ids"),
+    "lists of words": (lambda words: [{"input_ids": ["two", "words"]}], "are of type list, and no token ids"),
+    "three texts": (lambda words: [TEXTS[:3]], "has an item of type list: give rows"),
+    "bytes": (lambda words: [b"text"], "has an item of type bytes: give rows"),
     "choices": (lambda words: [{"input_ids": torch.ones(2, 3, 4).long()}], r"must be \(rows, tokens\); got \(2, 3, 4"),
 }
 

@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 from transformers import PretrainedConfig
 
+import hf_mpq
 from hf_mpq.nn.batches import batches_of
 from hf_mpq.nn.running import forward_inputs
 from tests.tiny import tiny_model
@@ -44,3 +45,20 @@ def test_a_config_of_ones_own_may_name_no_padding_token():
     model.config = Own()
     (batch,) = batches_of(ROWS, model, 4, 10)
     assert batch["input_ids"].tolist() == [[5, 0, 0], [8, 9, 0], [5, 6, 7]]
+
+
+def test_rows_that_lack_what_others_have():
+    rows = [{"input_ids": [5, 6]}, {"input_ids": [7, 8, 1], "attention_mask": [1, 1, 0], "token_type_ids": [0, 1, 0]}]
+    for given in (rows, rows[::-1]):
+        (batch,) = batches_of(given, tiny_model("bert"), 4, 10)
+        assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 0]]
+        assert batch["token_type_ids"].tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    "counts", [{"batch_size": 0}, {"max_examples": 0}, {"max_examples": "5"}, {"batch_size": True}]
+)
+def test_counts_of_rows(counts):
+    ((name, value),) = counts.items()
+    with pytest.raises(ValueError, match=f"{name} must be a whole number from 1, got {value!r}"):
+        hf_mpq.compress(tiny_model("bert"), "25%", ROWS, **counts)
