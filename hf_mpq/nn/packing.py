@@ -126,5 +126,7 @@ def _used(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 def _masters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight and bias before any rounding and any mask."""
-    weight = layer.float_weight(masked=False) if isinstance(layer, QuantizedMatrix) else layer.weight
+    weight = layer.weight
+    if isinstance(layer, QuantizedMatrix):  # whose float weight is float32 whatever the type of the model
+        weight = layer.float_weight(masked=False).to(weight.dtype)
     return weight, layer.bias

@@ -95,7 +95,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
                 f"MPQTrainer has no {', '.join(unsupported)}: each stage makes its own optimizer and "
                 "loss; use the arguments optim and stages"
             )
-        self._overridden = overridden(type(self), MPQTrainer)
+        self._overridden = overridden(self, MPQTrainer)
         self.method, self.teacher = method_of(config), teacher
         given = [one() if isinstance(one, type) else one for one in options.pop("callbacks", None) or []]
         refuse_early_stopping(given)
@@ -125,6 +125,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
             TrainingStopped: when a callback, a signal or the end of the data stopped a stage. The model then is the
                 last finished stage's, and `resume_from_checkpoint=True` goes on.
         """
+        self._overridden = overridden(self, MPQTrainer)  # with what was set on it since
         check_rows(self.train_dataset, self.plan, self.args)
         with only_trainer(self.args.output_dir, self.args.should_save):
             return self._train(resume_from_checkpoint)

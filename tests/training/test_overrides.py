@@ -132,3 +132,19 @@ def test_what_stages_do_not_call_is_refused_by_name(name, tmp_path):
     kind = type("Mine", (MPQTrainer,), {name: lambda self, *args: None})
     with pytest.raises(ValueError, match=f"Mine overrides {name}, which stages do not call; what they call: compute_"):
         run(kind, tmp_path)
+
+
+def test_what_is_set_on_a_trainer_counts_as_overridden(tmp_path):
+    made = MPQTrainer(quantized(), arguments(tmp_path, max_steps=2), train_dataset=sentences(16), data_collator=collate)
+    inherited, models = made.compute_loss, []
+
+    def compute_loss(model, *args, **kwargs):
+        models.append(made.model)
+        return inherited(model, *args, **kwargs)
+
+    made.compute_loss = compute_loss
+    made.train()
+    assert models and all(model is made.model for model in models)
+    made.get_batch_samples = made.get_batch_samples
+    with pytest.raises(ValueError, match="MPQTrainer overrides get_batch_samples, which stages do not call"):
+        made.train(resume_from_checkpoint=True)

@@ -120,12 +120,7 @@ class Weighted(BertForSequenceClassification):
 
 
 def test_a_class_with_arguments_of_its_own_is_trained(tmp_path):
-    model = Weighted(tiny_config("bert"), 2.0)
-    quantized_model = HEADS["sequence"].from_config(tiny_config("bert"))
-    hf_mpq.quantize(quantized_model, MPQConfig(method="mpq", budget="3bits", groups=8))
-    model.bert, model.classifier = quantized_model.bert, quantized_model.classifier
-    model.hf_quantizer, model.is_quantized = quantized_model.hf_quantizer, True
-    model.config = quantized_model.config
+    model = hf_mpq.quantize(Weighted(tiny_config("bert"), 2.0), MPQConfig(method="mpq", budget="3bits", groups=8))
     trainer(model, tmp_path, **SHORT).train()
     assert model.scale == 2.0
 
@@ -216,3 +211,13 @@ def test_config_edits_stay(tmp_path):
     model.config.label2id = {"no": 0, "yes": 1}
     trainer(model, tmp_path, max_steps=1, save_strategy="no").train()
     assert model.config.label2id == {"no": 0, "yes": 1} and isinstance(model.config, BertConfig)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_of_half_precision_are_taught_by_their_float_selves(dtype, tmp_path):
+    """As `from_pretrained` gives them of a checkpoint that is stored so."""
+    model = hf_mpq.quantize(tiny_model("bert", "masked").to(dtype), MPQConfig(method="uniform", groups=8))
+    run = trainer(model, tmp_path, train_dataset=sentences(16, "masked"), max_steps=2, save_strategy="no")
+    run.train()
+    assert run._teacher.dtype == model.dtype == dtype
+    assert {one.dtype for one in run._teacher.parameters()} == {dtype}

@@ -1,4 +1,5 @@
-"""Methods of a Trainer that a subclass of MPQTrainer overrides: they are called in every stage, or refused by name."""
+"""Methods of a Trainer that a subclass of MPQTrainer overrides, or that are set on a trainer: they are called in every
+stage, or refused by name."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,13 +71,14 @@ _OWN = {"training_step": "run_passes"}
 _MISSING = object()
 
 
-def overridden(kind: type, base: type) -> list[str]:
-    """Names of a Trainer's methods that classes between `kind` and `base` define anew.
+def overridden(trainer: Trainer, base: type) -> list[str]:
+    """Names of a Trainer's methods that classes before `base` define anew, or that were set on the trainer itself.
 
     Raises:
         ValueError: for methods that a run in stages cannot call.
     """
-    above = kind.__mro__[: kind.__mro__.index(base)]
+    kind = type(trainer)
+    above = (trainer, *kind.__mro__[: kind.__mro__.index(base)])
     names = {name for one in above for name in vars(one) if name in dir(Trainer) and name[:2] != "__"}
     refused = sorted(names - {*CALLED, *BETWEEN})
     if refused:
