@@ -99,6 +99,11 @@ class ConfigFields:
         given |= self._separate()
         if self.method is not None:
             self._take_from_method(given)
+        self.check()
+
+    def check(self) -> None:
+        """Spell every field as it is documented; raises ValueError for one that is out of range. A config may have been
+        changed since it was made."""
         self.bits = _checked_bits(self.bits)
         self.embedding_bits = _checked_table_bits(self.embedding_bits)
         self.assignment = _assignment_dict(self.assignment)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .._extras import require
 from ..format import SIGNED_SINCE, PackedFormatError, digests_to_metadata, read_headers, read_signature, verify
 from .numbers import check_numbers
-from .signed import check_config, signature
+from .signed import check_config, is_written_in, signature
 
 
 def stored_tensors(model: nn.Module, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -44,9 +44,11 @@ def metadata_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, st
 
 
 def local_files(config: PretrainedConfig) -> list[str]:
-    """The safetensors files that a config from a local folder lies beside; none where that cannot be told."""
+    """The safetensors files that a config from a local folder lies beside; none where that cannot be told: a variant or
+    a folder in this one may be what is asked for."""
     folder = Path(config._name_or_path or "?")
-    if not folder.is_dir() or any(folder.glob("model.*.safetensors")):  # a variant may be what is asked for
+    file = folder / CONFIG_NAME
+    if not file.is_file() or any(folder.glob("model.*.safetensors")) or not is_written_in(config, file):
         return []
     if (folder / SAFE_WEIGHTS_NAME).exists():
         return [str(folder / SAFE_WEIGHTS_NAME)]

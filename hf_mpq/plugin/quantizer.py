@@ -123,6 +123,7 @@ class MPQHfQuantizer(HfQuantizer):
         """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
         config = self.quantization_config
         if not self.pre_quantized:
+            config.check()
             config.origin, config.inside = {}, ""  # of another model that the same config quantized
             config.embedding_bits = config.table_bits
             remember_base(model, config)

@@ -44,6 +44,17 @@ def _of_part(quantizer: HfQuantizer) -> HfQuantizer:
     return type(quantizer)(config, pre_quantized=quantizer.pre_quantized)
 
 
+def own_config(model: nn.Module) -> None:
+    """Give a model and its parts a config that no other model shares: one made from the same config is not quantized
+    along."""
+    old: dict[int, Any] = {}
+    copy.deepcopy(model.config, old)
+    for module in model.modules():
+        config = vars(module).get("config")
+        if id(config) in old:
+            module.config = old[id(config)]
+
+
 def detach(model: nn.Module) -> None:
     """Let a model that is float again save and push as its class does, under the names that transformers gives."""
     for part in {model, part_of(model), body_of(model)}:

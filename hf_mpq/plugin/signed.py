@@ -93,6 +93,11 @@ def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path
         )
 
 
+def is_written_in(config: PretrainedConfig, file: Path) -> bool:
+    """Whether a config is what a `config.json` says, and nothing that the user passed or another file says."""
+    return not _differences(signature(config), _written(file), config)
+
+
 def _refuse(field: str, value: str, then: str) -> None:
     known = _DIGEST not in value + then
     said = f"is {value}, and was {then} when" if known else "is not what it was when"

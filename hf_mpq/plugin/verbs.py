@@ -32,7 +32,7 @@ from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making
 from .quantizer import MPQHfQuantizer
 from .resolve import check_applied
-from .saving import attach
+from .saving import attach, own_config
 from .skeleton import packed_table
 from .space import decided, keep_space, kept_space, space_of
 from .summary import resolved_lines
@@ -63,6 +63,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
         )
     check_numbers(dict(model.named_parameters()))
     config = _for_model(config, model)
+    own_config(model)
     space = config.resolve(model)
     config.resolved = resolved_lines(space)
     check_applied(config, space)
@@ -78,6 +79,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
 def _for_model(config: MPQConfig, model: nn.Module) -> MPQConfig:
     """A copy of a config, with what depends on the model."""
     config = copy.deepcopy(config)
+    config.check()
     if any(map(is_latency, config.budgets)):
         join_heads(config, model)
     config.embedding_bits, config.inside = config.table_bits, ""

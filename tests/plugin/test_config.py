@@ -378,3 +378,17 @@ def test_a_given_field_wins_over_the_method_even_at_its_usual_default():
     assert config.bits == 4 and MPQConfig(method="uniform").bits == 2
     again = MPQConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert vars(again) == vars(config)
+
+
+@pytest.mark.parametrize("how", ["in memory", "while loading"])
+def test_a_config_that_was_changed_is_checked_again(how, tmp_path):
+    config, model = MPQConfig(bits=4, method="q8"), tiny_model("bert")
+    config.bits = 99
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"bits must be whole numbers .* got 99"):
+        if how == "in memory":
+            hf_mpq.quantize(model, config)
+        else:
+            type(model).from_pretrained(tmp_path, quantization_config=config)
+    config.bits = 6
+    assert hf_mpq.quantize(model, config).config.quantization_config.bits == 6

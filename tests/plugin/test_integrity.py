@@ -357,3 +357,17 @@ def test_damaged_tables(case, tmp_path_factory, tmp_path):
     edit(tmp_path, quantization_config=described)
     with pytest.raises(PackedFormatError, match=rf"encoder\.layer\.0\.attention\.self\.query.*({words})"):
         reload(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["float", "packed"])
+def test_a_folder_in_a_folder_that_holds_another_model(above, tmp_path):
+    """As what a trainer packed lies in its output folder: only what is loaded is looked at."""
+    outer, inner = tiny_model("bert"), stored_model("packed")
+    if above == "packed":
+        pack(quantize(outer, MPQConfig(bits=3, groups=8)))
+    outer.save_pretrained(tmp_path)
+    inner.save_pretrained(tmp_path / "packed")
+    close(outputs(HEADS["sequence"].from_pretrained(tmp_path, subfolder="packed")), outputs(inner))
+    edit(tmp_path / "packed", layer_norm_eps=0.5)
+    with pytest.raises(PackedFormatError, match="layer_norm_eps"):
+        HEADS["sequence"].from_pretrained(tmp_path, subfolder="packed")

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, BertPreTrainedModel, EncoderDecoderConfig, EncoderDecoderModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertPreTrainedModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import hf_mpq
@@ -374,3 +382,17 @@ def test_a_folder_of_another_class_is_refused():
     table = {**packed, "matrices": {name: one for name, one in packed["matrices"].items() if "layer" in name}}
     with pytest.raises(PackedFormatError, match="this BertModel has none of the packed matrices: load the"):
         build_packed(tiny_model("bert", "bare"), table, torch.float32)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_models_made_from_one_config_are_quantized_apart(family, tmp_path):
+    """A teacher beside its student: neither is saved with what was done to the other."""
+    shared = tiny_config(family)
+    first, second, third = (AutoModelForSequenceClassification.from_config(shared).eval() for _ in range(3))
+    hf_mpq.quantize(first, MPQConfig(bits=4, groups=8))
+    hf_mpq.pack(hf_mpq.quantize(second, MPQConfig(bits=3, groups=8)))
+    assert not hasattr(shared, "quantization_config")
+    for number, model in enumerate((first, second, third)):
+        assert all(part.config is model.config for part in model.modules() if isinstance(part, PreTrainedModel))
+        model.save_pretrained(tmp_path / str(number))
+        close(outputs(reload(tmp_path / str(number))), outputs(model))
