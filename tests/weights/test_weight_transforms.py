@@ -102,7 +102,7 @@ def test_it_is_in_the_file_only_where_it_was_given_and_is_signed(tmp_path):
     [
         ({"unit-row": {}}, "unknown weight transform 'unit-row'; did you mean 'unit-rows'"),
         ({"unit-rows": {"axis": 1}}, "unknown option of weight transform 'unit-rows': 'axis'"),
-        (["unit-rows"], "transforms must map names to options"),
+        (4, "transforms must map names to options"),
     ],
 )
 def test_what_is_misspelt_is_said_when_it_is_written(given, message):
