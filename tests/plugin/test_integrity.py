@@ -126,6 +126,14 @@ def test_fields_that_give_the_function(family, tmp_path):
     reload(tmp_path)
 
 
+@pytest.mark.parametrize("written", ["p2c", "P2C|c2p|x", ["c2p"]])
+def test_fields_that_a_class_reads_in_another_form_than_they_are_written(written, tmp_path):
+    quantize(tiny_model("deberta-v2"), MPQConfig(bits=4, groups=4)).save_pretrained(tmp_path)
+    edit(tmp_path, pos_att_type=written)
+    with pytest.raises(PackedFormatError, match="pos_att_type"):
+        reload(tmp_path)
+
+
 @pytest.mark.parametrize("fields", [{"is_decoder": True}, {"scale_attn": 3}, {"layer_norm_eps": 0.1}], ids=str)
 def test_fields_that_were_not_written(folder, fields):
     """A field that appears, known or not, is a change like any other."""
