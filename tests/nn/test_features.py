@@ -117,6 +117,12 @@ def gradients(model, names):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def save_activations(model, **options):
+    """Activation checkpointing, under the name that this transformers has for it."""
+    new = getattr(model, "activation_checkpointing_enable", None)
+    (model.gradient_checkpointing_enable if new is None else new)(options)
+
+
 @pytest.mark.parametrize("names", [FEATURES, ("hidden",), ("value",)], ids=["all", "hidden", "value"])
 @pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
 @pytest.mark.parametrize("family", MOST)
@@ -130,7 +136,7 @@ def test_activation_checkpointing_changes_nothing(family, quantized, names):
             module.p = 0.0
     model = hf_mpq.quantize(model, MPQConfig(bits=4)) if quantized else model
     plain, saving = model.train(), copy.deepcopy(model).train()
-    saving.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    save_activations(saving, use_reentrant=False)
     expected, found = gradients(plain, names), gradients(saving, names)
     assert expected.keys() == found.keys() and len(expected) > 2
     for name, gradient in expected.items():
@@ -139,7 +145,7 @@ def test_activation_checkpointing_changes_nothing(family, quantized, names):
 
 def test_reentrant_checkpointing_is_refused():
     model = tiny_model("bert").train()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    save_activations(model, use_reentrant=True)
     model.enable_input_require_grads()
     with pytest.raises(ValueError, match=r"use_reentrant.: False"):
         recorded(model, ("value",))
