@@ -4,8 +4,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import regex
-import torch
 from torch import nn
 from transformers.utils import logging
 
@@ -23,8 +21,10 @@ from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
-from ..weights import ACTIVATIONS, ENCODINGS, QUANTIZERS
+from ..weights import ENCODINGS, QUANTIZERS
+from .counts import counted
 from .fields import ConfigFields
+from .layer_options import layer_options
 from .summary import resolved_lines
 
 logger = logging.get_logger(__name__)
@@ -60,7 +60,7 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
         norm_precisions=config.bits if config.nested and config.switchable_norms else (),
         architecture=_architecture(model),
     )
-    space = replace(space, **_counts(model, family, modules, space))
+    space = replace(space, **counted(model, family, modules, space))
     logger.info("resolved precision space:\n%s", "\n".join(resolved_lines(space)))
     return space
 
@@ -143,72 +143,9 @@ def _is_part(word: str, name: str) -> bool:
     return f".{word}." in f".{name}."
 
 
-def _options(config: ConfigFields, name: str, role: str) -> dict:
-    """The config's fields for a role, with the rules that match on top."""
-    chosen = {
-        "groups": config.groups,
-        "activation_bits": config.activation_bits,
-        "quantizer": config.weight_quantizer,
-        "quantizer_options": config.quantizer_options,
-        "gate": config.gate_name,
-        "gate_options": config.gate_options,
-        "source": config.source,
-        "source_options": config.source_options,
-        "mask": config.mask,
-        "mask_options": config.mask_options,
-        "transforms": config.transforms,
-        "bits": config.bits,
-        "tie": None,
-        "low_rank": config.low_rank,
-    }
-    if role != "encoder":
-        bits = config.table_bits if role == "embedding" else config.projection_bits
-        chosen |= {
-            "bits": bits,
-            "gate": "softmax" if isinstance(bits, tuple) else "fixed",
-            "gate_options": {},
-            "source": "float-master",
-            "source_options": {},
-            "mask": None,
-            "transforms": {},
-            "low_rank": 0,
-        }
-        if config.nested:
-            chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
-    if role == "embedding":
-        chosen |= {"groups": "channel", "activation_bits": None}
-    for pattern, options in config.rules.items():
-        match = search(pattern, name)
-        if match:
-            chosen |= {**_consequences(options, chosen), **options}
-            if options.get("tie") is not None:
-                chosen["tie"] = _tie(pattern, match, options["tie"])
-    return chosen
-
-
-def _tie(pattern: str, match: regex.Match, template: str) -> str:
-    try:
-        return match.expand(template)
-    except (regex.error, IndexError) as error:
-        raise ValueError(
-            f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
-            r"write '\1' for what its first group in parentheses matched"
-        ) from error
-
-
-def _consequences(options: dict, chosen: dict) -> dict:
-    """What a rule's bits mean for the gate, and for nested codes, where the rule does not say."""
-    if "bits" not in options:
-        return {}
-    if options["bits"] is None or isinstance(options["bits"], int):
-        plain = {"quantizer": "symmetric", "quantizer_options": {}} if chosen["quantizer"] == "nested" else {}
-        return {"gate": "fixed", "gate_options": {}, **plain}
-    return {"gate": "softmax", "gate_options": {}} if chosen["gate"] == "fixed" else {}
-
-
 def _spec(config, model, family, name, role, module, assignment) -> WeightSpec | None:
     """What applies to one matrix; None leaves it float."""
-    chosen = _options(config, name, role)
+    chosen = layer_options(config, name, role)
     given = assignment.matrices.get(name) if assignment is not None else None
     if assignment is not None and given is None:
         logger.warning_once(f"{name} is in scope but not in the assignment; it stays float")
@@ -309,45 +246,3 @@ def _attention(config: ConfigFields) -> AttentionSpec | None:
         return None
     operands = ActivationSpec(config.activation, config.attention_bits, config.activation_options)
     return AttentionSpec(operands, ActivationSpec("probabilities", config.attention_bits))
-
-
-def _counts(model, family: Family | None, modules: dict[str, nn.Module], space: PrecisionSpace) -> dict[str, int]:
-    """Parameters of the norms, and bytes of whatever is stored as it is, in all and by place."""
-    prefixes = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
-    sets = max(len(space.norm_precisions), 1)
-    sizes = {name: sets * sum(p.numel() for p in modules[name].parameters()) for name in space.norms}
-    others = _other_tensors(model, {*space.weights, *space.norms}) | _activation_bytes(space, prefixes)
-    inside = lambda name, starts: bool(starts) and name.startswith(starts)  # noqa: E731
-    return {
-        "norm_parameters": sum(sizes.values()),
-        "encoder_norm_parameters": sum(size for name, size in sizes.items() if inside(name, prefixes)),
-        "other_bytes": sum(others.values()),
-        "encoder_other_bytes": sum(size for name, size in others.items() if inside(name, prefixes)),
-        "embedding_other_bytes": sum(size for name, size in others.items() if name.startswith("embeddings.")),
-    }
-
-
-def _activation_bytes(space: PrecisionSpace, prefixes: tuple[str, ...]) -> dict[str, int]:
-    """Name to bytes of the activation grids that are stored: of inputs, and of four attention operands a layer."""
-    found = {
-        f"{name}.input_quantizer": ACTIVATIONS[spec.activation.quantizer].stored_bytes
-        for name, spec in space.weights.items()
-        if spec.activation is not None
-    }
-    if space.attention is not None:
-        specs = (*[space.attention.operands] * 3, space.attention.probabilities)
-        per_layer = sum(ACTIVATIONS[spec.quantizer].stored_bytes for spec in specs)
-        found |= {f"{prefix}attention": per_layer for prefix in prefixes}
-    return {name: size for name, size in found.items() if size}
-
-
-def _other_tensors(model: nn.Module, converted: set[str]) -> dict[str, int]:
-    """Relative name to bytes of every stored tensor that belongs to no converted layer, ties counted once."""
-    tied = {relative_name(model, key) for key in getattr(model, "all_tied_weights_keys", None) or ()}
-    found = {}
-    for name, tensor in model.state_dict().items():
-        relative = relative_name(model, name)
-        owner = relative.rpartition(".")[0]
-        if relative not in tied and not any(owner == other or owner.startswith(f"{other}.") for other in converted):
-            found[relative] = tensor.numel() * torch.empty((), dtype=tensor.dtype).element_size()
-    return found

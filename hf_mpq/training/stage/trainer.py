@@ -1,16 +1,13 @@
 """One stage of a run: an ordinary Trainer whose steps are the passes of a strategy."""
 
-import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset as TableDataset
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from ...nn.walk import served_precisions, set_precision, take_path
@@ -18,11 +15,13 @@ from ...search.strategies import Pass, Progress, SearchStrategy
 from ..arguments import MPQTrainingArguments
 from ..callbacks import UpdateQuantizers
 from ..gradients import PassGradients
+from .batches import StageBatches
 from .checkpoints import StageCheckpoints
 from .metrics import RunningMeans
 from .module import PENALTY, StageModule
 from .optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
-from .sampling import EpochSampler, Part, SearchBatches, SeededCollator, slices
+from .progress import FollowProgress
+from .sampling import SeededCollator
 from .scaler import IdleStepScaler
 from .stopping import TrainingStopped
 from .totals import Totals
@@ -35,14 +34,13 @@ def plain_passes(student: nn.Module) -> tuple[Pass, ...]:
     return tuple(Pass(f"{bits} bits", precision=bits, share=1 / len(served)) for bits in served) or (Pass(),)
 
 
-class StageTrainer(StageCheckpoints, Trainer):
+class StageTrainer(StageBatches, StageCheckpoints, Trainer):
     """Trains a stage module for one stage.
 
     A step's gradient is that of the whole batch: terms count by what they are the mean of, over micro-batches and
     processes alike. Gradients that a pass is not for are dropped; `requires_grad` is never changed, so that DDP and
-    compiled graphs stay as they are. Every step is whole: an epoch that ends with less than a step is filled up with
-    its first examples, or ends before with `dataloader_drop_last`. A checkpoint and a stop that are asked for within a
-    step, as transformers does at a SIGTERM, wait for its end.
+    compiled graphs stay as they are. A checkpoint and a stop that are asked for within a step, as transformers does at a
+    SIGTERM, wait for its end.
 
     Args:
         module: student, objectives, teacher and strategy.
@@ -71,11 +69,11 @@ class StageTrainer(StageCheckpoints, Trainer):
     ):
         self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
         self.groups = ParameterGroups.of(module, trainable)
-        self._means, self._search_batches, self._begun, self._stop = RunningMeans(), None, None, False
+        self._means, self._search_batches, self._begun, self.stops = RunningMeans(), None, None, False
         self._passes, self._sampler = plain_passes(module.student), None
         merged = strategy is not None and strategy.combine != "sum"
         self._gradients = PassGradients(self.groups.every, strategy.combine) if merged else None
-        callbacks = [_Schedule(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
+        callbacks = [FollowProgress(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
         super().__init__(module, args, callbacks=callbacks, **options)
         self.data_collator = SeededCollator(self.data_collator, seed)
         self.model_accepts_loss_kwargs = False
@@ -124,107 +122,8 @@ class StageTrainer(StageCheckpoints, Trainer):
     def progress(self) -> Progress:
         """Where training is."""
         return Progress(
-            self.state.global_step, self.state.max_steps, self._steps_per_epoch, self._search_steps, self.args.seed
+            self.state.global_step, self.state.max_steps, self.steps_per_epoch, self._search_steps, self.args.seed
         )
-
-    # Epochs and batches
-
-    def _plan_epochs(self) -> None:
-        """How many steps an epoch has, and where its examples come from."""
-        args, self._search_steps, self._parts, self._search_rows = self.args, 0, None, None
-        self._unit = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        if not hasattr(self.train_dataset, "__len__"):
-            self._steps_per_epoch = args.max_steps
-            return
-        count, split = len(self.train_dataset), self.strategy.split if self.strategy else None
-        if split == "epochs":
-            self._plan_split_epochs(count)
-            return
-        rest = range(count)
-        if split == "steps":
-            rest, own = slices(count, max(round(count * args.search_fraction), 1), self.order_seed)
-            per_step = args.world_size * args.gradient_accumulation_steps
-            self._search_batches = SearchBatches(own, self.order_seed, args.train_batch_size, per_step)
-        self._steps_per_epoch = (math.floor if args.dataloader_drop_last else math.ceil)(len(rest) / self._unit)
-        if not self._steps_per_epoch:
-            raise ValueError(
-                f"{len(rest)} training examples are less than a step of {self._unit}: use smaller "
-                "batches, or leave dataloader_drop_last off"
-            )
-        self._parts = [Part(rest, self._steps_per_epoch * self._unit)]
-
-    def _plan_split_epochs(self, count: int) -> None:
-        """Each epoch ends with the search slice: there is a whole number of them, each as much shorter as needed."""
-        args, whole = self.args, count // self._unit
-        search = max(round(whole * args.search_fraction), 1)
-        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * whole)
-        epochs = max(math.ceil(steps / max(whole, 1) - 1e-9), 1)
-        self._steps_per_epoch = steps // epochs
-        if min(whole, self._steps_per_epoch) < 2:
-            raise ValueError(
-                f"{count} training examples, in {steps} steps of {self._unit}, leave no room for a search "
-                "slice in every epoch: use smaller batches, more data or more epochs"
-            )
-        rest, own = slices(count, search * self._unit, self.order_seed)
-        self._search_steps = max(round(self._steps_per_epoch * search / whole), 1)
-        weight_steps = self._steps_per_epoch - self._search_steps
-        self._parts = [Part(rest, weight_steps * self._unit), Part(own, self._search_steps * self._unit)]
-        args.max_steps, args.num_train_epochs = -1, epochs
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        if self._parts is None:
-            return None
-        grouped = self.args.train_sampling_strategy == "group_by_length"
-        self._sampler = EpochSampler(self._parts, self.order_seed, self._lengths() if grouped else None, self._unit)
-        return self._sampler
-
-    def _lengths(self) -> list[int]:
-        data, column = self.train_dataset, self.args.length_column_name
-        if isinstance(data, TableDataset) and column in data.column_names:
-            return list(data[column])
-        names = getattr(self.processing_class, "model_input_names", None) or ["input_ids"]
-        return (
-            [len(row) for row in data[names[0]]]
-            if isinstance(data, TableDataset)
-            else [len(data[index][names[0]]) for index in range(len(data))]
-        )
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, dict[str, float]]:
-        """The micro-batches of a step, and the units of every term over all of them and all processes; none when all
-        steps are done, as in a run that is resumed from its last checkpoint."""
-        if self.state.global_step >= self.state.max_steps:
-            return [], {}
-        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._units = self._total_units(samples)
-        self._begun = self.state.global_step if samples else None
-        self._micro, self._search_samples, self._search_units = 0, [], {}
-        if self._search_batches is not None:
-            self._search_samples = [self._search_sample(place) for place in range(len(samples))]
-            self._search_units = self._total_units(self._search_samples)
-        return samples, self._units
-
-    def _search_sample(self, place: int) -> dict[str, Tensor]:
-        """The search batch that goes with a micro-batch, in this process."""
-        place = place * self.args.world_size + self.args.process_index
-        indices = self._search_batches.at(self.state.global_step, place)
-        if self._search_rows is None:
-            self._search_rows, self._search_collator = self.train_dataset, self.data_collator
-            if isinstance(self.train_dataset, TableDataset):
-                self._search_rows = self._remove_unused_columns(self.train_dataset, description="search")
-            else:
-                self._search_collator = self._get_collator_with_removed_columns(self.data_collator, "search")
-        return self._search_collator([self._search_rows[index] for index in indices])
-
-    def _total_units(self, samples: list[Mapping]) -> dict[str, float]:
-        found = [self.model.units(batch) for batch in samples]
-        if not found:
-            return {}
-        sums = torch.tensor([float(sum(one[name] for one in found)) for name in found[0]], device=self.args.device)
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        return dict(zip(found[0], sums.tolist()))
 
     # Steps
 
@@ -240,7 +139,7 @@ class StageTrainer(StageCheckpoints, Trainer):
 
     def stop_after_step(self) -> None:
         """Save a checkpoint and stop, but not before the step is done."""
-        self._stop, self.control.should_training_stop = True, False
+        self.stops, self.control.should_training_stop = True, False
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch; returns its share of the step's loss."""
@@ -274,11 +173,11 @@ class StageTrainer(StageCheckpoints, Trainer):
         if one.path is not None:
             take_path(stage.student, one.path)
         own = stage.units(batch)
-        self._parts = {name: own[name] * self.args.world_size / max(units[name], 1.0) for name in own}
+        self._shares = {name: own[name] * self.args.world_size / max(units[name], 1.0) for name in own}
         stage.running, stage.penalty = (one, self.progress), None
         try:
             with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, dict(batch)) * self._parts[PENALTY]
+                loss = self.compute_loss(model, dict(batch)) * self._shares[PENALTY]
             if stage.penalty is None:  # perhaps a loss without a forward pass
                 stage.with_penalty({}, *stage.running)
         finally:
@@ -302,12 +201,12 @@ class StageTrainer(StageCheckpoints, Trainer):
         terms, outputs = found if return_outputs else (found, None)
         terms.pop(PENALTY, None)
         parts = [self.model.weigh(name) * self._part(name, term) for name, term in terms.items()]
-        loss = sum(parts, torch.zeros((), device=self.args.device)) / self._parts[PENALTY]
+        loss = sum(parts, torch.zeros((), device=self.args.device)) / self._shares[PENALTY]
         return (loss, outputs) if return_outputs else loss
 
     def _part(self, name: str, term: Tensor) -> Tensor:
         """What a micro-batch's term adds to that of the step."""
-        part = term * self._parts[name]
+        part = term * self._shares[name]
         self._means.add(name, part, starts=self._micro == 0)
         return part
 
@@ -367,29 +266,3 @@ class StageTrainer(StageCheckpoints, Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             self._signature_columns = [*self.model.columns, *{"label", "label_ids", *self.label_names}]
-
-
-class _Schedule(TrainerCallback):
-    """Tells sampler and strategy where training is, and ends it after a step."""
-
-    def __init__(self, trainer: StageTrainer):
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        epoch = state.global_step // self.trainer._steps_per_epoch
-        self.trainer.data_collator.epoch = epoch
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(epoch)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        with torch.no_grad():
-            for schedule in self.trainer.model.schedules.values():
-                schedule.after_step(self.trainer.model.student, self.trainer.progress)
-        if self.trainer._stop:
-            self.trainer._stop, control.should_save, control.should_training_stop = False, True, True
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if self.trainer.strategy is not None:
-            self.trainer.strategy.schedule(self.trainer.model.student, self.trainer.progress)
-        for schedule in self.trainer.model.schedules.values():
-            schedule.before_step(self.trainer.model.student, self.trainer.progress)
