@@ -122,17 +122,14 @@ def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tupl
     Raises:
         UserError: transformers has no such class, and code beside the model is not there or not trusted.
     """
-    from ..plugin.architectures import architecture, class_of, code_beside
+    from ..plugin.architectures import ClassNotFound, CodeNotTrusted, loader_of
 
-    kind = class_of(config, trust)
-    if kind is None and code_beside(config) is not None:
-        raise Untrusted(source, "model")
-    if kind is None:
-        raise UserError(
-            f"{source} needs the class {architecture(config)}, which transformers does not have: upgrade "
-            f"it, or give a model whose class it has"
-        )
-    return kind, {"trust_remote_code": True} if trust and code_beside(config) is not None else {}
+    try:
+        return loader_of(source, config, trust)
+    except CodeNotTrusted as error:
+        raise Untrusted(source, "model") from error
+    except ClassNotFound as error:
+        raise UserError(str(error)) from error
 
 
 def _load(source: str | Path, config: "PretrainedConfig", trust: bool, **options) -> "PreTrainedModel":

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -315,11 +316,18 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
 
 # Ways to train
 
+SAVED_ACTIVATIONS = next(
+    field.name
+    for field in fields(TrainingArguments)
+    if field.name in ("activation_checkpointing", "gradient_checkpointing")
+)
+"""The name that this transformers has for it; the newer one comes first there."""
+
 
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.full),
+        pytest.param({SAVED_ACTIVATIONS: True}, marks=pytest.mark.full),
         {"bf16": True},
         {"eval_strategy": "steps", "eval_steps": 5},
         {"train_sampling_strategy": "group_by_length"},

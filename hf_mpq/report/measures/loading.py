@@ -5,25 +5,20 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
-from ...plugin.architectures import architecture, class_of
+from ...plugin.architectures import loader_of
 
 
 def loaded(model: nn.Module | str | Path) -> nn.Module:
     """The model itself, or the one in a folder, with the head that it was saved with.
 
     Raises:
-        OSError: when the folder holds no model, or one whose class transformers does not have.
+        OSError: when the folder holds no model, or one whose class transformers does not have
+            (then give the loaded model).
     """
     if isinstance(model, nn.Module):
         return model
-    config = _config_of(model)
-    kind = class_of(config)
-    if kind is None:
-        raise OSError(
-            f"{model} needs the class {architecture(config)}, which transformers does not have: load it with "
-            "its own class, and give the model instead of the folder"
-        )
-    return kind.from_pretrained(model)
+    kind, options = loader_of(model, _config_of(model))
+    return kind.from_pretrained(model, **options)
 
 
 def _config_of(place: str | Path) -> PretrainedConfig:

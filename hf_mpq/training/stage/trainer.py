@@ -39,8 +39,8 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
 
     A step's gradient is that of the whole batch: terms count by what they are the mean of, over micro-batches and
     processes alike. Gradients that a pass is not for are dropped; `requires_grad` is never changed, so that DDP and
-    compiled graphs stay as they are. A checkpoint and a stop that are asked for within a step, as transformers does at a
-    SIGTERM, wait for its end.
+    compiled graphs stay as they are. A checkpoint and a stop that are asked for within a step, as transformers does at
+    a SIGTERM, wait for its end.
 
     Args:
         module: student, objectives, teacher and strategy.
