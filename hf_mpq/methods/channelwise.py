@@ -23,18 +23,15 @@ CHANNELWISE = METHODS.add(
         ),
         deviations=(
             "activations stay at 8 bits; the paper also searches 2, 4 and 8 bits for each layer's",
-            "the warm-up is the first fifth of the search stage, with quantized weights at the "
-            "start's mixture and gates "
-            "that stand still; the papers warm up in float or at 8 bits",
+            "the warm-up is the first fifth of the search stage, with quantized weights at the start's mixture and "
+            "gates that stand still; the papers warm up in float or at 8 bits",
             "the gates learn by Adam at 0.05: in the few epochs of a fine-tuning the papers' SGD, made for hundreds "
             "(strategy_options={'optimizer': 'sgd', 'learning_rate': 0.01}), moves them by the size penalty alone, and "
             "whole matrices end at 0 bits",
-            "with a budget the penalty is DUCCIO's hinge and the result is projected into it; "
-            "without one, lambda times "
-            "the cost as in the papers: strategy_options={'penalty_options': {'strength': ...}} traces the front",
-            "scales are set once, by the papers' rule 2 max|w| / (2^bits - 1) in each channel; the "
-            "papers read them off "
-            "the weights in every pass",
+            "with a budget the penalty is DUCCIO's hinge and the result is projected into it; without one, lambda "
+            "times the cost as in the papers: strategy_options={'penalty_options': {'strength': ...}} traces the front",
+            "scales are set once, by the papers' rule 2 max|w| / (2^bits - 1) in each channel; the papers read them "
+            "off the weights in every pass",
             "activations have one dynamic range per token, not PACT's learned clip",
             "the search slice is the last part of an epoch, not the first; no early stopping; the weights take the "
             "trainer's AdamW and schedule, not Adam at 1e-3 that falls by a hundredth per epoch",

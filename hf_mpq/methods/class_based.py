@@ -14,14 +14,12 @@ CLASS_BASED = METHODS.add(
         stages=(StageSpec("qat", objectives={"task": {"weight": 0.5}, "soft-labels": {"weight": 0.5}}),),
         deviations=(
             "embedding tables, which the paper's networks lack, have 8 bits in every budget",
-            "GELU gives almost no exact zeros, so a neuron is on a class's path when its Taylor "
-            "score is above a share of "
-            "the layer's largest, not above 1e-50 (criterion='absolute' is the literal rule)",
+            "GELU gives almost no exact zeros, so a neuron is on a class's path when its Taylor score is above a share "
+            "of the layer's largest, not above 1e-50 (criterion='absolute' is the literal rule)",
             "the threshold search is reconstructed: only the score is public, in code of the same group",
             "one range for each row, not one for each layer",
-            "refinement is (1 - a) times the label loss plus a times the divergence from the float "
-            "model; a is not public, "
-            "0.5 here",
+            "refinement is (1 - a) times the label loss plus a times the divergence from the float model; a is not "
+            "public, 0.5 here",
         ),
     ),
 )

@@ -16,13 +16,11 @@ GHOST = METHODS.add(
             "embedding tables, which the paper's networks lack, have 8 bits in every budget",
             "activations have 8 bits throughout; the paper gives a layer's those of its weights",
             "distortion is divided by the variance of the weights and its threshold set by the budget; the paper's own "
-            "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', "
-            "'tau': 0.1}) gives an "
-            "encoder 7 or 8 bits nearly everywhere",
+            "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', 'tau': 0.1}) gives "
+            "an encoder 7 or 8 bits nearly everywhere",
             "weights are rounded by this library's quantizers, not DoReFa's, which relies on batch normalisation",
-            "its one-to-one self-teaching runs over encoder layers; weights 2 and 400 of the two "
-            "losses are those of the "
-            "detector, and the optimizer is the trainer's, not SGD with Nesterov momentum",
+            "its one-to-one self-teaching runs over encoder layers; weights 2 and 400 of the two losses are those of "
+            "the detector, and the optimizer is the trainer's, not SGD with Nesterov momentum",
         ),
     ),
 )

@@ -19,9 +19,8 @@ MPQ = METHODS.add(
         ),
         selects=True,
         deviations=(
-            "no 0 bits among the candidates: what many pruned sub-groups do together is far more "
-            "than their scores say; "
-            "bits=(0, 2, 3, 4, 8) searches them too",
+            "no 0 bits among the candidates: what many pruned sub-groups do together is far more than their scores "
+            "say; bits=(0, 2, 3, 4, 8) searches them too",
             "without a budget there is no training-free assignment to start from: give one",
         ),
     ),

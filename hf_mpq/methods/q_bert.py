@@ -13,13 +13,11 @@ Q_BERT = METHODS.add(
         rounding="nearest",
         stages=(StageSpec("qat"),),
         deviations=(
-            "sensitivity is |mean| + spread * std of the eigenvalue over parts of the data; sources "
-            "disagree on the factor "
-            "of the deviation (1 or 2), so it is the option `spread`",
+            "sensitivity is |mean| + spread * std of the eigenvalue over parts of the data; sources disagree on the "
+            "factor of the deviation (1 or 2), so it is the option `spread`",
             "sub-groups are contiguous output neurons of the whole matrix; 128 in q, k and v keep within heads",
-            "by hand: allocator={'name': 'sorted-layers', 'count': 6}; by budget: the most layers at "
-            "the higher precision "
-            "that fit; fully automatic: allocator='lagrangian'",
+            "by hand: allocator={'name': 'sorted-layers', 'count': 6}; by budget: the most layers at the higher "
+            "precision that fit; fully automatic: allocator='lagrangian'",
             "the paper's results are after quantization-aware training: those of compress, without it, are lower",
         ),
     ),

@@ -12,9 +12,8 @@ UNIFORM = METHODS.add(
         allocator=Part("uniform", fraction=True),
         stages=(StageSpec("qat", objectives=DISTILLATION),),
         deviations=(
-            "for a budget between two precisions give the candidates, bits=(2, 3, 4, 8): random "
-            "whole sub-groups get the "
-            "next higher one, as many as fit",
+            "for a budget between two precisions give the candidates, bits=(2, 3, 4, 8): random whole sub-groups get "
+            "the next higher one, as many as fit",
             "one learned step for each sub-group, not for each matrix",
         ),
     ),
