@@ -61,6 +61,7 @@ class MethodSpec:
     Attributes:
         name: the registered name.
         paper: authors, venue and year.
+        summary: what it does, in two or three sentences, for its page.
         config: fields of `MPQConfig` that differ from its defaults.
         scorer, allocator, rounding: parts; what is kept is the name.
         scorer_options, allocator_options, rounding_options: keyword arguments of each, where the part has none; those
@@ -75,6 +76,7 @@ class MethodSpec:
 
     name: str
     paper: str
+    summary: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     scorer: Written | None = None
     scorer_options: Mapping[str, Any] = field(default_factory=dict)

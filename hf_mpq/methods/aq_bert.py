@@ -41,6 +41,9 @@ AQ_BERT = METHODS.add(
     "aq-bert",
     MethodSpec(
         name="aq-bert",
+        summary="Every sub-group of output neurons gets its own precision; 0 bits prunes it. A gate for each is "
+        "searched on one slice of the training set while the weights learn on the other, under a penalty on "
+        "the size. Then the weights are trained anew at the precisions that the gates chose.",
         paper=_PAPER,
         config=_CONFIG,
         stages=_stages({"task": {}}),
@@ -52,6 +55,8 @@ AQ_BERT_KD = METHODS.add(
     "aq-bert+kd",
     MethodSpec(
         name="aq-bert+kd",
+        summary="AQ-BERT's search and training, but towards a float teacher's outputs and hidden states instead of "
+        "the labels. Everything else is as in `aq-bert`.",
         paper=_PAPER,
         config=_CONFIG,
         stages=_stages({"soft-labels": {}, "hidden-states": {}}),

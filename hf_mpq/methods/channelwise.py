@@ -8,6 +8,8 @@ CHANNELWISE = METHODS.add(
     "channelwise",
     MethodSpec(
         name="channelwise",
+        summary="Every output channel gets its own precision, 0 bits prunes it. Gates and weights take turns within "
+        "each epoch under a differentiable cost, and a fine-tuning at the chosen bits follows.",
         paper="Risso et al., Channel-wise Mixed-precision Assignment for DNN Inference on Constrained Edge Nodes, "
         "IGSC 2022; 0 bits: Motetti et al., Joint Pruning and Channel-wise Mixed-Precision Quantization, 2024",
         config={

@@ -6,6 +6,9 @@ CLASS_BASED = METHODS.add(
     "class-based",
     MethodSpec(
         name="class-based",
+        summary="Neurons that matter to more classes get more bits. Importance is read from the gradients of each "
+        "class's score, thresholds on it are moved until the budget is met, and the model is trained at the "
+        "result with distillation from its float self.",
         paper="Sun et al., Class-based Quantization for Neural Networks, DATE 2023",
         config={"bits": (0, 1, 2, 3, 4), "groups": "channel", "embedding_bits": 8},
         scorer="class-importance",

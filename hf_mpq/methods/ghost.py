@@ -6,6 +6,8 @@ GHOST = METHODS.add(
     "ghost",
     MethodSpec(
         name="ghost",
+        summary="Each matrix gets the fewest bits at which the k-means distortion of its weights stays under a "
+        "threshold. The threshold follows from the budget; the model is then trained at those bits.",
         paper="Zhang et al., Guided Hybrid Quantization for Object Detection in Remote Sensing, TGRS 2023",
         config={"bits": (2, 3, 4, 5, 6, 7, 8), "groups": "matrix", "embedding_bits": 8},
         scorer="distribution",

@@ -8,6 +8,8 @@ HAWQ_V3 = METHODS.add(
     "hawq-v3",
     MethodSpec(
         name="hawq-v3",
+        summary="Bits of each matrix are chosen by an integer program that minimises Hessian trace times squared "
+        "rounding error under the budget. Nothing is trained.",
         paper="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, ICML 2021 (trace: Dong et al., HAWQ-V2, 2020)",
         config={"bits": (4, 8), "groups": "channel", "embedding_bits": 8, "rules": {_QUERY_AND_KEY: {"tie": r"\1"}}},
         scorer=Part("hessian", measure="trace"),

@@ -6,6 +6,8 @@ Q8 = METHODS.add(
     "q8",
     MethodSpec(
         name="q8",
+        summary="All weights and activations are rounded to 8 bits while the model is fine-tuned on its labels. One "
+        "precision, nothing to search.",
         paper="Zafrir et al., Q8BERT: Quantized 8Bit BERT, EMC2 workshop at NeurIPS 2019",
         config={
             "bits": 8,

@@ -6,6 +6,8 @@ Q_BERT = METHODS.add(
     "q-bert",
     MethodSpec(
         name="q-bert",
+        summary="Layers with a large and unsteady top eigenvalue of the Hessian get the more bits, the others the "
+        "fewer. Weights are rounded in groups of rows and trained at that.",
         paper="Shen et al., Q-BERT: Hessian Based Ultra Low Precision Quantization of BERT, AAAI 2020",
         config={"bits": (2, 4), "groups": 128, "quantizer": "minmax", "embedding_bits": 8},
         scorer=Part("hessian", measure="eigenvalue", per="layer", splits=10, spread=1.0),

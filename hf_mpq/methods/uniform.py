@@ -7,6 +7,8 @@ UNIFORM = METHODS.add(
     "uniform",
     MethodSpec(
         name="uniform",
+        summary="One precision for all sub-groups, or the next one for a random share of them where the budget lies "
+        "between two. Trained like `mpq`: the baseline that a search must beat at equal bytes.",
         paper="the baseline of mixed precision: LSQ (Esser et al., ICLR 2020) with distillation as in TernaryBERT",
         config={"bits": 2, "quantizer": "lsq"},
         allocator=Part("uniform", fraction=True),

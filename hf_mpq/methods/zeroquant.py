@@ -15,6 +15,8 @@ ZEROQUANT = METHODS.add(
     "zeroquant",
     MethodSpec(
         name="zeroquant",
+        summary="Weights are rounded in groups of rows, activations for each token, and every layer is distilled in "
+        "turn from its float self on unlabelled text. No labels and no whole-model training.",
         paper=_PAPER,
         config=_COMMON,
         rounding="nearest",
@@ -28,6 +30,8 @@ ZEROQUANT_4_8 = METHODS.add(
     "zeroquant-4-8",
     MethodSpec(
         name="zeroquant-4-8",
+        summary="ZeroQuant with the feed-forward weights at 4 bits and the others at 8. Layer-by-layer distillation "
+        "makes up for the lower bits.",
         paper=_PAPER,
         config={**_COMMON, "rules": {_FEED_FORWARD: {"bits": 4}}},
         rounding=Part("lkd", steps=100, batch_size=32, lr=5e-6),

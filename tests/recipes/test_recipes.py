@@ -150,9 +150,3 @@ def test_wrong_files_are_refused(text, words, tmp_path):
         (tmp_path / "wrong.yaml").write_text(text)
     with pytest.raises(SystemExit, match=words):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
-
-
-def test_the_readme_describes_every_method_as_it_is():
-    from describe_methods import section
-
-    assert section() in (RECIPES / "README.md").read_text()

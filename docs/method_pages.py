@@ -1,0 +1,115 @@
+"""One page for each registered method, in `docs/methods`: its paper, what it does, how it is run, what was measured.
+
+python docs/method_pages.py
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from hf_mpq.core import METHODS, MethodSpec
+
+PAGES = Path(__file__).parent / "methods"
+ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
+RECIPES = "../../recipes"
+
+
+def main() -> None:
+    """Write every page, and the index."""
+    PAGES.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (PAGES / name).write_text(text)
+
+
+def pages() -> dict[str, str]:
+    """File name to Markdown."""
+    rows = measured()
+    found = {f"{name}.md": _page(METHODS[name], [row for row in rows if row["method"] == name]) for name in METHODS}
+    return {"README.md": _index(), **found}
+
+
+def measured() -> list[dict[str, Any]]:
+    """The committed rows of `benchmarks/compare_methods.py`."""
+    return [json.loads(line) for file in sorted(ROWS.glob("methods*.jsonl")) for line in file.read_text().splitlines()]
+
+
+def _index() -> str:
+    lines = [f"| [`{name}`]({name}.md) | {_first(METHODS[name].summary)} | {METHODS[name].paper} |" for name in METHODS]
+    table = "\n".join(["| method | what it does | source |", "|---|---|---|", *lines])
+    return f"# Methods\n\nEach is `MPQConfig(method=...)` or a recipe.\n\n{table}\n"
+
+
+def _first(summary: str) -> str:
+    return summary.partition(". ")[0].rstrip(".") + "."
+
+
+def _page(method: MethodSpec, rows: list[Mapping[str, Any]]) -> str:
+    parts = [
+        f"# `{method.name}`",
+        f"{method.paper[0].upper()}{method.paper[1:]}.",
+        method.summary,
+        f"## Run it\n\n{_command(method)}",
+        f"## Its parts\n\n{_parts(method)}",
+    ]
+    if method.deviations:
+        parts.append("## Not as in the paper\n\n" + "\n".join(f"- {one}" for one in method.deviations))
+    return "\n\n".join([*parts, f"## Measured\n\n{_measured(rows)}"]) + "\n"
+
+
+def _command(method: MethodSpec) -> str:
+    if not method.stages:
+        code = f'small = hf_mpq.compress(model, ..., method="{method.name}")'
+        return f"```python\n{code}\n```"
+    python = f'config = MPQConfig(method="{method.name}", budget="2.5bits")'
+    shell = f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml ..."
+    return f"```bash\n{shell}\n```\n\n```python\n{python}  # and MPQTrainer\n```"
+
+
+def _parts(method: MethodSpec) -> str:
+    fields = ", ".join(f"{key}={value!r}" for key, value in method.config.items())
+    free = [
+        f"{slot} `{getattr(method, slot)}`{_options(getattr(method, slot + '_options'))}"
+        for slot in ("scorer", "allocator", "rounding")
+        if getattr(method, slot)
+    ]
+    points = {
+        "Config": f"`MPQConfig({fields})`" if fields else "",
+        "Without training": ", ".join(free),
+        "Stages": "; ".join(map(_stage, method.stages)),
+    }
+    return "\n".join(f"- **{word}**: {text}" for word, text in points.items() if text)
+
+
+def _stage(stage) -> str:
+    words = [" + ".join(name + _options(options) for name, options in stage.objectives.items())]
+    words += [f"{stage.strategy} search"] if stage.strategy else []
+    words += [name + _options(options) for name, options in stage.schedules.items()]
+    return f"`{stage.name}` ({', '.join(words)})"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{key}={value!r}' for key, value in options.items())})" if options else ""
+
+
+def _measured(rows: list[Mapping[str, Any]]) -> str:
+    if not rows:
+        return f"[The results]({RECIPES}/RESULTS.md) have what was measured, beside the other methods."
+    cells = sorted({(row["task"], row["budget"], row["variant"]) for row in rows})
+    lines = [_row(cell, [r for r in rows if (r["task"], r["budget"], r["variant"]) == cell]) for cell in cells]
+    head = ["| task | budget | variant | score | KL to the float model | MB | seeds |", "|---|---|---|---|---|---|---|"]
+    command = next((row["command"] for row in rows if "command" in row), "")
+    machines = ", ".join(sorted({row["machine"] for row in rows if "machine" in row}))
+    foot = f"First row: `{command}`{f'; {machines}' if machines else ''}. [All results]({RECIPES}/RESULTS.md)."
+    return "\n".join([*head, *lines, "", foot])
+
+
+def _row(cell: Iterable[str], rows: list[Mapping[str, Any]]) -> str:
+    task, budget, variant = cell
+    score, distance, size = (mean(row[name] for row in rows) for name in ("score", "unseen_kl", "megabytes"))
+    return f"| {task} | {budget} | {variant} | {score:.2f} | {distance:.4f} | {size:.2f} | {len(rows)} |"
+
+
+if __name__ == "__main__":
+    main()
