@@ -7,8 +7,7 @@ from ...core import constant, replace_forward, scale_gradient, to_stored_type
 from ..encodings import Nested
 from ..roles import STEPS
 from .base import QUANTIZERS, WeightQuantizer
-from .grid import Grid
-from .scan import scan_scale
+from .shared_range import scan_shared_range
 
 
 @QUANTIZERS.register("nested")
@@ -17,7 +16,8 @@ class NestedQuantizer(WeightQuantizer):
 
     Reconstructed after "vertical layering" (Wu et al., TPAMI 2023), whose equations are not public:
     `u_top = clip(round(w / s) + 2^(top-1))`, `u_b = floor(u_(b+1) / 2)`, value `s_b (u_b - z_b)`; gradients
-    straight-through to the weight inside the top range, and `u_b - z_b` to the scale.
+    straight-through to the weight inside the top range, and `u_b - z_b` to the scale. The paper does not say where
+    scales start: see `scan_shared_range`.
     """
 
     encoding = "nested"
@@ -58,9 +58,7 @@ class NestedQuantizer(WeightQuantizer):
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:
-        grid = Grid.signed(self.top, half_step=False, narrow=False)
-        best = scan_scale(self.layout, weight.float(), grid, self.scale_dtype, live)
-        self.scale.copy_(torch.stack([best * 2 ** (self.top - bits) for bits in self.precisions], dim=1))
+        self.scale.copy_(scan_shared_range(self.layout, weight.float(), self.precisions, self.scale_dtype, live))
 
     @torch.no_grad()
     def restore(self, bits: int, groups: Tensor, floats: Tensor) -> None:

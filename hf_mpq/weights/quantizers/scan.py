@@ -31,14 +31,14 @@ def scan_scale(
         spread = torch.linspace(-0.75, 0.75, 7, dtype=weight.dtype, device=weight.device)
         factors = (best.unsqueeze(1) * spacing**spread).clamp(max=1.0)
         spacing = spacing**0.25
-    return _stored(best * widest, dtype)
+    return to_scale(best * widest, dtype)
 
 
 def widest_scale(
     layout: SubgroupLayout, weight: Tensor, grid: Grid, dtype: torch.dtype, live: Tensor | None = None
 ) -> Tensor:
     """Step at which the largest live |w| of each sub-group is the last level, `(groups,)`."""
-    return _stored(_widest(layout, weight, grid, live), dtype)
+    return to_scale(_widest(layout, weight, grid, live), dtype)
 
 
 def _widest(layout: SubgroupLayout, weight: Tensor, grid: Grid, live: Tensor | None) -> Tensor:
@@ -46,7 +46,8 @@ def _widest(layout: SubgroupLayout, weight: Tensor, grid: Grid, live: Tensor | N
     return top / (grid.high + grid.half)
 
 
-def _stored(step: Tensor, dtype: torch.dtype) -> Tensor:
+def to_scale(step: Tensor, dtype: torch.dtype) -> Tensor:
+    """Steps as they are stored in `dtype`: rounded to it, the largest number of it at most."""
     return step.clamp(max=torch.finfo(dtype).max).to(dtype).to(step.dtype)
 
 
@@ -54,7 +55,7 @@ def _best_factor(layout, lines, weights, grid, widest, factors, dtype) -> Tensor
     """The column of `factors` `(groups, n)` with the least error in each sub-group: `(groups,)`."""
     errors = []
     for factor in factors.unbind(1):
-        step = layout.expand(_stored(widest * factor, dtype)).unsqueeze(1)
+        step = layout.expand(to_scale(widest * factor, dtype)).unsqueeze(1)
         errors.append(layout.reduce_lines(_line_errors(lines, weights, grid, step), "sum"))
     position = torch.stack(errors, dim=1).argmin(dim=1, keepdim=True)
     return factors.gather(1, position).squeeze(1)
