@@ -1,7 +1,7 @@
 """The steps of training-free compression, each of which can be called alone."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -90,7 +90,7 @@ class TrainingFree:
     @property
     def open(self) -> bool:
         """Whether there is anything to choose."""
-        return any(spec.bits is None and len(spec.candidates) > 1 for spec in self.space.weights.values())
+        return any(len(one.candidates) > 1 for one in self.space.open_choices.values())
 
     @property
     def uses_scores(self) -> bool:
@@ -127,7 +127,8 @@ class TrainingFree:
             return self.allocator(self.space, cost, limit, scores, self.damage, self.progress)
 
     def everywhere(self, bits: int | None = None) -> Assignment:
-        """Every open sub-group at `bits`, or at its highest precision."""
+        """Every open sub-group at `bits`, or at its highest precision, and every open input at its highest, or as the
+        sub-groups."""
         chosen = {name: spec.candidates[-1] if bits is None else bits for name, spec in self.space.weights.items()}
         matrices = {
             name: MatrixAssignment(
@@ -135,8 +136,13 @@ class TrainingFree:
             )
             for name, spec in self.space.weights.items()
         }
-        inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
-        return Assignment(matrices, inputs)
+        return Assignment(matrices, dict(self._inputs(matrices)))
+
+    def _inputs(self, matrices: Mapping[str, MatrixAssignment]) -> Iterator[tuple[str, int]]:
+        for name, spec in self.space.weights.items():
+            if spec.activation is not None:
+                follows = spec.activation.follows
+                yield name, spec.activation.following(matrices[name].bits) if follows else spec.activation.bits
 
     def damage(self, assignment: Assignment) -> float:
         """How much worse than the float model an assignment is with nearest rounding, lower is better."""
@@ -188,10 +194,8 @@ class TrainingFree:
 
     @property
     def outlier_rule(self) -> Part | None:
-        """The rule against outliers: the chosen one; else shift and scale where activations go below 8 bits."""
-        bits = [self.config.activation_bits, *(rule.get("activation_bits") for rule in self.config.rules.values())]
-        lowest = min((b for b in bits if b is not None), default=OUTLIER_BITS)
-        if self.choice.outliers is None and self.batches and lowest < OUTLIER_BITS:
+        """The rule against outliers: the chosen one; else shift and scale where activations may go below 8 bits."""
+        if self.choice.outliers is None and self.batches and self.config.least_input_bits < OUTLIER_BITS:
             return Part("os+")
         return None if self.choice.outliers == Part("none") else self.choice.outliers
 

@@ -1,19 +1,40 @@
 """The resolved table of what may be chosen for each weight: plain data, made once from a user's config."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .layout import SubgroupLayout
 
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How one activation is quantized: a registered activation quantizer, its bits and its options."""
+    """How one activation is quantized.
+
+    Attributes:
+        quantizer, options: a registered activation quantizer with its options.
+        bits: that it has; while they are open, the highest that it may get.
+        candidates: bits to choose from, ascending; none where they are decided.
+        gate, gate_options: what yields them while they are open.
+        follows: whether they go with the matrix that reads the activation, see `following`; then nothing is searched.
+    """
 
     quantizer: str = "dynamic-token"
     bits: int = 8
     options: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[int, ...] = ()
+    gate: str = "softmax"
+    gate_options: Mapping[str, Any] = field(default_factory=dict)
+    follows: bool = False
+
+    def decided(self, bits: int) -> "ActivationSpec":
+        """The same with bits that are chosen."""
+        return ActivationSpec(self.quantizer, bits, self.options)
+
+    def following(self, bits: Iterable[int]) -> int:
+        """The lowest candidate that is not below the highest of these bits of sub-groups, else the highest."""
+        most = max(bits, default=0)
+        return next((one for one in self.candidates if one >= most), self.candidates[-1])
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,18 @@ class WeightSpec:
         return (self.mask_options.get("kept", 2), self.mask_options.get("block", 4)) if self.mask == "n:m" else None
 
 
+class OpenChoice(NamedTuple):
+    """What a search decides: one of `candidates` for each of `groups`."""
+
+    groups: int
+    candidates: tuple[int, ...]
+
+
+def input_of(name: str) -> str:
+    """What the input of a matrix is called beside the matrix, in scores, reluctances and paths."""
+    return f"{name}.input"
+
+
 @dataclass(frozen=True)
 class PrecisionSpace:
     """Every weight's `WeightSpec`, with what ties them together.
@@ -148,6 +181,14 @@ class PrecisionSpace:
     encoder_other_bytes: int = 0
     embedding_other_bytes: int = 0
     architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def open_choices(self) -> dict[str, OpenChoice]:
+        """Open matrices by name, then open inputs by `input_of` it; those that follow their matrix are no choice."""
+        weights = {n: OpenChoice(s.layout.count, s.candidates) for n, s in self.weights.items() if s.bits is None}
+        inputs = {name: spec.activation for name, spec in self.weights.items() if spec.activation is not None}
+        searched = {name: one.candidates for name, one in inputs.items() if one.candidates and not one.follows}
+        return weights | {input_of(name): OpenChoice(1, candidates) for name, candidates in searched.items()}
 
     def __deepcopy__(self, memo: dict) -> "PrecisionSpace":
         """Itself: nothing in it changes."""

@@ -13,10 +13,12 @@ class Usage:
         bits: expected bits of each sub-group, `(groups,)`.
         keep: probability that each sub-group is kept (more than 0 bits), `(groups,)`.
         probabilities: of each candidate, `(groups, candidates)`; None where the gate has no candidates.
-        activation_bits: expected bits of the input activation; None means float.
+        activation_bits: expected bits of the input; None where they are not open.
+        activation_probabilities: of each candidate of the input, `(candidates,)`; None where there are none.
     """
 
     bits: Tensor
     keep: Tensor
     probabilities: Tensor | None = None
     activation_bits: Tensor | float | None = None
+    activation_probabilities: Tensor | None = None

@@ -51,14 +51,15 @@ class BitOperations(CostModel):
         bits = {name: _input_bits(m.spec) if given[name] is None else given[name] for name, m in matrices.items()}
         return torch.as_tensor(self._products(matrices, bits))
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
         if not _multiplies(spec):
             return torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
         inputs = spec.layout.shape[1] if live_columns is None else live_columns
         length = inputs if spec.layout.axis == 0 else spec.layout.shape[0]
         share = kept_share(spec)
-        each = [self._each(bits, bool(bits), inputs, _input_bits(spec), share) for bits in spec.candidates]
+        operand = _input_bits(spec) if input_bits is None else input_bits
+        each = [self._each(bits, bool(bits), inputs, operand, share) for bits in spec.candidates]
         weights = line_column(spec.layout) * length * spec.calls * self.sequence_length  # (groups, 1)
         return weights * torch.tensor(each, dtype=torch.float64)
 

@@ -52,17 +52,18 @@ class Energy(CostModel):
         return float(sum(self._exact(name, matrix) for name, matrix in matrices.items() if _multiplies(matrix.spec)))
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
-        """Equal to `of` for one-hot usages. Between whole activation bits the price is taken to be straight."""
+        """Equal to `of` for one-hot usages; weights and input are taken as independent. Where a usage has bits of the
+        input and no probabilities, the price between whole bits is taken to be straight."""
         matrices = expected_matrices(self.space, usages)
         parts = (self._expected(name, matrix) for name, matrix in matrices.items() if _multiplies(matrix.spec))
         return torch.as_tensor(sum(parts))
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
         if not _multiplies(spec):
             return torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
         length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
-        prices = price_table(spec.candidates)[_activation_bits(name, spec)]
+        prices = price_table(spec.candidates)[_activation_bits(name, spec, input_bits)]
         return line_column(spec.layout) * prices * self._products(spec, length)
 
     def _exact(self, name: str, matrix: ExactMatrix) -> float:
@@ -75,7 +76,12 @@ class Energy(CostModel):
         if matrix.usage.probabilities is not None:  # nested codes are multiplied at the bits that are used
             precisions, shares = matrix.spec.candidates, matrix.usage.probabilities
         bits = _activation_bits(name, matrix.spec, matrix.usage.activation_bits)
-        prices = _between(price_table(precisions).to(shares), bits)  # (precisions,)
+        prices = price_table(precisions).to(shares)  # (activation bits, precisions)
+        chances = matrix.usage.activation_probabilities
+        if chances is None:
+            prices = _between(prices, bits)
+        else:
+            prices = chances @ prices[list(matrix.spec.activation.candidates)]
         return (shares @ prices * matrix.lines).sum() * self._products(matrix.spec, matrix.length)
 
     def _products(self, spec: WeightSpec, length):

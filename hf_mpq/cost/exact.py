@@ -188,14 +188,17 @@ def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, E
     }
 
 
-def matrices_with(space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]]) -> dict[str, ExactMatrix]:
-    """Every matrix of `space` at `bits`, `(groups,)` each, and otherwise as its spec says.
+def matrices_with(
+    space: PrecisionSpace, bits: Mapping[str, NDArray[np.integer]], input_bits: Mapping[str, int] | None = None
+) -> dict[str, ExactMatrix]:
+    """Every matrix of `space` at `bits`, `(groups,)` each, its input at `input_bits`, and otherwise as its spec says.
 
     Equal to `exact_matrices` of that assignment, without the time that it takes to make one.
     """
     alive = _alive(space.links, {name: spec.layout for name, spec in space.weights.items()}, bits)
+    inputs = input_bits or {}
     return {
-        name: ExactMatrix(spec, bits[name], alive[name], kept_share(spec), spec.nested)
+        name: ExactMatrix(spec, bits[name], alive[name], kept_share(spec), spec.nested, inputs.get(name))
         for name, spec in space.weights.items()
     }
 

@@ -72,7 +72,7 @@ class Latency(CostModel):
         left = torch.stack([part.expected_left(matrices) for part in self._parts])
         return self.latencies.whole + self._changes(self._parts, left)
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         """What a kept sub-group takes on average: its share of its layer's rows, or of its head."""
         spec = self.space.weights[name]
         each = torch.zeros(spec.layout.count, dtype=torch.float64)

@@ -37,7 +37,7 @@ class PaperSize(CostModel):
         biases = sum(matrix.spec.layout.shape[0] for matrix in encoder if matrix.spec.bias)
         return torch.as_tensor((bits / 8 + biases + self.space.encoder_norm_parameters) / 2**20)
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
         return _code_bits(spec, spec.layout.line_length) / (8 * 2**20)
 
@@ -64,7 +64,7 @@ class AverageBits(CostModel):
         bits = sum(matrix.code_bits for matrix in _encoder(expected_matrices(self.space, usages)))
         return torch.as_tensor(bits / self.weights)
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
         length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
         share = kept_share(spec)

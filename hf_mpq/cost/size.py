@@ -46,7 +46,7 @@ class StoredSize(CostModel):
         packed = sum(_expected_bytes(matrix) for name, matrix in matrices.items() if self._counts(name))
         return torch.as_tensor(packed + self._others())
 
-    def table(self, name: str, live_columns: int | None = None) -> Tensor:
+    def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
         if not self._counts(name):
             return torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import WeightSpec
-from ..weights import ActivationQuantizer
+from ..weights import ActivationQuantizer, Gate, OpenActivation
 from .affine import IDENTITY
 from .channels import TrainableAffine
 from .correction import TrainableLowRank
@@ -31,7 +31,7 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
         layer._attach(spec)
         layer._open_affine()
         layer._open_low_rank()
-        layer.input_quantizer = ActivationQuantizer.from_spec(spec.activation) if spec.activation else None
+        layer.set_input(_input_quantizer(spec))
         layer.output_quantizer = None
         return layer.train(linear.training)
 
@@ -46,11 +46,21 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
         """Those of the input and the output, where there are any."""
         return tuple(q for q in (self.input_quantizer, self.output_quantizer) if q is not None)
 
+    def set_input(self, quantizer: ActivationQuantizer | None) -> None:
+        """Quantize the input by this from now on; None leaves it float."""
+        self.input_quantizer = quantizer
+        if quantizer is not None:
+            quantizer.follow(self.program)
+
     def set_activation_bits(self, bits: int) -> None:
-        """Quantize the input to `bits` from now on, over the range that it has."""
-        if bits != self.input_quantizer.bits:
-            self.input_quantizer.set_bits(bits)
+        """Quantize the input to `bits` from now on, over the range that it has; open ones are decided by that."""
+        if self.input_gate is not None or bits != self.input_quantizer.bits:
+            self.set_input(self.input_quantizer.decided(bits))
             self.spec = replace(self.spec, activation=self.input_quantizer.spec)
+
+    @property
+    def input_gate(self) -> Gate | None:
+        return None if self.input_quantizer is None else self.input_quantizer.open_gate
 
     def initialise(self) -> None:
         """Also forget the shift and scale of the input and the low-rank factors: a float checkpoint has none."""
@@ -58,6 +68,8 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
             self._store_channels(name, torch.full((self.in_features,), IDENTITY[name]))
         self.forget_low_rank()
         super().initialise()
+        if self.input_gate is not None:
+            self.input_gate.initialise(None)
 
     @torch.no_grad()
     def take_back(self, packed: PackedLinear) -> None:
@@ -100,3 +112,11 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
     @property
     def _float_type(self) -> torch.dtype:
         return getattr(torch, self.spec.float_dtype)
+
+
+def _input_quantizer(spec: WeightSpec) -> ActivationQuantizer | None:
+    if spec.activation is None:
+        return None
+    if spec.activation.candidates:
+        return OpenActivation(spec.activation)
+    return ActivationQuantizer.from_spec(spec.activation)

@@ -32,7 +32,7 @@ def correct_low_rank(model: nn.Module, reference: nn.Module, batches: Iterable[M
     layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, MPQLinear) and m.spec.rank}
     if not layers:
         raise ValueError("no layer has room for a low-rank correction; quantize with MPQConfig(low_rank=8)")
-    if any(layer.program.gate.searching for layer in layers.values()):
+    if any(layer.is_open for layer in layers.values()):
         raise ValueError("precisions are still searched; call hf_mpq.fix(model) first")
     moments = input_moments(model, layers, batches)
     if not moments:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import MatrixStorage, WeightSpec, to_stored_type
-from ..weights import ENCODINGS, ActivationQuantizer, WeightProgram
+from ..weights import ENCODINGS, ActivationQuantizer, Gate, WeightProgram
 
 
 class QuantizedMatrix(nn.Module):
@@ -45,6 +45,16 @@ class QuantizedMatrix(nn.Module):
     def activation_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Those that the layer owns."""
         return ()
+
+    @property
+    def input_gate(self) -> Gate | None:
+        """What yields the bits of its input while they are open."""
+        return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a precision, or the bits of the input, are still to be decided."""
+        return self.program.gate.searching or self.input_gate is not None
 
     def initialise(self) -> None:
         """Set everything that a float checkpoint does not have, except the scales."""

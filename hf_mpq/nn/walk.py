@@ -1,11 +1,12 @@
 """What is done to every quantized layer of a model."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, MatrixAssignment, Usage
+from ..core import Assignment, MatrixAssignment, Usage, input_of
 from ..weights import GATES, ActivationQuantizer, Gate, WeightProgram
 from .attention import AttentionQuantizers, QuantizedDropout
 from .fitting import check_fits
@@ -53,30 +54,49 @@ def calibrate_weights(model: nn.Module) -> None:
 
 
 def take_path(model: nn.Module, path: Mapping[str, Tensor]) -> nn.Module:
-    """Set the path through the gates, in place: the candidate of each sub-group by the relative name of its matrix; the
-    gates of matrices that are not named choose for themselves. Returns the model.
+    """Set the path through the gates, in place: the candidate of each sub-group by the relative name of its matrix, of
+    open inputs by `input_of` it; gates that are not named choose for themselves. Returns the model.
 
     Raises:
         ValueError: for a matrix that is not there, or a path that does not fit its gate.
     """
-    layers = dict(matrices(model))
-    unknown = sorted(path.keys() - layers.keys())
+    found = gates(model)
+    unknown = sorted(path.keys() - found.keys())
     if unknown:
         raise ValueError(f"a path names {unknown[0]!r}, which is no quantized matrix of this model")
-    for name, layer in layers.items():
-        layer.program.gate.take(path.get(name))
+    for name, gate in found.items():
+        gate.take(path.get(name))
     return model
 
 
+def gates(model: nn.Module) -> dict[str, Gate]:
+    """Every gate: those of weights by the relative name of the matrix, then those of open inputs by `input_of` it."""
+    layers = dict(matrices(model))
+    inputs = {input_of(name): layer.input_gate for name, layer in layers.items() if layer.input_gate is not None}
+    return {name: layer.program.gate for name, layer in layers.items()} | inputs
+
+
+def is_open(model: nn.Module) -> bool:
+    """Whether any precision is still to be decided, of weights or inputs."""
+    return any(layer.is_open for _, layer in matrices(model))
+
+
 def usages(model: nn.Module) -> dict[str, Usage]:
-    """What every gate expects to use, by relative name; differentiable."""
-    return {name: module.program.usage() for name, module in matrices(model)}
+    """What every gate expects to use, by the relative name of its matrix; differentiable."""
+    return {name: _usage(layer) for name, layer in matrices(model)}
+
+
+def _usage(layer: QuantizedMatrix) -> Usage:
+    usage = layer.program.usage()
+    if layer.input_gate is None:
+        return usage
+    inputs = layer.input_gate.usage()
+    return replace(usage, activation_bits=inputs.bits[0], activation_probabilities=inputs.probabilities[0])
 
 
 def reluctances(model: nn.Module) -> dict[str, Tensor]:
-    """How little each open gate wants each of its candidates, by relative name: `(groups, candidates)`."""
-    layers = (one for one in matrices(model) if one[1].program.gate.searching)
-    return {name: layer.program.gate.reluctance() for name, layer in layers}
+    """How little each open gate wants each of its candidates, by its name in `gates`: `(groups, candidates)`."""
+    return {name: gate.reluctance() for name, gate in gates(model).items() if gate.searching}
 
 
 def set_precision(model: nn.Module, bits: int) -> nn.Module:
@@ -126,8 +146,8 @@ def derive(model: nn.Module) -> Assignment:
 def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     """Replace every open gate by the assignment's bits and fold away what is pruned, in place; returns the model.
 
-    Inputs get the assignment's activation bits, over the ranges that they have. `derive` then gives the assignment,
-    with the model's own value where it said nothing.
+    Inputs get the assignment's activation bits, over the ranges that they have; open ones of which it says nothing the
+    likeliest. `derive` then gives the assignment, with the model's own value where it said nothing.
 
     Raises:
         ValueError: when the assignment lacks a matrix or names another, has another number of sub-groups, N:M
@@ -149,18 +169,26 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     for name, layer in layers.items():
         if not torch.equal(before[name][1], layer.program.live_columns):
             layer.calibrate()
-        if name in assignment.activation_bits:
-            layer.set_activation_bits(assignment.activation_bits[name])
+        if name in assignment.activation_bits or layer.input_gate is not None:
+            layer.set_activation_bits(assignment.activation_bits.get(name, layer.input_quantizer.bits))
     return model
 
 
-def close_gates(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    """Give every layer whose precision is open here, and decided in a state dict, a fixed gate that can load it.
+def close_gates(model: nn.Module, state: Mapping[str, Tensor], input_bits: Mapping[str, int]) -> bool:
+    """Make every layer whose precision or input is open here, and decided in a state dict, one that can load it.
+
+    Args:
+        state: of the whole model.
+        input_bits: of decided inputs by the relative name of their matrix, which no tensor says.
 
     Returns:
         Whether there was such a layer.
     """
     closed = False
+    for name, layer in matrices(model):
+        if layer.input_gate is not None and name in input_bits:
+            layer.set_activation_bits(input_bits[name])
+            closed = True
     for full, layer in model.named_modules():
         if isinstance(layer, QuantizedMatrix) and layer.program.gate.searching:
             gate, prefix = GATES["fixed"](layer.spec.layout.count, layer.spec.candidates), f"{full}.program.gate."

@@ -67,7 +67,7 @@ def _layers(model: nn.Module) -> dict[str, MPQLinear]:
         raise ValueError("this model has no trainable quantized layers; quantize it, or unpack it first")
     layers = {name: layer for name, layer in linear.items() if layer.input_quantizer is not None}
     for name, layer in layers.items():
-        if layer.program.gate.searching:
+        if layer.is_open:
             raise ValueError(f"{name}: its precision is still searched; call hf_mpq.fix(model) first")
         if layer.input_quantizer.name == "fixed":
             raise ValueError(f"{name}: the range of its input is fixed for good; start again from the trained model")

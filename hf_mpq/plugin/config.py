@@ -28,7 +28,9 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         method: a published system; it fills every field that is not given.
         bits: one fixed precision for every encoder weight (1 to 8; 0 prunes), or the candidates of a search.
         groups: sub-groups per matrix: a count, `"channel"` (one row each), `"head"`, `"matrix"` or `"columns:<count>"`.
-        activation_bits: of the inputs of quantized linear layers; None leaves them float.
+        activation_bits: of the inputs of quantized linear layers: one number, the candidates of a search, `"weights"`
+            for those of the matrix (the highest of its sub-groups, at least 2), or None for float. Projections have
+            the highest candidate.
         embedding_bits: of embedding tables, one scale per row: one precision, candidates of a search, or None for
             float. `"auto"` is 8, except that `compress` opens the word table to 2 to 8 bits where the budget counts it.
         projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.

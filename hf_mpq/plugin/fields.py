@@ -38,6 +38,8 @@ RULE_KEYS = (
     "low_rank",
 )
 DEFAULT_TABLE_BITS = 8
+OF_WEIGHTS = "weights"
+"""What `activation_bits` says where an input has the bits of the matrix that reads it."""
 OPTIONAL = frozenset(
     ("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "inside", "transforms", "order")
 )
@@ -52,7 +54,7 @@ class ConfigFields:
     method: str | None = None
     bits: int | tuple[int, ...] = 4
     groups: int | str = 128
-    activation_bits: int | None = 8
+    activation_bits: int | tuple[int, ...] | str | None = 8
     embedding_bits: int | tuple[int, ...] | str | None = "auto"
     projection_bits: int | None = 8
     attention_bits: int | None = None
@@ -116,8 +118,8 @@ class ConfigFields:
         for name in ("scale_dtype", "float_dtype"):
             if getattr(self, name) not in ("float16", "float32"):
                 raise ValueError(f"{name} must be 'float16' or 'float32', got {getattr(self, name)!r}")
-        for name in ("activation_bits", "attention_bits"):
-            _check_range(name, getattr(self, name), 2)
+        self.activation_bits = _checked_input_bits(self.activation_bits)
+        _check_range("attention_bits", self.attention_bits, 2)
         _check_range("projection_bits", self.projection_bits, 1)
         self.rules = checked_rules(self.rules, RULE_KEYS, self.storage != "packed")
         self.transforms = {**self.transforms}
@@ -126,7 +128,7 @@ class ConfigFields:
         for options in self.rules.values():
             if options.get("bits") is not None:
                 _checked_bits(options["bits"])
-            _check_range("activation_bits", options.get("activation_bits"), 2)
+            _checked_input_bits(options.get("activation_bits"))
         self.groups = checked_groups(self.groups)
         for rank in (self.low_rank, *(options.get("low_rank", 0) for options in self.rules.values())):
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
@@ -207,6 +209,23 @@ class ConfigFields:
         return DEFAULT_TABLE_BITS if self.embedding_bits == "auto" else self.embedding_bits
 
     @property
+    def searches_inputs(self) -> bool:
+        """Whether bits of inputs are searched."""
+        several = any(isinstance(bits, tuple | list) and len(bits) > 1 for bits in self._input_bits)
+        return several and not (self.assignment or {}).get("activation_bits")
+
+    @property
+    def least_input_bits(self) -> int:
+        """The fewest that a quantized input may get, where the config alone says it; 8 where all are float."""
+        of_weights = self.bits if isinstance(self.bits, tuple) else (self.bits,)
+        given = (of_weights if bits == OF_WEIGHTS else whole_numbers(bits) or () for bits in self._input_bits)
+        return max(2, min((one for several in given for one in several), default=8))
+
+    @property
+    def _input_bits(self) -> list:
+        return [self.activation_bits, *(options.get("activation_bits") for options in self.rules.values())]
+
+    @property
     def weight_quantizer(self) -> str:
         """The registered weight quantizer that applies."""
         return "nested" if self.nested else self.quantizer
@@ -235,6 +254,18 @@ def _checked_table_bits(bits: Any) -> int | tuple[int, ...] | str | None:
     if values is None or any(not 1 <= one <= 8 for one in values):
         raise ValueError(
             f"embedding_bits must be 1 to 8, or None for float; got {bits!r}; several are the candidates of a search"
+        )
+    return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
+
+
+def _checked_input_bits(bits: Any) -> int | tuple[int, ...] | str | None:
+    if bits is None or bits == OF_WEIGHTS:
+        return bits
+    values = whole_numbers(bits)
+    if values is None or any(not 2 <= one <= 8 for one in values):
+        raise ValueError(
+            f"activation_bits must be 2 to 8, or None for float; got {bits!r}; several are the candidates of a "
+            f"search, {OF_WEIGHTS!r} gives an input the bits of its matrix"
         )
     return tuple(sorted(set(values))) if isinstance(bits, Iterable) else values[0]
 

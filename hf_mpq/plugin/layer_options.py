@@ -36,6 +36,8 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
             "transforms": {},
             "low_rank": 0,
         }
+        if isinstance(config.activation_bits, tuple):
+            chosen["activation_bits"] = config.activation_bits[-1]
         if config.nested:
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":

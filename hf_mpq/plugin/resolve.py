@@ -24,6 +24,7 @@ from ..nn.naming import encoders_inside, part_name, part_of
 from ..weights import ENCODINGS, QUANTIZERS
 from .counts import counted
 from .fields import ConfigFields
+from .inputs import input_spec
 from .layer_options import layer_options
 from .summary import resolved_lines
 
@@ -161,9 +162,6 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     candidates, bits = _candidates(name, chosen, given, layout)
     nested = candidates if chosen["quantizer"] == "nested" else ()
     encoding = _encoding(chosen, candidates)
-    activation = chosen["activation_bits"]
-    if assignment is not None and activation is not None:
-        activation = assignment.activation_bits.get(name, activation)
     spec = WeightSpec(
         layout=layout,
         candidates=candidates,
@@ -179,7 +177,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         mask=chosen["mask"],
         mask_options=chosen["mask_options"] if chosen["mask"] else {},
         transforms=chosen["transforms"],
-        activation=activation and ActivationSpec(config.activation, activation, config.activation_options),
+        activation=input_spec(config, name, chosen, assignment, candidates, bits),
         nested=nested,
         calls=family.calls(body_of(model).config) if family and role == "encoder" else 1,
         bias=getattr(module, "bias", None) is not None,

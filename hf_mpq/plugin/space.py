@@ -52,7 +52,7 @@ def decided(space: PrecisionSpace, assignment: Assignment) -> PrecisionSpace:
 
 def _decided(spec: WeightSpec, given: MatrixAssignment, input_bits: int | None) -> WeightSpec:
     if spec.activation is not None and input_bits is not None:
-        spec = replace(spec, activation=replace(spec.activation, bits=input_bits))
+        spec = replace(spec, activation=spec.activation.decided(input_bits))
     if spec.nested or spec.bits == given.bits:
         return replace(spec, gate_options={})
     open_to = spec.candidates if spec.bits is None else ()

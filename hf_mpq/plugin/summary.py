@@ -2,7 +2,7 @@
 
 import re
 
-from ..core import PrecisionSpace, WeightSpec
+from ..core import ActivationSpec, PrecisionSpace, WeightSpec
 
 
 def resolved_lines(space: PrecisionSpace) -> list[str]:
@@ -19,6 +19,12 @@ def _describe(spec: WeightSpec) -> str:
     bits = "/".join(str(b) for b in histogram)
     state = "" if spec.bits is not None or spec.nested else " to search"
     extras = [*spec.transforms, *([f"mask {spec.mask}"] if spec.mask else [])]
-    extras += [f"inputs {spec.activation.quantizer} {spec.activation.bits} bits"] if spec.activation else []
+    extras += [_describe_input(spec.activation)] if spec.activation else []
     parts = [f"{spec.layout.count} sub-groups at {bits} bits{state}", spec.quantizer, *extras]
     return ", ".join(parts)
+
+
+def _describe_input(spec: ActivationSpec) -> str:
+    bits = "/".join(map(str, spec.candidates or (spec.bits,)))
+    how = " as the weights" if spec.follows else " to search" if spec.candidates else ""
+    return f"inputs {spec.quantizer} {bits} bits{how}"

@@ -23,7 +23,7 @@ from ..nn.convert import refresh
 from ..nn.given import check_is_module, in_python
 from ..nn.packed import PackedMatrix
 from ..nn.shapes import changed_shapes
-from ..nn.walk import matrices, reluctances
+from ..nn.walk import is_open, matrices, reluctances
 from ..search.strategies import likeliest as most_probable
 from .config import MPQConfig
 from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
@@ -159,7 +159,7 @@ def pack(model: nn.Module) -> nn.Module:
     if config.storage == "packed":
         raise ValueError("this model is packed already; save it with model.save_pretrained(...)")
     check_numbers(model.state_dict())
-    if any(layer.program.gate.searching for _, layer in matrices(model)):
+    if is_open(model):
         fix(model)
     if config.nested:
         set_precision(model, config.bits[-1])

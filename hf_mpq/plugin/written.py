@@ -31,7 +31,7 @@ class Fields(TypedDict, total=False):
     method: str | None
     bits: _Bits
     groups: int | str
-    activation_bits: int | None
+    activation_bits: _Bits | str | None
     embedding_bits: _Bits | str | None
     projection_bits: int | None
     attention_bits: int | None

@@ -18,7 +18,7 @@ def check_examples(batches: Sequence) -> None:
 def check_decided(model: nn.Module) -> None:
     """Raise ValueError when some precision is still searched."""
     for name, layer in matrices(model, MPQLinear):
-        if layer.program.gate.searching:
+        if layer.is_open:
             raise ValueError(f"{name}: its precision is still searched; call hf_mpq.fix(model) first")
 
 

@@ -1,5 +1,6 @@
 """How good an assignment is, measured on the live model."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -84,22 +85,13 @@ def _positions(name: str, layer: QuantizedMatrix, bits: tuple[int, ...]) -> Tens
 
 @contextmanager
 def _input_bits(layers: Mapping[str, QuantizedMatrix], bits: Mapping[str, int]) -> Iterator[None]:
-    """Inputs with other activation bits. Their ranges come back exactly: switching there and back would round them."""
-    changed = {name: layers[name] for name in bits if bits[name] != layers[name].input_quantizer.bits}
-    before = {
-        name: (
-            layer.spec,
-            layer.input_quantizer.bits,
-            {key: value.clone() for key, value in layer.input_quantizer.state_dict().items()},
-        )
-        for name, layer in changed.items()
-    }
+    """Inputs with other activation bits, by copies of their quantizers: switching there and back would round ranges."""
+    before = {name: layers[name].input_quantizer for name in bits}
     try:
-        for name, layer in changed.items():
-            layer.set_activation_bits(bits[name])
+        for name, quantizer in before.items():
+            own = copy.deepcopy(quantizer) if quantizer.open_gate is None else quantizer
+            layers[name].set_input(own.decided(bits[name]))
         yield
     finally:
-        for name, layer in changed.items():
-            layer.spec, bits_before, state = before[name]
-            layer.input_quantizer.set_bits(bits_before)
-            layer.input_quantizer.load_state_dict(state)
+        for name, quantizer in before.items():
+            layers[name].set_input(quantizer)

@@ -16,6 +16,7 @@ from ..core import say
 from ..cost import LatencyTable
 from ..format import model_folder
 from ..nn import calibrate_activations
+from ..nn.walk import is_open
 from ..plugin import MPQConfig, pack
 from ..plugin.heads import is_latency
 from ..plugin.space import space_of
@@ -31,7 +32,7 @@ from .run.record import open_record
 from .run.selection import SelectionRule
 from .run.settings import settings_of
 from .run.stages import StageRunner
-from .run.students import Students, is_open
+from .run.students import Students
 from .stage.checkpoints import without_secrets
 from .stage.overrides import StageHost, overridden
 from .stage.stopping import TrainingStopped, refuse_early_stopping

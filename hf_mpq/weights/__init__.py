@@ -1,6 +1,6 @@
 """Sources, transforms, masks, quantizers and gates: from stored parameters to the weight that is used in forward."""
 
-from .activations import ACTIVATIONS, ActivationQuantizer
+from .activations import ACTIVATIONS, ActivationQuantizer, OpenActivation
 from .choice import Choice
 from .encodings import ENCODINGS, Encoding
 from .gates import GATES, Gate
@@ -23,6 +23,7 @@ __all__ = [
     "Encoding",
     "Gate",
     "GridQuantizer",
+    "OpenActivation",
     "PrecisionCodes",
     "Source",
     "WeightProgram",

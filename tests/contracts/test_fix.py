@@ -24,10 +24,17 @@ OPEN = {
     "columns": {"bits": (0, 4), "groups": "columns:4"},
     "table": {"bits": (2, 4), "embedding_bits": (4, 8)},
     "float inputs": {"bits": (2, 4), "activation_bits": None},
+    "open inputs": {"bits": (0, 2, 4), "groups": 10, "activation_bits": (2, 4, 8)},
+    "inputs alone": {"bits": 4, "activation_bits": (4, 8), "gate": "fixed"},
+    "as the weights": {"bits": (0, 2, 3, 8), "groups": 4, "activation_bits": "weights"},
     "each its own": {
         "bits": (0, 2, 4),
         "groups": 4,
-        "rules": {"query|output": {"mask": "n:m", "activation_bits": None}, "pooler": {"mask": "element"}},
+        "rules": {
+            "query|output": {"mask": "n:m", "activation_bits": None},
+            "up|intermediate": {"activation_bits": (2, 8)},
+            "pooler": {"mask": "element"},
+        },
     },
 }
 RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]

@@ -17,7 +17,10 @@ from tests.contracts.test_fix import OPEN, random_assignment
 from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 
 RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]
-UNPRUNED = {name: {**fields, "bits": tuple(b for b in fields["bits"] if b)} for name, fields in OPEN.items()}
+UNPRUNED = {
+    name: {**fields, "bits": tuple(b for b in fields["bits"] if b)} if isinstance(fields["bits"], tuple) else fields
+    for name, fields in OPEN.items()
+}
 SEARCHED = [name for name in GATES if GATES[name](1, (2, 4)).searching]
 
 
@@ -31,6 +34,8 @@ def check(model, seeds=2):
     """Every measure is that of a fixed copy, and nothing stays."""
     state, before = {name: value.clone() for name, value in model.state_dict().items()}, logits(model)
     specs = {name: layer.spec for name, layer in matrices(model)}
+    inputs = {name: layer.input_quantizer for name, layer in matrices(model) if layer.spec.activation}
+    bits = {name: quantizer.bits for name, quantizer in inputs.items()}
     seen = []
     judge = Judge(model, lambda live: seen.append(logits(live)) or 0.0)
     for seed in range(seeds):
@@ -40,8 +45,8 @@ def check(model, seeds=2):
     assert torch.equal(logits(model), before)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(layer.spec is specs[name] for name, layer in matrices(model))
-    inputs = {name: layer.input_quantizer.bits for name, layer in matrices(model) if layer.spec.activation}
-    assert inputs == {name: spec.activation.bits for name, spec in specs.items() if spec.activation}
+    assert all(layer.input_quantizer is inputs[name] for name, layer in matrices(model) if name in inputs)
+    assert {name: quantizer.bits for name, quantizer in inputs.items()} == bits
 
 
 @pytest.mark.parametrize("kind", UNPRUNED)

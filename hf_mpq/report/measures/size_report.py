@@ -139,7 +139,7 @@ def _parts(model: nn.Module) -> Iterator[Part]:
         place = _place(name, layers)
         if isinstance(module, ActivationQuantizer):
             if module.stored_bytes and id(module) not in seen:
-                seen.add(id(module))
+                seen.update(map(id, module.modules()))  # while bits are open it has one for each candidate
                 yield Part(name, place, module.stored_bytes, 0, None, 0.0)
         elif isinstance(module, QuantizedMatrix | PackedMatrix):
             yield _matrix_part(name, place, module)

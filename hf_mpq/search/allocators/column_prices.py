@@ -41,5 +41,6 @@ def _column_price(cost: CostModel, name: str, matrices: Mapping[str, ExactMatrix
         return 0.0
     chosen = candidates.searchsorted(matrix.bits)
     every = np.arange(len(chosen))
-    more, fewer = (cost.table(name, matrix.live_columns - less).numpy()[every, chosen].sum() for less in (0, 8))
+    table = lambda less: cost.table(name, matrix.live_columns - less, matrix.activation_bits)  # noqa: E731
+    more, fewer = (table(less).numpy()[every, chosen].sum() for less in (0, 8))
     return float(more - fewer) / 8

@@ -1,7 +1,5 @@
 """From the knapsack of sub-groups taken alone to the best assignment that keeps a limit of the exact cost."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ...cost import CostModel
@@ -120,7 +118,7 @@ class ExactSearch:
             return self._around[1]
         matrices = self._matrices(choice)
         readers = reader_prices(self.units.space, self.cost, matrices)
-        live = Knapsack(self.units.prices(self.cost, live_columns(matrices), readers), self.units.score)
+        live = Knapsack(self.units.prices(self.cost, matrices, readers), self.units.score)
         self._around = choice.copy(), (live, live.total_cost(choice) + self.limit - spent)
         return self._around[1]
 
@@ -133,14 +131,9 @@ class ExactSearch:
 
     def _moves(self, choice: Choice, spent: float) -> tuple[Array, Array, float]:
         """Price and gain of every move, `(units, choices)`, at the columns that are live now; and the room."""
-        columns = live_columns(self._matrices(choice))
-        return *Knapsack(self.units.prices(self.cost, columns), self.units.score).moves(choice), self.limit - spent
+        prices = self.units.prices(self.cost, self._matrices(choice))
+        return *Knapsack(prices, self.units.score).moves(choice), self.limit - spent
 
     def _within(self, choice: Choice) -> float | None:
         spent = self.spent(choice)
         return spent if spent <= self.limit else None
-
-
-def live_columns(matrices: Mapping[str, ExactMatrix]) -> dict[str, int]:
-    """Input columns of each matrix that are still read."""
-    return {name: matrix.live_columns for name, matrix in matrices.items()}

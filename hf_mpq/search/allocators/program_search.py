@@ -5,7 +5,7 @@ import numpy as np
 from ...core import BudgetError
 from ...cost import CostModel
 from .column_prices import reader_prices
-from .exact_search import ExactSearch, live_columns
+from .exact_search import ExactSearch
 from .filling import fill
 from .knapsack import Array, Choice, Knapsack
 from .program import Program
@@ -102,16 +102,16 @@ class ProgramSearch:
     def _around(self, choice: Choice) -> tuple[list[Array], Array]:
         """Prices that hold around `choice`, and what their sums must not exceed."""
         matrices, spent = self.units.matrices(choice), self.spent(choice)
-        columns, every = live_columns(matrices), np.arange(len(choice))
+        every = np.arange(len(choice))
         prices = [
-            self.units.prices(cost, columns, reader_prices(self.units.space, cost, matrices)) for cost in self.costs
+            self.units.prices(cost, matrices, reader_prices(self.units.space, cost, matrices)) for cost in self.costs
         ]
         return prices, np.array([price[every, choice].sum() for price in prices]) + self.limits - spent
 
     def _moves(self, choice: Choice, spent: Array) -> tuple[Array, Array, float]:
         """Single moves; the price of one is the largest share that it takes of what is left of any limit."""
-        columns, allowed = live_columns(self.units.matrices(choice)), self.program.allowed(choice)
-        found = [Knapsack(self.units.prices(cost, columns), self.units.score).moves(choice) for cost in self.costs]
+        matrices, allowed = self.units.matrices(choice), self.program.allowed(choice)
+        found = [Knapsack(self.units.prices(cost, matrices), self.units.score).moves(choice) for cost in self.costs]
         left = np.maximum(self.ceilings - spent, 1e-9 * self.limits)
         price = np.max([price / room for (price, _), room in zip(found, left)], axis=0)
         return price, np.where(allowed, found[0][1], 0), 1.0

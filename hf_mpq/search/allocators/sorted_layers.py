@@ -10,7 +10,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
-from .start import begin, largest_within, needed
+from .start import begin, largest_within, needed, of_weights
 from .unmet import unmet
 
 
@@ -20,7 +20,7 @@ class SortedLayers(Allocator):
     """Whole layers at one of two precisions (Shen et al., AAAI 2020).
 
     Layers are sorted by the summed scores of their sub-groups at the lower precision. A matrix outside numbered layers
-    is a layer of its own. `evaluate` is not called.
+    is a layer of its own. Open inputs have the highest of their candidates. `evaluate` is not called.
 
     Args:
         bits: the lower and the higher precision; None takes the lowest candidate above 0 and the highest. Others than
@@ -40,7 +40,7 @@ class SortedLayers(Allocator):
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        search = begin(space, cost, budget, needed(scores, "sorted-layers"))
+        search = begin(space, cost, budget, of_weights(space, needed(scores, "sorted-layers")))
         low, high = _positions(search, self.bits)
         layers = _layers(search)
         sensitivity = np.bincount(layers, weights=search.units.score[np.arange(len(low)), low])

@@ -68,12 +68,13 @@ def needed(scores: Scores | None, allocator: str) -> Scores:
 
 
 def no_scores(space: PrecisionSpace) -> Scores:
-    """Zeros for every open matrix, for allocators that do not look at scores."""
-    return {
-        name: np.zeros((spec.layout.count, len(spec.candidates)))
-        for name, spec in space.weights.items()
-        if spec.bits is None
-    }
+    """Zeros for every open matrix and input, for allocators that do not look at scores."""
+    return {name: np.zeros((one.groups, len(one.candidates))) for name, one in space.open_choices.items()}
+
+
+def of_weights(space: PrecisionSpace, scores: Scores) -> Scores:
+    """Without those of inputs, for allocators that leave inputs at the highest of their candidates."""
+    return {name: scores[name] for name in space.weights if name in scores}
 
 
 def most_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice]:

@@ -11,7 +11,7 @@ from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
-from .start import begin, largest_within, needed
+from .start import begin, largest_within, needed, of_weights
 from .unmet import unmet
 
 
@@ -26,7 +26,7 @@ class Thresholds(Allocator):
     `evaluate` (damage, lower is better, 0 for the float model) stays within its allowance, then the next one with a
     larger allowance; it ends as soon as the budget is met. If it is not met by then, the threshold whose step hurts
     least is raised, again and again. Of the last step as much is taken back as the budget allows. There are at most
-    `thresholds / step` evaluations.
+    `thresholds / step` evaluations. Open inputs have the highest of their candidates.
 
     Args:
         first_drop: damage that raising the highest threshold may do.
@@ -61,7 +61,7 @@ class Thresholds(Allocator):
                 "the threshold allocator measures assignments: give evaluate, a function from an assignment to its "
                 "damage"
             )
-        search = begin(space, cost, budget, needed(scores, "threshold"))
+        search = begin(space, cost, budget, of_weights(space, needed(scores, "threshold")))
         search.smallest()
         positions = _Positions(search, self.step, evaluate)
         with bars(disable=not progress) as shown:

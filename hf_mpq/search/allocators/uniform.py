@@ -10,7 +10,6 @@ from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .start import begin, most_within, no_scores
-from .units import Units
 
 
 @ALLOCATORS.register("uniform")
@@ -44,16 +43,17 @@ class Uniform(Allocator):
     ) -> Assignment:
         search = begin(space, cost, budget, no_scores(space))
         search.smallest()
-        levels = _levels(search.units)
+        levels = _levels(search)
         position, choice = most_within(search, len(levels) - 1, lambda number: levels[number])
         if self.fraction and position + 1 < len(levels):
             choice = _raise_some(search, choice, levels[position + 1], np.random.default_rng(self.seed))
         return search.units.assignment(choice)
 
 
-def _levels(units: Units) -> list[Choice]:
-    """The choice at every precision, ascending; first the cheapest one where some unit may be pruned."""
-    candidates = units.candidates  # (units, choices), infinite padding
+def _levels(search: ExactSearch) -> list[Choice]:
+    """The choice at every precision, ascending; first the cheapest one where some unit may be pruned. Inputs whose bits
+    the budget does not count have their highest in all."""
+    candidates, prices = search.units.candidates, search.knapsack.cost  # (units, choices), infinite padding
     precisions = sorted({bits for bits in candidates[np.isfinite(candidates)].tolist() if bits > 0})
     allowed = np.where(candidates > 0, candidates, np.inf)
     levels = []
@@ -62,7 +62,9 @@ def _levels(units: Units) -> list[Choice]:
         lowest = np.where(np.isfinite(allowed).any(axis=1), allowed.argmin(axis=1), 0)
         levels.append(np.where(np.isfinite(below).any(axis=1), below.argmax(axis=1), lowest))
     pruned = [np.zeros(len(candidates), int)] if (candidates[:, :1] == 0).any() or not levels else []
-    return pruned + levels
+    costless = search.units.of_inputs & ((prices == prices[:, :1]) | ~np.isfinite(prices)).all(axis=1)
+    highest = np.isfinite(candidates).sum(axis=1) - 1
+    return [np.where(costless, highest, level) for level in pruned + levels]
 
 
 def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.random.Generator) -> Choice:

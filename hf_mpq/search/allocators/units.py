@@ -1,4 +1,4 @@
-"""The open choices of a precision space as arrays: one unit for each sub-group, or for each set of tied sub-groups."""
+"""The open choices of a precision space as arrays: one unit for each sub-group and each input, or set of tied ones."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,17 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
+from ...core import Assignment, MatrixAssignment, OpenChoice, PrecisionSpace, WeightSpec, input_of
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix, matrices_with
 from .base import Scores
+from .unit_prices import input_prices, weight_prices
 
 
 class Units:
-    """Every unit of `space` that is still open, with its score; units of one matrix (or tie) lie together.
+    """Every unit of `space` that is still open, with its score; units of one matrix (or tie) lie together, and units of
+    inputs behind those of weights.
+
+    Inputs without scores are no units: they have the highest of their candidates.
 
     Attributes:
-        members: names of the matrices of each block of units: several where they are tied.
+        members: names of the choices of each block of units: several where they are tied. An input is named by
+            `input_of` its matrix.
         score: `(units, choices)`; infinite where a unit has fewer candidates.
         kinds: number of the kind of each unit, `(units,)`; units of one kind are equally large parts of one matrix.
 
@@ -27,30 +32,40 @@ class Units:
 
     def __init__(self, space: PrecisionSpace, scores: Scores):
         self.space = space
-        self.members = _members(space.weights)
-        self._first = {key: space.weights[names[0]] for key, names in self.members.items()}
-        self._width = max((len(spec.candidates) for spec in self._first.values()), default=1)
-        self.score = self._join({name: _checked(name, spec, scores) for name, spec in _open(space.weights).items()})
+        self._owners = _owners(space, scores)
+        self._choices = {name: space.open_choices[name] for name in self._owners}
+        self.members = _members(space.weights, self._choices, self._owners)
+        self._first = {key: self._choices[names[0]] for key, names in self.members.items()}
+        self._width = max((len(one.candidates) for one in self._first.values()), default=1)
+        self.score = self._join({name: _checked(name, one, scores) for name, one in self._choices.items()})
         self.kinds = self._kinds()
 
     @cached_property
     def candidates(self) -> NDArray[np.float64]:
         """Precision of each choice, `(units, choices)`; infinite where a unit has fewer candidates."""
         tables = {
-            name: np.tile(np.array(spec.candidates, float), (spec.layout.count, 1))
-            for name, spec in _open(self.space.weights).items()
+            name: np.tile(np.array(one.candidates, float), (one.groups, 1)) for name, one in self._choices.items()
         }
         return self._join({name: table / self._tied(name) for name, table in tables.items()})
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Number of units of each matrix, or set of tied ones."""
-        return [spec.layout.count for spec in self._first.values()]
+        """Number of units of each matrix or input, or set of tied ones."""
+        return [one.groups for one in self._first.values()]
 
     @cached_property
     def names(self) -> list[str]:
-        """First matrix of each unit, `units` names."""
+        """First matrix, or input, of each unit, `units` names."""
         return [names[0] for names, size in zip(self.members.values(), self.sizes) for _ in range(size)]
+
+    @cached_property
+    def of_inputs(self) -> NDArray[np.bool_]:
+        """Which units are inputs, `(units,)`."""
+        return np.array([name not in self.space.weights for name in self.names], dtype=bool)
+
+    def candidates_of(self, name: str) -> tuple[int, ...]:
+        """What a matrix, or an input, chooses from."""
+        return self._choices[name].candidates
 
     def _tied(self, name: str) -> int:
         return next(len(names) for names in self.members.values() if name in names)
@@ -58,45 +73,61 @@ class Units:
     def prices(
         self,
         cost: CostModel,
-        live_columns: Mapping[str, int] | None = None,
+        around: Mapping[str, ExactMatrix] | None = None,
         readers: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """What each choice adds to `cost`: `(units, choices)`.
 
         Args:
             cost: what is counted.
-            live_columns: input columns of each matrix that are still read; None means all.
+            around: an assignment, for the input columns that are still read, and for what weights and inputs are
+                multiplied with; None means all, and middle candidates.
             readers: what else keeping each sub-group costs, matrix name to `(groups,)`.
         """
-        live = live_columns or {}
-        tables = {name: cost.table(name, live.get(name)).numpy() for name in _open(self.space.weights)}
+        found = around or {}
+        tables = {
+            name: (weight_prices if name == owner else input_prices)(cost, self.space, owner, found.get(owner))
+            for name, owner in self._owners.items()
+        }
         for name, extra in (readers or {}).items():
             tables[name] = tables[name] + np.outer(extra, np.array(self.space.weights[name].candidates) > 0)
         return self._join(tables)
 
     @cached_property
     def blocks(self) -> list[tuple[list[str], slice]]:
-        """Names of the matrices of each block, with where its units lie."""
+        """Names of the choices of each block, with where its units lie."""
         ends = np.cumsum(self.sizes, dtype=int).tolist()
         return [(names, slice(end - size, end)) for names, size, end in zip(self.members.values(), self.sizes, ends)]
 
     def bits(self, choice: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
         """Bits of the sub-groups of every matrix, `(groups,)` each; `choice` `(units,)` where they are open."""
-        bits = dict(self._fixed_bits)
-        for (names, units), spec in zip(self.blocks, self._first.values()):
-            bits |= dict.fromkeys(names, np.array(spec.candidates, np.uint8)[choice[units]])
-        return bits
+        return self._fixed_bits | {
+            name: bits for name, bits in self._chosen(choice).items() if name in self.space.weights
+        }
+
+    def inputs(self, choice: NDArray[np.int64]) -> dict[str, int]:
+        """Bits of every quantized input, by the name of its matrix."""
+        return _input_bits(self.space.weights, self._chosen(choice))
+
+    def _chosen(self, choice: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+        chosen: dict[str, NDArray[np.uint8]] = {}
+        for (names, units), one in zip(self.blocks, self._first.values()):
+            chosen |= dict.fromkeys(names, np.array(one.candidates, np.uint8)[choice[units]])
+        return chosen
 
     def matrices(self, choice: NDArray[np.int64]) -> dict[str, ExactMatrix]:
         """The assignment that has `choice`, matrix by matrix."""
-        return matrices_with(self.space, self.bits(choice))
+        return matrices_with(self.space, self.bits(choice), self.inputs(choice) if self._moving_inputs else {})
 
     def assignment(self, choice: NDArray[np.int64]) -> Assignment:
         """The whole assignment that has `choice` `(units,)` and the fixed bits of all other matrices."""
         bits = self.bits(choice)
         matrices = {name: _matrix(spec, tuple(bits[name].tolist())) for name, spec in self.space.weights.items()}
-        inputs = {name: spec.activation.bits for name, spec in self.space.weights.items() if spec.activation}
-        return Assignment(matrices, inputs)
+        return Assignment(matrices, self.inputs(choice))
+
+    @cached_property
+    def _moving_inputs(self) -> bool:
+        return any(spec.activation is not None and spec.activation.candidates for spec in self.space.weights.values())
 
     @cached_property
     def _fixed_bits(self) -> dict[str, NDArray[np.uint8]]:
@@ -116,37 +147,55 @@ class Units:
         return joined
 
     def _kinds(self) -> NDArray[np.int64]:
-        sizes = [np.array(spec.layout.sizes) for spec in self._first.values()]
+        layouts = [self.space.weights.get(names[0]) for names in self.members.values()]
+        sizes = [np.ones(1, int) if spec is None else np.array(spec.layout.sizes) for spec in layouts]
         largest = max((int(size.max()) for size in sizes), default=0) + 1
         return np.concatenate([np.zeros(0, int)] + [index * largest + size for index, size in enumerate(sizes)])
 
 
-def _open(weights: Mapping[str, WeightSpec]) -> dict[str, WeightSpec]:
-    return {name: spec for name, spec in weights.items() if spec.bits is None}
+def _owners(space: PrecisionSpace, scores: Scores) -> dict[str, str]:
+    """Name of everything that is chosen to that of its matrix: inputs without scores are not."""
+    inputs = {input_of(name): name for name in space.weights}
+    return {name: inputs.get(name, name) for name in space.open_choices if name in scores or name not in inputs}
 
 
-def _members(weights: Mapping[str, WeightSpec]) -> dict[tuple[str, str], list[str]]:
-    """Names of the open matrices by tie; an untied matrix is alone."""
-    members: dict[tuple[str, str], list[str]] = {}
-    for name, spec in _open(weights).items():
-        members.setdefault(("tie", spec.tie) if spec.tie is not None else ("matrix", name), []).append(name)
+def _members(
+    weights: Mapping[str, WeightSpec], choices: Mapping[str, OpenChoice], owners: Mapping[str, str]
+) -> dict[tuple[str, str, bool], list[str]]:
+    """Names of the choices by tie; what is not tied is alone."""
+    members: dict[tuple[str, str, bool], list[str]] = {}
+    for name, owner in owners.items():
+        tie, is_input = weights[owner].tie, name != owner
+        key = ("tie", tie, is_input) if tie is not None else ("matrix", owner, is_input)
+        members.setdefault(key, []).append(name)
     for names in members.values():
-        if len({(weights[name].layout.count, weights[name].candidates) for name in names}) > 1:
+        if len({choices[name] for name in names}) > 1:
             raise ValueError(f"tied matrices need equal candidates and numbers of sub-groups: {', '.join(names)}")
     return members
 
 
-def _checked(name: str, spec: WeightSpec, scores: Scores) -> NDArray[np.float64]:
+def _checked(name: str, choice: OpenChoice, scores: Scores) -> NDArray[np.float64]:
     if name not in scores:
         raise ValueError(f"there are no scores for {name!r}")
     given = scores[name]
     table = given.detach().cpu().double().numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=float)
-    expected = (spec.layout.count, len(spec.candidates))
+    expected = (choice.groups, len(choice.candidates))
     if table.shape != expected:
         raise ValueError(f"the scores of {name!r} have the shape {table.shape}, but it has {expected} choices")
     if np.isnan(table).any() or not np.isfinite(table).any(axis=1).all():
         raise ValueError(f"the scores of {name!r} must not be NaN, and each sub-group needs a finite one")
     return table
+
+
+def _input_bits(weights: Mapping[str, WeightSpec], chosen: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
+    """Bits of inputs: those chosen, those of the weights where they follow them, else those of the spec."""
+    found = {}
+    for name, spec in weights.items():
+        if spec.activation is not None and spec.activation.follows:
+            found[name] = spec.activation.following(chosen[name].tolist())
+        elif spec.activation is not None:
+            found[name] = int(chosen[input_of(name)][0]) if input_of(name) in chosen else spec.activation.bits
+    return found
 
 
 def _matrix(spec: WeightSpec, bits: tuple[int, ...]) -> MatrixAssignment:

@@ -146,7 +146,7 @@ class GateSearch(SearchStrategy):
             name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
             for name, spec in specs.items()
         }
-        groups = sum(spec.layout.count for spec in specs.values() if spec.bits is None)
+        groups = sum(one.groups for one in self.space.open_choices.values())
         return Target(
             self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate, self.optimizer == "adam"
         )

@@ -19,7 +19,7 @@ class Target:
     Attributes:
         limit: what the cost must not exceed, in its unit; None without a budget.
         largest: the cost with every open sub-group at its highest precision, in the same unit.
-        groups: number of open sub-groups.
+        groups: number of open sub-groups and inputs.
         learning_rate: of the gates.
         normalised: whether the gates' optimizer makes steps of one size whatever the gradients' is, as Adam does.
     """

@@ -31,7 +31,7 @@ def likeliest(
         BudgetError: when nothing meets the budget.
         ValueError: when a matrix is open, but there is no reluctance of its gate.
     """
-    scores = {name: _reluctance(name, reluctances) for name, spec in space.weights.items() if spec.bits is None}
+    scores = {name: _reluctance(name, reluctances) for name in space.open_choices}
     if cost is not None and budget is not None:
         return allocate(space, cost, budget, scores)
     units = Units(space, scores)

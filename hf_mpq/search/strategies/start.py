@@ -7,30 +7,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core import PrecisionSpace, Registry, WeightSpec
+from ...core import OpenChoice, PrecisionSpace, Registry
 from ...cost import CostModel
 from ..allocators.base import Scores
 from ..allocators.column_prices import reader_prices
-from ..allocators.exact_search import ExactSearch, live_columns
+from ..allocators.exact_search import ExactSearch
 from ..allocators.units import Units
 
 LARGEST = 4.0
 """Logits start within plus and minus this."""
 
-GATE_STARTS: Registry[Callable[[WeightSpec], Tensor]] = Registry("start of the gates")
+GATE_STARTS: Registry[Callable[[OpenChoice], Tensor]] = Registry("start of the gates")
 
 
 @GATE_STARTS.register("zeros")
-def even(spec: WeightSpec) -> Tensor:
+def even(choice: OpenChoice) -> Tensor:
     """All candidates alike: `(groups, candidates)` zeros."""
-    return torch.zeros(spec.layout.count, len(spec.candidates))
+    return torch.zeros(choice.groups, len(choice.candidates))
 
 
 @GATE_STARTS.register("bits")
-def by_bits(spec: WeightSpec) -> Tensor:
+def by_bits(choice: OpenChoice) -> Tensor:
     """Each precision over the highest one (PLiNIO): `(groups, candidates)`, 0 to 1."""
-    bits = torch.tensor(spec.candidates, dtype=torch.float32)
-    return (bits / bits.max().clamp(min=1)).repeat(spec.layout.count, 1)
+    bits = torch.tensor(choice.candidates, dtype=torch.float32)
+    return (bits / bits.max().clamp(min=1)).repeat(choice.groups, 1)
 
 
 FROM_SCORES = "scores"
@@ -39,13 +39,13 @@ FROM_SCORES = "scores"
 def start_logits(
     start: str, space: PrecisionSpace, cost: CostModel, limit: float | None, scores: Scores | None
 ) -> dict[str, Tensor]:
-    """First logits of every open matrix, by name: `(groups, candidates)` each.
+    """First logits of everything in `space.open_choices`, by name: `(groups, candidates)` each.
 
     Raises:
         ValueError: when they are made of scores, and scores or limit are missing.
     """
     if start != FROM_SCORES:
-        return {name: GATE_STARTS[start](spec) for name, spec in space.weights.items() if spec.bits is None}
+        return {name: GATE_STARTS[start](one) for name, one in space.open_choices.items()}
     if scores is None or limit is None:
         lacking = "scores: name a scorer" if scores is None else "a budget, such as MPQConfig(budget='2.5bits')"
         raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros' or 'bits'")
@@ -59,10 +59,11 @@ def logits_of_scores(
 
     `logit = -sharpness (S + lambda c) / m`, with the score S and the price c of each choice around the assignment, its
     multiplier lambda, and the median m over sub-groups of what the second best choice is worse. The best choice of each
-    sub-group is moved to 4 and nothing is below -4. Tied sub-groups start alike.
+    sub-group is moved to 4 and nothing is below -4. Tied sub-groups start alike. Inputs without scores start from their
+    bits.
 
     Returns:
-        Matrix name to `(groups, candidates)`, for open matrices.
+        Name to `(groups, candidates)`, for everything in `space.open_choices`.
 
     Raises:
         BudgetError: when nothing meets the limit.
@@ -74,8 +75,8 @@ def logits_of_scores(
     tables = {}
     for names, rows in search.units.blocks:
         for name in names:
-            tables[name] = torch.from_numpy(logits[rows, : len(space.weights[name].candidates)]).float()
-    return tables
+            tables[name] = torch.from_numpy(logits[rows, : len(search.units.candidates_of(name))]).float()
+    return {name: tables[name] if name in tables else by_bits(one) for name, one in space.open_choices.items()}
 
 
 def _worse_than_best(search: ExactSearch) -> NDArray[np.float64]:
@@ -84,7 +85,7 @@ def _worse_than_best(search: ExactSearch) -> NDArray[np.float64]:
     choice, spent = search.run()
     _, multiplier = search.bound(choice, spent)
     matrices = units.matrices(choice)
-    prices = units.prices(cost, live_columns(matrices), reader_prices(units.space, cost, matrices))
+    prices = units.prices(cost, matrices, reader_prices(units.space, cost, matrices))
     total = np.where(np.isfinite(units.score), units.score + multiplier * np.nan_to_num(prices), np.inf)
     return total - total.min(axis=1, keepdims=True)
 

@@ -61,7 +61,8 @@ def method_of(config: Any) -> MethodSpec:
     """The config's method; without one the default search where precisions are open, else plain training."""
     if config.method is not None:
         return METHODS[config.method]
-    return METHODS[DEFAULT_FIXED if config.gate_name == "fixed" else DEFAULT_OPEN]
+    decided = config.gate_name == "fixed" and not config.searches_inputs
+    return METHODS[DEFAULT_FIXED if decided else DEFAULT_OPEN]
 
 
 def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> list[StageSpec]:

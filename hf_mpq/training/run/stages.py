@@ -11,7 +11,7 @@ from transformers.utils.generic import find_labels
 from ...core import Assignment, StageSpec
 from ...cost import budget_cost
 from ...nn import calibrate_activations
-from ...nn.walk import calibrate_weights, set_rounding
+from ...nn.walk import calibrate_weights, is_open, set_rounding
 from ...plugin import assignment_of, fix
 from ...plugin.space import space_of
 from ...runs.checkpoints import complete_checkpoints, remove_partial_checkpoints
@@ -26,7 +26,6 @@ from ..stage.overrides import call_overrides
 from ..stage.trainer import StageTrainer
 from .fixed_metrics import fixed_metrics
 from .plan import decides, stage_arguments, stage_folder, stage_length
-from .students import is_open
 
 
 class StageRunner:

@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...core import Assignment
-from ...nn.walk import close_gates, derive, matrices, served_precisions, set_precision
+from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions, set_precision
 from ...plugin import fix, quantize
+from ...plugin.config import MPQConfig
 from ...plugin.float_copy import as_float
 from ...runs.files import MODEL, START
 from ..stage.checkpoints import load_state, saved_state
@@ -29,6 +30,8 @@ class Students:
     def __init__(self, folder: str | Path, model: nn.Module, pretrained: str | None = None):
         self.folder, self.model, self.pretrained = Path(folder), model, pretrained
         self._gates = {name: layer.program.gate for name, layer in matrices(model)}
+        opened = ((name, layer) for name, layer in matrices(model) if layer.input_gate is not None)
+        self._inputs = {name: (layer.input_quantizer, layer.spec) for name, layer in opened}
         self._config, self._quantizer = model.config.quantization_config, model.hf_quantizer
 
     def start(self, start: str, previous: str | None, assignment: Assignment | None) -> nn.Module:
@@ -56,7 +59,7 @@ class Students:
     def float_model(self) -> nn.Module:
         """A float copy of the model as the user gave it, neither masked nor rounded, in eval mode."""
         twin = copy.deepcopy(self.model)
-        self._reopen(twin, copy.deepcopy(self._gates), copy.deepcopy(self._config))
+        self._reopen(twin, *copy.deepcopy((self._gates, self._inputs, self._config)))
         load_state(twin, saved_state(self.folder / START), self.folder / START)
         return as_float(twin)
 
@@ -77,9 +80,9 @@ class Students:
 
     def _take(self, state: Mapping[str, Tensor], source: Path) -> None:
         """Open the gates again, close those that are decided in `state`, and load it."""
-        self._reopen(self.model, self._gates, self._config)
+        self._reopen(self.model, self._gates, self._inputs, self._config)
         self.model.hf_quantizer = self._quantizer
-        closed = close_gates(self.model, state)
+        closed = close_gates(self.model, state, self._input_bits(source) if self._inputs else {})
         load_state(self.model, state, source)
         if closed:
             fix(self.model, derive(self.model))
@@ -87,11 +90,21 @@ class Students:
         if served:
             set_precision(self.model, served[-1])
 
+    def _input_bits(self, folder: Path) -> Mapping[str, int]:
+        """Bits of the inputs that are decided in a model of the run."""
+        config = type(self.model).config_class.from_pretrained(folder).quantization_config
+        return (MPQConfig.from_dict(config).assignment or {}).get("activation_bits", {})
+
     @staticmethod
-    def _reopen(model: nn.Module, gates: Mapping[str, nn.Module], config) -> None:
+    def _reopen(model: nn.Module, gates: Mapping[str, nn.Module], inputs: Mapping[str, tuple], config) -> None:
         for name, layer in matrices(model):
             layer.program.gate = gates[name]
             layer.program.gate.take(None)
+        for name, layer in matrices(model):
+            if name in inputs:
+                quantizer, layer.spec = inputs[name]
+                layer.set_input(quantizer)
+                layer.input_gate.take(None)
         model.config.quantization_config = config
 
     def _afresh(self, start: str) -> dict[str, Tensor]:
@@ -101,8 +114,3 @@ class Students:
         del config.quantization_config
         fresh = kind(config) if start == "random" else kind.from_pretrained(self.pretrained, config=config)
         return quantize(fresh, self._config).state_dict()
-
-
-def is_open(model: nn.Module) -> bool:
-    """Whether any precision is still to be decided."""
-    return any(layer.program.gate.searching for _, layer in matrices(model))

@@ -4,6 +4,7 @@ from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .dynamic import DynamicTensorQuantizer, DynamicTokenQuantizer
 from .fixed import FixedGridQuantizer
 from .learned import LearnedOffsetQuantizer
+from .open import OpenActivation
 from .probabilities import ProbabilityQuantizer
 from .static import StaticQuantizer
 
@@ -15,6 +16,7 @@ __all__ = [
     "DynamicTokenQuantizer",
     "FixedGridQuantizer",
     "LearnedOffsetQuantizer",
+    "OpenActivation",
     "ProbabilityQuantizer",
     "StaticQuantizer",
 ]

@@ -1,12 +1,13 @@
 """The contract of every activation quantizer, the same as of weights: forward, encode, decode, calibrate, update."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core import ActivationSpec, Registry, replace_forward
+from ..gates import Gate
 from ..roles import LearnedPart
 
 ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer", passed=("bits",))
@@ -27,6 +28,7 @@ class ActivationQuantizer(LearnedPart, ABC):
     Attributes:
         name: the registered name.
         stored_bytes: what its frozen form stores.
+        straight_through: whether forward rounds to `grid`, and its gradient is straight-through everywhere.
         rounding: off in float stages, where activations are used as they are; not saved.
 
     Args:
@@ -37,6 +39,7 @@ class ActivationQuantizer(LearnedPart, ABC):
 
     name: str
     stored_bytes = 0
+    straight_through: ClassVar[bool] = True
     rounding = True
 
     def __init__(self, bits: int = 8, symmetric: bool = False):
@@ -77,7 +80,7 @@ class ActivationQuantizer(LearnedPart, ABC):
     def rounded(self, x: Tensor) -> Tensor:
         """What `decode(*encode(x))` gives, in the type of `x`, in fewer passes over memory."""
         grid = self.grid(x)
-        value = torch.div(x.float(), _nonzero(grid.step)).round_()
+        value = torch.div(x.float(), nonzero(grid.step)).round_()
         torch.maximum(value, grid.low - grid.zero, out=value)  # faster than clamp_ with tensors
         torch.minimum(value, grid.high - grid.zero, out=value)
         return value.mul_(grid.step).to(x.dtype)
@@ -85,12 +88,26 @@ class ActivationQuantizer(LearnedPart, ABC):
     def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
         """Integer levels (as floats) and their grid."""
         grid = self.grid(x)
-        level = torch.round(x.float() / _nonzero(grid.step)) + grid.zero
+        level = torch.round(x.float() / nonzero(grid.step)) + grid.zero
         return level.clamp(grid.low, grid.high), grid
 
     def decode(self, codes: Tensor, grid: ActivationGrid) -> Tensor:
         """Float32 values of levels."""
         return (codes - grid.zero) * grid.step
+
+    @property
+    def open_gate(self) -> Gate | None:
+        """What yields its bits while they are open."""
+        return None
+
+    def decided(self, bits: int) -> "ActivationQuantizer":
+        """The quantizer that has `bits` (2 to 8) from now on: this one, unless its bits were open."""
+        if bits != self.bits:
+            self.set_bits(bits)
+        return self
+
+    def follow(self, program: nn.Module) -> None:
+        """Take the bits of this `WeightProgram`, where they are to go with those of the weights."""
 
     def set_bits(self, bits: int) -> None:
         """Quantize to `bits` (2 to 8) from now on, over the same range."""
@@ -118,8 +135,8 @@ class ActivationQuantizer(LearnedPart, ABC):
         levels = 2**self.bits - 1
         low, high = low.float().clamp(max=0), high.float().clamp(min=0)
         step = (high - low) / levels
-        return ActivationGrid(step, torch.round(-low / _nonzero(step)), 0, levels)
+        return ActivationGrid(step, torch.round(-low / nonzero(step)), 0, levels)
 
 
-def _nonzero(step: Tensor) -> Tensor:
+def nonzero(step: Tensor) -> Tensor:
     return torch.where(step == 0, torch.ones_like(step), step)

@@ -23,6 +23,7 @@ class LearnedOffsetQuantizer(ActivationQuantizer):
 
     name = "learned"
     stored_bytes = 8
+    straight_through = False
     roles = {"step": STEPS, "offset": OFFSETS}  # noqa: RUF012
 
     def __init__(self, bits: int = 8):

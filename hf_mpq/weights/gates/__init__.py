@@ -2,8 +2,9 @@
 
 from .base import GATES, Gate
 from .fixed import FixedGate
+from .following import FollowingGate
 from .gumbel import GumbelGate
 from .softmax import SoftmaxGate
 from .switch import SwitchGate
 
-__all__ = ["GATES", "FixedGate", "Gate", "GumbelGate", "SoftmaxGate", "SwitchGate"]
+__all__ = ["GATES", "FixedGate", "FollowingGate", "Gate", "GumbelGate", "SoftmaxGate", "SwitchGate"]

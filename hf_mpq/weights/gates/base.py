@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ class Gate(LearnedPart, ABC):
         """The gate's own choice in this forward pass."""
 
     @property
+    def device(self) -> torch.device:
+        """Where what it has is."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    @property
     def path(self) -> Tensor | None:
         """The path that was taken, `(groups,)` positions in the candidates; None while the gate chooses."""
         return self._path
@@ -60,7 +66,7 @@ class Gate(LearnedPart, ABC):
             ValueError: for another shape, or a position that there is none of.
         """
         if path is not None:
-            path = path.to(next(self.parameters(), next(self.buffers())).device, torch.int64)
+            path = path.to(self.device, torch.int64)
             if path.shape != (self.groups,) or not ((path >= 0) & (path < len(self.candidates))).all():
                 raise ValueError(f"a path is a position in {self.candidates} for each of {self.groups} sub-groups")
         self._path = path
