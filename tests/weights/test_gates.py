@@ -7,6 +7,7 @@ from hf_mpq.weights import GATES
 
 CANDIDATES = (0, 2, 4)
 SEARCHING = ["gumbel", "softmax"]
+TEMPERED = [*SEARCHING, "neighbour"]
 
 
 def gate_of(name, groups=5, candidates=CANDIDATES, **options):
@@ -38,7 +39,7 @@ def test_without_a_zero_everything_is_kept(name):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", TEMPERED)
 def test_probabilities_sum_to_one(name, training):
     probabilities = gate_of(name).train(training)().probabilities
     assert (probabilities >= 0).all() and probabilities.shape == (5, 3)
@@ -46,7 +47,7 @@ def test_probabilities_sum_to_one(name, training):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", TEMPERED)
 def test_a_vanishing_temperature_gives_one_hot(name, training):
     gate = gate_of(name).train(training)
     gate.set_temperature(1e-4)
@@ -116,7 +117,7 @@ def test_initialise_starts_even_at_the_first_temperature(name):
     torch.testing.assert_close(gate.usage().bits, torch.full((5,), 2.0))
 
 
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", TEMPERED)
 def test_the_temperature_is_saved(name):
     gate, other = gate_of(name), gate_of(name)
     gate.set_temperature(0.25)
@@ -125,7 +126,7 @@ def test_the_temperature_is_saved(name):
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", TEMPERED)
 def test_the_temperature_must_be_above_zero(name, temperature):
     with pytest.raises(ValueError, match="above zero"):
         GATES[name](2, CANDIDATES, temperature=temperature)

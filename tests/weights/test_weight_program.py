@@ -53,7 +53,7 @@ def test_every_gate_drives_every_quantizer(name, gate):
     value.square().sum().backward()
     assert value.isfinite().all() and weight.grad.isfinite().all()
     if program.gate.searching:
-        assert program.gate.logits.grad.ne(0).all()
+        assert program.gate.logits.grad.ne(0).any(1).all()  # a neighbour gate: of its pair alone
     assert program.usage().bits.shape == (LAYOUT.count,)
     program.update(weight)
 

@@ -4,7 +4,17 @@ from .base import GATES, Gate
 from .fixed import FixedGate
 from .following import FollowingGate
 from .gumbel import GumbelGate
+from .neighbour import NeighbourGate
 from .softmax import SoftmaxGate
 from .switch import SwitchGate
 
-__all__ = ["GATES", "FixedGate", "FollowingGate", "Gate", "GumbelGate", "SoftmaxGate", "SwitchGate"]
+__all__ = [
+    "GATES",
+    "FixedGate",
+    "FollowingGate",
+    "Gate",
+    "GumbelGate",
+    "NeighbourGate",
+    "SoftmaxGate",
+    "SwitchGate",
+]

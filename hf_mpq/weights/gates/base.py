@@ -104,6 +104,11 @@ class Gate(LearnedPart, ABC):
     def set_temperature(self, temperature: float) -> None:
         """Set how soft the choice is, where the gate has a temperature."""
 
+    def descend(self, threshold: float) -> bool:
+        """Where the gate walks down its candidates one by one: leave, for good, those that are used less often than
+        `threshold`, a probability. Returns whether it left any."""
+        return False
+
     def metrics(self) -> dict[str, float]:
         """What logs show of the gate, the same for all gates of a search."""
         return {}

@@ -1,0 +1,38 @@
+"""What gates with logits and a temperature share."""
+
+import torch
+from torch import nn
+
+from .base import Gate
+
+
+class TemperedGate(Gate):
+    """Learned logits over a temperature.
+
+    Attributes:
+        logits: `(groups, columns)`.
+        temperature: a buffer, so that it is saved; schedules set it with `set_temperature`.
+    """
+
+    first_logit = 0.0
+    """Where every logit starts."""
+
+    def __init__(self, groups: int, candidates: tuple[int, ...], columns: int, temperature: float = 1.0):
+        super().__init__(groups, candidates)
+        if temperature <= 0:
+            raise ValueError(f"the temperature must be above zero, got {temperature}")
+        self.start_temperature = temperature
+        self.logits = nn.Parameter(torch.full((groups, columns), self.first_logit))
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def initialise(self, bits: tuple[int, ...] | None) -> None:
+        nn.init.constant_(self.logits, self.first_logit)
+        self.set_temperature(self.start_temperature)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature, above zero."""
+        with torch.no_grad():
+            self.temperature.fill_(temperature)
+
+    def metrics(self) -> dict[str, float]:
+        return {"temperature": float(self.temperature)}
