@@ -3,6 +3,7 @@
 from .alternating import Alternating
 from .base import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress, SearchStrategy
 from .bilevel import Bilevel
+from .descending import Descending
 from .gate_search import GateSearch
 from .joint import Joint
 from .penalties import PENALTIES, Penalty
@@ -15,6 +16,7 @@ __all__ = [
     "WEIGHTS",
     "Alternating",
     "Bilevel",
+    "Descending",
     "GateSearch",
     "Joint",
     "Pass",

@@ -33,7 +33,8 @@ class GateSearch(SearchStrategy):
 
     Args:
         space, cost, limit: as of `SearchStrategy`.
-        start: `"zeros"`, `"bits"` (precision over the highest one) or `"scores"` (the training-free assignment).
+        start: `"zeros"`, `"bits"` (precision over the highest one), `"top"` (surely the highest one) or `"scores"` (the
+            training-free assignment).
         temperature: a number, `(start, end)` over the steps of the stage, or the fields of `Temperature`.
         optimizer: of the gates, `"sgd"` or `"adam"`, a part, with `learning_rate`; or its options in
             `optimizer_options`.

@@ -142,6 +142,23 @@ class Hinge(Penalty):
         return strength * ramp * (expected / self.target.limit - 1).relu()
 
 
+@PENALTIES.register("geometric")
+class Geometric(Penalty):
+    """`lambda(t) max(0, E[C] - V) / V` with `lambda(t) = strength 10^(4 t - 2)` growing from a hundredth of `strength`
+    to a hundred times, over the search. Ours.
+
+    Being linear above the budget, it sets a price, and a price that rises by the same factor in every step asks for
+    what hurts least per byte first, whatever the scale of the loss is; once the budget is met there is no pull. The
+    strength is 1 by default.
+    """
+
+    name = "geometric"
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        strength = 1.0 if self.strength is None else self.strength
+        return strength * 10 ** (4 * progress.fraction - 2) * (expected / self.target.limit - 1).relu()
+
+
 @PENALTIES.register("linear")
 class Linear(Penalty):
     """`strength * E[C]`, as a share of the largest possible cost; no target: several strengths trace a Pareto front

@@ -1,6 +1,7 @@
 """Where the logits of the gates start."""
 
 from collections.abc import Callable
+from math import log
 
 import numpy as np
 import torch
@@ -31,6 +32,12 @@ def by_bits(choice: OpenChoice) -> Tensor:
     """Each precision over the highest one (PLiNIO): `(groups, candidates)`, 0 to 1."""
     bits = torch.tensor(choice.candidates, dtype=torch.float32)
     return (bits / bits.max().clamp(min=1)).repeat(choice.groups, 1)
+
+
+@GATE_STARTS.register("top")
+def from_the_top(choice: OpenChoice) -> Tensor:
+    """Each candidate nine times as likely as the one below it: `(groups, candidates)`, multiples of log 9."""
+    return torch.arange(len(choice.candidates)).mul(log(9)).repeat(choice.groups, 1)
 
 
 FROM_SCORES = "scores"

@@ -28,7 +28,7 @@ def slope(name, expected, actual=None, **options):
 
 
 def test_the_registry_names_every_penalty():
-    assert list(PENALTIES) == ["hinge", "linear", "log-band", "relative"]
+    assert list(PENALTIES) == ["geometric", "hinge", "linear", "log-band", "relative"]
     assert all(PENALTIES[name].name == name for name in PENALTIES)
 
 
@@ -58,6 +58,13 @@ def test_the_hinge_is_ramped_over_the_first_half(step, ramp):
     progress = replace(MIDDLE, step=step)
     assert value("hinge", 150.0, progress=progress, strength=4.0) == pytest.approx(4 * ramp * 0.5)
     assert value("hinge", 99.0, progress=progress) == 0
+
+
+@pytest.mark.parametrize("step, price", [(0, 0.01), (50, 0.1), (100, 1.0), (200, 100.0)])
+def test_the_geometric_price_grows_by_one_factor(step, price):
+    progress = replace(MIDDLE, step=step)
+    assert value("geometric", 150.0, progress=progress, strength=4.0) == pytest.approx(4 * price * 0.5)
+    assert value("geometric", 99.0, progress=progress) == 0
 
 
 def test_the_linear_penalty_needs_no_target():

@@ -98,6 +98,17 @@ def test_the_start_by_bits(make_case):
         assert gate.logits[0].tolist() == [0, 0.5, 1] and gate.temperature == 5
 
 
+@pytest.mark.parametrize("gate", ["softmax", "neighbour"])
+def test_the_start_at_the_top(make_case, gate):
+    """Each candidate is nine times as likely as the one below."""
+    case = make_case(gate=gate)
+    case.strategy("descending", temperature=1.0).prepare(case.model)
+    for one in case.gates().values():
+        above, top = one.reluctance().diff(dim=1)[0], one.usage().probabilities[0, -1]
+        torch.testing.assert_close(above[-1].neg().exp(), torch.tensor(9.0, dtype=torch.float64), rtol=1e-4, atol=0)
+        assert float(top.detach()) == pytest.approx(0.9, abs=0.02) and set(one.derive().tolist()) == {4}
+
+
 @pytest.mark.parametrize("budget, scores, message", [("2bits", None, "needs scores"), (None, {}, "needs a budget")])
 def test_a_start_from_scores_says_what_is_missing(make_case, budget, scores, message):
     case = make_case(budget=budget)

@@ -1,0 +1,61 @@
+"""SDQ's search: from the highest precision down, until the budget is met."""
+
+import torch
+from torch import nn
+
+from ...core import PrecisionSpace
+from ...cost import CostModel
+from ...nn.walk import usages
+from .base import STRATEGIES, Progress
+from .joint import Joint
+from .open_gates import open_gates
+
+
+@STRATEGIES.register("descending")
+class Descending(Joint):
+    """Weights and gates learn together from every batch, and each gate that walks down its candidates, such as
+    `gate="neighbour"`, leaves its highest one for good when that is used less often than a threshold (SDQ; Huang et
+    al., ICML 2022). Other gates are searched without that.
+
+    Ours, for the paper says neither when a layer goes down nor what ends the descent: the threshold is 0.2, well below
+    1/2, so that noise alone takes no gate down; with a budget the penalty is `"geometric"`, so that those go down first
+    whose loss per byte is least, and none goes down while the expected cost is within the budget; the result is
+    projected into it. The gates take Adam's normalised steps, whose memory of sizes (betas 0.9 and 0.99) is short
+    enough that the first gradients of a new pair of neighbours make no leaps.
+
+    Args:
+        threshold: probability, above 0 and below 1.
+        options: of `WarmGateSearch`.
+
+    Raises:
+        ValueError: for a threshold outside it.
+    """
+
+    defaults = {  # noqa: RUF012
+        "start": "top",
+        "temperature": 0.5,
+        "optimizer": "adam",
+        "learning_rate": 0.1,
+        "optimizer_options": {"betas": (0.9, 0.99)},
+        "penalty": "geometric",
+        "decision": "projection",
+    }
+
+    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None, threshold: float = 0.2, **options):
+        super().__init__(space, cost, limit, **options)
+        if not 0 < threshold < 1:
+            raise ValueError(f"the threshold is a probability, above 0 and below 1; got {threshold}")
+        self.threshold = threshold
+
+    def schedule(self, model: nn.Module, progress: Progress) -> None:
+        """Set temperatures and draw, then let gates go down, one after the other while the budget is not met."""
+        super().schedule(model, progress)
+        above = self._above(model)
+        for gate in open_gates(self.space, model).values():
+            if above and gate.descend(self.threshold):
+                above = self._above(model)
+
+    @torch.no_grad()
+    def _above(self, model: nn.Module) -> bool:
+        """Whether more is expected to be used than the budget allows; always without one."""
+        return self.limit is None or float(self.cost.expected(usages(model))) > self.limit
