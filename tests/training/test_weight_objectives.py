@@ -68,6 +68,25 @@ def test_it_is_the_sum_of_squared_bias_and_variance_of_every_bin(fields):
     assert error_of(model) == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("fields", [{}, MASKED, {"bits": (0, 2, 4), "gate": "neighbour"}], ids=["fixed", "masked", "open"])
+def test_the_quantization_error_is_the_expected_square_over_the_squared_weights(fields):
+    model, total = model_of("lsq", **fields), 0.0
+    for _, layer in matrices(model):
+        weight, program = layer.float_weight().detach(), layer.program
+        shares = program.layout.expand(program.gate.usage().probabilities.detach())  # (out, candidates)
+        for bits, share in zip(program.gate.candidates, shares.unbind(1)):
+            value = program.quantizer.candidate(weight, bits) if bits else torch.zeros_like(weight)
+            value = value if program.keep() is None else value * program.keep()
+            total += float((share.unsqueeze(1) * (weight - value) ** 2).sum() / (weight**2).sum())
+    found = OBJECTIVES["quantization-error"](model).of_weights(list(matrices(model)))
+    assert float(found.detach()) == pytest.approx(total, rel=1e-4) and total > 0
+    found.backward()
+    for _, layer in matrices(model):
+        assert layer.weight.grad.any() and layer.program.quantizer.step.grad is None
+        if layer.program.gate.searching:
+            assert (layer.program.gate.logits.grad[:, -1] < 0).all(), "it holds the upper neighbour up"
+
+
 def test_two_weights_in_a_bin_by_hand():
     """Their mean 0.3 is 0.1 below the level 0.4, and each is 0.2 away from it; one weight alone has no variance."""
     values, levels = torch.tensor([0.1, 0.5, 1.1]), torch.tensor([0.4, 0.4, 1.0])

@@ -5,6 +5,7 @@ from .base import OBJECTIVES, Objective, Signals
 from .bins import BinRegularisation
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
+from .quantization_error import QuantizationError
 from .self_teaching import SelfTeaching
 from .soft_labels import SoftLabels
 from .task import Task
@@ -19,6 +20,7 @@ __all__ = [
     "EmbeddingRelations",
     "HiddenStates",
     "Objective",
+    "QuantizationError",
     "SelfTeaching",
     "Signals",
     "SoftLabels",
