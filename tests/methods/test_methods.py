@@ -22,6 +22,7 @@ BUDGETS = {
     "aq-bert+kd": "2.5bits",
     "mpq": "2.5bits",
     "channelwise": "3bits",
+    "sdq": "2.5bits",
 }
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform"}
 QUICK = {

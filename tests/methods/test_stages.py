@@ -21,8 +21,19 @@ SEARCHING = [name for name in TRAINED if any(stage.strategy for stage in METHODS
 
 
 def test_these_methods_train():
-    assert TRAINED == ["aq-bert", "aq-bert+kd", "channelwise", "class-based", "ghost", "mpq", "q-bert", "q8", "uniform"]
-    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "mpq"]
+    assert TRAINED == [
+        "aq-bert",
+        "aq-bert+kd",
+        "channelwise",
+        "class-based",
+        "ghost",
+        "mpq",
+        "q-bert",
+        "q8",
+        "sdq",
+        "uniform",
+    ]
+    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "mpq", "sdq"]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -21,6 +21,7 @@ CASES = {
     "mpq": {"budget": "3bits"},
     "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
+    "sdq": {"budget": "3bits"},
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
     "uniform": {"bits": 3, "head": "masked"},

@@ -24,6 +24,7 @@ RUNS = {
     "mpq": {"budget": "3bits"},
     "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
+    "sdq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "uniform": {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
 }
@@ -52,7 +53,7 @@ def stage_folders(method):
     return (
         ["1-qat"]
         if method in ("ghost", "uniform")
-        else ["1-search", {"mpq": "2-qat", "aq-bert": "2-retrain"}.get(method, "2-finetune")]
+        else ["1-search", {"mpq": "2-qat", "sdq": "2-qat", "aq-bert": "2-retrain"}.get(method, "2-finetune")]
     )
 
 

@@ -45,6 +45,7 @@ TRAINED = {
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "q-bert": {"budget": "3bits"},
     "q8": {"groups": "matrix"},
+    "sdq": {"budget": "3bits"},
     "uniform": {"budget": "2.5bits", "bits": (2, 3, 4, 8)},
 }
 ALWAYS = ("mpq", "aq-bert", "class-based")

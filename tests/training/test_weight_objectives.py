@@ -68,7 +68,9 @@ def test_it_is_the_sum_of_squared_bias_and_variance_of_every_bin(fields):
     assert error_of(model) == pytest.approx(total, rel=1e-4)
 
 
-@pytest.mark.parametrize("fields", [{}, MASKED, {"bits": (0, 2, 4), "gate": "neighbour"}], ids=["fixed", "masked", "open"])
+@pytest.mark.parametrize(
+    "fields", [{}, MASKED, {"bits": (0, 2, 4), "gate": "neighbour"}], ids=["fixed", "masked", "open"]
+)
 def test_the_quantization_error_is_the_expected_square_over_the_squared_weights(fields):
     model, total = model_of("lsq", **fields), 0.0
     for _, layer in matrices(model):

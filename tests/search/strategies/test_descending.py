@@ -15,7 +15,7 @@ from hf_mpq.search.strategies.seeding import seeded
 
 BITS, PROBLEMS, STEPS = (2, 3, 4, 8), 10, 150
 HURTS = {"little": 0.3, "some": 1.4, "much": 100.0}
-"""What a squared error of each matrix does to the loss. Sub-group k of all three is problem k, with draws of its own."""
+"""What a squared error of each matrix does to the loss. Sub-group k of all three is problem k, with its own draws."""
 
 
 def problems(limit=None, **options):
