@@ -29,7 +29,8 @@ class MatrixStorage:
         length: stored weights in one line; less than `layout.line_length` when input columns are dead.
         kept: precision to number of stored codes, where a mask drops some; empty without a mask.
         bias: number of stored bias entries; None without a bias.
-        nested: precisions that the codes serve; empty for a plain matrix.
+        nested: precisions that the codes were made for; empty for a plain matrix. The one precision in `groups` is the
+            number of their planes that are stored: fewer than the highest where planes were left out.
         scale_dtype, float_dtype: types of scales, and of the bias and of what is stored for input channels.
         affine: what is stored for each live input channel: `"scale"`, `"shift"`, both or nothing.
         rank: of the low-rank factors, which have the kept rows and the live input channels; 0 without.
@@ -63,6 +64,19 @@ class MatrixStorage:
         """Values of the map in order, 0 included when some sub-group is pruned."""
         pruned = sum(self.groups.values()) < self.layout.count
         return ((0,) if pruned else ()) + tuple(self.groups)
+
+    @property
+    def served(self) -> tuple[int, ...]:
+        """Nested precisions whose planes are stored, ascending; empty for a plain matrix."""
+        return tuple(bits for bits in self.nested if bits <= max(self.groups, default=0))
+
+    def cut(self, bits: int) -> "MatrixStorage":
+        """Of nested codes, only the planes and the scales that serve up to `bits`, one of `served`."""
+        renamed = lambda counts: dict.fromkeys((bits,), sum(counts.values())) if counts else {}  # noqa: E731
+        floats = {bits: self.served.index(bits) + 1}
+        return replace(
+            self, groups=renamed(self.groups), lines=renamed(self.lines), floats=floats, kept=renamed(self.kept)
+        )
 
     @property
     def map_bits(self) -> int:

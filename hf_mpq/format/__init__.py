@@ -1,5 +1,11 @@
-"""The packed format on disk: bit planes, the version, digests."""
+"""The packed format on disk: bit planes, the version, digests.
 
+Metadata of each safetensors file hold a digest of every tensor (`mpq_digests`), what the config says (`mpq_config`),
+and of nested codes a digest of every single plane (`mpq_planes`): who reads only the upper planes checks exactly what
+it reads. A file without digests of planes is read, and checked, whole.
+"""
+
+from .digests import Digests, Prefix, plane_digests, planes_to_metadata
 from .model_folder import check_finished, model_folder
 from .planes import pack_flags, pack_planes, unpack_flags, unpack_planes
 from .store import (
@@ -14,12 +20,14 @@ from .store import (
     read_metadata,
     read_signature,
 )
-from .verify import check_finite, verify
+from .verify import check_finite, read_tensors, refuse, verify
 
 __all__ = [
     "FORMAT_VERSION",
     "SIGNED_SINCE",
+    "Digests",
     "PackedFormatError",
+    "Prefix",
     "check_digests",
     "check_finished",
     "check_finite",
@@ -29,9 +37,13 @@ __all__ = [
     "model_folder",
     "pack_flags",
     "pack_planes",
+    "plane_digests",
+    "planes_to_metadata",
     "read_headers",
     "read_metadata",
     "read_signature",
+    "read_tensors",
+    "refuse",
     "unpack_flags",
     "unpack_planes",
     "verify",

@@ -44,15 +44,16 @@ def digests_to_metadata(tensors: Mapping[str, Tensor], config: Mapping[str, str]
 
 def read_metadata(files: Iterable[str | Path]) -> dict[str, str]:
     """Digests that the files' metadata holds, by name; empty where there are none."""
-    return _read(files, _DIGESTS)
+    return read_table(files, _DIGESTS)
 
 
 def read_signature(files: Iterable[str | Path]) -> dict[str, str]:
     """What the files' metadata says of the config that they were saved with, by field; empty where it says nothing."""
-    return _read(files, _CONFIG)
+    return read_table(files, _CONFIG)
 
 
-def _read(files: Iterable[str | Path], key: str) -> dict[str, str]:
+def read_table(files: Iterable[str | Path], key: str) -> dict[str, str]:
+    """Of the files' metadata, the tables under a key in one; empty where there are none."""
     found: dict[str, str] = {}
     for file in files:
         with open_file(file) as content:

@@ -1,37 +1,39 @@
-"""Whole files against their digests: every byte that will be loaded, whatever head or type it is loaded into."""
+"""Files against their digests: every byte that will be loaded, whatever head or type it is loaded into."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .store import PackedFormatError, digest, open_file, read_metadata
+from .digests import Digests, Prefix
+from .store import PackedFormatError, open_file
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def verify(files: Iterable[str | Path], signed: bool = True) -> None:
+def verify(files: Iterable[str | Path], signed: bool = True, prefixes: Mapping[str, Prefix] | None = None) -> None:
     """Read some safetensors files once, and compare each tensor with the digest that was written with it.
 
     Args:
         signed: whether every tensor must have a digest; without, only numbers are looked at.
+        prefixes: name to the planes that will be loaded of a tensor: no others are read, where each plane has a digest.
 
     Raises:
         PackedFormatError: when a tensor is missing, added, changed, or holds NaN or infinity; the first is named.
     """
-    files = list(files)
-    expected = read_metadata(files) if signed else {}
+    files, prefixes = list(files), prefixes or {}
+    digests = Digests.of(files) if signed else Digests({}, {})
     found, changed = set(), []
-    for name, tensor in _tensors(files):
+    for name, tensor in read_tensors(files, digests, prefixes):
         found.add(name)
-        if name in expected and digest(tensor) != expected[name]:
+        if not digests.agree(name, tensor, prefixes.get(name)):
             changed.append(name)
         elif tensor.dtype in _FLOATS:
             check_finite(name, tensor)
     if signed:
-        _refuse(changed, expected.keys() - found, found - expected.keys())
+        refuse(changed, digests.tensors.keys() - found, found - digests.tensors.keys())
 
 
 def check_finite(name: str, values: Tensor, remedy: str = "copy or download it again, or save it anew") -> None:
@@ -40,19 +42,26 @@ def check_finite(name: str, values: Tensor, remedy: str = "copy or download it a
         raise PackedFormatError(f"{name} holds NaN or infinity: {remedy}")
 
 
-def _tensors(files: Iterable[str | Path]) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(
+    files: Iterable[str | Path],
+    digests: Digests,
+    prefixes: Mapping[str, Prefix],
+    names: Container[str] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Name and content of every tensor, or of some, one at a time, and no more of it than `Digests.read` says."""
     for file in files:
         with open_file(file) as content:
-            for name in content.keys():  # noqa: SIM118
+            for name in (name for name in content.keys() if names is None or name in names):  # noqa: SIM118
                 try:
-                    yield name, content.get_tensor(name)
+                    yield name, digests.read(content, name, prefixes.get(name))
                 except (SafetensorError, RuntimeError) as error:
                     raise PackedFormatError(
                         f"{name} cannot be read from {Path(file).name} ({error}): copy or download it again"
                     ) from error
 
 
-def _refuse(changed: list[str], missing: Iterable[str], unsigned: Iterable[str]) -> None:
+def refuse(changed: list[str], missing: Iterable[str], unsigned: Iterable[str]) -> None:
+    """Raise PackedFormatError where there is any such tensor."""
     missing, unsigned = sorted(missing), sorted(unsigned)
     if changed:
         raise PackedFormatError(

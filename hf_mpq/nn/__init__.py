@@ -16,7 +16,8 @@ from .packed import (
     PackedLinear,
     PackedTiedLinear,
 )
-from .walk import derive, fix, set_precision, update_quantizers, usages
+from .precision import set_precision
+from .walk import derive, fix, update_quantizers, usages
 
 __all__ = [
     "AttentionQuantizers",

@@ -28,9 +28,33 @@ class QuantizedMatrix(nn.Module):
             self.weight.requires_grad_(False)
             self.register_state_dict_pre_hook(_refresh_weight)
 
+    @property
+    def nested(self) -> tuple[int, ...]:
+        """Precisions that one set of codes serves; empty for others."""
+        return self.spec.nested
+
+    @property
+    def used_precision(self) -> int:
+        """Of nested codes, the precision that forward uses."""
+        return self.program.gate.active
+
+    def set_precision(self, bits: int) -> None:
+        """Use nested codes at `bits`; raises ValueError when that precision is not served."""
+        self.program.gate.set_precision(bits)
+
     def quantized_weight(self) -> Tensor:
         """The weight used in forward, differentiable, `(out, in)`, in the type of `weight`."""
         return self.program(self.weight.float()).to(self.weight.dtype)
+
+    @torch.no_grad()
+    def weight_at(self, bits: int) -> Tensor:
+        """Of nested codes, the weight that forward uses at another precision, `(out, in)` float32."""
+        used = self.used_precision
+        self.set_precision(bits)
+        try:
+            return self.program(self.weight.float())
+        finally:
+            self.set_precision(used)
 
     def float_weight(self, masked: bool = True) -> Tensor:
         """The weight before quantization, `(out, in)` float32; with `masked=False` also what is held at zero."""

@@ -13,8 +13,8 @@ from .fitting import check_fits
 from .folding import fold
 from .matrix import QuantizedMatrix
 from .naming import relative_name
-from .norm import MPQLayerNorm
-from .packed import PackedLayerNorm, PackedMatrix
+from .packed import PackedMatrix
+from .precision import set_precision as set_precision
 
 
 def matrices(model: nn.Module, kind: type | tuple[type, ...] = QuantizedMatrix) -> Iterator[tuple[str, nn.Module]]:
@@ -99,28 +99,6 @@ def reluctances(model: nn.Module) -> dict[str, Tensor]:
     return {name: gate.reluctance() for name, gate in gates(model).items() if gate.searching}
 
 
-def set_precision(model: nn.Module, bits: int) -> nn.Module:
-    """Switch a nested model to one of its precisions, in place; returns the model.
-
-    Raises:
-        ValueError: when the model is not nested, or does not serve `bits`.
-    """
-    switched = 0
-    for module in model.modules():
-        if isinstance(module, QuantizedMatrix) and module.spec.nested:
-            module.program.gate.set_precision(bits)
-            switched += 1
-        elif isinstance(module, PackedMatrix) and module.stored.nested:
-            module.set_precision(bits)
-            switched += 1
-    if not switched:
-        raise ValueError("this model has no nested precisions; quantize it with MPQConfig(bits=(2, 4, 8), nested=True)")
-    for module in model.modules():
-        if isinstance(module, MPQLayerNorm | PackedLayerNorm):
-            module.set_precision(bits)
-    return model
-
-
 def served_precisions(model: nn.Module) -> tuple[int, ...]:
     """Precisions that `set_precision` can switch a trainable model to, ascending; none where it is not nested."""
     served = [set(layer.spec.nested) for _, layer in matrices(model) if layer.spec.nested]
@@ -133,7 +111,7 @@ def derive(model: nn.Module) -> Assignment:
     for name, module in matrices(model, (QuantizedMatrix, PackedMatrix)):
         packed = isinstance(module, PackedMatrix)
         bits = module.group_bits() if packed else module.program.gate.derive()
-        nested = module.stored.nested if packed else module.spec.nested
+        nested = module.stored.served if packed else module.spec.nested
         found[name] = MatrixAssignment(
             tuple(bits.tolist()), keep_of=(module if packed else module.spec).keep_of, nested=nested
         )

@@ -33,14 +33,20 @@ _RENAMED = (
 _QUANTIZED = (QuantizedMatrix, MPQLayerNorm, PackedModule)
 
 
-def check_checkpoint(model: nn.Module, files: Iterable[str | Path]) -> None:
+def check_checkpoint(
+    model: nn.Module, files: Iterable[str | Path], partly: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
     """Compare the headers of all shards with what the quantized layers of a skeleton expect.
+
+    Args:
+        partly: relative name to the shape of what will be read of a tensor, where that is not all of it.
 
     Raises:
         PackedFormatError: when a tensor of the body or of a quantized layer is missing, of another shape or type, or
             when the file has one that the skeleton does not know; the first differences are listed.
     """
     found = _found(model, files)
+    found |= {name: (found[name][0], shape) for name, shape in (partly or {}).items()}
     expected = _expected(model)
     known = {relative_name(model, name) for name in model.state_dict()}
     owned = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}

@@ -66,6 +66,8 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
             before, it makes room for them in a budget.
         order: of the names in `rules` and `transforms`, where a file would lose it; written when saving.
         shapes: weights whose shape differs from what the model's config gives; set when saving.
+        precision: relative name to bits of the nested matrices that are used below what is stored; set by
+            `set_precision`.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
         origin: the Hub name of the float model, the command that packed it and the versions of the libraries, for the
             model card; set by `from_pretrained`, `quantize` and `pack`.

@@ -41,7 +41,19 @@ DEFAULT_TABLE_BITS = 8
 OF_WEIGHTS = "weights"
 """What `activation_bits` says where an input has the bits of the matrix that reads it."""
 OPTIONAL = frozenset(
-    ("method", "assignment", "resolved", "input_affine", "shapes", "packed", "origin", "inside", "transforms", "order")
+    (
+        "method",
+        "assignment",
+        "resolved",
+        "input_affine",
+        "shapes",
+        "precision",
+        "packed",
+        "origin",
+        "inside",
+        "transforms",
+        "order",
+    )
 )
 """Fields that are not written where they are empty."""
 _STORAGES = ("trainable", "packed")
@@ -83,6 +95,7 @@ class ConfigFields:
     low_rank: int = 0
     input_affine: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
+    precision: dict[str, int] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
     origin: dict = field(default_factory=dict)
     inside: str = ""
@@ -141,6 +154,8 @@ class ConfigFields:
         if isinstance(names, str) or any(not isinstance(one, str) for one in names or ()):
             raise ValueError(f"modules_to_not_convert must be a list of names, got {names!r}")
         self.budget = checked_budget(self.budget)
+        for name, bits in self.precision.items():
+            _check_range(f"precision of {name}", bits, 1)
         if self.nested and isinstance(self.bits, int):
             raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
         if self.nested and 0 in self.bits:

@@ -1,7 +1,7 @@
 """The files of a saved model: what goes into them, and whether they are still that, asked before anything is built."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -9,7 +9,17 @@ from transformers import PretrainedConfig
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .._extras import require
-from ..format import SIGNED_SINCE, PackedFormatError, digests_to_metadata, read_headers, read_signature, verify
+from ..format import (
+    SIGNED_SINCE,
+    PackedFormatError,
+    Prefix,
+    digests_to_metadata,
+    planes_to_metadata,
+    read_headers,
+    read_signature,
+    verify,
+)
+from ..nn.packed import PackedMatrix
 from .numbers import check_numbers
 from .signed import check_config, is_written_in, signature
 
@@ -39,8 +49,13 @@ def stored_tensors(model: nn.Module, given: Mapping[str, Tensor] | None = None) 
 
 
 def metadata_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Safetensors metadata: a digest of every tensor, and what the config says."""
-    return digests_to_metadata(tensors, signature(model.config))
+    """Safetensors metadata: a digest of every tensor and of every plane of nested codes, and what the config says."""
+    planes = {
+        f"{name}.codes": module.nested[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, PackedMatrix) and module.nested
+    }
+    return digests_to_metadata(tensors, signature(model.config)) | planes_to_metadata(tensors, planes)
 
 
 def local_files(config: PretrainedConfig) -> list[str]:
@@ -50,6 +65,11 @@ def local_files(config: PretrainedConfig) -> list[str]:
     file = folder / CONFIG_NAME
     if not file.is_file() or any(folder.glob("model.*.safetensors")) or not is_written_in(config, file):
         return []
+    return weight_files(folder)
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The safetensors files of the model in a folder; none where there are none."""
     if (folder / SAFE_WEIGHTS_NAME).exists():
         return [str(folder / SAFE_WEIGHTS_NAME)]
     index = folder / SAFE_WEIGHTS_INDEX_NAME
@@ -67,12 +87,18 @@ def _shards(index: Path) -> list[str]:
     return names
 
 
-def check_folder(config: PretrainedConfig, files: Sequence[str | Path], version: int) -> None:
+def check_folder(
+    config: PretrainedConfig,
+    files: Sequence[str | Path],
+    version: int,
+    prefixes: Callable[[], Mapping[str, Prefix]] = dict,
+) -> None:
     """Compare safetensors files and the config beside them with what was written when they were saved.
 
     Args:
         config: with what the user passed.
         version: of the format that config.json names; before `SIGNED_SINCE` only numbers and counts can be looked at.
+        prefixes: gives the planes that will be loaded, where not all are; asked once the config is known to be right.
 
     Raises:
         PackedFormatError: for whatever differs.
@@ -83,7 +109,7 @@ def check_folder(config: PretrainedConfig, files: Sequence[str | Path], version:
     if signed:
         check_config(config, signed, Path(files[0]).parent / "config.json")
     _check_depth(config, len(read_headers(files)))
-    verify(files, version >= SIGNED_SINCE or bool(signed))
+    verify(files, version >= SIGNED_SINCE or bool(signed), prefixes())
     if version >= SIGNED_SINCE and not signed:
         raise PackedFormatError(
             "the file does not say which config it was saved with: it was rewritten by another "

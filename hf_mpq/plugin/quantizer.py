@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ from .folder import check_folder, local_files, metadata_of, stored_tensors
 from .heads import is_latency, join_heads
 from .numbers import check_contents, check_gates, check_numbers
 from .origin import remember_base
+from .partial import PartialLoading, take_asked
+from .precision import set_precision, take_up
 from .resolve import check_applied
 from .saving import attach, detach
 from .skeleton import build_packed
@@ -69,6 +72,9 @@ class MPQHfQuantizer(HfQuantizer):
         self.space: PrecisionSpace | None = None
         """What may be chosen in the model; None for a packed one from a folder, until `space_of` is asked."""
         self.space_is_of: tuple | None = None
+        self._bits = take_asked() if self.pre_quantized else None
+        partly = self._bits is not None and self.packed
+        self._partial = PartialLoading(self._bits, quantization_config) if partly else None
 
     def validate_environment(self, *args, **kwargs) -> None:
         """Raise ImportError when transformers is too old."""
@@ -93,7 +99,8 @@ class MPQHfQuantizer(HfQuantizer):
     def _verify(self, config, files) -> None:
         """Files and config against what was written with them, once."""
         if self._verified != tuple(files):
-            check_folder(config, files, self.quantization_config.format_version)
+            prefixes = dict if self._partial is None else partial(self._partial.prefixes, files)
+            check_folder(config, files, self.quantization_config.format_version, prefixes)
             self._verified = tuple(files)
 
     def _check_source(self, config, files) -> None:
@@ -105,6 +112,8 @@ class MPQHfQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
         if self.pre_quantized:
             self._check_source(model.config, checkpoint_files)
+        if self._partial is not None:
+            self.quantization_config = self._partial.reduced(model, checkpoint_files)
         with reading("quantization_config") if self.pre_quantized else nullcontext():
             apply_shapes(model, self.quantization_config.shapes)
             if self.packed:
@@ -117,6 +126,8 @@ class MPQHfQuantizer(HfQuantizer):
             ignored = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
             model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
         self._shapes = parameter_shapes(model)
+        if self._partial is not None:
+            self._partial.hide(model)
         return model
 
     def _convert(self, model: nn.Module, files) -> None:
@@ -124,7 +135,11 @@ class MPQHfQuantizer(HfQuantizer):
         config = self.quantization_config
         if not self.pre_quantized:
             config.check()
-            config.origin, config.inside = {}, ""  # of another model that the same config quantized
+            config.origin, config.inside, config.precision = (
+                {},
+                "",
+                {},
+            )  # of another model that the same config quantized
             config.embedding_bits = config.table_bits
             remember_base(model, config)
         if config.activation == "fixed" and not self.pre_quantized:
@@ -150,12 +165,14 @@ class MPQHfQuantizer(HfQuantizer):
     def _check_files(self, model: nn.Module, files) -> None:
         if not files:
             return
-        check_checkpoint(model, files)
+        check_checkpoint(model, files, {} if self._partial is None else self._partial.shapes(model))
         self._digests = read_metadata(files) if self.packed else {}
         self._new_decoders = new_decoders(model, files)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs) -> nn.Module:
         check_shapes(model, self._shapes)
+        if self._partial is not None:
+            self._partial.fill(model)
         if self.packed:
             for module in model.modules():
                 if isinstance(module, PackedModule):
@@ -171,8 +188,12 @@ class MPQHfQuantizer(HfQuantizer):
         else:
             check_numbers({name: p for name, p in model.named_parameters() if not _is_new(name)})
             initialise(model)
+        with reading("quantization_config.precision"):
+            take_up(model, self.quantization_config)
         attach(model, self)
         keep_space(model, self.space)
+        if self._bits is not None and self._partial is None:
+            set_precision(model, self._bits)
         return model
 
     @contextmanager

@@ -93,6 +93,28 @@ def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path
         )
 
 
+def check_quantization(content: Mapping[str, Any], signed: Mapping[str, str]) -> None:
+    """Compare what a `config.json` says of the quantization with what the weights were saved with; of all else nothing
+    is known without the config's class.
+
+    Raises:
+        PackedFormatError: for the first field that differs.
+    """
+    default = dict(_fields(_plain({"quantization_config": asdict(MPQConfig())})))
+    now = dict(_fields(_plain({"quantization_config": content})))
+    then = {field: value for field, value in signed.items() if _of_quantization(field)}
+    for field in sorted({*now, *then}):
+        pair = [side.get(field, default.get(field, "absent")) for side in (now, then)]
+        if pair[0] != pair[1]:
+            _refuse(field, *pair)
+
+
+def signed_anew(signed: Mapping[str, str], config: MPQConfig) -> dict[str, str]:
+    """A signature with another quantization, and with all else as it was."""
+    others = {field: value for field, value in signed.items() if not _of_quantization(field)}
+    return dict(sorted({**others, **dict(_fields(_plain({"quantization_config": config.to_dict()})))}.items()))
+
+
 def is_written_in(config: PretrainedConfig, file: Path) -> bool:
     """Whether a config is what a `config.json` says, and nothing that the user passed or another file says."""
     return not _differences(signature(config), _written(file), config)

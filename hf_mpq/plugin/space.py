@@ -10,9 +10,10 @@ from transformers import PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from ..core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
-from ..nn import derive
+from ..nn import PackedLayerNorm, derive, family_of
 from ..nn.construction import class_from_config
 from ..nn.shapes import apply_shapes
+from ..nn.walk import matrices
 from .config import MPQConfig
 
 
@@ -78,7 +79,20 @@ def _made_again(model: nn.Module) -> PrecisionSpace:
         return config.resolve(model)
     config = copy.deepcopy(config)
     config.storage, config.packed, config.assignment = "trainable", {}, derive(model).to_dict()
-    return config.resolve(skeleton(class_from_config(model) or type(model), model.config, config))
+    space = config.resolve(skeleton(class_from_config(model) or type(model), model.config, config))
+    return _with_stored_norms(space, model) if space.norm_precisions else space
+
+
+def _with_stored_norms(space: PrecisionSpace, model: nn.Module) -> PrecisionSpace:
+    """With the sets of parameters that normalisation layers still have, where planes were left out."""
+    norms = dict(matrices(model, PackedLayerNorm))
+    counts = {
+        name: len(norm.precisions) * len(norm._buffers) * norm.normalized_shape[0] for name, norm in norms.items()
+    }
+    family = family_of(model)
+    layers = tuple(f"{prefix}." for prefix in family.layer_prefixes(model)) if family is not None else ()
+    inside = sum(count for name, count in counts.items() if name.startswith(layers))
+    return replace(space, norm_parameters=sum(counts.values()), encoder_norm_parameters=inside)
 
 
 def _surroundings(model: nn.Module) -> tuple[Any, ...]:

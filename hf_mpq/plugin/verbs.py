@@ -18,10 +18,10 @@ from ..nn import (
     pack_modules,
 )
 from ..nn import fix as fix_gates
-from ..nn import set_precision as set_precision
 from ..nn.convert import refresh
 from ..nn.given import check_is_module, in_python
 from ..nn.packed import PackedMatrix
+from ..nn.precision import use_precisions
 from ..nn.shapes import changed_shapes
 from ..nn.walk import is_open, matrices, reluctances
 from ..search.strategies import likeliest as most_probable
@@ -30,6 +30,7 @@ from .guard import check_is_config, check_is_model, quantized_inside, quantized_
 from .heads import is_latency, join_heads
 from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making
+from .precision import take_up
 from .quantizer import MPQHfQuantizer
 from .resolve import check_applied
 from .saving import attach, own_config
@@ -82,7 +83,7 @@ def _for_model(config: MPQConfig, model: nn.Module) -> MPQConfig:
     config.check()
     if any(map(is_latency, config.budgets)):
         join_heads(config, model)
-    config.embedding_bits, config.inside = config.table_bits, ""
+    config.embedding_bits, config.inside, config.precision = config.table_bits, "", {}
     return config
 
 
@@ -95,7 +96,7 @@ def _is_quantized_by(model: nn.Module, config: MPQConfig) -> bool:
     return all(value == asked[name] for name, value in asdict(known).items() if name not in _TOLD)
 
 
-_TOLD = ("origin", "resolved", "shapes", "inside", "format_version")
+_TOLD = ("origin", "resolved", "shapes", "inside", "precision", "format_version")
 """Fields that tell of the model rather than decide something."""
 
 
@@ -147,8 +148,8 @@ def fix(model: nn.Module, assignment: Assignment | None = None) -> nn.Module:
 def pack(model: nn.Module) -> nn.Module:
     """Turn trainable storage into packed storage, in place; gates that are still open are decided as by `fix`.
 
-    Nested models are set to their highest precision first. The packed model gives the same outputs, cannot be trained,
-    and `save_pretrained` writes a file of the size that `size_report` says.
+    The packed model gives the same outputs, cannot be trained, and `save_pretrained` writes a file of the size that
+    `size_report` says. Nested codes are stored with all planes, and used at the precision that `set_precision` named.
 
     Raises:
         ValueError: when the model is not quantized by hf_mpq, is packed already, holds NaN or infinity, or has
@@ -161,10 +162,9 @@ def pack(model: nn.Module) -> nn.Module:
     check_numbers(model.state_dict())
     if is_open(model):
         fix(model)
-    if config.nested:
-        set_precision(model, config.bits[-1])
     space = kept_space(model)
     pack_modules(model)
+    take_up(model, config)
     warn_saturated(model)
     config.storage, config.packed, config.assignment = "packed", packed_table(model), None
     remember_making(config)
@@ -178,16 +178,21 @@ def unpack(model: nn.Module) -> nn.Module:
     Packing again without training gives the same bytes. Activation ranges that were learned stay as they are packed.
 
     Raises:
-        ValueError: when the model is not packed.
+        ValueError: when the model is not packed, or planes of nested codes were left out.
     """
     config = copy.deepcopy(_config_of(model))
     if config.storage != "packed":
         raise ValueError("this model is not packed; it can be trained as it is")
     if model.dtype != torch.float32:
         raise ValueError("only a float32 model can be unpacked without loss: load the folder with dtype=torch.float32")
-    if config.nested:
-        set_precision(model, config.bits[-1])
     packed = dict(matrices(model, PackedMatrix))
+    for name, one in packed.items():
+        if one.stored.served != one.stored.nested:
+            raise ValueError(
+                f"{name} has only {one.stored.served[-1]} of its {one.stored.nested[-1]} bit planes here: unpack the "
+                "whole model, or make this one float with model.dequantize()"
+            )
+    use_precisions(model, {name: one.nested[-1] for name, one in packed.items() if one.nested})
     norms = dict(matrices(model, PackedLayerNorm))
     grids = {name: octets for name, octets in model.named_buffers() if name.endswith("grid_bytes")}
     if grids:
@@ -208,6 +213,7 @@ def unpack(model: nn.Module) -> nn.Module:
     for name, octets in grids.items():
         model.get_buffer(name).copy_(octets)
     refresh(model)
+    take_up(model, config)
     _attach(model, config, space)
     return model
 

@@ -60,6 +60,7 @@ class Fields(TypedDict, total=False):
     low_rank: int
     input_affine: dict[str, list[str]]
     shapes: dict[str, list[int]]
+    precision: dict[str, int]
     packed: dict
     origin: dict
     inside: str

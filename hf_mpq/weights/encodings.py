@@ -24,7 +24,7 @@ class Encoding(ABC):
     @classmethod
     @abstractmethod
     def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
-        """Number of stored floats per sub-group at `bits`."""
+        """Number of stored floats per sub-group at `bits`, of nested codes as many planes as are stored."""
 
     @classmethod
     @abstractmethod
@@ -35,8 +35,8 @@ class Encoding(ABC):
             codes: `(lines, length)` uint8, each below `2 ** bits`.
             floats: of each line's sub-group, `(lines, floats)` float32.
             bits: precision of the codes.
-            nested: for codes that serve several precisions, all of them, ascending; the codes are then the top `bits`
-                planes of the highest.
+            nested: for codes that serve several precisions, all that they were made for, ascending; the codes are then
+                the top `bits` planes of the highest.
         """
 
     @classmethod
@@ -117,7 +117,8 @@ class Affine(Encoding):
 
 @ENCODINGS.register("nested")
 class Nested(Encoding):
-    """Codes whose top planes are the codes of a lower precision, with one scale per precision.
+    """Codes whose top planes are the codes of a lower precision, with one scale per precision, lower ones first: planes
+    and scales of the higher ones can be left out.
 
     `(code - z) * scale` with `z = 2 ** (bits - 1) - 1/2 + 2 ** (bits - top - 1)`, which puts each code at the centre of
     the codes of the top precision that it swallows (reconstructed: the paper on vertical layering prints no equation).
@@ -127,7 +128,7 @@ class Nested(Encoding):
 
     @classmethod
     def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
-        return len(nested)
+        return sum(one <= bits for one in nested)
 
     @classmethod
     def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...core import MatrixStorage, from_bytes
+from ...core.precisions import check_served
 from ...format import unpack_flags, unpack_planes
 from ...weights import ENCODINGS
 from .active import active_backend, refuse_export
@@ -38,6 +39,16 @@ class PackedMatrix(PackedModule):
     def storage(self) -> MatrixStorage:
         """How this matrix is packed."""
         return self.stored
+
+    @property
+    def nested(self) -> tuple[int, ...]:
+        """Precisions that the stored codes serve; empty for codes of one precision."""
+        return self.stored.served
+
+    @property
+    def used_precision(self) -> int:
+        """Of nested codes, the precision that is decoded."""
+        return self.precision or self.stored.served[-1]
 
     @property
     def weight(self) -> Tensor:
@@ -156,6 +167,14 @@ class PackedMatrix(PackedModule):
                 lines[chosen] = self.values(planes[bits], of_line, stored.length)
         return layout.lines(self._with_dead_columns(lines))
 
+    def weight_at(self, bits: int) -> Tensor:
+        """Of nested codes, the weight that is decoded at another precision, `(out, in)` float32."""
+        used, self.precision = self.precision, bits
+        try:
+            return self.decode()
+        finally:
+            self.precision = used
+
     def integers(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The stored matrix as `level * scale + offset`, one scale and offset per row.
 
@@ -221,8 +240,7 @@ class PackedMatrix(PackedModule):
 
     def set_precision(self, bits: int) -> None:
         """Read only the top `bits` planes of nested codes; raises ValueError when that precision is not served."""
-        if bits not in self.stored.nested:
-            raise ValueError(f"{bits} bits are not among the nested precisions {self.stored.nested}")
+        check_served("this matrix", self.stored, bits)
         self.precision, self.prepared = bits, {}
 
     def in_place(self) -> Callable[[Tensor], Tensor] | None:

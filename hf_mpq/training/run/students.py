@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...core import Assignment
-from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions, set_precision
-from ...plugin import fix, quantize
+from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions
+from ...plugin import fix, quantize, set_precision
 from ...plugin.config import MPQConfig
 from ...plugin.float_copy import as_float
 from ...runs.files import MODEL, START

@@ -10,7 +10,7 @@ from .base import GATES, Gate
 
 @GATES.register("switch")
 class SwitchGate(Gate):
-    """Every sub-group at the precision that `set_precision` last named; starts at the highest, and is saved as that."""
+    """Every sub-group at the precision that `set_precision` last named; starts at the highest, which is stored."""
 
     searching = False
 

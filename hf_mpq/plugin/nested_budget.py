@@ -1,0 +1,139 @@
+"""Nested codes within a budget: one precision for each matrix, chosen without training."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import Budget, BudgetError, MatrixStorage, PrecisionSpace, SubgroupLayout, WeightSpec
+from ..cost import AverageBits, CostModel, StoredSize
+from ..cost.exact import matrices_with
+from ..search.allocators import allocate
+from ..search.allocators.unmet import unmet
+
+_KINDS, _SCOPES = ("bytes", "bits", "ratio"), ("model", "encoder")
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What budgets are measured against.
+
+    Attributes:
+        stored: scope to bytes of all tensors that are stored, with every plane.
+        floats: scope to bytes of the float32 file.
+        code_bits: of all encoder matrices, nested or not.
+        weights: number of weights in them.
+        encoder: names of the encoder's matrices.
+    """
+
+    stored: Mapping[str, float]
+    floats: Mapping[str, float]
+    code_bits: float
+    weights: int
+    encoder: frozenset[str]
+
+
+def precisions_within(
+    budget: Budget | str | float,
+    nested: Mapping[str, MatrixStorage],
+    sizes: ModelSizes,
+    changes: Callable[[str], Sequence[float]],
+) -> dict[str, int]:
+    """The precisions that change the weights least, in squares, among those within a budget of what an extract of them
+    stores; by the Lagrangian allocator, whose answer is the same each time.
+
+    Args:
+        budget: in bytes, as a share of the float32 file, or in mean code bits per encoder weight.
+        nested: the matrices to choose for.
+        sizes: of the model.
+        changes: of a matrix, the squared change at each of its served precisions, ascending, from the highest one.
+
+    Raises:
+        BudgetError: for a budget of another kind, or when the lowest precisions are too much.
+    """
+    parsed = Budget.parse(budget)
+    if parsed.kind not in _KINDS or parsed.scope not in _SCOPES:
+        raise BudgetError(
+            f"precisions of nested codes are chosen by size, and {str(budget)!r} is none of the model or the encoder: "
+            "write for example '4MB', '3bits' or 'encoder:0.1x'"
+        )
+    specs = {name: _spec(stored, name in sizes.encoder) for name, stored in nested.items()}
+    measured = _InBits if parsed.kind == "bits" else _InBytes
+    limit = measured(PrecisionSpace(specs), parsed, sizes)
+    limit.check(nested)
+    highest = {name: stored.served[-1] for name, stored in nested.items()}
+    if limit.of(highest) <= limit.amount:
+        return highest
+    scores = {name: np.maximum.accumulate(np.array([changes(name)])[:, ::-1], axis=1)[:, ::-1] for name in nested}
+    found = allocate(limit.cost.space, limit.cost, limit.left, scores)
+    return {name: found.matrices[name].bits[0] for name in nested}
+
+
+def _spec(stored: MatrixStorage, of_encoder: bool) -> WeightSpec:
+    """A matrix with one sub-group and the same codes and scales."""
+    (groups,), (lines,) = stored.groups.values(), stored.lines.values()
+    count = lines * stored.length
+    kept = sum(stored.kept.values())
+    masked = {"mask": "element", "mask_options": {"density": max(kept - 0.5, 0) / count}} if kept and count else {}
+    return WeightSpec(
+        SubgroupLayout((lines, stored.length)),
+        stored.served,
+        role="encoder" if of_encoder else "projection",
+        bias=False,
+        floats={bits: groups * (number + 1) for number, bits in enumerate(stored.served)},
+        scale_dtype=stored.scale_dtype,
+        **masked,
+    )
+
+
+class _Limit:
+    """A budget, and what of it is left for the codes and scales that are chosen.
+
+    Attributes:
+        cost: of the nested matrices alone.
+        amount: of the budget.
+        unit: of both.
+    """
+
+    cost: CostModel
+    amount: float
+    unit: str
+    scale, others = 1.0, 0.0
+
+    @property
+    def left(self) -> float:
+        """What the cost must not exceed."""
+        return (self.amount - self.others) / self.scale
+
+    def of(self, chosen: Mapping[str, int]) -> float:
+        """What the whole model costs at some precisions."""
+        bits = {name: np.array([one]) for name, one in chosen.items()}
+        return self.cost.of_matrices(matrices_with(self.cost.space, bits)) * self.scale + self.others
+
+    def check(self, nested: Mapping[str, MatrixStorage]) -> None:
+        """Raise BudgetError when the lowest precisions are too much."""
+        least = self.of({name: stored.served[0] for name, stored in nested.items()})
+        if least > self.amount:
+            raise unmet(self.amount, least, self.unit, " with the precisions that are stored")
+
+
+class _InBytes(_Limit):
+    unit = "bytes"
+
+    def __init__(self, space: PrecisionSpace, budget: Budget, sizes: ModelSizes):
+        self.cost = StoredSize(space, budget.scope)
+        self.amount = budget.amount * (sizes.floats[budget.scope] if budget.kind == "ratio" else 1.0)
+        self.others = sizes.stored[budget.scope] - self.of(_highest(space))
+
+
+class _InBits(_Limit):
+    unit = "bits"
+
+    def __init__(self, space: PrecisionSpace, budget: Budget, sizes: ModelSizes):
+        self.cost, self.amount = AverageBits(space), budget.amount
+        self.scale = self.cost.weights / max(sizes.weights, 1)
+        self.others = sizes.code_bits / max(sizes.weights, 1) - self.of(_highest(space))
+
+
+def _highest(space: PrecisionSpace) -> dict[str, int]:
+    return {name: spec.candidates[-1] for name, spec in space.weights.items()}
