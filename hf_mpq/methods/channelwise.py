@@ -8,8 +8,9 @@ CHANNELWISE = METHODS.add(
     "channelwise",
     MethodSpec(
         name="channelwise",
-        summary="Every output channel gets its own precision, 0 bits prunes it. Gates and weights take turns within "
-        "each epoch under a differentiable cost, and a fine-tuning at the chosen bits follows.",
+        summary="Every output channel gets its own precision, 0 bits prunes it, and every input gets 2, 4 or 8 bits. "
+        "Gates and weights take turns within each epoch under a differentiable cost, and a fine-tuning at the chosen "
+        "bits follows.",
         paper="Risso et al., Channel-wise Mixed-precision Assignment for DNN Inference on Constrained Edge Nodes, "
         "IGSC 2022; 0 bits: Motetti et al., Joint Pruning and Channel-wise Mixed-Precision Quantization, 2024",
         config={
@@ -17,14 +18,15 @@ CHANNELWISE = METHODS.add(
             "groups": "channel",
             "quantizer": Part("symmetric", scale="range", two_bits="integer"),
             "gate": "softmax",
-            "activation_bits": 8,
+            "activation_bits": (2, 4, 8),
         },
+        outliers="none",
         stages=(
             StageSpec("search", strategy=_SEARCH),
             StageSpec("finetune", start="previous"),
         ),
         deviations=(
-            "activations stay at 8 bits; the paper also searches 2, 4 and 8 bits for each layer's",
+            "the input of each matrix has its own bits; in the papers all that read a layer's output share them",
             "the warm-up is the first fifth of the search stage, with quantized weights at the start's mixture and "
             "gates that stand still; the papers warm up in float or at 8 bits",
             "the gates learn by Adam at 0.05: in the few epochs of a fine-tuning the papers' SGD, made for hundreds "

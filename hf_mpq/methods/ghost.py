@@ -7,16 +7,22 @@ GHOST = METHODS.add(
     MethodSpec(
         name="ghost",
         summary="Each matrix gets the fewest bits at which the k-means distortion of its weights stays under a "
-        "threshold. The threshold follows from the budget; the model is then trained at those bits.",
+        "threshold, and its input as many. The threshold follows from the budget; the model is then trained at those "
+        "bits.",
         paper="Zhang et al., Guided Hybrid Quantization for Object Detection in Remote Sensing, TGRS 2023",
-        config={"bits": (2, 3, 4, 5, 6, 7, 8), "groups": "matrix", "embedding_bits": 8},
+        config={
+            "bits": (2, 3, 4, 5, 6, 7, 8),
+            "groups": "matrix",
+            "activation_bits": "weights",
+            "embedding_bits": 8,
+        },
         scorer="distribution",
         allocator="distortion",
         rounding="nearest",
+        outliers="none",
         stages=(StageSpec("qat", objectives={"task": {"weight": 2.0}, "self-teaching": {"weight": 400.0}}),),
         deviations=(
             "embedding tables, which the paper's networks lack, have 8 bits in every budget",
-            "activations have 8 bits throughout; the paper gives a layer's those of its weights",
             "distortion is divided by the variance of the weights and its threshold set by the budget; the paper's own "
             "(scorer={'name': 'distribution', 'relative': False}, allocator={'name': 'distortion', 'tau': 0.1}) gives "
             "an encoder 7 or 8 bits nearly everywhere",
