@@ -83,7 +83,12 @@ def test_onnx(family, activations, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
-PER_TOKEN = ({}, {"activation_options": {"symmetric": True}}, {"activation_bits": 5}, {"bits": (0, 4), "pruned": True})
+PER_TOKEN = (
+    {},
+    {"activation_options": {"symmetric": True}},
+    {"activation_bits": 5, "rules": {"query|intermediate": {"activation_bits": 3}}},
+    {"bits": (0, 4), "pruned": True},
+)
 
 
 @pytest.mark.parametrize(

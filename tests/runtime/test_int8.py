@@ -115,6 +115,7 @@ def test_layers_of_one_shape_are_fused(family):
         {"activation": "static", "activation_options": {"symmetric": True}},
         {"quantizer": "minmax"},
         {"activation_bits": 5},
+        {"rules": {r"0\..*(query|output)|1\..*intermediate": {"activation_bits": 3}}},
         {"changes": {"hidden_act": "relu"}},
         {"changes": {"hidden_act": "gelu_new"}},
         {"changes": {"num_attention_heads": 2, "hidden_size": 80}},

@@ -8,7 +8,7 @@ from ...core import Assignment, Budget, BudgetError, PrecisionSpace
 from ...cost import CostModel
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
-from .knapsack import Array, Choice
+from .knapsack import Choice
 from .start import begin, most_within, needed
 
 
@@ -18,7 +18,7 @@ class BelowThreshold(Allocator):
     """`b = min{b : score(b) < tau}`, the highest candidate where there is none (GHOST, Zhang et al., 2023).
 
     The same as making the largest score as small as possible. Tied sub-groups are taken by the sum of their scores.
-    `evaluate` is not called.
+    Inputs whose bits the budget does not count have their highest. `evaluate` is not called.
 
     Args:
         tau: the threshold as it is; None takes the smallest that meets the budget. One that needs more than the budget
@@ -40,10 +40,10 @@ class BelowThreshold(Allocator):
         search.smallest()
         score = search.units.score
         if self.tau is not None:
-            return search.units.assignment(self._within(search, _chosen(score, self.tau)))
+            return search.units.assignment(self._within(search, _chosen(search, self.tau)))
         thresholds = np.unique(score[np.isfinite(score)])[::-1]  # falling: the cost rises along them
         thresholds = np.concatenate([[np.inf], thresholds])
-        _, choice = most_within(search, len(thresholds) - 1, lambda number: _chosen(score, float(thresholds[number])))
+        _, choice = most_within(search, len(thresholds) - 1, lambda number: _chosen(search, float(thresholds[number])))
         return search.units.assignment(choice)
 
     def _within(self, search: ExactSearch, choice: Choice) -> Choice:
@@ -56,7 +56,8 @@ class BelowThreshold(Allocator):
         return choice
 
 
-def _chosen(score: Array, threshold: float) -> Choice:
+def _chosen(search: ExactSearch, threshold: float) -> Choice:
     """The first choice of each unit below the threshold, else its last one."""
+    score = search.units.score
     below, last = score < threshold, np.isfinite(score).sum(axis=1) - 1
-    return np.where(below.any(axis=1), below.argmax(axis=1), last)
+    return np.where(below.any(axis=1) & ~search.costless, below.argmax(axis=1), last)

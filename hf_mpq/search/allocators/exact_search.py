@@ -1,6 +1,7 @@
 """From the knapsack of sub-groups taken alone to the best assignment that keeps a limit of the exact cost."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix
@@ -29,7 +30,28 @@ class ExactSearch:
 
     def run(self) -> tuple[Choice, float]:
         """The best choice found within the limit, `(units,)`, and its exact cost; raises BudgetError when none is."""
-        return self._refine(*self._fill(*self._project()))
+        found = self._refine(*self._fill(*self._project()))
+        return self._around_others(*found) if self.units.moving_inputs else found
+
+    def _around_others(self, choice: Choice, spent: float, rounds: int = 4) -> tuple[Choice, float]:
+        """What weights cost depends on the bits of inputs, and the reverse: project again with the prices that hold
+        around the cheapest choice, and around the best one as long as that gains."""
+        around = self.knapsack.cheapest
+        for _ in range(rounds):
+            self.knapsack = Knapsack(self.units.prices(self.cost, self._matrices(around)), self.units.score)
+            other = self._refine(*self._fill(*self._project()))
+            if self.knapsack.total_score(other[0]) < self.knapsack.total_score(choice):
+                choice, spent = other
+            elif np.array_equal(around, choice):
+                break
+            around = choice
+        return choice, spent
+
+    @property
+    def costless(self) -> NDArray[np.bool_]:
+        """Units of inputs whose bits the limit does not count, `(units,)`."""
+        prices = self.knapsack.cost
+        return self.units.of_inputs & ((prices == prices[:, :1]) | ~np.isfinite(prices)).all(axis=1)
 
     def bound(self, choice: Choice, spent: float) -> tuple[float, float]:
         """Dual bound and multiplier, with maps and dead columns as they are in `choice`."""

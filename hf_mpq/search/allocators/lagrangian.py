@@ -13,7 +13,7 @@ from .units import Units
 @dataclass(frozen=True)
 class LagrangianResult(BoundedResult):
     """What the relaxation found. The bound is certain where nothing is linked: elsewhere maps are taken to cost what
-    they do here, and dead columns to save in proportion.
+    they do here, dead columns to save in proportion, and weights and open inputs to meet each other as they do here.
 
     Attributes:
         cost: its exact cost.

@@ -89,8 +89,8 @@ def _fitting(
 ) -> list[tuple[Choice, float]]:
     """The first `wanted` combinations within the limit, with the value that they are ordered by: score, or minus cost.
 
-    Whole matrices of one precision have no map, so without pruning the exact cost is the linear one plus a constant;
-    pruning may only save more.
+    Whole matrices of one precision have no map, so without pruning and with decided inputs the exact cost is the linear
+    one plus a constant; pruning may only save more.
     """
     kinds = _kinds(search)
     every = _combinations(search, kinds, combinations, random)  # (combinations, kinds)
@@ -98,7 +98,7 @@ def _fitting(
     values, dearest = scores if by_score else -costs, every[costs.argmax()][kinds]
     linear = costs + search.spent(dearest) - search.knapsack.total_cost(dearest)
     prunes = np.array([(search.units.candidates[kinds == kind, 0] == 0).any() for kind in range(every.shape[1])])
-    plain = ~((every == 0) & prunes).any(axis=1)
+    plain = ~((every == 0) & prunes).any(axis=1) & (not search.units.moving_inputs)
     possible = (linear <= search.limit * (1 + 1e-9)) | ~plain
     order = np.argsort(values, kind="stable")
     fitting: list[tuple[Choice, float]] = []

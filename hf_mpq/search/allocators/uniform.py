@@ -53,7 +53,7 @@ class Uniform(Allocator):
 def _levels(search: ExactSearch) -> list[Choice]:
     """The choice at every precision, ascending; first the cheapest one where some unit may be pruned. Inputs whose bits
     the budget does not count have their highest in all."""
-    candidates, prices = search.units.candidates, search.knapsack.cost  # (units, choices), infinite padding
+    candidates = search.units.candidates  # (units, choices), infinite padding
     precisions = sorted({bits for bits in candidates[np.isfinite(candidates)].tolist() if bits > 0})
     allowed = np.where(candidates > 0, candidates, np.inf)
     levels = []
@@ -62,9 +62,8 @@ def _levels(search: ExactSearch) -> list[Choice]:
         lowest = np.where(np.isfinite(allowed).any(axis=1), allowed.argmin(axis=1), 0)
         levels.append(np.where(np.isfinite(below).any(axis=1), below.argmax(axis=1), lowest))
     pruned = [np.zeros(len(candidates), int)] if (candidates[:, :1] == 0).any() or not levels else []
-    costless = search.units.of_inputs & ((prices == prices[:, :1]) | ~np.isfinite(prices)).all(axis=1)
     highest = np.isfinite(candidates).sum(axis=1) - 1
-    return [np.where(costless, highest, level) for level in pruned + levels]
+    return [np.where(search.costless, highest, level) for level in pruned + levels]
 
 
 def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.random.Generator) -> Choice:

@@ -117,7 +117,7 @@ class Units:
 
     def matrices(self, choice: NDArray[np.int64]) -> dict[str, ExactMatrix]:
         """The assignment that has `choice`, matrix by matrix."""
-        return matrices_with(self.space, self.bits(choice), self.inputs(choice) if self._moving_inputs else {})
+        return matrices_with(self.space, self.bits(choice), self.inputs(choice) if self.moving_inputs else {})
 
     def assignment(self, choice: NDArray[np.int64]) -> Assignment:
         """The whole assignment that has `choice` `(units,)` and the fixed bits of all other matrices."""
@@ -126,7 +126,8 @@ class Units:
         return Assignment(matrices, self.inputs(choice))
 
     @cached_property
-    def _moving_inputs(self) -> bool:
+    def moving_inputs(self) -> bool:
+        """Whether bits of some input are chosen, or follow what is."""
         return any(spec.activation is not None and spec.activation.candidates for spec in self.space.weights.values())
 
     @cached_property

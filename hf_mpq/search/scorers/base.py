@@ -32,7 +32,9 @@ class Scorer(ABC):
             batches: keyword arguments of the model's forward; labels are used where the class says so.
 
         Returns:
-            Name to `(groups, candidates)` float64 on the CPU, lower is better, never rising with the bits.
+            Name to `(groups, candidates)` float64 on the CPU, lower is better, never rising with the bits. A scorer
+            that can scores open inputs, too, by `input_of` the name; those that it leaves out are allocated their
+            highest candidate.
 
         Raises:
             ValueError: when there are no examples and the scorer needs some.

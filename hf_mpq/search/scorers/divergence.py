@@ -56,7 +56,11 @@ def reference_of(model: nn.Module, batches: Iterable[Mapping], cache: bool = Tru
 
 @torch.no_grad()
 def divergence(
-    model: nn.Module, changes: Mapping[str, Tensor], reference: Reference, batches: Sequence[int] | None = None
+    model: nn.Module,
+    changes: Mapping[str, Tensor],
+    reference: Reference,
+    batches: Sequence[int] | None = None,
+    touched: Iterable[str] = (),
 ) -> Tensor:
     """Divergence per example from the float outputs while some matrices are changed; the model is as before after it.
 
@@ -65,6 +69,7 @@ def divergence(
         changes: relative name of a matrix to what is added to its weight, `(out, in)`.
         reference: from `reference_of`.
         batches: positions of the batches to run; None runs all.
+        touched: matrices with which something else is done.
 
     Returns:
         `(examples,)` float64; see `output_divergence`.
@@ -74,7 +79,7 @@ def divergence(
     """
     chosen = range(len(reference.batches)) if batches is None else batches
     with evaluating(model), _changed(model, changes):
-        skipped, found = reference.before(changes), []
+        skipped, found = reference.before([*changes, *touched]), []
         for position in chosen:
             batch = reference.batches[position]
             with _skipping(skipped, position):

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, WeightSpec, track
+from ...core import PrecisionSpace, WeightSpec, input_of, track
 from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, readers, rounding_errors
+from .inputs import InputRecorder, open_inputs
 from .moments import Moment, MomentRecorder
-from .passes import batches_on, differentiating, tables
+from .passes import Batch, batches_on, differentiating, tables
 from .projections import ProjectionRecorder
 from .sampled_loss import sampled_loss
 
@@ -28,6 +29,8 @@ class FisherScorer(Scorer):
     output i summed over the tokens of an example (after K-FAC, Martens and Grosse, 2015). It takes inputs to be
     independent of gradients and tokens of each other, which they are not in BERT; see recipes/RESULTS.md. `"diagonal"`
     keeps only the diagonal of A: the cheapest, and blind to correlated inputs.
+
+    Open inputs have the projected score in every form: `1/2 E_n[<grad_n, dx_b>^2]` with what rounding changes in them.
 
     Gradients are those of outputs drawn from the model (see `sampled_loss`): the true Fisher information, not the
     empirical one, which vanishes at convergence. Padding counts for nothing. Rows of a table count as read half a time
@@ -51,14 +54,17 @@ class FisherScorer(Scorer):
         return batches * (1.5 + (4.0 if self.form == "projected" else 2.0) * self.draws)
 
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
-        layers = open_matrices(model, space)
+        layers, given = open_matrices(model, space), batches_on(model, batches)
         scores = self._projected if self.form == "projected" else self._kronecker
-        return {name: never_rising(table) for name, table in scores(model, layers, batches).items()}
+        with InputRecorder(open_inputs(model, space)) as inputs:
+            found = scores(model, layers, given, inputs)
+        drawn = sum(map(len, given)) * self.draws
+        found |= {input_of(name): 0.5 * total / drawn for name, total in inputs.totals.items()}
+        return {name: never_rising(table) for name, table in found.items()}
 
-    def _projected(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
-        given = batches_on(model, batches)
+    def _projected(self, model: nn.Module, layers: _Layers, given: list[Batch], inputs: InputRecorder):
         with ProjectionRecorder(layers, readers(model, layers), self.progress) as recorder:
-            for batch, backward in self._passes(model, given):
+            for batch, backward in self._passes(model, given, inputs):
                 recorder.begin(len(batch))
                 backward()
                 recorder.finish()
@@ -68,15 +74,14 @@ class FisherScorer(Scorer):
             for name, total in recorder.totals.items()
         }
 
-    def _kronecker(self, model: nn.Module, layers: _Layers, batches: Iterable[Mapping]) -> dict[str, Tensor]:
-        given = batches_on(model, batches)
+    def _kronecker(self, model: nn.Module, layers: _Layers, given: list[Batch], inputs: InputRecorder):
         parts = {
             (name, number): module
             for name, modules in readers(model, layers).items()
             for number, module in enumerate(modules)
         }
         with MomentRecorder(parts, self.form == "diagonal") as moments:
-            for _, backward in self._passes(model, given, moments):
+            for _, backward in self._passes(model, given, inputs, moments):
                 backward()
         drawn = sum(map(len, given)) * self.draws
         tables: dict[str, Tensor] = {}
@@ -86,7 +91,9 @@ class FisherScorer(Scorer):
             tables[name] = tables[name] + table if name in tables else table
         return tables
 
-    def _passes(self, model: nn.Module, given: list, moments: MomentRecorder | None = None):
+    def _passes(
+        self, model: nn.Module, given: list[Batch], inputs: InputRecorder, moments: MomentRecorder | None = None
+    ):
         """Run forward; yield each batch with its backward pass, once for each draw."""
         reached = tables(model)
         generator = torch.Generator(reached[0].device).manual_seed(self.seed)
@@ -100,12 +107,14 @@ class FisherScorer(Scorer):
                 for draw in range(self.draws):
                     loss = sampled_loss(outputs, generator)
                     last = draw + 1 == self.draws
+                    inputs.begin(len(batch))
                     yield (
                         batch,
                         lambda loss=loss, last=last: torch.autograd.grad(
                             loss, reached, retain_graph=not last, allow_unused=True
                         ),
                     )
+                    inputs.finish()
 
 
 @torch.no_grad()

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ...core import PrecisionSpace, WeightSpec, track
+from ...core import PrecisionSpace, WeightSpec, input_of, track
 from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, never_rising, open_matrices, rounding_errors
-from .passes import Batch, batches_on, differentiating
+from .inputs import InputRecorder, open_inputs
+from .passes import Batch, batches_on, differentiating, tables
 from .sampled_loss import sampled_loss
 
 _Layers = dict[str, tuple[nn.Module, WeightSpec]]
@@ -21,7 +22,8 @@ class GradientScorer(Scorer):
     The gradient of a trained model's loss is near zero, and so is the mean gradient of outputs drawn from the model.
     What is used is its size: `|g|` of each batch with drawn outputs (see `sampled_loss`), averaged over the batches.
     Drawn gradients of examples are independent with mean zero, so that of a batch is divided by the root of its
-    examples: the score is that of one example, whatever the batch size.
+    examples: the score is that of one example, whatever the batch size. Open inputs are scored alike, by what rounding
+    changes in them.
 
     Args:
         measure: `"absolute"`, the sum of absolute products; or `"first-order"`, the absolute inner product, averaged
@@ -39,23 +41,30 @@ class GradientScorer(Scorer):
 
     def score(self, model: nn.Module, space: PrecisionSpace, batches: Iterable[Mapping]) -> dict[str, Tensor]:
         layers, given = open_matrices(model, space), batches_on(model, batches)
-        scores = self._absolute if self.measure == "absolute" else self._inner
-        return {name: never_rising(table) for name, table in scores(model, layers, given).items()}
+        absolute = self.measure == "absolute"
+        with InputRecorder(open_inputs(model, space)) as inputs:
+            found = (self._absolute if absolute else self._inner)(model, layers, given, inputs)
+        of_inputs = inputs.sizes if absolute else inputs.products
+        found |= {input_of(name): table / len(given) for name, table in of_inputs.items()}
+        return {name: never_rising(table) for name, table in found.items()}
 
-    def _gradients(self, model: nn.Module, layers: _Layers, batches: list[Batch]):
+    def _gradients(self, model: nn.Module, layers: _Layers, batches: list[Batch], inputs: InputRecorder):
         """Of each batch, the gradient of every open weight at the size of one example's."""
         weights = [module.weight for module, _ in layers.values()]
-        generator = torch.Generator(weights[0].device).manual_seed(self.seed)
-        with differentiating(model, weights):
+        reached = [*weights, *(tables(model) if inputs.inputs else [])]
+        generator = torch.Generator(reached[0].device).manual_seed(self.seed)
+        with differentiating(model, reached):
             for batch in track(batches, "gradients", disable=not self.progress):
                 outputs = decisions_of(model.config, model(**batch.inputs), batch.mask)
                 loss = sampled_loss(outputs, generator) / len(batch) ** 0.5
-                found = torch.autograd.grad(loss, weights, materialize_grads=True)
+                inputs.begin(1)
+                found = torch.autograd.grad(loss, reached, materialize_grads=True)
+                inputs.finish()
                 yield dict(zip(layers, (gradient.float() for gradient in found)))
 
-    def _absolute(self, model: nn.Module, layers: _Layers, batches: list[Batch]) -> dict[str, Tensor]:
+    def _absolute(self, model: nn.Module, layers: _Layers, batches: list[Batch], inputs: InputRecorder):
         sizes: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
-        for gradients in self._gradients(model, layers, batches):
+        for gradients in self._gradients(model, layers, batches, inputs):
             sizes = {name: sizes[name] + gradients[name].abs() / len(batches) for name in layers}
         shown = track(layers.items(), "scoring", disable=not self.progress)
         return {
@@ -63,10 +72,10 @@ class GradientScorer(Scorer):
             for name, (module, spec) in shown
         }
 
-    def _inner(self, model: nn.Module, layers: _Layers, batches: list[Batch]) -> dict[str, Tensor]:
+    def _inner(self, model: nn.Module, layers: _Layers, batches: list[Batch], inputs: InputRecorder):
         errors = {name: rounding_errors(module.weight, spec) for name, (module, spec) in layers.items()}
         scores: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
-        for gradients in self._gradients(model, layers, batches):
+        for gradients in self._gradients(model, layers, batches, inputs):
             for name, (_, spec) in layers.items():
                 products = _table(spec, [error * gradients[name] for error in errors[name]])
                 scores[name] = scores[name] + products.abs() / len(batches)
