@@ -1,12 +1,13 @@
 """How stored integer codes become weight values again."""
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..core import Registry
+from ..core import Registry, constant
 
 ENCODINGS: Registry[type["Encoding"]] = Registry("encoding")
 
@@ -146,6 +147,50 @@ class Nested(Encoding):
     def zero(bits: int, top: int) -> float:
         """Code that stands for zero at `bits` of `top`."""
         return 2.0 ** (bits - 1) - 0.5 + 2.0 ** (bits - top - 1)
+
+
+LARGEST_SUMS = {1: 127, 2: 126, 3: 126, 4: 120}
+"""Bits to what the whole parts of a basis sum to, about: the largest sum below 128 at which powers of two are exact."""
+
+
+@lru_cache
+def signs_of(bits: int) -> tuple[tuple[float, ...], ...]:
+    """The signs that each code stands for, its highest bit first: `(2 ** bits, bits)`."""
+    return tuple(tuple(1.0 if code >> bit & 1 else -1.0 for bit in reversed(range(bits))) for code in range(2**bits))
+
+
+@ENCODINGS.register("basis")
+class Basis(Encoding):
+    """`(+-n_1 +- ... +- n_bits) * scale` with a sign for each bit of the code, its highest first, and whole numbers
+    `n_j` from 0 to 127 that sum to 127 at most: LQ-Nets' levels (Zhang et al., ECCV 2018), each exact in int8. The
+    floats of a sub-group are the scale, and the `n_j`."""
+
+    @classmethod
+    def floats(cls, bits: int, nested: tuple[int, ...] = ()) -> int:
+        return 1 + bits
+
+    @classmethod
+    def decode(cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()) -> Tensor:
+        return cls._levels(codes, floats, bits) * floats[:, :1]
+
+    @classmethod
+    def integers(
+        cls, codes: Tensor, floats: Tensor, bits: int, nested: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return cls._levels(codes, floats, bits).to(torch.int8), floats[:, 0], torch.zeros_like(floats[:, 0])
+
+    @staticmethod
+    def whole(parts: Tensor) -> Tensor:
+        """The nearest whole numbers that may be stored, `(groups, bits)`; the largest gives way where the sum is too
+        large."""
+        found = torch.round(parts).clamp(0, 127)
+        excess = (found.sum(1) - 127).clamp(min=0)
+        return torch.cat([found[:, :1] - excess.unsqueeze(1), found[:, 1:]], dim=1)
+
+    @staticmethod
+    def _levels(codes: Tensor, floats: Tensor, bits: int) -> Tensor:
+        table = floats[:, 1:] @ constant(signs_of(bits), torch.float32, floats.device).T  # (lines, 2 ** bits)
+        return table.gather(1, codes.to(torch.int64))
 
 
 def _centred(codes: Tensor, bits: int) -> Tensor:

@@ -19,6 +19,19 @@ EVERY_BIT = tuple(range(1, 9))
 MIXED = (0, 1, 2, 3, 4, 8)
 
 
+def bits_of(name: str) -> tuple[int, ...]:
+    """Every precision that a registered quantizer is for, ascending."""
+    return EVERY_BIT[: QUANTIZERS[name].most_bits]
+
+
+BITS_OF_EACH = [(name, bits) for name in QUANTIZERS for bits in bits_of(name)]
+
+
+def mixed(name: str) -> tuple[int, ...]:
+    """Candidates with 0, as far as the quantizer is for them."""
+    return tuple(bits for bits in MIXED if bits <= QUANTIZERS[name].most_bits)
+
+
 def serves_prefixes(name: str) -> bool:
     """Whether one set of codes serves every candidate, so that only the highest is stored."""
     return name == "nested"
@@ -26,7 +39,7 @@ def serves_prefixes(name: str) -> bool:
 
 def candidates_of(name: str) -> tuple[int, ...]:
     """Candidates for a mixture: with 0 where the quantizer can mix stored precisions."""
-    return (2, 4, 8) if serves_prefixes(name) else MIXED
+    return (2, 4, 8) if serves_prefixes(name) else mixed(name)
 
 
 def weight_of(layout: SubgroupLayout, seed: int = 0) -> Tensor:
@@ -45,7 +58,7 @@ def quantizer_of(name: str, layout: SubgroupLayout, candidates, weight: Tensor, 
 
 def program_of(name: str, layout: SubgroupLayout, weight: Tensor, **fields) -> WeightProgram:
     """A calibrated program; fixed at `fields["bits"]` unless a gate is named."""
-    fields.setdefault("candidates", MIXED)
+    fields.setdefault("candidates", mixed(name))
     program = WeightProgram(WeightSpec(layout, quantizer=name, **fields))
     program.initialise(weight)
     program.calibrate(weight)

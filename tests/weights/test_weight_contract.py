@@ -5,8 +5,9 @@ import torch
 
 from hf_mpq.weights import ENCODINGS, QUANTIZERS, Choice, GridQuantizer, WeightQuantizer
 from tests.weights.cases import (
-    EVERY_BIT,
+    BITS_OF_EACH,
     LAYOUTS,
+    bits_of,
     candidates_of,
     cycled,
     decoded,
@@ -22,20 +23,20 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 every_quantizer = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.mark.parametrize("bits", EVERY_BIT)
 @every_layout
-@every_quantizer
+@pytest.mark.parametrize(("name", "bits"), BITS_OF_EACH)
 def test_codes_decode_to_the_forward_value(name, layout, bits, device):
     weight = weight_of(layout).to(device)
-    quantizer = QUANTIZERS[name](layout, EVERY_BIT).to(device)
+    every = bits_of(name)
+    quantizer = QUANTIZERS[name](layout, every).to(device)
     quantizer.calibrate(weight)
     value, codes, floats = decoded(quantizer, weight, bits)
-    index = torch.full((layout.count,), EVERY_BIT.index(bits), device=device)
+    index = torch.full((layout.count,), every.index(bits), device=device)
     assert torch.equal(value, quantizer.candidate(weight, bits))
     assert torch.equal(value, quantizer(weight, Choice(index=index)))
     assert codes.dtype == torch.uint8 and codes.shape == layout.lines(weight).shape
     assert int(codes.max()) < 2**bits and len(codes.unique()) > 1
-    nested = EVERY_BIT if serves_prefixes(name) else ()
+    nested = every if serves_prefixes(name) else ()
     stored = nested[-1] if nested else bits
     assert floats.shape == (layout.count, ENCODINGS[quantizer.encoding].floats(stored, nested))
     assert torch.equal(floats, floats.half().float())
@@ -163,11 +164,10 @@ def test_calibration_leaves_dead_columns_out_of_account(name, layout):
         assert not torch.equal(value, states[3][key])
 
 
-@pytest.mark.parametrize("bits", EVERY_BIT)
 @every_layout
-@every_quantizer
+@pytest.mark.parametrize(("name", "bits"), BITS_OF_EACH)
 def test_decoded_weights_encode_to_the_same_codes(name, layout, bits):
-    weight, candidates = weight_of(layout), EVERY_BIT[:bits] if serves_prefixes(name) else EVERY_BIT
+    weight, candidates = weight_of(layout), bits_of(name)[:bits] if serves_prefixes(name) else bits_of(name)
     value, codes, floats = decoded(quantizer_of(name, layout, candidates, weight), weight, bits)
     again = QUANTIZERS[name](layout, candidates)
     again.restore(bits, torch.arange(layout.count), floats)

@@ -8,7 +8,7 @@ from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.nn import MPQLinear
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.weights import MASKS, QUANTIZERS
-from tests.weights.cases import MIXED, program_of
+from tests.weights.cases import mixed, program_of
 
 LAYOUT = SubgroupLayout((9, 12), 4)
 OPTIONS = {"element": {"density": 0.4}, "n:m": {"kept": 1, "block": 3}}
@@ -77,7 +77,7 @@ def test_scales_fit_the_kept_weights_only(name, mask):
     program.calibrate(other)
     assert all(torch.equal(value, before[key]) for key, value in program.state_dict().items())
     assert torch.equal(program(other), program(weight))
-    alone = QUANTIZERS[name](LAYOUT, MIXED)
+    alone = QUANTIZERS[name](LAYOUT, mixed(name))
     for kept, same in ((program.mask.keep, True), (None, not alone.state_dict())):
         alone.calibrate(program.float_weight(weight), kept)
         theirs = program.quantizer.state_dict()
@@ -88,8 +88,9 @@ def test_scales_fit_the_kept_weights_only(name, mask):
 @pytest.mark.parametrize("mask", list(MASKS))
 @pytest.mark.parametrize("name", MIXING)
 def test_packed_twins_store_the_kept_weights(name, mask, layout):
-    bits = (4, 0, 2, 8, 4)[: layout.count]
-    spec = WeightSpec(layout, (0, 2, 4, 8), bits, quantizer=name, mask=mask, mask_options=OPTIONS[mask])
+    top = mixed(name)[-1]
+    bits = (4, 0, 2, top, 4)[: layout.count]
+    spec = WeightSpec(layout, mixed(name), bits, quantizer=name, mask=mask, mask_options=OPTIONS[mask])
     layer = MPQLinear.from_linear(nn.Linear(12, 9), spec)
     layer.initialise()
     layer.calibrate()

@@ -7,7 +7,7 @@ import torch
 
 from hf_mpq.core import WeightSpec
 from hf_mpq.weights import GATES, QUANTIZERS, TRANSFORMS, WeightProgram, WeightTransform
-from tests.weights.cases import LAYOUTS, MIXED, cycled, program_of, weight_of
+from tests.weights.cases import LAYOUTS, cycled, mixed, program_of, weight_of
 
 LAYOUT = LAYOUTS["uneven rows"]
 MIXING = [name for name in QUANTIZERS if name != "nested"]
@@ -64,7 +64,7 @@ def test_some_rows_of_a_program(name):
     for layout in LAYOUTS.values():
         weight = weight_of(layout)
         for fields in ({}, {"mask": "element"}):
-            program = program_of(name, layout, weight, bits=cycled(layout, MIXED), **fields)
+            program = program_of(name, layout, weight, bits=cycled(layout, mixed(name)), **fields)
             assert torch.equal(program.rows(weight, rows), program(weight)[rows])
 
 
@@ -81,7 +81,7 @@ def test_dead_columns_are_forgotten_when_a_program_starts_anew():
 @pytest.mark.parametrize("name", list(QUANTIZERS))
 def test_a_state_dict_carries_the_whole_program(name):
     weight = weight_of(LAYOUT)
-    candidates = (4, 8) if name == "nested" else MIXED
+    candidates = (4, 8) if name == "nested" else mixed(name)
     fields = {"candidates": candidates, "bits": cycled(LAYOUT, candidates), "mask": "element"}
     program, other = (program_of(name, LAYOUT, value, **fields) for value in (weight, weight_of(LAYOUT, 1)))
     program.live_columns[::3] = False

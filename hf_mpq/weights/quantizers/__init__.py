@@ -1,6 +1,7 @@
 """Weight quantizers, one idea per file."""
 
 from .base import QUANTIZERS, WeightQuantizer
+from .basis import BasisQuantizer
 from .grid import Grid, GridQuantizer
 from .lsq import LearnedStepQuantizer
 from .minmax import MinMaxQuantizer
@@ -9,6 +10,7 @@ from .symmetric import SymmetricQuantizer
 
 __all__ = [
     "QUANTIZERS",
+    "BasisQuantizer",
     "Grid",
     "GridQuantizer",
     "LearnedStepQuantizer",

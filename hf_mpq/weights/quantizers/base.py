@@ -1,6 +1,7 @@
 """The contract of every weight quantizer."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class WeightQuantizer(LearnedPart, ABC):
     keeps_scales = False
     """Whether every precision has one fixed grid per sub-group until `calibrate`, `restore` or training change it: a
     weight that was put on its grid then stays where it is, and `restore` sets another scale."""
+    most_bits: ClassVar[int] = 8
+    """The highest precision that it is for."""
     live: Tensor | None = None
     """Weights that are not held at zero, broadcastable to `(out, in)`; None for all. Set by the weight's program."""
 
@@ -36,6 +39,11 @@ class WeightQuantizer(LearnedPart, ABC):
         self.layout = layout
         self.candidates = candidates
         self.precisions = tuple(bits for bits in candidates if bits > 0)
+        if max(self.precisions, default=0) > self.most_bits:
+            raise ValueError(
+                f"{type(self).__name__} is for {self.most_bits} bits at most, got {max(self.precisions)}: give lower "
+                "bits, or the matrices that need more another quantizer by a rule"
+            )
         self.scale_dtype = scale_dtype
 
     @abstractmethod

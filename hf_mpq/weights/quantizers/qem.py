@@ -1,0 +1,50 @@
+"""Quantization-error minimisation (QEM) of LQ-Nets: the basis whose signed sums are nearest to some numbers.
+
+Levels of a basis `v` `(K,)` are `+-v_1 +- ... +- v_K`; code bits say the signs, the first its highest. The two steps
+that alternate are equations 8 and 9 of Zhang et al., ECCV 2018.
+"""
+
+import torch
+from torch import Tensor
+
+from ...core import SubgroupLayout, constant
+from ..encodings import signs_of
+
+RIDGE = 1e-4
+"""Added to the diagonal of the normal equations, with the old basis on the other side: a sign that never changes leaves
+its part of the basis where it was."""
+
+
+def sorted_levels(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Levels ascending and the codes that they have, both `(groups, 2 ** K)`, of bases `(groups, K)`."""
+    signs = constant(signs_of(basis.shape[1]), basis.dtype, basis.device)  # (2 ** K, K)
+    return torch.sort(basis @ signs.T, dim=1, stable=True)
+
+
+def places(layout: SubgroupLayout, lines: Tensor, levels: Tensor) -> Tensor:
+    """Which of the ascending levels `(groups, n)` is nearest to each number of `(lines, length)`; the lower of two."""
+    between = (levels[:, 1:] + levels[:, :-1]) / 2
+    return torch.searchsorted(layout.expand(between).contiguous(), lines.contiguous())
+
+
+def solved(layout: SubgroupLayout, lines: Tensor, kept: Tensor | None, basis: Tensor) -> Tensor:
+    """Bases `(groups, K)` of least squares for the signs that each number has under the old ones; none is negative,
+    the largest comes first."""
+    levels, codes = sorted_levels(basis)
+    place = places(layout, lines, levels)
+    counts, sums = moments(layout, place, lines, kept, levels.shape[1])
+    signs = constant(signs_of(basis.shape[1]), basis.dtype, basis.device)[codes]  # (groups, levels, K)
+    ridge = RIDGE * torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+    left = signs.transpose(1, 2) @ (counts.unsqueeze(2) * signs) + ridge
+    right = (sums.unsqueeze(1) @ signs).squeeze(1) + RIDGE * basis
+    return torch.linalg.solve(left, right).abs().sort(dim=1, descending=True).values
+
+
+def moments(
+    layout: SubgroupLayout, place: Tensor, lines: Tensor, kept: Tensor | None, count: int
+) -> tuple[Tensor, Tensor]:
+    """How many numbers of each sub-group are at each level, and their sum: `(groups, count)` each."""
+    weights = torch.ones_like(lines) if kept is None else kept.expand_as(lines).to(lines.dtype)
+    empty = lines.new_zeros(len(lines), count)
+    counts, sums = empty.scatter_add(1, place, weights), empty.scatter_add(1, place, lines * weights)
+    return layout.reduce_lines(counts, "sum"), layout.reduce_lines(sums, "sum")
