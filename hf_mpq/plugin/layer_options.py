@@ -3,6 +3,7 @@
 import regex
 
 from ..core import search
+from ..weights import QUANTIZERS
 from .fields import ConfigFields
 
 
@@ -38,7 +39,7 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
         }
         if isinstance(config.activation_bits, tuple):
             chosen["activation_bits"] = config.activation_bits[-1]
-        if config.nested:
+        if config.nested or _beyond(config.weight_quantizer, bits):
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":
         chosen |= {"groups": "channel", "activation_bits": None}
@@ -49,6 +50,11 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
             if options.get("tie") is not None:
                 chosen["tie"] = _tie(pattern, match, options["tie"])
     return chosen
+
+
+def _beyond(quantizer: str, bits: int | tuple[int, ...] | None) -> bool:
+    """Whether bits are more than a quantizer is for."""
+    return max(bits if isinstance(bits, tuple) else (bits or 0,)) > QUANTIZERS[quantizer].most_bits
 
 
 def _tie(pattern: str, match: regex.Match, template: str) -> str:

@@ -5,6 +5,7 @@ from torch import nn
 
 from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.nn import MPQEmbedding, MPQLinear
+from hf_mpq.weights import QUANTIZERS
 
 LAYOUTS = {
     "uneven rows": SubgroupLayout((13, 11), 5),
@@ -34,14 +35,21 @@ def ready(layer):
     return layer
 
 
+def within(candidates, quantizer: str = "symmetric") -> tuple[int, ...]:
+    """Candidates that a quantizer is for."""
+    return tuple(bits for bits in candidates if bits <= QUANTIZERS[quantizer].most_bits)
+
+
 def linear_of(layout: SubgroupLayout, candidates=MIXED, bias=True, **fields) -> MPQLinear:
-    """A calibrated `MPQLinear`."""
+    """A calibrated `MPQLinear`, of the candidates that its quantizer is for."""
+    candidates = within(candidates, fields.get("quantizer", "symmetric"))
     linear = nn.Linear(layout.shape[1], layout.shape[0], bias=bias)
     return ready(MPQLinear.from_linear(linear, spec_of(layout, candidates, bias=bias, **fields)))
 
 
 def embedding_of(layout: SubgroupLayout, candidates=MIXED, padding_idx=None, **fields) -> MPQEmbedding:
-    """A calibrated `MPQEmbedding`."""
+    """A calibrated `MPQEmbedding`, of the candidates that its quantizer is for."""
+    candidates = within(candidates, fields.get("quantizer", "symmetric"))
     embedding = nn.Embedding(*layout.shape, padding_idx=padding_idx)
     spec = spec_of(layout, candidates, bias=False, kind="embedding", **fields)
     return ready(MPQEmbedding.from_embedding(embedding, spec))

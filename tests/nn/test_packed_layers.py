@@ -37,8 +37,15 @@ def test_linear_twins_are_equal(name, layout, bias, device):
     assert torch.equal(packed(x), layer(x))
 
 
-@pytest.mark.parametrize("candidates", [(bits,) for bits in range(9)] + [tuple(range(9))], ids=str)
-@every_quantizer
+@pytest.mark.parametrize(
+    ("name", "candidates"),
+    [
+        (name, candidates)
+        for name in MIXING
+        for candidates in [*((bits,) for bits in range(QUANTIZERS[name].most_bits + 1)), tuple(range(9))]
+    ],
+    ids=str,
+)
 def test_every_precision_alone_and_all_together(name, candidates):
     layer = linear_of(LAYOUTS["channel"], candidates, quantizer=name)
     assert_twins(layer, pack_matrix(layer))

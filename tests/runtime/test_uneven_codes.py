@@ -124,12 +124,14 @@ def test_tensor_cores_read_levels_that_are_not_evenly_spaced(grid):
 @pytest.mark.parametrize("name", [*ENCODINGS, "probe-basis", "probe-powers"])
 def test_an_encoding_is_what_it_says(name):
     encoding = ENCODINGS[name]
-    for bits in range(1, 9) if name != "probe-powers" else range(2, 5):
+    for bits in {"probe-powers": range(2, 5), "basis": range(1, 5)}.get(name, range(1, 9)):
         nested = (2, bits) if name == "nested" else ()
         if name == "nested" and bits < 3:
             continue
         codes = torch.arange(2**bits, dtype=torch.uint8).unsqueeze(0)
         floats = torch.linspace(0.4, 0.9, encoding.floats(bits, nested)).unsqueeze(0)
+        if name == "basis":
+            floats[:, 1:] = torch.tensor([60.0, 27.0, 9.0, 4.0])[:bits]
         found = encoding.integers(codes, floats, bits, nested)
         assert (found is None) == (name == "probe-basis")
         if found is None:
@@ -137,7 +139,7 @@ def test_an_encoding_is_what_it_says(name):
         levels, scale, offset = found
         assert_close(levels * scale + offset, encoding.decode(codes, floats, bits, nested))
         gaps = levels.to(torch.int16).diff().unique()
-        assert (len(gaps) == 1) >= encoding.evenly_spaced == (name != "probe-powers")
+        assert (len(gaps) == 1) >= encoding.evenly_spaced == (name not in ("probe-powers", "basis"))
 
 
 @pytest.mark.parametrize("format", [name for name in EXPORTERS if EXPORTERS[name].integers])

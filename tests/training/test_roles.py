@@ -19,7 +19,7 @@ from tests.training.runs import quantized, sentences, trainer
 
 LAYOUT = SubgroupLayout((8, 8), 4)
 MAKERS = [
-    (QUANTIZERS, lambda kind: kind(LAYOUT, (2, 4, 8))),
+    (QUANTIZERS, lambda kind: kind(LAYOUT, (2, 4))),
     (GATES, lambda kind: kind(4, (2, 4, 8))),
     (MASKS, lambda kind: kind((8, 8))),
     (SOURCES, lambda kind: kind((8, 8))),
