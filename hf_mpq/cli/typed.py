@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..core import METHODS, Budget, Part, nearest, unknown
+from ..core import METHODS, Budgets, Part, budgets_of, nearest, unknown
 from .errors import UserError
 from .models import check_place, is_path
 from .rows.files import READERS
@@ -49,10 +49,13 @@ def check_method(name: str | None) -> None:
         METHODS.name_of(name)
 
 
-def check_budget(text: str | None) -> None:
-    """Raise BudgetError when it cannot be read."""
-    if text is not None:
-        Budget.parse(text)
+def checked_budgets(texts: list[str] | None) -> Budgets | None:
+    """What `--budget` says, once or several times, for one model; None was not given.
+
+    Raises:
+        BudgetError: one cannot be read, or two limit the same thing.
+    """
+    return budgets_of(texts or None) or None
 
 
 def check_models(*sources: str | Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core import METHODS, Budget, BudgetError, MethodSpec, Part, Written
+from ..core import METHODS, Budget, BudgetError, Budgets, MethodSpec, Part, Written, budgets_of
 from ..nn import family_of
 from ..nn.batches import batches_of
 from ..nn.pooling import check_pooling
@@ -39,12 +39,14 @@ DEFAULT = MethodSpec(
     rounding="autoround",
 )
 SEARCH_ROUNDS = 6
+Given = str | float | Budget | tuple[str | float | Budget, ...]
+"""What limits one model."""
 
 
 @outside_inference_mode
 def compress(
     model: nn.Module,
-    budget: str | float | Budget | Sequence[str | float | Budget] | None = None,
+    budget: Given | Sequence[Given] | None = None,
     calibration: Iterable | None = None,
     config: MPQConfig | None = None,
     *,
@@ -66,8 +68,9 @@ def compress(
 
     Args:
         model: a float model.
-        budget: such as `"25%"` (or `"0.25x"`, or 0.25), `"12MB"` or `"2.5bits"`; a list gives one model per budget from
-            one scoring pass. By default the config's; not needed where the config fixes all bits.
+        budget: such as `"25%"` (or `"0.25x"`, or 0.25), `"12MB"` or `"2.5bits"`. Several that one model meets at once
+            are a tuple, or `"encoder:20MiB + activations:2500kB"`; a list gives one model for each of its entries, from
+            one scoring pass. By default the config's, all for one model; not needed where the config fixes all bits.
         calibration: a `datasets.Dataset` of tokenized rows (`input_ids`, `attention_mask`, ...), any iterable of such
             rows or of batches, what a tokenizer returned, or texts (or pairs) with `tokenizer`; labels are not needed.
             Scorers and rounding that look at weights only do without.
@@ -106,8 +109,9 @@ def compress(
         check_is_config(config)
     _check_target(budget, max_drop, evaluate)
     _check_counts(batch_size=batch_size, max_examples=max_examples)
-    wanted = config.budget if budget is None and max_drop is None and config is not None else budget
-    model, budgets = differentiable(model), _budgets(wanted)
+    model, budgets = differentiable(model), _budgets(budget)
+    if budget is None and max_drop is None and config is not None and config.budget is not None:
+        budgets = [config.budgets]
     method = method if method is None else METHODS.name_of(method)
     own = method if config is None or config.method is None else config.method
     choose = partial(
@@ -123,7 +127,7 @@ def compress(
     pooling = pooling if pooling is None else check_pooling(pooling)
     if config is None and method is None:
         _check_alike(budgets)
-    config = _config(config, method, budgets if max_drop is None else [Budget(1.0, "ratio")], model)
+    config = _config(config, method, budgets if max_drop is None else [(Budget(1.0, "ratio"),)], model)
     batches = batches_of(calibration, model, batch_size, max_examples, tokenizer=tokenizer)
     default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
@@ -131,7 +135,7 @@ def compress(
     engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
     _check_needs(engine, budget is not None or max_drop is not None, bool(budgets) or max_drop is not None)
     for one in budgets if engine.open else ():
-        engine.check_budget(one)
+        engine.check_budgets(one)
     tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
     engine.announce(tried or max(len(budgets), 1), tried)
     if max_drop is not None:
@@ -140,7 +144,7 @@ def compress(
         result = engine.build()
     else:
         models = [_built(engine, one) for one in budgets]
-        result = models if _is_several(wanted) else models[0]
+        result = models if _is_several(budget) else models[0]
     engine.summarise()
     return result
 
@@ -158,27 +162,30 @@ def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None
         raise ValueError("max_drop needs evaluate, a function from a model to a score")
 
 
-def _check_alike(budgets: list[Budget]) -> None:
+def _check_alike(budgets: list[Budgets]) -> None:
     """By default budgets in ms remove rows and heads, and the others choose bits: there is no one set of candidates."""
-    if len({is_latency(one) for one in budgets}) > 1:
+    if len({is_latency(one) for together in budgets for one in together}) > 1:
         raise ValueError(
             "budgets in ms and others choose among different things by default: give them in two calls, "
             "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))"
         )
 
 
-def _budgets(budget: Any) -> list[Budget]:
+def _budgets(budget: Any) -> list[Budgets]:
+    """What every wanted model meets."""
     if budget is None:
         return []
-    return [Budget.parse(one) for one in (budget if _is_several(budget) else [budget])]
+    return [budgets_of(one) or (Budget.parse(one),) for one in (budget if _is_several(budget) else [budget])]
 
 
 def _is_several(budget: Any) -> bool:
-    return isinstance(budget, Iterable) and not isinstance(budget, str)
+    """Whether a model is wanted for each; what is in a tuple is for one."""
+    return isinstance(budget, Iterable) and not isinstance(budget, str | tuple)
 
 
-def _config(config: MPQConfig | None, method: str | None, budgets: list[Budget], model: nn.Module) -> MPQConfig:
+def _config(config: MPQConfig | None, method: str | None, wanted: list[Budgets], model: nn.Module) -> MPQConfig:
     """The config to work with: the method's or the default candidates, tables opened where a budget counts them."""
+    budgets = [one for together in wanted for one in together]
     if config is None:
         config = MPQConfig(method=method) if method is not None else _default_config(budgets, model)
     elif method is not None and config.method != method:
@@ -233,12 +240,11 @@ def _choice(
     return replace(choice, **{key: value for key, value in changes.items() if value is not None})
 
 
-def _built(engine: TrainingFree, budget: Budget) -> nn.Module:
-    """The model for a budget; of several in its config it has that one."""
-    model = engine.build(engine.assignment(budget))
-    if len(model.config.quantization_config.budgets) > 1:
-        model.config.quantization_config.budget = str(budget)
-    return model
+def _built(engine: TrainingFree, budgets: Budgets) -> nn.Module:
+    """The model for some budgets, which it says how far it uses."""
+    assignment = engine.assignment(budgets)
+    engine.tell(budgets, assignment)
+    return engine.build(assignment)
 
 
 def _check_needs(engine: TrainingFree, asked: bool, known: bool) -> None:
@@ -284,7 +290,7 @@ def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
         )
     for _ in range(SEARCH_ROUNDS):
         middle = (low + high) / 2
-        candidate = _built_or_none(engine, Budget(middle, "bytes"))
+        candidate = _built_or_none(engine, (Budget(middle, "bytes"),))
         if candidate is not None and engine.reference() - engine.evaluate(candidate) <= max_drop:
             best, high = candidate, middle
         else:
@@ -292,9 +298,9 @@ def _smallest_within(engine: TrainingFree, max_drop: float) -> nn.Module:
     return best
 
 
-def _built_or_none(engine: TrainingFree, budget: Budget) -> nn.Module | None:
-    """None where nothing can meet the budget."""
+def _built_or_none(engine: TrainingFree, budgets: Budgets) -> nn.Module | None:
+    """None where nothing can meet the budgets."""
     try:
-        return engine.build(engine.assignment(budget))
+        return engine.build(engine.assignment(budgets))
     except BudgetError:
         return None

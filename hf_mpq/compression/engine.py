@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, Budget, MatrixAssignment, MethodSpec, Part, PrecisionSpace, say
+from ..core import Assignment, Budgets, MatrixAssignment, MethodSpec, Part, PrecisionSpace, say
 from ..core.stopwatch import seconds as seconds_on
-from ..cost import COSTS, CostModel, LatencyTable, budget_cost
+from ..cost import COSTS, LatencyTable, Limits, limits_of
 from ..nn import calibrate_activations, correct_low_rank
 from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
@@ -19,7 +19,7 @@ from ..plugin.config import MPQConfig
 from ..plugin.verbs import fix, quantize
 from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS, Judge
-from ..search.allocators.start import check_possible
+from ..search.allocators.start import check_possible, spending
 from ..search.scorers import mean_divergence
 
 OUTLIER_BITS = 8
@@ -75,7 +75,7 @@ class TrainingFree:
         self.cost = COSTS["size"](self.space)
         self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}
-        self._limits: dict[tuple[Budget | str, int], tuple[CostModel, float | None]] = {}
+        self._limits: dict[tuple[Budgets, int], Limits] = {}
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
         self._float_outputs: list = []
@@ -108,23 +108,32 @@ class TrainingFree:
         """Use scores that were computed before; None computes them when they are needed."""
         self._scores = scores
 
-    def check_budget(self, budget: Budget | str) -> None:
-        """Raise BudgetError when no assignment can meet it; nothing is scored for that."""
-        check_possible(self.space, *self._limit(budget))
+    def check_budgets(self, budgets: Budgets) -> None:
+        """Raise BudgetError when no assignment can meet them all; nothing is scored for that."""
+        check_possible(self.space, self.limits(budgets))
 
-    def _limit(self, budget: Budget | str) -> tuple[CostModel, float | None]:
-        """What measures a budget, and the most it may be; budgets in ms measure this machine only once."""
-        key = budget, id(self.latencies)
+    def limits(self, budgets: Budgets) -> Limits:
+        """What measures the budgets of one model, and the most that it may be; those in ms measure this machine only
+        once."""
+        key = budgets, id(self.latencies)
         if key not in self._limits:
-            self._limits[key] = budget_cost(self.space, budget, self.latencies)
+            self._limits[key] = limits_of(self.space, budgets, self.latencies)
         return self._limits[key]
 
-    def assignment(self, budget: Budget | str) -> Assignment:
-        """The allocator's assignment for a budget."""
-        cost, limit = self._limit(budget)
+    def assignment(self, budgets: Budgets) -> Assignment:
+        """The allocator's assignment that meets all budgets."""
         scores = self.scores() if self.uses_scores else None
         with self._timed("allocation"):
-            return self.allocator(self.space, cost, limit, scores, self.damage, self.progress)
+            return self.allocator.choose(self.space, self.limits(budgets), scores, self.damage, self.progress)
+
+    def tell(self, budgets: Budgets, assignment: Assignment) -> None:
+        """Print how far an assignment uses each budget."""
+        if self.progress:
+            parts = (
+                f"{spending(limit.cost.of(assignment), limit.amount, limit.cost.unit)} ({limit.cost.what})"
+                for limit in self.limits(budgets)
+            )
+            say(f"compress: it takes {' and '.join(parts)}")
 
     def everywhere(self, bits: int | None = None) -> Assignment:
         """Every open sub-group at `bits`, or at its highest precision, and every open input at its highest, or as the

@@ -4,7 +4,7 @@ from .._lazy import lazily
 
 _MODULES = {
     "assignment": ("Assignment", "MatrixAssignment"),
-    "budget": ("Budget", "BudgetError"),
+    "budget": ("Budget", "BudgetError", "Budgets", "budgets_of"),
     "constants": ("constant",),
     "float_bytes": ("from_bytes", "to_bytes"),
     "json_file": ("read_json",),

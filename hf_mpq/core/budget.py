@@ -1,6 +1,8 @@
 """Parsed targets: how small, how fast, or with how much energy."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 
@@ -23,10 +25,11 @@ _UNITS = {
     "uJ": ("energy", 1.0),
 }
 _PATTERN = re.compile(
-    r"(?:(?P<scope>\w+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
+    r"(?:(?P<scope>[\w-]+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
     r"(?:@(?P<batch>\d+)x(?P<tokens>\d+))?"
 )
-_SCOPES = ("model", "encoder", "embedding")
+_ACTIVATIONS = ("activations", "peak-activations")
+_SCOPES = ("model", "encoder", "embedding", *_ACTIVATIONS)
 _EXAMPLES = "'12MB', '11MiB', 'encoder:25MiB', '2.5bits', '0.25x', '25%', '8ms' or '120uJ'"
 
 
@@ -42,8 +45,9 @@ class Budget:
         amount: how much, in the unit of its kind.
         kind: `"bytes"` (everything stored in the scope), `"bits"` (mean code bits over compressible encoder weights),
             `"ratio"` (share of the float32 file), `"latency"` (milliseconds) or `"energy"` (microjoules).
-        scope: `"model"`, `"encoder"` or `"embedding"`.
-        batch, tokens: of the input that a latency is meant for.
+        scope: `"model"`, `"encoder"` or `"embedding"`; bytes of `"activations"` are those of all inputs of matrices
+            together, of `"peak-activations"` those of the largest one.
+        batch, tokens: of the input that a latency, or bytes of activations, are meant for.
     """
 
     amount: float
@@ -55,14 +59,24 @@ class Budget:
     def __str__(self) -> str:
         """The text that `parse` reads as this."""
         unit = {"bytes": "bytes", "bits": "bits", "ratio": "x", "latency": "ms", "energy": "uJ"}[self.kind]
-        shape = f"@{self.batch}x{self.tokens}" if self.kind == "latency" else ""
+        shape = f"@{self.batch}x{self.tokens}" if self.of_inputs else ""
         return f"{self.scope}:{f'{self.amount:.12f}'.rstrip('0').rstrip('.')}{unit}{shape}"
+
+    @property
+    def of_inputs(self) -> bool:
+        """Whether it depends on batch and tokens."""
+        return self.kind == "latency" or self.scope in _ACTIVATIONS
+
+    @property
+    def limits(self) -> str:
+        """What it limits; two budgets for one model limit different things."""
+        return self.scope if self.kind in ("bytes", "ratio") else self.kind
 
     @classmethod
     def parse(cls, text: "str | float | Budget") -> "Budget":
         """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"25%"` or `0.25` (of the
-        float32 file), `"8ms"` (at batch 1 x 128 tokens; `"40ms@8x64"` at another) or `"120uJ"`. Upper and lower case
-        matter in units.
+        float32 file), `"8ms"` (at batch 1 x 128 tokens; `"40ms@8x64"` at another), `"120uJ"`, or `"activations:2500kB"`
+        (of one sequence of 128 tokens; `"activations:800kB@1x32"` of another). Upper and lower case matter in units.
 
         Raises:
             BudgetError: when it is none of these, or not above zero.
@@ -77,12 +91,42 @@ class Budget:
         kind, factor = _UNITS[_unit(match["number"], match["unit"], text)]
         amount = float(match["number"]) * factor
         shape = (int(match["batch"]), int(match["tokens"])) if match["batch"] else (1, 128)
-        if match["batch"] and (kind != "latency" or min(shape) < 1):
+        found = cls(amount, kind, _scope(match["scope"], kind), *shape)
+        if match["batch"] and (not found.of_inputs or min(shape) < 1):
             raise BudgetError(
-                f"cannot read the budget {text!r}; only milliseconds have a batch and tokens, "
+                f"cannot read the budget {text!r}; only milliseconds and activations have a batch and tokens, "
                 "above zero, such as '8ms@1x128'"
             )
-        return cls(amount, kind, _scope(match["scope"], kind), *shape)
+        return found
+
+
+Budgets = tuple[Budget, ...]
+"""Limits that one model keeps together; none of them without a budget."""
+
+
+def budgets_of(given: "str | float | Budget | Iterable[str | float | Budget] | None") -> Budgets:
+    """What limits one model, from what a user wrote: one budget, several in an iterable or as `"a + b"`, or None.
+
+    Raises:
+        BudgetError: one cannot be read, two limit the same thing, or the iterable is empty.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        found = tuple(Budget.parse(part) for part in given.split("+"))
+    elif isinstance(given, Budget | Real):
+        found = (Budget.parse(given),)
+    elif not isinstance(given, Iterable) or not (several := list(given)):
+        raise BudgetError(f"budget must be one, such as '12MB', or a list of them; got {given!r}")
+    else:
+        found = tuple(one for part in several for one in (budgets_of(part) or (Budget.parse(part),)))
+    twice = [what for what, count in Counter(one.limits for one in found).items() if count > 1]
+    if twice:
+        raise BudgetError(
+            f"one model cannot have two limits of one kind ({twice[0]}): {' and '.join(map(str, found))}; keep the "
+            "smaller one, or, for a model each, give hf_mpq.compress a list"
+        )
+    return found
 
 
 def _in_words(given: object) -> str:
@@ -117,6 +161,8 @@ def _scope(word: str | None, kind: str) -> str:
     scope = (word or ("encoder" if kind == "bits" else "model")).casefold()
     if scope not in _SCOPES:
         raise BudgetError(f"unknown scope {word!r} in the budget; the known ones are: {', '.join(_SCOPES)}")
+    if scope in _ACTIVATIONS and kind not in ("bytes", "ratio"):
+        raise BudgetError(f"a budget of {scope} is in bytes, such as '{scope}:2500kB', or a share of the float32 ones")
     if kind == "latency" and scope != "model":
         raise BudgetError("a budget in ms is for the whole model; drop the scope")
     if kind == "bits" and scope != "encoder":

@@ -1,25 +1,30 @@
-"""What an assignment costs: bytes, bits, bit operations and energy, exactly and in expectation."""
+"""What an assignment costs: bytes, bits, bit operations, energy and activations, exactly and in expectation."""
 
+from .activations import ActivationBytes
 from .base import COSTS, CostModel
 from .bops import BitOperations
 from .energy import Energy
 from .latency import Latency
 from .latency_table import LatencyTable
-from .limit import budget_cost, measure
+from .limit import Limit, Limits, given_limits, limits_of, measure
 from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
 
 __all__ = [
     "COSTS",
+    "ActivationBytes",
     "AverageBits",
     "BitOperations",
     "CostModel",
     "Energy",
     "Latency",
     "LatencyTable",
+    "Limit",
+    "Limits",
     "PaperSize",
     "StoredSize",
-    "budget_cost",
     "float_bytes",
+    "given_limits",
+    "limits_of",
     "measure",
 ]

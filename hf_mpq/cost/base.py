@@ -25,6 +25,11 @@ class CostModel(ABC):
     def __init__(self, space: PrecisionSpace):
         self.space = space
 
+    @property
+    def what(self) -> str:
+        """What it counts in a word, which several limits of one model are told apart by."""
+        return self.unit
+
     def of(self, assignment: Assignment) -> float:
         """The exact cost, in `unit`; raises ValueError when the assignment does not fit the space."""
         return self.of_matrices(exact_matrices(self.space, assignment))

@@ -1,6 +1,10 @@
 """What a budget means: the cost model that measures it, and the number that it must not exceed."""
 
-from ..core import Budget, BudgetError, PrecisionSpace
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..core import Budget, BudgetError, Budgets, PrecisionSpace, budgets_of
+from .activations import WORDS, ActivationBytes
 from .base import COSTS, CostModel
 from .latency import Latency
 from .latency_table import LatencyTable
@@ -8,47 +12,86 @@ from .paper import AverageBits, PaperSize
 from .size import StoredSize, float_bytes
 
 
-def measure(cost: CostModel, budget: Budget | str | float) -> tuple[CostModel, float]:
+class Limit(NamedTuple):
+    """The most that something may cost.
+
+    Attributes:
+        cost: the model that measures it.
+        amount: in its unit; None for no limit.
+    """
+
+    cost: CostModel
+    amount: float | None
+
+
+Limits = tuple[Limit, ...]
+"""What one model keeps together; at least one, the first is the main one."""
+
+
+def measure(cost: CostModel, budget: Budget | float) -> Limit:
     """The cost model that measures `budget`, and the budget in its unit.
 
     A byte budget is measured by `cost` in the budget's scope, a share is one of the float32 bytes of that scope, and a
-    budget in bits is always measured by `AverageBits`. A plain number is in the unit of `cost`.
+    budget in bits is always measured by `AverageBits`, one of activations by `ActivationBytes`. A plain number is in
+    the unit of `cost`.
 
     Raises:
         BudgetError: when `cost` cannot measure it.
     """
     if isinstance(budget, (int, float)):
-        return cost, float(budget)
-    parsed = Budget.parse(budget)
-    if parsed.kind in ("latency", "energy"):
-        return _in_unit(cost, parsed)
-    if parsed.kind == "bits":
-        return AverageBits(cost.space), parsed.amount
-    return _size(cost, parsed)
+        return Limit(cost, float(budget))
+    if budget.kind in ("latency", "energy"):
+        return _in_unit(cost, budget)
+    if budget.kind == "bits":
+        return Limit(AverageBits(cost.space), budget.amount)
+    return _activations(cost.space, budget) if budget.scope in WORDS.values() else _size(cost, budget)
 
 
-def budget_cost(
-    space: PrecisionSpace, budget: Budget | str | None, latencies: LatencyTable | None = None
-) -> tuple[CostModel, float | None]:
-    """The cost model that a budget is measured by where none is named, and the number that it must not exceed.
+def limits_of(space: PrecisionSpace, budgets: Budgets = (), latencies: LatencyTable | None = None) -> Limits:
+    """What budgets are measured by where no cost model is named: a limit for each; without any, bytes without limit.
 
     Args:
         space: what may be chosen.
-        budget: a `Budget` or its text; None for no limit.
+        budgets: that one model meets.
         latencies: what a budget in ms is measured by; None measures this machine, once.
 
     Raises:
         BudgetError: for a budget in ms of a model of an unknown family, or where nothing that saves time can be pruned.
     """
-    if budget is None:
-        return COSTS["size"](space), None
-    parsed = Budget.parse(budget)
-    if parsed.kind == "latency":
-        return measure(Latency(space, parsed.batch, parsed.tokens, latencies), parsed)
-    return measure(COSTS["energy" if parsed.kind == "energy" else "size"](space), parsed)
+    if not budgets:
+        return (Limit(COSTS["size"](space), None),)
+    return tuple(_limit(space, budget, latencies) for budget in budgets)
 
 
-def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
+def _limit(space: PrecisionSpace, budget: Budget, latencies: LatencyTable | None) -> Limit:
+    if budget.kind == "latency":
+        return measure(Latency(space, budget.batch, budget.tokens, latencies), budget)
+    return measure(COSTS["energy" if budget.kind == "energy" else "size"](space), budget)
+
+
+def given_limits(cost: CostModel, given: "Limit | Budget | str | float | Iterable") -> Limits:
+    """Limits from what a user wrote beside a cost model: a budget, its text, a number in the unit of `cost`, a `Limit`
+    of another cost model, or several of these in a list, or as `"a + b"`.
+
+    Raises:
+        BudgetError: one cannot be read, or `cost` cannot measure it.
+    """
+    if isinstance(given, Limit):
+        return (given,)
+    if isinstance(given, (int, float)):
+        return (measure(cost, given),)
+    if isinstance(given, str | Budget):
+        return tuple(measure(cost, budget) for budget in budgets_of(given))
+    return tuple(limit for one in given for limit in given_limits(cost, one))
+
+
+def _activations(space: PrecisionSpace, budget: Budget) -> Limit:
+    over = next(over for over, word in WORDS.items() if word == budget.scope)
+    cost = ActivationBytes(space, budget.tokens, budget.batch, over)
+    return Limit(cost, cost.float_bytes * budget.amount if budget.kind == "ratio" else budget.amount)
+
+
+def _in_unit(cost: CostModel, budget: Budget) -> Limit:
     """Budgets that only a cost model of their own unit can measure."""
     if budget.kind == "latency" and cost.unit != "ms":
         raise BudgetError(
@@ -61,15 +104,15 @@ def _in_unit(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
         raise BudgetError(
             f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost model 'energy'"
         )
-    return cost, budget.amount
+    return Limit(cost, budget.amount)
 
 
-def _size(cost: CostModel, budget: Budget) -> tuple[CostModel, float]:
+def _size(cost: CostModel, budget: Budget) -> Limit:
     size = float_bytes(cost.space, budget.scope) * budget.amount if budget.kind == "ratio" else budget.amount
     if isinstance(cost, StoredSize):
-        return StoredSize(cost.space, budget.scope), size
+        return Limit(StoredSize(cost.space, budget.scope), size)
     if not isinstance(cost, PaperSize):
         raise BudgetError(f"a cost in {cost.unit} cannot measure a budget in bytes; give a plain number of {cost.unit}")
     if budget.scope != "encoder":
         raise BudgetError("the papers' size counts the encoder only; write the budget as 'encoder:<size>'")
-    return cost, size / 2**20
+    return Limit(cost, size / 2**20)

@@ -36,7 +36,7 @@ class FeedForwardRows:
     def parts(self, name: str, layout: SubgroupLayout) -> Tensor:
         """How many of them each sub-group of the matrix `name` stands for, `(groups,)`; what must be pruned together
         shares them evenly."""
-        return _rows_of_groups(name, layout, self.blocks) / len(self.blocks)
+        return rows_of_groups(name, layout, self.blocks) / len(self.blocks)
 
 
 class Heads:
@@ -59,7 +59,7 @@ class Heads:
     def parts(self, name: str, layout: SubgroupLayout) -> Tensor:
         """As of `FeedForwardRows`."""
         per_head = sum(block.count for block in self.blocks) / self.count
-        return _rows_of_groups(name, layout, self.blocks) / per_head
+        return rows_of_groups(name, layout, self.blocks) / per_head
 
     def _all_pruned(self, matrix: ExpectedMatrix, block: RowBlock) -> Tensor:
         """Probability that all sub-groups of a block are pruned, by head: `(heads,)`."""
@@ -87,7 +87,7 @@ def _by_head(lines: Tensor, block: RowBlock, heads: int) -> Tensor:
     return lines[block.start : block.start + block.count].view(heads, -1)
 
 
-def _rows_of_groups(name: str, layout: SubgroupLayout, blocks: tuple[RowBlock, ...]) -> Tensor:
+def rows_of_groups(name: str, layout: SubgroupLayout, blocks: tuple[RowBlock, ...]) -> Tensor:
     """Rows of the blocks in each sub-group, `(groups,)` float64."""
     rows = torch.zeros(layout.count, dtype=torch.float64)
     for block in blocks:

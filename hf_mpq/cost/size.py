@@ -35,6 +35,10 @@ class StoredSize(CostModel):
             raise BudgetError(f"unknown scope {scope!r}; the known ones are: {', '.join(SCOPES)}")
         self.scope = scope
 
+    @property
+    def what(self) -> str:
+        return self.scope
+
     def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
         packed = sum(matrix.storage().total_bytes for name, matrix in matrices.items() if self._counts(name))
         return float(packed + self._others(layer_share(self.space, matrices)))

@@ -36,8 +36,8 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         projection_bits: of linear layers around the encoder (mapping-in, pooler, head transforms); None: float.
         attention_bits: of query, key, value and probabilities in the attention products; None leaves them float.
         assignment: bits per sub-group from an `Assignment`, a file that it wrote, or its dictionary; wins over `bits`.
-        budget: a target that open gates are projected into when they are decided, such as `"12MB"` or `"2.5bits"`; of
-            several `compress` makes a model each, and all else needs one.
+        budget: what open gates are projected into when they are decided, such as `"12MB"` or `"2.5bits"`; several,
+            `["encoder:20MiB", "activations:2500kB"]` or `"encoder:20MiB + activations:2500kB"`, are met at once.
         quantizer: weight quantizer, a part: a registered name (`"symmetric"`, `"lsq"`, `"minmax"`), or a name with
             options, `{"name": "lsq", "two_bits": "ternary"}` or `Part("lsq", two_bits="ternary")`. What is kept is the
             name, and the options as `quantizer_options`; so they stand in `config.json`, and can be given.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-from ..core import Budget, BudgetError, Part, Registry, SubgroupLayout, by_name, name_and_options
+from ..core import Part, Registry, SubgroupLayout, budgets_of, by_name, name_and_options
 from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES, TRANSFORMS
 
 SLOTS: dict[str, Registry] = {
@@ -103,21 +103,19 @@ def registered(fields: Mapping[str, Any], chosen: Mapping[str, str | None]) -> d
 
 
 def checked_budget(given: Any) -> str | list[str] | None:
-    """One budget as it is written, several as a list, or none.
+    """One budget as it is written, several that one model meets as a list, or none.
 
     Raises:
-        BudgetError: one cannot be read, or the list is empty.
+        BudgetError: one cannot be read, two limit the same thing, or the list is empty.
     """
-    if given is None or isinstance(given, str | float | int | Budget):
-        return None if given is None else _checked_budget(given)
-    if not isinstance(given, Iterable) or not (several := list(given)):
-        raise BudgetError(f"budget must be one, such as '12MB', or a list of them; got {given!r}")
-    return [_checked_budget(one) for one in several]
-
-
-def _checked_budget(one: Any) -> str:
-    parsed = Budget.parse(one)
-    return one if isinstance(one, str) else str(parsed)
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    given = list(given) if several else given
+    found = budgets_of(given)
+    if given is None or isinstance(given, str):
+        return given
+    if several and all(isinstance(one, str) for one in given):
+        return given
+    return [str(one) for one in found] if several else str(found[0])
 
 
 def checked_transforms(given: Any) -> dict[str, dict]:

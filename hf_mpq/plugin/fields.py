@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..core import METHODS, Assignment, Budget, BudgetError, Part, Written
+from ..core import METHODS, Assignment, Budget, Budgets, Part, Written, budgets_of
 from ..format import FORMAT_VERSION, PackedFormatError, check_version
 from .config_checks import (
     SLOTS,
@@ -71,7 +71,7 @@ class ConfigFields:
     projection_bits: int | None = 8
     attention_bits: int | None = None
     assignment: Any = None
-    budget: str | float | Sequence[str | float] | None = None
+    budget: str | float | Budget | Sequence[str | float | Budget] | None = None
     quantizer: Written = "symmetric"
     quantizer_options: dict = field(default_factory=dict)
     gate: Written | None = None
@@ -199,24 +199,9 @@ class ConfigFields:
         return name if name is None else Part(name, **getattr(self, f"{slot}_options"))
 
     @property
-    def budgets(self) -> tuple[Budget, ...]:
-        """All that were given."""
-        several = self.budget if isinstance(self.budget, list | tuple) else [self.budget]
-        return tuple(Budget.parse(one) for one in several if one is not None)
-
-    @property
-    def only_budget(self) -> Budget | None:
-        """The budget that one model has to meet.
-
-        Raises:
-            BudgetError: there are several.
-        """
-        if len(self.budgets) > 1:
-            raise BudgetError(
-                f"one model meets one budget, and the config has {', '.join(map(repr, self.budget))}: give one of "
-                "them here; hf_mpq.compress makes a model for each"
-            )
-        return next(iter(self.budgets), None)
+    def budgets(self) -> Budgets:
+        """What the model meets, all of it at once; what is below a config sees these, and no text."""
+        return budgets_of(self.budget)
 
     @property
     def table_bits(self) -> int | tuple[int, ...] | None:

@@ -9,9 +9,9 @@ from ..nn import family_of
 from .fields import ConfigFields
 
 
-def is_latency(budget: Budget | str | None) -> bool:
+def is_latency(budget: Budget) -> bool:
     """Whether a budget is in milliseconds."""
-    return budget is not None and Budget.parse(budget).kind == "latency"
+    return budget.kind == "latency"
 
 
 def join_heads(config: ConfigFields, model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..core import Assignment, PrecisionSpace
-from ..cost import budget_cost
+from ..cost import limits_of
 from ..nn import (
     MPQLayerNorm,
     PackedLayerNorm,
@@ -245,10 +245,10 @@ def _take_back(layer: nn.Module, packed: PackedMatrix) -> None:
 
 
 def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
-    """What open gates would give now, projected into the config's budget where it has one: of all assignments that meet
-    it, the one of highest probability."""
+    """What open gates would give now, projected into the config's budgets where it has some: of all assignments that
+    meet them, the one of highest probability."""
     space = space_of(model)
-    return most_probable(space, reluctances(model), *budget_cost(space, config.only_budget))
+    return most_probable(space, reluctances(model), limits_of(space, config.budgets))
 
 
 def assignment_of(model: nn.Module) -> Assignment:

@@ -75,7 +75,10 @@ def read_run(folder: str | Path) -> Run:
 def _budget(start: Path) -> str | None:
     """What the model that the run began with was to meet."""
     file = start / "config.json"
-    return read_json(file, "copy the run again")["quantization_config"].get("budget") if file.exists() else None
+    if not file.exists():
+        return None
+    budget = read_json(file, "copy the run again")["quantization_config"].get("budget")
+    return " + ".join(budget) if isinstance(budget, list) else budget
 
 
 def _history(folder: Path) -> list[dict[str, float]]:

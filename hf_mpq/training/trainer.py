@@ -106,7 +106,6 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
             jit.on_train_end(args, self.state, self.control)  # takes its handler of signals away
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
         self._config, self._open = copy.deepcopy(config), is_open(model)
-        self._config.only_budget  # noqa: B018  several are refused before anything is trained
         self._space = space_of(model)
         self.plan = plan_of(self.method, args, self._open)
         check_remade(self.plan, type(model))
@@ -252,10 +251,11 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
 
     def _measured(self) -> LatencyTable | None:
         """What a budget in ms is measured by: one measurement for all processes, kept with the run."""
-        if not is_latency(self._config.only_budget):
+        budget = next(filter(is_latency, self._config.budgets), None)
+        if budget is None:
             return None
         file = Path(self.args.output_dir) / LATENCIES
-        self._in_main_first(lambda: write_latencies(file, self._space, self._config.only_budget))
+        self._in_main_first(lambda: write_latencies(file, self._space, budget))
         return read_latencies(file)
 
     def _take(self, model: nn.Module) -> None:

@@ -14,10 +14,12 @@ from hf_mpq.cli.errors import UserError
 from hf_mpq.cli.typed import WORDS, checked_part
 from hf_mpq.compression.compress import DEFAULT, _choice
 from hf_mpq.compression.compress import SLOTS as TRAINING_FREE
-from hf_mpq.core import METHODS, BudgetError, MethodSpec, StageSpec
+from hf_mpq.core import METHODS, BudgetError, MethodSpec, StageSpec, budgets_of
 from hf_mpq.core.registry import options_of
+from hf_mpq.cost import limits_of
 from hf_mpq.outliers import OUTLIERS
 from hf_mpq.plugin.config_checks import SLOTS
+from hf_mpq.plugin.space import space_of
 from hf_mpq.search.schedules import SCHEDULES
 from hf_mpq.search.strategies import STRATEGIES
 from hf_mpq.search.strategies.penalties import PENALTIES
@@ -229,14 +231,37 @@ def test_no_twin_is_added():
     assert [f.name for f in fields(MPQConfig) if f.name.endswith("_options")] == [f"{slot}_options" for slot in SLOTS]
 
 
-def test_several_budgets_are_checked_once_and_make_a_model_each():
-    config = MPQConfig(bits=(2, 8), budget=["encoder:0.15x", 0.5], embedding_bits=8)
+@pytest.mark.parametrize(
+    "budget",
+    [["encoder:0.2x", "activations:0.5x"], "encoder:0.2x + activations:0.5x", ("encoder:0.2x", "activations:0.5x")],
+    ids=["list", "text", "tuple"],
+)
+def test_budgets_of_a_config_are_checked_once_and_met_together(budget):
+    config = MPQConfig(bits=(2, 8), budget=budget, embedding_bits=8, attention_bits=8)
+    assert config.budgets == budgets_of(["encoder:0.2x", "activations:0.5x"])
     assert MPQConfig.from_dict(json.loads(json.dumps(config.to_dict()))).budgets == config.budgets
-    small, large = hf_mpq.compress(tiny_model("bert"), config=config, scorer="distance", rounding="nearest")
-    found = [one.config.quantization_config.only_budget for one in (small, large)]
-    assert found == list(config.budgets) and hf_mpq.size_report(small) != hf_mpq.size_report(large)
-    with pytest.raises(BudgetError, match=r"one model meets one budget, and the config has 'encoder:0.15x', 'model:0"):
-        hf_mpq.fix(hf_mpq.quantize(tiny_model("bert"), config))
+    made = hf_mpq.compress(tiny_model("bert"), config=config, scorer="distance", rounding="nearest")
+    fixed = hf_mpq.fix(hf_mpq.quantize(tiny_model("bert"), config))
+    for model in (made, fixed):
+        assert model.config.quantization_config.budgets == config.budgets
+        for cost, amount in limits_of(space_of(model), config.budgets):
+            assert 0 < cost.of(hf_mpq.assignment_of(model)) <= amount
+
+
+def test_a_list_for_compress_is_a_model_each_and_what_is_inside_an_entry_is_met_together():
+    config = MPQConfig(bits=(2, 8), embedding_bits=8)
+    given = ["encoder:0.15x", ("50%", "encoder:0.2x"), "25% + 6bits"]
+    models = hf_mpq.compress(tiny_model("bert"), given, config=config, scorer="distance", rounding="nearest")
+    for model, budget in zip(models, given, strict=True):
+        for cost, amount in limits_of(space_of(model), budgets_of(budget)):
+            assert cost.of(hf_mpq.assignment_of(model)) <= amount
+    alone = hf_mpq.compress(tiny_model("bert"), given[1], config=config, scorer="distance", rounding="nearest")
+    assert hf_mpq.assignment_of(alone) == hf_mpq.assignment_of(models[1])
+
+
+def test_budgets_that_make_no_sense_are_refused():
+    with pytest.raises(BudgetError, match=r"two limits of one kind \(model\): model:0.25x and model:12000000bytes"):
+        MPQConfig(budget=["25%", "12MB"])
     for wrong in ([], ["25%", "12 apples"], {}):
         with pytest.raises(BudgetError, match="budget"):
             MPQConfig(budget=wrong)

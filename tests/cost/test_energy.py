@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_mpq.core import ActivationSpec, Assignment, MatrixAssignment, PrecisionSpace, SubgroupLayout, WeightSpec
+from hf_mpq.core import ActivationSpec, Assignment, Budget, MatrixAssignment, PrecisionSpace, SubgroupLayout, WeightSpec
 from hf_mpq.cost import COSTS, Energy, measure
 from hf_mpq.search import allocate
 
@@ -124,7 +124,7 @@ def test_a_budget_in_microjoules_is_met(make_space, uniform):
     space = make_space(layers=1, activation_bits=8)
     cost = Energy(space)
     budget = 0.9 * cost.of(uniform(space, 8))
-    assert measure(cost, f"{budget:.3f}uJ") == (cost, pytest.approx(budget, abs=1e-3))
+    assert measure(cost, Budget.parse(f"{budget:.3f}uJ")) == (cost, pytest.approx(budget, abs=1e-3))
     scores = {
         name: 4.0 ** -torch.tensor(spec.candidates).double().expand(8, -1) for name, spec in space.weights.items()
     }

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from hf_mpq.core import Assignment, Budget, BudgetError, MatrixAssignment, ModelShape
-from hf_mpq.cost import COSTS, Latency, LatencyTable, budget_cost, measure
+from hf_mpq.core import Assignment, Budget, BudgetError, MatrixAssignment, ModelShape, budgets_of
+from hf_mpq.cost import COSTS, Latency, LatencyTable, limits_of, measure
 from hf_mpq.cost.latency_table import interpolate
 from hf_mpq.search import ALLOCATORS
 
@@ -205,16 +205,16 @@ def test_an_impossible_budget_says_the_smallest_possible(space):
 def test_without_zero_nothing_saves_time(make_space, fields):
     space = make_space(2, 256, 128, 4, **fields)
     with pytest.raises(BudgetError, match=r"model takes 10 ms.*put 0 among the bits"):
-        budget_cost(space, "8ms", TABLE)
-    assert budget_cost(space, "12ms", TABLE)[1] == 12
+        limits_of(space, budgets_of("8ms"), TABLE)
+    assert limits_of(space, budgets_of("12ms"), TABLE)[0].amount == 12
 
 
 def test_a_budget_is_measured_by_the_table(space):
-    cost, limit = budget_cost(space, "8ms@4x32", TABLE)
+    ((cost, limit),) = limits_of(space, budgets_of("8ms@4x32"), TABLE)
     assert (type(cost), limit, cost.latencies) == (Latency, 8, TABLE)
-    assert measure(cost, "9ms") == (cost, 9) == measure(cost, Budget(9.0, "latency"))
+    assert measure(cost, Budget(9.0, "latency")) == (cost, 9)
     with pytest.raises(BudgetError, match="in bytes"):
-        measure(cost, "8MB")
+        measure(cost, Budget.parse("8MB"))
     with pytest.raises(BudgetError, match="known family"):
         COSTS["latency"](replace(space, links=()))
 

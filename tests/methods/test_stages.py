@@ -8,8 +8,8 @@ from transformers import TrainingArguments
 
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainingArguments, assignment_of, compress, quantize, size_report
-from hf_mpq.core import METHODS
-from hf_mpq.cost import COSTS, budget_cost, measure
+from hf_mpq.core import METHODS, budgets_of
+from hf_mpq.cost import limits_of
 from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Progress
 from hf_mpq.training.objectives import OBJECTIVES
@@ -60,9 +60,8 @@ def test_a_method_that_does_not_search_can_be_given_its_bits(name):
 def test_the_search_of_a_method_starts_on_its_config(name):
     model = quantize(tiny_model("bert"), MPQConfig(method=name, groups=4, budget="2.5bits"))
     space = model.config.quantization_config.resolve(model)
-    cost, limit = measure(COSTS["size"](space), "2.5bits")
     stage = METHODS[name].stages[0]
-    strategy = STRATEGIES[stage.strategy](space, cost, limit, **stage.strategy_options)
+    strategy = STRATEGIES[stage.strategy](space, limits_of(space, budgets_of("2.5bits")), **stage.strategy_options)
     scores = None
     if strategy.needs_scores:
         scores = {
@@ -96,7 +95,7 @@ def test_channelwise_learns_its_gates_by_adam_and_the_papers_sgd_is_an_option(ch
     args = MPQTrainingArguments(str(tmp_path), report_to="none", stages={"search": {"strategy_options": changes}})
     options = plan_of(METHODS["channelwise"], args, searching=True)[0].strategy_options
     assert options["compensate_pruned"] and options["warmup"] == 0.2, "the method's other options stay"
-    assert STRATEGIES["alternating"](space, *budget_cost(space, "3bits"), **options).gate_optimizer() == found
+    assert STRATEGIES["alternating"](space, limits_of(space, budgets_of("3bits")), **options).gate_optimizer() == found
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_mpq.core import ActivationSpec, BudgetError, PrecisionSpace
-from hf_mpq.cost import COSTS, AverageBits, BitOperations, LatencyTable, StoredSize
+from hf_mpq.cost import COSTS, AverageBits, BitOperations, LatencyTable, Limit, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
 from hf_mpq.search.allocators.units import Units
@@ -112,7 +112,7 @@ def test_formats_count_precisions_above_zero(formats, make_space, make_scores):
 def test_no_single_move_fits_two_limits(make_space, make_scores):
     space = make_space(8, (0, 2, 4, 8))
     size, work, scores = StoredSize(space), BitOperations(space, 16), make_scores(space)
-    found = solve_program(space, size, "6kB", scores, limits=[(work, 1.2e7)])
+    found = solve_program(space, size, ["6kB", Limit(work, 1.2e7)], scores)
     assert found.costs == (size.of(found.assignment), work.of(found.assignment))
     assert found.costs[0] <= 6000 and found.costs[1] <= 1.2e7
     units = Units(space, scores)
@@ -131,9 +131,9 @@ def test_no_single_move_fits_two_limits(make_space, make_scores):
 )
 def test_limits_that_cannot_be_met(fields, message, make_space, make_scores):
     space = make_space(4, (2, 4))
-    limits = [(BitOperations(space, 16), limit) for _, limit in fields["limits"]]
+    limits = [Limit(BitOperations(space, 16), limit) for _, limit in fields["limits"]]
     with pytest.raises(BudgetError, match=message):
-        solve_program(space, StoredSize(space), fields.get("budget", 9e3), make_scores(space), limits=limits)
+        solve_program(space, StoredSize(space), [fields.get("budget", 9e3), *limits], make_scores(space))
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
@@ -195,5 +195,5 @@ def test_results_say_what_they_are_in_a_line(make_space, make_scores):
     scores = make_scores(space)
     line = "24 sub-groups, 5,000.00 of 5,000.00 bytes, gap 2.03%"
     assert str(solve(space, StoredSize(space), "5kB", scores)) == line
-    found = str(solve_program(space, StoredSize(space), "5kB", scores, limits=[(AverageBits(space), 2.5)]))
+    found = str(solve_program(space, StoredSize(space), "5kB + 2.5bits", scores))
     assert " of 5,000.00 bytes and " in found and " of 2.50 bits, gap " in found and found.endswith("%")

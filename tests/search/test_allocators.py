@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_mpq.core import ActivationSpec, Assignment, BudgetError, MatrixAssignment, PrecisionSpace
-from hf_mpq.cost import AverageBits, BitOperations, StoredSize
+from hf_mpq.cost import ActivationBytes, AverageBits, BitOperations, Limit, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import ranked_candidates, solve, solve_program
 from hf_mpq.search.allocators.unmet import unmet
@@ -133,12 +133,12 @@ def test_two_limits_together(make_space, make_scores):
     size, work, scores = StoredSize(space), BitOperations(space, 16), make_scores(space)
     free = ALLOCATORS["milp"]()(space, size, "7kB", scores)
     limit = 0.7 * work.of(free)
-    held = ALLOCATORS["milp"](limits=[(work, limit)])(space, size, "7kB", scores)
+    held = ALLOCATORS["milp"]()(space, size, ["7kB", Limit(work, limit)], scores)
     assert size.of(held) <= 7000 and work.of(held) <= limit
     assert damage_of(space, scores)(held) > damage_of(space, scores)(free)
     least = make_space(8, (2, 4))
     with pytest.raises(BudgetError, match=r"smallest possible is [\d.e+]+ bops"):
-        ALLOCATORS["milp"](limits=[(BitOperations(least), 10.0)])(least, StoredSize(least), "9kB", make_scores(least))
+        ALLOCATORS["milp"]()(least, StoredSize(least), ["9kB", Limit(BitOperations(least), 10.0)], make_scores(least))
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -242,14 +242,20 @@ def test_ranking_is_exhaustive_over_kinds_of_matrices(make_spec, make_scores):
 
 
 @pytest.mark.parametrize(
-    ("limit", "least", "unit", "said"),
+    ("limit", "least", "cost", "said"),
     [
-        (1000, 1000.4, "bytes", "the budget of 1,000 bytes cannot be met; the smallest possible is 1,001 bytes"),
-        (624_645, 4_250_430, "bytes", "the budget of 0.62 MB cannot be met; the smallest possible is 4.26 MB"),
-        (12e6, 12_000_001, "bytes", "the budget of 12.00 MB cannot be met; the smallest possible is 12.01 MB"),
-        (1.5, 2, "bits", "the budget of 1.5 bits cannot be met; the smallest possible is 2 bits"),
+        (1000, 1000.4, StoredSize, "1,000 bytes cannot be met; the smallest possible is 1,001 bytes, 1 bytes more"),
+        (624_645, 4_250_430, StoredSize, "0.62 MB cannot be met; the smallest possible is 4.26 MB, 3.63 MB more"),
+        (12e6, 12_000_001, StoredSize, "12.00 MB cannot be met; the smallest possible is 12.01 MB, 1 bytes more"),
+        (1.5, 2, AverageBits, "1.5 bits cannot be met; the smallest possible is 2 bits, 0.5 bits more"),
+        (
+            1e6,
+            3e6,
+            ActivationBytes,
+            "1.00 MB of activations cannot be met; the smallest possible is 3.00 MB, 2.00 MB more",
+        ),
     ],
 )
-def test_a_budget_beside_the_smallest_possible(limit, least, unit, said):
+def test_a_budget_beside_the_smallest_possible(limit, least, cost, said, make_space):
     """In the units of reports; what is named can be met."""
-    assert str(unmet(limit, least, unit)) == said
+    assert str(unmet(Limit(cost(make_space()), limit), least)) == f"the budget of {said}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...core import Part
+from ...core import Budgets, Part
 from .. import options
 from ..console import print_json, say, screen, watched
 from ..embedder import Embedder
@@ -21,10 +21,10 @@ from ..scores import scorer
 from ..typed import (
     WORDS,
     check_bits,
-    check_budget,
     check_method,
     check_models,
     check_word,
+    checked_budgets,
     checked_data,
     checked_part,
     numbers,
@@ -43,7 +43,12 @@ def compress(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Float model: a folder, or a name on the Hub.")],
     out: Annotated[Path, typer.Option(help="Folder for the packed model and its tokenizer.")],
     data: options.Data = None,
-    budget: Annotated[str | None, typer.Option(help="Such as 25% (or 0.25x), 12MB, 2.5bits or 8ms.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Such as 25% (or 0.25x), 12MB, 2.5bits, 8ms or activations:2500kB; several times: all of them."
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Instead of a budget: the smallest model at most so many points worse.")
     ] = None,
@@ -88,7 +93,7 @@ def compress(
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a budget that cannot be met; 130 interrupted.
     Unless it is 0, --out is as it was.
     """
-    _check(bits, method, budget, max_drop)
+    budgets = _check(bits, method, budget, max_drop)
     check_models(model)
     data = checked_data(data)
     check_word("task", task)
@@ -111,7 +116,7 @@ def compress(
         found = None if source is None else open_data(source, float_model.config)
         small = hf_mpq.compress(
             float_model,
-            budget,
+            budgets,
             None if found is None else found.calibration(words, length, examples),
             config,
             **parts,
@@ -141,26 +146,27 @@ def compress(
     say(f"saved in {out}; load it after `import hf_mpq`, look at it with `hf-mpq inspect {out}`")
 
 
-def _check(bits: str | None, method: str | None, budget: str | None, max_drop: float | None) -> None:
-    """Refuse what cannot be meant, before anything is loaded.
+def _check(bits: str | None, method: str | None, given: list[str] | None, max_drop: float | None) -> Budgets | None:
+    """The budgets; what cannot be meant is refused, before anything is loaded.
 
     Raises:
         UserError: the options say too little or too much.
         ValueError: a budget cannot be read, there is no such method, or no such precision.
     """
-    check_budget(budget)
+    budgets = checked_budgets(given)
     check_method(method)
     fixed = bits is not None and "," not in bits
-    if fixed and (budget is not None or max_drop is not None):
+    if fixed and (budgets is not None or max_drop is not None):
         raise UserError(
             f"--bits {bits} leaves nothing to choose: give candidates, such as --bits 2,3,4,8, or no "
             f"--budget and no --max-drop"
         )
-    if budget is not None and max_drop is not None:
+    if budgets is not None and max_drop is not None:
         raise UserError("give either --budget or --max-drop, not both")
-    if not fixed and method is None and budget is None and max_drop is None:
+    if not fixed and method is None and budgets is None and max_drop is None:
         raise UserError("say how small: --budget 0.25x, --max-drop 1.0 or --bits 4")
     check_bits(bits)
+    return budgets
 
 
 def _check_options(parts: Mapping[str, Part | None]) -> None:

@@ -3,9 +3,9 @@
 from .base import ALLOCATORS, Allocator
 from .distortion import BelowThreshold
 from .greedy import Greedy
-from .lagrangian import Lagrangian, LagrangianResult, allocate, solve
-from .milp import IntegerProgram, ProgramResult, solve_program
-from .ranked import Ranked, ranked_candidates
+from .lagrangian import Lagrangian, LagrangianResult, allocate, relax, solve
+from .milp import IntegerProgram, program, solve_program
+from .ranked import Ranked, rank, ranked_candidates
 from .sorted_layers import SortedLayers
 from .threshold import Thresholds
 from .uniform import Uniform
@@ -18,13 +18,15 @@ __all__ = [
     "IntegerProgram",
     "Lagrangian",
     "LagrangianResult",
-    "ProgramResult",
     "Ranked",
     "SortedLayers",
     "Thresholds",
     "Uniform",
     "allocate",
+    "program",
+    "rank",
     "ranked_candidates",
+    "relax",
     "solve",
     "solve_program",
 ]

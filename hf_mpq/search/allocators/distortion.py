@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace
-from ...cost import CostModel
+from ...core import Assignment, BudgetError, PrecisionSpace
+from ...cost import Limits
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
@@ -27,16 +27,15 @@ class BelowThreshold(Allocator):
 
     tau: float | None = None
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        search = begin(space, cost, budget, needed(scores, "distortion"))
+        search = begin(space, limits, needed(scores, "distortion"))
         search.smallest()
         score = search.units.score
         if self.tau is not None:
@@ -47,12 +46,12 @@ class BelowThreshold(Allocator):
         return search.units.assignment(choice)
 
     def _within(self, search: ExactSearch, choice: Choice) -> Choice:
-        spent = search.spent(choice)
-        if spent > search.limit:
-            raise BudgetError(
-                f"tau={self.tau} needs {spent:,.6g} {search.cost.unit}, more than the budget of "
-                f"{search.budget:,.6g}; give more, or leave tau out"
-            )
+        for limit, spent in zip(search.limits, search.spent(choice)):
+            if spent > limit.amount * (1 + 1e-12):
+                raise BudgetError(
+                    f"tau={self.tau} needs {spent:,.6g} {limit.cost.unit}, more than the budget of "
+                    f"{limit.amount:,.6g}; give more, or leave tau out"
+                )
         return choice
 
 

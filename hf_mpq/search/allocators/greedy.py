@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import Assignment, Budget, PrecisionSpace
-from ...cost import CostModel
+from ...core import Assignment, PrecisionSpace
+from ...cost import Limits
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
@@ -32,16 +32,15 @@ class Greedy(Allocator):
         if self.direction not in ("down", "up"):
             raise ValueError(f"direction must be 'down' or 'up', got {self.direction!r}")
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        search = begin(space, cost, budget, needed(scores, "greedy"))
+        search = begin(space, limits, needed(scores, "greedy"))
         search.smallest()
         start, units, targets = _steps(search, self.direction == "up")
         steps = len(units)

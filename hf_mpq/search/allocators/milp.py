@@ -1,42 +1,19 @@
-"""An integer program, for what the relaxation cannot do: several limits at once, and few precisions per matrix."""
+"""An integer program, for what the relaxation cannot do: few precisions per matrix, and the best of several limits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...core import Assignment, Budget, PrecisionSpace, say
-from ...cost import CostModel, measure
-from .base import ALLOCATORS, Allocator, Evaluate, Scores
-from .start import BoundedResult, needed, spending
+from ...core import Assignment, PrecisionSpace, say
+from ...cost import CostModel, Limits, given_limits
+from .base import ALLOCATORS, Allocator, Evaluate, Given, Scores
+from .start import BoundedResult, needed
 from .units import Units
-
-Limit = tuple[CostModel, Budget | str | float]
-
-
-@dataclass(frozen=True)
-class ProgramResult(BoundedResult):
-    """What the solver found.
-
-    Attributes:
-        costs: exact cost in each limit.
-        limits: what the costs must not exceed.
-        units: of costs and limits.
-    """
-
-    costs: tuple[float, ...]
-    limits: tuple[float, ...]
-    units: tuple[str, ...]
-
-    @property
-    def spent(self) -> str:
-        return " and ".join(map(spending, self.costs, self.limits, self.units))
 
 
 @ALLOCATORS.register("milp")
 @dataclass(frozen=True)
 class IntegerProgram(Allocator):
-    """The assignment of `solve_program`; see there for the options. `evaluate` is not called."""
+    """The assignment of `program`; see there for the options. `evaluate` is not called."""
 
-    limits: Sequence[Limit] = ()
     formats: int | None = None
     gap: float = 1e-3
     time_limit: float = 60.0
@@ -45,18 +22,15 @@ class IntegerProgram(Allocator):
         if self.formats is not None and self.formats < 1:
             raise ValueError(f"formats must be at least 1, got {self.formats}")
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        result = solve_program(
-            space, cost, budget, needed(scores, "milp"), self.limits, self.formats, self.gap, self.time_limit
-        )
+        result = program(space, limits, needed(scores, "milp"), self.formats, self.gap, self.time_limit)
         if progress:
             say(f"milp: {result.summary}")
         return result.assignment
@@ -65,21 +39,32 @@ class IntegerProgram(Allocator):
 def solve_program(
     space: PrecisionSpace,
     cost: CostModel,
-    budget: Budget | str | float,
+    budget: Given,
     scores: Scores,
-    limits: Sequence[Limit] = (),
     formats: int | None = None,
     gap: float = 1e-3,
     time_limit: float = 60.0,
-) -> ProgramResult:
-    """Minimise the total score within several limits, one precision for each unit (HAWQ-v3's program, by HiGHS).
+) -> BoundedResult:
+    """`program` within a budget, as of `Allocator`."""
+    return program(space, given_limits(cost, budget), scores, formats, gap, time_limit)
+
+
+def program(
+    space: PrecisionSpace,
+    limits: Limits,
+    scores: Scores,
+    formats: int | None = None,
+    gap: float = 1e-3,
+    time_limit: float = 60.0,
+) -> BoundedResult:
+    """Minimise the total score within limits, one precision for each unit (HAWQ-v3's program, by HiGHS).
 
     The program's costs are linear; maps, padding and dead columns are not. Prices and limits are those that hold around
     the last assignment, so it is solved a few times; what the exact costs then leave over is spent by single moves.
     With one limit and no `formats` it begins with the Lagrangian's assignment and is never worse.
 
     Args:
-        limits: further costs with their budgets, such as bit operations.
+        limits: costs with the most that each may be, such as bytes and bit operations.
         formats: at most so many precisions above 0 in each matrix (or set of tied ones).
         gap: relative gap at which the solver may stop.
         time_limit: seconds for each round.
@@ -92,15 +77,14 @@ def solve_program(
         raise ValueError(f"formats must be at least 1, got {formats}")
     from .program_search import ProgramSearch  # scipy
 
-    search = ProgramSearch(Units(space, scores), [measure(*limit) for limit in ((cost, budget), *limits)], formats)
+    search = ProgramSearch(Units(space, scores), limits, formats)
     choice, spent, bound = search.run(gap, time_limit)
-    names = tuple(cost.unit for cost in search.costs)
-    return ProgramResult(
+    return BoundedResult(
         search.units.assignment(choice),
         search.score(choice),
         bound,
         len(choice),
         tuple(spent.tolist()),
-        tuple(search.limits.tolist()),
-        names,
+        tuple(search.budgets.tolist()),
+        tuple(limit.cost.unit for limit in limits),
     )

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ...core import BudgetError
-from ...cost import CostModel
+from ...cost import Limits
 from .column_prices import reader_prices
-from .exact_search import ExactSearch
+from .exact_search import ExactSearch, moves_within
 from .filling import fill
 from .knapsack import Array, Choice, Knapsack
 from .program import Program
@@ -22,11 +22,11 @@ class ProgramSearch:
         formats: at most so many precisions above 0 in each matrix; None for no such limit.
     """
 
-    def __init__(self, units: Units, limits: list[tuple[CostModel, float]], formats: int | None):
-        self.units, self.program = units, Program(units, formats)
-        self.costs = [cost for cost, _ in limits]
-        self.limits = np.array([limit for _, limit in limits], dtype=float)
-        self.ceilings = self.limits * (1 + 1e-12)  # room for the rounding of sums
+    def __init__(self, units: Units, limits: Limits, formats: int | None):
+        self.units, self.program, self.limits = units, Program(units, formats), limits
+        self.costs = [limit.cost for limit in limits]
+        self.budgets = np.array([limit.amount for limit in limits], dtype=float)
+        self.ceilings = self.budgets * (1 + 1e-12)  # room for the rounding of sums
         self.plain = formats is None and len(limits) == 1
 
     def run(self, gap: float, time_limit: float, rounds: int = 6) -> tuple[Choice, Array, float]:
@@ -44,7 +44,7 @@ class ProgramSearch:
             around, bound = solved
             spent = self.spent(around)
             if (spent > self.ceilings).any():
-                margin += 0.2 * np.maximum(spent - self.limits, 0)
+                margin += 0.2 * np.maximum(spent - self.budgets, 0)
                 continue
             around, spent = fill(around, spent, self._moves, self.units.move_kinds, self._within)
             gain = np.inf if best is None else self.score(best) - self.score(around)
@@ -66,11 +66,11 @@ class ProgramSearch:
 
     def _start(self, gap: float, time_limit: float) -> tuple[Choice, Choice | None, float]:
         """Where the first prices hold, the best choice so far, if any keeps the limits, and the bound."""
-        for number, (cost, limit) in enumerate(zip(self.costs, self.limits)):
-            least = Knapsack(self.units.prices(cost), self.units.score).cheapest
+        for number, limit in enumerate(self.limits):
+            least = Knapsack(self.units.prices(limit.cost), self.units.score).cheapest
             if self.spent(least)[number] > self.ceilings[number]:
-                raise unmet(limit, self.spent(least)[number], cost.unit)
-        search = ExactSearch(self.units, self.costs[0], self.limits[0])
+                raise unmet(limit, self.spent(least)[number])
+        search = ExactSearch(self.units, self.limits[:1])
         choice, spent = search.run()
         if self.plain:
             return choice, choice, search.bound(choice, spent)[0]
@@ -84,7 +84,7 @@ class ProgramSearch:
         cheapest = np.argmin(prices[0], axis=1)
         every = np.arange(len(cheapest))
         offsets = self.spent(cheapest) - [price[every, cheapest].sum() for price in prices]
-        limits = np.concatenate([[np.inf], (self.limits - offsets)[1:]])
+        limits = np.concatenate([[np.inf], (self.budgets - offsets)[1:]])
         solved = self.program.solve(
             [np.where(np.isfinite(price), price, 0) for price in prices], limits, gap, time_limit, objective=prices[0]
         )
@@ -97,7 +97,7 @@ class ProgramSearch:
                 "no assignment was found that keeps all limits together; allow more of one of them, "
                 "more formats, or more time"
             )
-        return unmet(self.limits[0], self.spent(least)[0], self.costs[0].unit, " together with the others")
+        return unmet(self.limits[0], self.spent(least)[0], " together with the others")
 
     def _around(self, choice: Choice) -> tuple[list[Array], Array]:
         """Prices that hold around `choice`, and what their sums must not exceed."""
@@ -106,15 +106,13 @@ class ProgramSearch:
         prices = [
             self.units.prices(cost, matrices, reader_prices(self.units.space, cost, matrices)) for cost in self.costs
         ]
-        return prices, np.array([price[every, choice].sum() for price in prices]) + self.limits - spent
+        return prices, np.array([price[every, choice].sum() for price in prices]) + self.budgets - spent
 
     def _moves(self, choice: Choice, spent: Array) -> tuple[Array, Array, float]:
         """Single moves; the price of one is the largest share that it takes of what is left of any limit."""
         matrices, allowed = self.units.matrices(choice), self.program.allowed(choice)
-        found = [Knapsack(self.units.prices(cost, matrices), self.units.score).moves(choice) for cost in self.costs]
-        left = np.maximum(self.ceilings - spent, 1e-9 * self.limits)
-        price = np.max([price / room for (price, _), room in zip(found, left)], axis=0)
-        return price, np.where(allowed, found[0][1], 0), 1.0
+        price, gain, room = moves_within(self.units, self.limits, choice, matrices, self.ceilings - spent)
+        return price, np.where(allowed, gain, 0), room
 
     def _within(self, choice: Choice) -> Array | None:
         spent = self.spent(choice)

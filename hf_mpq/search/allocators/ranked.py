@@ -5,16 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from ...core import Assignment, Budget, BudgetError, PrecisionSpace, track
-from ...cost import CostModel
-from .base import ALLOCATORS, Allocator, Evaluate, Scores
+from ...core import Assignment, PrecisionSpace, track
+from ...cost import CostModel, Limits, given_limits
+from .base import ALLOCATORS, Allocator, Evaluate, Given, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, no_scores
-from .unmet import amount
 
 
 @ALLOCATORS.register("ranked")
@@ -28,17 +28,16 @@ class Ranked(Allocator):
     combinations: int = 20_000
     seed: int = 0
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
         options = {"evaluations": self.evaluations, "combinations": self.combinations, "seed": self.seed}
-        return ranked_candidates(space, cost, budget, scores, evaluate, 1, progress=progress, **options)[0][0]
+        return rank(space, limits, scores, evaluate, 1, progress=progress, **options)[0][0]
 
     def evaluation_count(self, space: PrecisionSpace) -> int:
         return self.evaluations
@@ -47,7 +46,19 @@ class Ranked(Allocator):
 def ranked_candidates(
     space: PrecisionSpace,
     cost: CostModel,
-    budget: Budget | str | float,
+    budget: Given,
+    scores: Scores | None = None,
+    evaluate: Callable[[Assignment], float] | None = None,
+    keep: int = 5,
+    **options: Any,
+) -> list[tuple[Assignment, float]]:
+    """As `rank`, within a budget as of `Allocator`; `options` are the others of `rank`."""
+    return rank(space, given_limits(cost, budget), scores, evaluate, keep, **options)
+
+
+def rank(
+    space: PrecisionSpace,
+    limits: Limits,
     scores: Scores | None = None,
     evaluate: Callable[[Assignment], float] | None = None,
     keep: int = 5,
@@ -59,7 +70,7 @@ def ranked_candidates(
     """Assignments in which all layers are alike, best first, each with its damage (or its score without `evaluate`).
 
     A kind of matrix is its name without the layer's number (query, key, ..., down); all matrices of a kind share one
-    precision. All combinations within the budget are candidates (Holmes et al., 2022, section 3.4).
+    precision. All combinations within the limits are candidates (Holmes et al., 2022, section 3.4).
 
     Args:
         keep: candidates to return.
@@ -73,7 +84,7 @@ def ranked_candidates(
     """
     if scores is None and evaluate is None:
         raise ValueError("ranking needs scores or evaluate, a function from an assignment to its damage")
-    search = begin(space, cost, budget, no_scores(space) if scores is None else scores)
+    search = begin(space, limits, no_scores(space) if scores is None else scores)
     search.smallest()
     wanted = keep if evaluate is None else evaluations
     found = _fitting(search, scores is not None, wanted, combinations, np.random.default_rng(seed))
@@ -96,7 +107,7 @@ def _fitting(
     every = _combinations(search, kinds, combinations, random)  # (combinations, kinds)
     costs, scores = (_sums(table, kinds, every) for table in (search.knapsack.cost, search.knapsack.score))
     values, dearest = scores if by_score else -costs, every[costs.argmax()][kinds]
-    linear = costs + search.spent(dearest) - search.knapsack.total_cost(dearest)
+    linear = costs + search.weigh(search.spent(dearest)) - search.knapsack.total_cost(dearest)
     prunes = np.array([(search.units.candidates[kinds == kind, 0] == 0).any() for kind in range(every.shape[1])])
     plain = ~((every == 0) & prunes).any(axis=1) & (not search.units.moving_inputs)
     possible = (linear <= search.limit * (1 + 1e-9)) | ~plain
@@ -104,16 +115,12 @@ def _fitting(
     fitting: list[tuple[Choice, float]] = []
     for number in order[possible[order]]:
         choice = every[number][kinds]
-        if search.spent(choice) <= search.limit:
+        if search.keeps(choice):
             fitting.append((choice, float(values[number])))
         if len(fitting) == wanted:
             break
     if not fitting:
-        unit, least = search.cost.unit, search.smallest()
-        raise BudgetError(
-            f"no combination was found within the budget of {amount(search.budget, unit)}; try more combinations; "
-            f"the smallest possible is {amount(least, unit, upwards=True)}"
-        )
+        raise search.unmet(search.knapsack.cheapest, " by any combination that was tried: try more combinations")
     return fitting
 
 

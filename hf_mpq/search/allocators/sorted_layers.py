@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, PrecisionSpace
-from ...cost import CostModel
+from ...core import Assignment, PrecisionSpace
+from ...cost import Limits
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .start import begin, largest_within, needed, of_weights
-from .unmet import unmet
 
 
 @ALLOCATORS.register("sorted-layers")
@@ -31,16 +30,15 @@ class SortedLayers(Allocator):
     bits: tuple[int, int] | None = None
     count: int | None = None
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        search = begin(space, cost, budget, of_weights(space, needed(scores, "sorted-layers")))
+        search = begin(space, limits, of_weights(space, needed(scores, "sorted-layers")))
         low, high = _positions(search, self.bits)
         layers = _layers(search)
         sensitivity = np.bincount(layers, weights=search.units.score[np.arange(len(low)), low])
@@ -52,10 +50,9 @@ class SortedLayers(Allocator):
         elif not 0 <= count <= len(order):
             raise ValueError(f"count must be 0 to {len(order)}, the number of layers, got {count}")
         else:
-            choice = chosen(count) if search.spent(chosen(count)) <= search.limit else None
+            choice = chosen(count) if search.keeps(chosen(count)) else None
         if choice is None:
-            least = search.spent(chosen(max(count, 0)))
-            raise unmet(search.budget, least, search.cost.unit, " by whole layers at two precisions")
+            raise search.unmet(chosen(max(count, 0)), " by whole layers at two precisions")
         return search.units.assignment(choice)
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, PrecisionSpace
-from ...cost import CostModel, measure
+from ...core import Assignment, PrecisionSpace
+from ...cost import Limits
 from .base import Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
 from .units import Units
-from .unmet import unmet
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,18 @@ class BoundedResult:
         score: its total score.
         bound: no assignment within the limits has a lower score, at the prices that hold around this one.
         count: sub-groups chosen; tied ones count once.
+        costs: exact cost in each limit.
+        limits: what the costs must not exceed.
+        units: of costs and limits.
     """
 
     assignment: Assignment
     score: float
     bound: float
     count: int
+    costs: tuple[float, ...]
+    limits: tuple[float, ...]
+    units: tuple[str, ...]
 
     @property
     def gap(self) -> float:
@@ -38,7 +43,7 @@ class BoundedResult:
     @property
     def spent(self) -> str:
         """What is spent of what may be."""
-        return ""
+        return " and ".join(map(spending, self.costs, self.limits, self.units))
 
     @property
     def summary(self) -> str:
@@ -49,15 +54,14 @@ class BoundedResult:
         return self.summary
 
 
-def begin(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float, scores: Scores) -> ExactSearch:
-    """The search over all assignments of `space` within a budget."""
-    measured, limit = measure(cost, budget)
-    return ExactSearch(Units(space, scores), measured, limit)
+def begin(space: PrecisionSpace, limits: Limits, scores: Scores) -> ExactSearch:
+    """The search over all assignments of `space` within limits."""
+    return ExactSearch(Units(space, scores), limits)
 
 
-def check_possible(space: PrecisionSpace, cost: CostModel, budget: Budget | str | float) -> None:
-    """Raise BudgetError when no assignment of `space` can meet a budget; nothing needs to be scored before."""
-    begin(space, cost, budget, no_scores(space)).smallest()
+def check_possible(space: PrecisionSpace, limits: Limits) -> None:
+    """Raise BudgetError when no assignment of `space` can keep some limits; nothing needs to be scored before."""
+    begin(space, limits, no_scores(space)).smallest()
 
 
 def needed(scores: Scores | None, allocator: str) -> Scores:
@@ -78,21 +82,21 @@ def of_weights(space: PrecisionSpace, scores: Scores) -> Scores:
 
 
 def most_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice]:
-    """As `largest_within`; raises BudgetError when not even 0 keeps the limit."""
+    """As `largest_within`; raises BudgetError when not even 0 keeps the limits."""
     number, choice = largest_within(search, count, choice_of)
     if choice is None:
-        raise unmet(search.budget, search.spent(choice_of(0)), search.cost.unit)
+        raise search.unmet(choice_of(0))
     return number, choice
 
 
 def largest_within(search: ExactSearch, count: int, choice_of: Callable[[int], Choice]) -> tuple[int, Choice | None]:
-    """The largest number in 0 to `count` whose `choice_of(number)` keeps the limit, if the cost rises with the number;
+    """The largest number in 0 to `count` whose `choice_of(number)` keeps the limits, if costs rise with the number;
     -1 and None when not even 0 does."""
     low, high, best = -1, count, None
     while low < high:
         middle = (low + high + 1) // 2
         choice = choice_of(middle)
-        if search.spent(choice) <= search.limit:
+        if search.keeps(choice):
             low, best = middle, choice
         else:
             high = middle - 1

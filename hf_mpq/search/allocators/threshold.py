@@ -6,13 +6,12 @@ from math import ceil
 
 import numpy as np
 
-from ...core import Assignment, Budget, PrecisionSpace, bars
-from ...cost import CostModel
+from ...core import Assignment, PrecisionSpace, bars
+from ...cost import Limits
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Array, Choice
 from .start import begin, largest_within, needed, of_weights
-from .unmet import unmet
 
 
 @ALLOCATORS.register("threshold")
@@ -47,11 +46,10 @@ class Thresholds(Allocator):
         if not 0 < self.step <= 1:
             raise ValueError(f"step must be above 0 and at most 1, got {self.step}")
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
@@ -61,7 +59,7 @@ class Thresholds(Allocator):
                 "the threshold allocator measures assignments: give evaluate, a function from an assignment to its "
                 "damage"
             )
-        search = begin(space, cost, budget, of_weights(space, needed(scores, "threshold")))
+        search = begin(space, limits, of_weights(space, needed(scores, "threshold")))
         search.smallest()
         positions = _Positions(search, self.step, evaluate)
         with bars(disable=not progress) as shown:
@@ -100,7 +98,7 @@ class _Positions:
     @property
     def met(self) -> bool:
         """Whether the budget is met."""
-        return self.search.spent(self.choice()) <= self.search.limit
+        return self.search.keeps(self.choice())
 
     def damage(self, positions: Choice) -> float:
         """Of the assignment at other positions."""
@@ -133,7 +131,7 @@ class _Positions:
         while not self.met:
             options = {number: positions for number in known if (positions := self.raised(number)) is not None}
             if not options:
-                raise unmet(self.search.budget, self.search.smallest(), self.search.cost.unit)
+                raise self.search.unmet(self.search.knapsack.cheapest)
             self.last = self._least(options, known)
             self.positions = options[self.last]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, Budget, PrecisionSpace
-from ...cost import CostModel
+from ...core import Assignment, PrecisionSpace
+from ...cost import Limits
 from .base import ALLOCATORS, Allocator, Evaluate, Scores
 from .exact_search import ExactSearch
 from .knapsack import Choice
@@ -32,16 +32,15 @@ class Uniform(Allocator):
     fraction: bool = False
     seed: int = 0
 
-    def __call__(
+    def choose(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        budget: Budget | str | float,
+        limits: Limits,
         scores: Scores | None = None,
         evaluate: Evaluate | None = None,
         progress: bool = False,
     ) -> Assignment:
-        search = begin(space, cost, budget, no_scores(space))
+        search = begin(space, limits, no_scores(space))
         search.smallest()
         levels = _levels(search)
         position, choice = most_within(search, len(levels) - 1, lambda number: levels[number])
@@ -81,5 +80,5 @@ def _raise_some(search: ExactSearch, choice: Choice, higher: Choice, random: np.
         if count == len(order):
             break
         kind, order = search.units.kinds[order[count]], order[count:]  # this kind does not fit any more
-        order = order[(search.units.kinds[order] != kind) & (step[order] <= search.limit - search.spent(choice))]
+        order = order[(search.units.kinds[order] != kind) & (step[order] <= search.room(choice))]
     return choice

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ...core import Assignment, PrecisionSpace, Registry, Usage
-from ...cost import CostModel
+from ...cost import Limit, Limits
 from ...nn.walk import derive
 from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
 from ...weights.roles import WEIGHTS
@@ -92,8 +92,7 @@ class SearchStrategy(ABC):
 
     Args:
         space: what may be chosen.
-        cost: the cost model that measures the budget.
-        limit: what the cost must not exceed, in its unit; None without a budget.
+        limits: cost models with what each must not exceed, the main one first; without a budget one that has no amount.
 
     Attributes:
         split: what the search slice of the training set is for: None (there is none), `"steps"` (passes ask for
@@ -108,8 +107,8 @@ class SearchStrategy(ABC):
     needs_scores: ClassVar[bool] = False
     """Whether `prepare` wants training-free scores."""
 
-    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None):
-        self.space, self.cost, self.limit = space, cost, limit
+    def __init__(self, space: PrecisionSpace, limits: Limits):
+        self.space, self.limits = space, tuple(Limit(*one) for one in limits)
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:  # noqa: B027
         """Set the start of the gates, once, before the first step."""

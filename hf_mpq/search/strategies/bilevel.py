@@ -39,8 +39,8 @@ class Bilevel(GateSearch):
         "decision": "argmax",
     }
 
-    def __init__(self, space, cost, limit, warmup_epochs: int = 1, **options):
-        super().__init__(space, cost, limit, **options)
+    def __init__(self, space, limits, warmup_epochs: int = 1, **options):
+        super().__init__(space, limits, **options)
         self.warmup_epochs = warmup_epochs
 
     def passes(self, progress: Progress) -> tuple[Pass, ...]:

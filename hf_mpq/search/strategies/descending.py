@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ...core import PrecisionSpace
-from ...cost import CostModel
+from ...cost import Limits
 from ...nn.walk import usages
 from .base import STRATEGIES, Progress
 from .joint import Joint
@@ -41,8 +41,8 @@ class Descending(Joint):
         "decision": "projection",
     }
 
-    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None, threshold: float = 0.2, **options):
-        super().__init__(space, cost, limit, **options)
+    def __init__(self, space: PrecisionSpace, limits: Limits, threshold: float = 0.2, **options):
+        super().__init__(space, limits, **options)
         if not 0 < threshold < 1:
             raise ValueError(f"the threshold is a probability, above 0 and below 1; got {threshold}")
         self.threshold = threshold
@@ -57,5 +57,6 @@ class Descending(Joint):
 
     @torch.no_grad()
     def _above(self, model: nn.Module) -> bool:
-        """Whether more is expected to be used than the budget allows; always without one."""
-        return self.limit is None or float(self.cost.expected(usages(model))) > self.limit
+        """Whether more is expected to be used than some budget allows; always without one."""
+        used = usages(model)
+        return any(limit.amount is None or float(limit.cost.expected(used)) > limit.amount for limit in self.limits)

@@ -1,33 +1,41 @@
 """What logs show of open gates."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ...core import Assignment, PrecisionSpace, Usage
-from ...cost import CostModel
+from ...cost import Limits
 
 
 @torch.no_grad()
 def gate_metrics(
-    space: PrecisionSpace, cost: CostModel, usages: Mapping[str, Usage], assignment: Assignment
+    space: PrecisionSpace, limits: Limits, usages: Mapping[str, Usage], assignment: Assignment
 ) -> dict[str, float]:
     """The state of a search.
 
-    - `expected_cost`: of the mixture, in the unit of `cost`;
+    - `expected_cost`: of the mixture, in the unit of the main limit's cost;
     - `cost`: of `assignment`, exactly;
+    - `expected_cost/<what>` and `cost/<what>`, such as `cost/activations`: the same in each of several limits;
     - `uncertainty`: mean over open sub-groups and inputs of one minus the largest probability: 0 when all is decided;
     - `bits/<b>`: share of the open weights that have b bits in `assignment`; these add up to 1;
     - `inputs/<b>`: share of the open inputs that have b bits in it.
     """
+    expected = by_limit("expected_cost", limits, [float(limit.cost.expected(usages)) for limit in limits])
     return {
-        "expected_cost": float(cost.expected(usages)),
-        "cost": cost.of(assignment),
+        **expected,
+        **by_limit("cost", limits, [limit.cost.of(assignment) for limit in limits]),
         "uncertainty": _uncertainty(space, usages),
         **_shares(space, assignment),
         **_input_shares(space, assignment),
     }
+
+
+def by_limit(name: str, limits: Limits, values: Sequence[float]) -> dict[str, float]:
+    """A value in each limit: that of the main one under its name, and of several all with what they limit."""
+    several = {f"{name}/{limit.cost.what}": value for limit, value in zip(limits, values)} if len(limits) > 1 else {}
+    return {name: values[0], **several}
 
 
 def _uncertainty(space: PrecisionSpace, usages: Mapping[str, Usage]) -> float:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage, Written, name_and_options
-from ...cost import CostModel
+from ...cost import Limit, Limits
 from ...nn.walk import reluctances, usages
 from ..allocators.base import Scores
 from ..judge import Judge
@@ -32,14 +33,14 @@ class GateSearch(SearchStrategy):
     """A search through gates that can start from preferences, such as softmax and Gumbel-softmax mixtures.
 
     Args:
-        space, cost, limit: as of `SearchStrategy`.
+        space, limits: as of `SearchStrategy`.
         start: `"zeros"`, `"bits"` (precision over the highest one), `"top"` (surely the highest one) or `"scores"` (the
             training-free assignment).
         temperature: a number, `(start, end)` over the steps of the stage, or the fields of `Temperature`.
         optimizer: of the gates, `"sgd"` or `"adam"`, a part, with `learning_rate`; or its options in
             `optimizer_options`.
         penalty: part, its options in it or in `penalty_options`; None is the strategy's own with a budget, `"linear"`
-            without.
+            without. Each limit has its own; they add up.
         decision: `"argmax"`, the likeliest precision of each sub-group whatever it costs; `"projection"`, the likeliest
             assignment that meets the budget; None is the strategy's own.
         compensate_pruned: scale the weights once for what 0 bits take away at the start.
@@ -54,8 +55,7 @@ class GateSearch(SearchStrategy):
     def __init__(
         self,
         space: PrecisionSpace,
-        cost: CostModel,
-        limit: float | None,
+        limits: Limits,
         start: str | None = None,
         temperature: Any = None,
         optimizer: Written | None = None,
@@ -66,7 +66,7 @@ class GateSearch(SearchStrategy):
         decision: str | None = None,
         compensate_pruned: bool = False,
     ):
-        super().__init__(space, cost, limit)
+        super().__init__(space, limits)
         own = self.defaults
         self.start = _one_of("start", (*GATE_STARTS, FROM_SCORES), start or own["start"])
         self.temperature = Temperature.of(own["temperature"] if temperature is None else temperature)
@@ -79,15 +79,15 @@ class GateSearch(SearchStrategy):
         self.needs_scores, self.compensate_pruned = self.start == FROM_SCORES, compensate_pruned
         if self.needs_scores and compensate_pruned:
             raise ValueError("compensate_pruned is for a start that mixes evenly: use start='zeros' or 'bits'")
-        chosen = penalty or ("linear" if limit is None else own["penalty"])
+        chosen = penalty or ("linear" if self.limits[0].amount is None else own["penalty"])
         name, how = name_and_options("penalty", chosen, penalty_options or {})
-        self._penalty = PENALTIES.make(name, self._target(), options=how)
+        self._penalties = [PENALTIES.make(name, target, options=how) for target in self._targets()]
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
         """Set logits and temperature; raises ValueError without open gates, or without scores or budget where the start
         is made of them."""
         gates = open_gates(self.space, model)
-        logits = start_logits(self.start, self.space, self.cost, self.limit, scores)
+        logits = start_logits(self.start, self.space, self.limits, scores)
         for name, gate in gates.items():
             gate.set_temperature(self.temperature.start)
             gate.start(logits[name])
@@ -117,14 +117,17 @@ class GateSearch(SearchStrategy):
         return self.temperature.at(self.moving(progress))
 
     def penalty(self, usages: Mapping[str, Usage], progress: Progress) -> Tensor:
-        """The penalty of the expected cost. Where it looks at the actual cost, that is the cost of the likeliest
+        """The penalties of the expected costs. Where one looks at the actual cost, that is the cost of the likeliest
         precisions, which is what argmax would ship."""
-        expected = self.cost.expected(usages)
-        return self._penalty(expected, lambda: self._decided_cost(usages), self.moving(progress))
+        parts = []
+        for limit, penalty in zip(self.limits, self._penalties):
+            expected, actual = limit.cost.expected(usages), partial(self._decided_cost, limit, usages)
+            parts.append(penalty(expected, actual, self.moving(progress)))
+        return sum(parts[1:], parts[0])
 
     def derive(self, model: nn.Module, judge: Judge | None = None) -> tuple[nn.Module, Assignment]:
-        limit = self.limit if self.decision == "projection" else None
-        found = likeliest(self.space, reluctances(model), self.cost, limit)
+        limits = self.limits if self.decision == "projection" else ()
+        found = likeliest(self.space, reluctances(model), limits)
         emptied = [name for name, one in found.matrices.items() if not any(one.bits)]
         if emptied:
             warnings.warn(
@@ -138,23 +141,31 @@ class GateSearch(SearchStrategy):
         """What the gates say, and what `gate_metrics` says of the argmax."""
         with torch.no_grad():
             used = usages(model)
-        state = gate_metrics(self.space, self.cost, used, likeliest(self.space, reluctances(model)))
+        state = gate_metrics(self.space, self.limits, used, likeliest(self.space, reluctances(model)))
         return {**next(iter(open_gates(self.space, model).values())).metrics(), **state}
 
-    def _target(self) -> Target:
+    def _targets(self) -> list[Target]:
         specs = self.space.weights
         highest = {
             name: MatrixAssignment(spec.bits or (spec.candidates[-1],) * spec.layout.count, nested=spec.nested)
             for name, spec in specs.items()
         }
         groups = sum(one.groups for one in self.space.open_choices.values())
-        return Target(
-            self.limit, self.cost.of(Assignment(highest)), groups, self.learning_rate, self.optimizer == "adam"
-        )
+        return [
+            Target(
+                limit.amount,
+                limit.cost.of(Assignment(highest)),
+                groups,
+                self.learning_rate,
+                self.optimizer == "adam",
+                len(self.limits) == 1,
+            )
+            for limit in self.limits
+        ]
 
-    def _decided_cost(self, usages: Mapping[str, Usage]) -> float:
+    def _decided_cost(self, limit: Limit, usages: Mapping[str, Usage]) -> float:
         with torch.no_grad():
-            return float(self.cost.expected(decided(self.space, usages)))
+            return float(limit.cost.expected(decided(self.space, usages)))
 
 
 class WarmGateSearch(GateSearch):
@@ -168,8 +179,8 @@ class WarmGateSearch(GateSearch):
         ValueError: for a share outside it.
     """
 
-    def __init__(self, space: PrecisionSpace, cost: CostModel, limit: float | None, warmup: float = 0.0, **options):
-        super().__init__(space, cost, limit, **options)
+    def __init__(self, space: PrecisionSpace, limits: Limits, warmup: float = 0.0, **options):
+        super().__init__(space, limits, **options)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of the stage, at least 0 and below 1; got {warmup}")
         self.warmup = warmup

@@ -1,39 +1,34 @@
-"""From what open gates say to one assignment, within a budget where there is one."""
+"""From what open gates say to one assignment, within limits where there are some."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from ...core import Assignment, Budget, PrecisionSpace
-from ...cost import CostModel
+from ...core import Assignment, PrecisionSpace
+from ...cost import Limits
 from ..allocators import allocate
 from ..allocators.units import Units
 
 
-def likeliest(
-    space: PrecisionSpace,
-    reluctances: Mapping[str, Tensor],
-    cost: CostModel | None = None,
-    budget: Budget | str | float | None = None,
-) -> Assignment:
-    """The most probable assignment: of all, or of those that meet a budget, sub-groups taken as independent.
+def likeliest(space: PrecisionSpace, reluctances: Mapping[str, Tensor], limits: Limits = ()) -> Assignment:
+    """The most probable assignment: of all, or of those that keep limits, sub-groups taken as independent.
 
-    Sub-groups of tied matrices are decided together. Where the most probable assignment of all meets the budget, it is
+    Sub-groups of tied matrices are decided together. Where the most probable assignment of all keeps the limits, it is
     the result.
 
     Args:
         space: what may be chosen.
         reluctances: by matrix name, `(groups, candidates)`, as the gates of open matrices give them.
-        cost: what the budget is measured with.
-        budget: a `Budget`, its text, or a number in the unit of `cost`; None for no limit.
+        limits: all of them are kept; those without an amount are none.
 
     Raises:
-        BudgetError: when nothing meets the budget.
+        BudgetError: when nothing keeps them.
         ValueError: when a matrix is open, but there is no reluctance of its gate.
     """
     scores = {name: _reluctance(name, reluctances) for name in space.open_choices}
-    if cost is not None and budget is not None:
-        return allocate(space, cost, budget, scores)
+    limits = tuple(limit for limit in limits if limit.amount is not None)
+    if limits:
+        return allocate.choose(space, limits, scores)
     units = Units(space, scores)
     return units.assignment(units.score.argmin(axis=1))
 

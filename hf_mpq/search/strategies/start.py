@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core import OpenChoice, PrecisionSpace, Registry
-from ...cost import CostModel
+from ...cost import Limits
+from ..allocators.balance import balanced
 from ..allocators.base import Scores
-from ..allocators.column_prices import reader_prices
-from ..allocators.exact_search import ExactSearch
 from ..allocators.units import Units
 
 LARGEST = 4.0
@@ -43,24 +42,22 @@ def from_the_top(choice: OpenChoice) -> Tensor:
 FROM_SCORES = "scores"
 
 
-def start_logits(
-    start: str, space: PrecisionSpace, cost: CostModel, limit: float | None, scores: Scores | None
-) -> dict[str, Tensor]:
+def start_logits(start: str, space: PrecisionSpace, limits: Limits, scores: Scores | None) -> dict[str, Tensor]:
     """First logits of everything in `space.open_choices`, by name: `(groups, candidates)` each.
 
     Raises:
-        ValueError: when they are made of scores, and scores or limit are missing.
+        ValueError: when they are made of scores, and scores or amounts are missing.
     """
     if start != FROM_SCORES:
         return {name: GATE_STARTS[start](one) for name, one in space.open_choices.items()}
-    if scores is None or limit is None:
+    if scores is None or any(limit.amount is None for limit in limits):
         lacking = "scores: name a scorer" if scores is None else "a budget, such as MPQConfig(budget='2.5bits')"
         raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros' or 'bits'")
-    return logits_of_scores(space, cost, limit, scores)
+    return logits_of_scores(space, limits, scores)
 
 
 def logits_of_scores(
-    space: PrecisionSpace, cost: CostModel, limit: float, scores: Scores, sharpness: float = 1.0
+    space: PrecisionSpace, limits: Limits, scores: Scores, sharpness: float = 1.0
 ) -> dict[str, Tensor]:
     """Logits whose argmax is the Lagrangian's assignment, surer where its margin is larger. Ours.
 
@@ -73,27 +70,25 @@ def logits_of_scores(
         Name to `(groups, candidates)`, for everything in `space.open_choices`.
 
     Raises:
-        BudgetError: when nothing meets the limit.
+        BudgetError: when nothing keeps the limits.
         ValueError: when scores are missing or do not fit.
     """
-    search = ExactSearch(Units(space, scores), cost, limit)
-    worse = _worse_than_best(search)
+    units = Units(space, scores)
+    worse = _worse_than_best(units, limits)
     logits = np.maximum(LARGEST - sharpness * worse / _median_margin(worse), -LARGEST)
     tables = {}
-    for names, rows in search.units.blocks:
+    for names, rows in units.blocks:
         for name in names:
-            tables[name] = torch.from_numpy(logits[rows, : len(search.units.candidates_of(name))]).float()
+            tables[name] = torch.from_numpy(logits[rows, : len(units.candidates_of(name))]).float()
     return {name: tables[name] if name in tables else by_bits(one) for name, one in space.open_choices.items()}
 
 
-def _worse_than_best(search: ExactSearch) -> NDArray[np.float64]:
+def _worse_than_best(units: Units, limits: Limits) -> NDArray[np.float64]:
     """What each choice is worse than the best of its unit in score plus multiplier times price, `(units, choices)`."""
-    units, cost = search.units, search.cost
-    choice, spent = search.run()
-    _, multiplier = search.bound(choice, spent)
-    matrices = units.matrices(choice)
-    prices = units.prices(cost, matrices, reader_prices(units.space, cost, matrices))
-    total = np.where(np.isfinite(units.score), units.score + multiplier * np.nan_to_num(prices), np.inf)
+    search, choice = balanced(units, limits)
+    _, multiplier = search.bound(choice, search.spent(choice))
+    prices = np.nan_to_num(search.prices(choice))
+    total = np.where(np.isfinite(units.score), units.score + multiplier * prices, np.inf)
     return total - total.min(axis=1, keepdims=True)
 
 

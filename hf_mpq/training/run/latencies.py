@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ...core import Budget, PrecisionSpace, read_json
 from ...core.files import write_text
-from ...cost import LatencyTable, budget_cost
+from ...cost import LatencyTable, limits_of
 
 
-def write_latencies(file: Path, space: PrecisionSpace, budget: Budget | str) -> None:
+def write_latencies(file: Path, space: PrecisionSpace, budget: Budget) -> None:
     """Measure, unless the file is there; it is whole or not there."""
     if file.exists():
         return
-    cost, _ = budget_cost(space, budget)
+    ((cost, _),) = limits_of(space, (budget,))
     write_text(file, json.dumps(cost.latencies.to_dict(), indent=1))
 
 

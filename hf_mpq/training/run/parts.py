@@ -49,7 +49,7 @@ class RunParts:
     @cached_property
     def _selection(self) -> int:
         """Number of the stage that the selection rule gives its assignment; 0 where none is compared."""
-        wanted = self.method.selects and self.args.selection_examples and self._config.budget is not None
+        wanted = self.method.selects and self.args.selection_examples and bool(self._config.budgets)
         return selects_before(self.plan) if wanted else 0
 
     @cached_property

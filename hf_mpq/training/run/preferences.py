@@ -22,7 +22,7 @@ class Preferences:
     Args:
         folder: of the run.
         model: float.
-        config: with the candidates and the budget.
+        config: with the candidates and the budgets.
         method: its scorer and allocator, the default ones where it has none.
         batches: calibration inputs.
         latencies: what a budget in ms is measured by.
@@ -45,7 +45,7 @@ class Preferences:
     ):
         filled = {slot: getattr(DEFAULT, slot) for slot in ("scorer", "allocator") if getattr(method, slot) is None}
         choice = replace(method, **filled, rounding="nearest", rounding_options={})
-        self._file, self._first, self._budget = Path(folder) / FILE, first, config.only_budget
+        self._file, self._first, self._budgets = Path(folder) / FILE, first, config.budgets
         self._engine = TrainingFree(model, config, choice, batches, progress=progress, space=space)
         self._engine.latencies = latencies
 
@@ -56,11 +56,11 @@ class Preferences:
 
     def assignment(self) -> Assignment:
         """The training-free assignment; raises ValueError without a budget."""
-        if self._budget is None:
+        if not self._budgets:
             raise ValueError("this method decides bits under a budget: give one, such as MPQConfig(budget='2.5bits')")
         if self._engine.uses_scores:
             self._engine.keep_scores(self.scores())
-        return self._engine.assignment(self._budget)
+        return self._engine.assignment(self._budgets)
 
     def _compute(self) -> None:
         if not self._file.exists():

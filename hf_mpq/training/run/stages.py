@@ -8,8 +8,8 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 from transformers.utils.generic import find_labels
 
-from ...core import Assignment, StageSpec
-from ...cost import budget_cost
+from ...core import Assignment, PrecisionSpace, StageSpec
+from ...cost import COSTS, Limits, limits_of
 from ...nn import calibrate_activations
 from ...nn.walk import calibrate_weights, is_open, set_rounding
 from ...plugin import assignment_of, fix
@@ -121,8 +121,7 @@ class StageRunner:
         return [one for one in self.callback_handler.callbacks if one not in self._default_callbacks]
 
     def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
-        cost, _ = budget_cost(self._space, self._config.only_budget, self._latencies)
-        return fixed_metrics(self._space, cost, assignment_of(student))
+        return fixed_metrics(self._space, self._limits(self._space), assignment_of(student))
 
     def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
         """Scores of the model so far on the dev set, where there is one; logged as of the stage's last step."""
@@ -138,8 +137,11 @@ class StageRunner:
         if stage.strategy is None:
             return None
         space = space_of(student)
-        cost, limit = budget_cost(space, self._config.only_budget, self._latencies)
-        return STRATEGIES.make(stage.strategy, space, cost, limit, options=stage.strategy_options)
+        return STRATEGIES.make(stage.strategy, space, self._limits(space), options=stage.strategy_options)
+
+    def _limits(self, space: PrecisionSpace) -> Limits:
+        """What the config's budgets mean for a model."""
+        return limits_of(space, self._config.budgets, self._latencies)
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
         """The precisions that a stage without a search trains; None where the config has decided them."""
@@ -157,5 +159,4 @@ class StageRunner:
 
     def _packed_bytes(self) -> float:
         """Bytes of the model so far when it is packed."""
-        cost, _ = budget_cost(self._space, None)
-        return cost.of(assignment_of(self.model))
+        return COSTS["size"](self._space).of(assignment_of(self.model))

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hf_mpq import MPQConfig, quantize
-from hf_mpq.core import PrecisionSpace
-from hf_mpq.cost import COSTS, CostModel, measure
+from hf_mpq.core import PrecisionSpace, budgets_of
+from hf_mpq.cost import CostModel, Limits, limits_of
 from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Progress
 from hf_mpq.search.strategies.open_gates import open_gates
@@ -22,11 +22,18 @@ class Case:
 
     model: nn.Module
     space: PrecisionSpace
-    cost: CostModel
-    limit: float | None
+    limits: Limits
+
+    @property
+    def cost(self) -> CostModel:
+        return self.limits[0].cost
+
+    @property
+    def limit(self) -> float | None:
+        return self.limits[0].amount
 
     def strategy(self, name, **options):
-        return STRATEGIES[name](self.space, self.cost, self.limit, **options)
+        return STRATEGIES[name](self.space, self.limits, **options)
 
     def gates(self):
         return open_gates(self.space, self.model)
@@ -44,9 +51,7 @@ def open_case(budget="2.5bits", family="bert", **config):
     config = MPQConfig(**{"bits": (0, 2, 4), "groups": 4, "activation_bits": None, **config})
     model = quantize(tiny_model(family), config)
     space = model.config.quantization_config.resolve(model)
-    cost = COSTS["size"](space)
-    cost, limit = (cost, None) if budget is None else measure(cost, budget)
-    return Case(model, space, cost, limit)
+    return Case(model, space, limits_of(space, budgets_of(budget)))
 
 
 def step_progress(step, steps=30, steps_per_epoch=10, search_steps=2):

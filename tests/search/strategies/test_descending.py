@@ -28,7 +28,7 @@ def problems(limit=None, **options):
         layer.initialise()
         layer.calibrate()
     space = PrecisionSpace(dict.fromkeys(HURTS, spec))
-    strategy = STRATEGIES["descending"](space, AverageBits(space), limit, **options)
+    strategy = STRATEGIES["descending"](space, [(AverageBits(space), limit)], **options)
     strategy.prepare(model)
     return model.train(), strategy
 
@@ -71,7 +71,7 @@ def optima(model, price):
 def test_it_finds_the_optimum_of_damage_and_bits(at_step):
     strength = 12.0
     model, strategy = problems(penalty={"name": "linear", "strength": strength})
-    expected = optima(model, strength * 80 / (8 * strategy.cost.weights))
+    expected = optima(model, strength * 80 / (8 * strategy.limits[0].cost.weights))
     assert {bits for one in expected for bits in one} == {2, 3, 8}
     rungs = torch.stack(list(search(model, strategy, at_step)))
     assert (rungs[1:] <= rungs[:-1]).all() and rungs[0].eq(3).all()
@@ -90,7 +90,7 @@ def test_with_a_budget_it_goes_down_until_that_is_met_and_what_matters_keeps_mor
     model, strategy = problems(limit=4.0)
     list(search(model, strategy, at_step, steps=120))
     expected, found = strategy.metrics(model)["expected_cost"], strategy.derive(model)[1]
-    assert expected == pytest.approx(4.0, abs=0.3) and 3.6 < strategy.cost.of(found) <= 4.0
+    assert expected == pytest.approx(4.0, abs=0.3) and 3.6 < strategy.limits[0].cost.of(found) <= 4.0
     means = [sum(found.matrices[name].bits) / PROBLEMS for name in HURTS]
     assert means == sorted(means) and means[0] < 3 and means[2] > 5
 
@@ -104,7 +104,7 @@ def test_within_the_budget_no_gate_goes_down(at_step):
     assert not strategy._above(model)
     strategy.schedule(model, at_step(0))
     assert all((layer.program.gate.rung == 3).all() for layer in model.values())
-    strategy.limit = 3.5
+    strategy.limits = (strategy.limits[0]._replace(amount=3.5),)
     strategy.schedule(model, at_step(0))
     assert [int(layer.program.gate.rung.max()) for layer in model.values()] == [2, 2, 3]
 

@@ -28,7 +28,7 @@ def slope(name, expected, actual=None, **options):
 
 
 def test_the_registry_names_every_penalty():
-    assert list(PENALTIES) == ["geometric", "hinge", "linear", "log-band", "relative"]
+    assert list(PENALTIES) == ["geometric", "hinge", "linear", "log-band", "relative", "squared"]
     assert all(PENALTIES[name].name == name for name in PENALTIES)
 
 
@@ -90,7 +90,9 @@ def test_a_negative_strength_is_refused(name):
 def test_gradients_reach_the_logits_as_finite_differences_say(make_space, name, limit):
     space = make_space(groups=4, candidates=(0, 2, 4))
     logits = {key: torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for key in space.weights}
-    strategy = STRATEGIES["joint"](space, AverageBits(space), limit, penalty=name, penalty_options={"strength": 2.0})
+    strategy = STRATEGIES["joint"](
+        space, [(AverageBits(space), limit)], penalty=name, penalty_options={"strength": 2.0}
+    )
 
     def penalty(*parts):
         probabilities = {key: torch.softmax(part, 1) for key, part in zip(logits, parts)}
@@ -106,13 +108,14 @@ def test_gradients_reach_the_logits_as_finite_differences_say(make_space, name, 
 
 def test_the_actual_cost_is_that_of_the_likeliest_precisions(make_space):
     space = make_space(groups=4, candidates=(0, 2, 4))
-    strategy = STRATEGIES["bilevel"](space, AverageBits(space), 2.0)
+    cost = AverageBits(space)
+    strategy = STRATEGIES["bilevel"](space, [(cost, 2.0)])
     shares = torch.tensor([[0.2, 0.5, 0.3], [0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])
     usage = Usage(shares @ torch.tensor([0.0, 2.0, 4.0]), 1 - shares[:, 0], shares)
     usages = dict.fromkeys(space.weights, usage)
-    shipped = strategy.cost.of(likeliest(space, {name: -one.probabilities.log() for name, one in usages.items()}))
-    assert strategy._decided_cost(usages) == pytest.approx(shipped)
-    assert float(strategy.cost.expected(usages)) != pytest.approx(shipped)
+    shipped = cost.of(likeliest(space, {name: -one.probabilities.log() for name, one in usages.items()}))
+    assert strategy._decided_cost(strategy.limits[0], usages) == pytest.approx(shipped)
+    assert float(cost.expected(usages)) != pytest.approx(shipped)
 
 
 @pytest.mark.parametrize("limit", [1.0, 2.4, 3.0])
@@ -121,7 +124,7 @@ def test_under_adam_the_log_band_meets_the_budget_and_what_matters_keeps_more_bi
     candidates, groups, steps = (0, 2, 4), 64, 200
     spec = WeightSpec(SubgroupLayout((groups, 64), groups), candidates=candidates, gate="gumbel")
     space = PrecisionSpace({"only": spec})
-    strategy = STRATEGIES["bilevel"](space, AverageBits(space), limit, warmup_epochs=0, optimizer="adam")
+    strategy = STRATEGIES["bilevel"](space, [(AverageBits(space), limit)], warmup_epochs=0, optimizer="adam")
     logits, bits = torch.zeros(groups, 3, requires_grad=True), torch.tensor(candidates, dtype=torch.float32)
     optimizer = torch.optim.Adam([logits], **strategy.gate_optimizer()[1])
     importance = torch.randn(groups, 1, generator=seeded(1)).mul(1.5).exp()

@@ -9,7 +9,7 @@ import torch
 import hf_mpq
 from hf_mpq import MPQConfig, quantize
 from hf_mpq.core import BudgetError, PrecisionSpace, Usage
-from hf_mpq.cost import AverageBits, StoredSize
+from hf_mpq.cost import AverageBits, Limit, StoredSize
 from hf_mpq.nn.walk import reluctances
 from hf_mpq.search.allocators import solve
 from hf_mpq.search.strategies import STRATEGIES, likeliest
@@ -45,7 +45,7 @@ def test_the_start_from_scores_is_the_lagrangians_assignment(make_space, make_sc
     """All but what its last fill and exchanges changed: those have no clear margin."""
     space = make_space(groups=16)
     cost, scores = AverageBits(space), make_scores(space, seed)
-    logits = logits_of_scores(space, cost, budget, scores)
+    logits = logits_of_scores(space, [Limit(cost, budget)], scores)
     found = argmax_bits(space, logits)
     wanted = {name: matrix.bits for name, matrix in solve(space, cost, budget, scores).assignment.matrices.items()}
     for name in space.weights:
@@ -60,7 +60,7 @@ def test_the_start_from_scores_is_the_lagrangians_assignment(make_space, make_sc
 
 def test_the_median_margin_is_one_logit(make_space, make_scores):
     space = make_space(groups=16)
-    logits = torch.cat(list(logits_of_scores(space, AverageBits(space), 2.0, make_scores(space)).values()))
+    logits = torch.cat(list(logits_of_scores(space, [Limit(AverageBits(space), 2.0)], make_scores(space)).values()))
     top = logits.sort(1).values
     margins = top[:, -1] - top[:, -2]
     assert margins.median() == pytest.approx(1, abs=0.2)
@@ -69,7 +69,7 @@ def test_the_median_margin_is_one_logit(make_space, make_scores):
 
 def test_a_budget_for_everything_leaves_the_scores_alone(make_space, make_scores):
     space = make_space(groups=4)
-    found = argmax_bits(space, logits_of_scores(space, AverageBits(space), 4.0, make_scores(space)))
+    found = argmax_bits(space, logits_of_scores(space, [Limit(AverageBits(space), 4.0)], make_scores(space)))
     assert {bit for bits in found.values() for bit in bits} == {4}
 
 
@@ -77,7 +77,7 @@ def test_forbidden_choices_and_ties_keep_to_the_rules(make_spec, make_scores):
     space = PrecisionSpace({name: make_spec((64, 64), 8, tie="pair") for name in ("first", "second")})
     scores = make_scores(space)
     scores["first"][0] = [0.0, np.inf, np.inf]
-    logits = logits_of_scores(space, AverageBits(space), 2.0, scores)
+    logits = logits_of_scores(space, [Limit(AverageBits(space), 2.0)], scores)
     assert torch.equal(logits["first"], logits["second"])
     assert logits["first"][0].tolist() == [LARGEST, -LARGEST, -LARGEST]
 
@@ -86,7 +86,7 @@ def test_prepare_sets_scores_as_the_start(make_case):
     case = make_case()
     strategy = case.strategy("joint")
     strategy.prepare(case.model, case.scores())
-    wanted = logits_of_scores(case.space, case.cost, case.limit, case.scores())
+    wanted = logits_of_scores(case.space, case.limits, case.scores())
     for name, gate in case.gates().items():
         assert torch.equal(gate.logits.detach(), wanted[name]) and gate.temperature == 1
 
@@ -125,9 +125,9 @@ def test_the_projection_meets_the_budget_and_is_the_argmax_where_that_does(make_
     free = likeliest(space, wants)
     wanted = argmax_bits(space, {name: usage.probabilities for name, usage in usages.items()})
     assert {name: matrix.bits for name, matrix in free.matrices.items()} == wanted
-    assert likeliest(space, wants, cost, cost.of(free)) == free
-    assert likeliest(space, wants, cost, 10 * cost.of(free)) == free
-    less = likeliest(space, wants, cost, 0.7 * cost.of(free))
+    assert likeliest(space, wants, [Limit(cost, cost.of(free))]) == free
+    assert likeliest(space, wants, [Limit(cost, 10 * cost.of(free))]) == free
+    less = likeliest(space, wants, [Limit(cost, 0.7 * cost.of(free))])
     assert 0.6 * cost.of(free) < cost.of(less) <= 0.7 * cost.of(free)
 
 
@@ -135,8 +135,18 @@ def test_the_projection_gives_up_what_is_least_likely_to_matter(make_spec):
     space = PrecisionSpace({"only": make_spec((4, 64), 4, (2, 4))})
     shares = torch.tensor([[0.1, 0.9], [0.45, 0.55], [0.2, 0.8], [0.7, 0.3]])
     usages = {"only": Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(4), shares)}
-    assert likeliest(space, reluctances_of(usages), AverageBits(space), 3.0).matrices["only"].bits == (4, 2, 4, 2)
-    assert likeliest(space, reluctances_of(usages), AverageBits(space), 2.5).matrices["only"].bits == (4, 2, 2, 2)
+    assert likeliest(space, reluctances_of(usages), [Limit(AverageBits(space), 3.0)]).matrices["only"].bits == (
+        4,
+        2,
+        4,
+        2,
+    )
+    assert likeliest(space, reluctances_of(usages), [Limit(AverageBits(space), 2.5)]).matrices["only"].bits == (
+        4,
+        2,
+        2,
+        2,
+    )
 
 
 @pytest.mark.parametrize("limit", [None, 3.0])
@@ -147,14 +157,14 @@ def test_tied_matrices_are_decided_together(make_spec, limit):
         name: Usage(shares @ torch.tensor([2.0, 4.0]), torch.ones(2), shares)
         for name, shares in (("first", first), ("second", second))
     }
-    found = likeliest(space, reluctances_of(usages), AverageBits(space), limit).matrices
+    found = likeliest(space, reluctances_of(usages), [Limit(AverageBits(space), limit)]).matrices
     assert found["first"].bits == found["second"].bits == (2, 4)
 
 
 def test_impossible_budgets_and_missing_probabilities(make_space):
     space = make_space(groups=2, candidates=(2, 4))
     with pytest.raises(BudgetError, match="smallest possible is 2"):
-        likeliest(space, reluctances_of(chances(space)), AverageBits(space), "1bits")
+        likeliest(space, reluctances_of(chances(space)), [Limit(AverageBits(space), 1.0)])
     with pytest.raises(ValueError, match="says nothing of its candidates"):
         likeliest(space, {})
 
@@ -199,6 +209,6 @@ def test_compensation_keeps_the_function_at_the_start(make_case, name, groups):
 def test_without_pruning_there_is_nothing_to_make_up_for(make_case):
     case = make_case(bits=(2, 8), budget=None)
     before = {name: value.clone() for name, value in case.model.named_parameters() if not name.endswith("logits")}
-    STRATEGIES["joint"](case.space, case.cost, None, start="zeros", compensate_pruned=True).prepare(case.model)
+    STRATEGIES["joint"](case.space, [(case.cost, None)], start="zeros", compensate_pruned=True).prepare(case.model)
     after = dict(case.model.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
