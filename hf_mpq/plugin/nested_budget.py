@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Budget, BudgetError, MatrixStorage, PrecisionSpace, SubgroupLayout, WeightSpec
-from ..cost import AverageBits, CostModel, StoredSize
+from ..cost import AverageBits, CostModel, Limit, StoredSize
 from ..cost.exact import matrices_with
 from ..search.allocators import allocate
 from ..search.allocators.unmet import unmet
@@ -92,12 +92,10 @@ class _Limit:
     Attributes:
         cost: of the nested matrices alone.
         amount: of the budget.
-        unit: of both.
     """
 
     cost: CostModel
     amount: float
-    unit: str
     scale, others = 1.0, 0.0
 
     @property
@@ -114,12 +112,10 @@ class _Limit:
         """Raise BudgetError when the lowest precisions are too much."""
         least = self.of({name: stored.served[0] for name, stored in nested.items()})
         if least > self.amount:
-            raise unmet(self.amount, least, self.unit, " with the precisions that are stored")
+            raise unmet(Limit(self.cost, self.amount), least, " with the precisions that are stored")
 
 
 class _InBytes(_Limit):
-    unit = "bytes"
-
     def __init__(self, space: PrecisionSpace, budget: Budget, sizes: ModelSizes):
         self.cost = StoredSize(space, budget.scope)
         self.amount = budget.amount * (sizes.floats[budget.scope] if budget.kind == "ratio" else 1.0)
@@ -127,8 +123,6 @@ class _InBytes(_Limit):
 
 
 class _InBits(_Limit):
-    unit = "bits"
-
     def __init__(self, space: PrecisionSpace, budget: Budget, sizes: ModelSizes):
         self.cost, self.amount = AverageBits(space), budget.amount
         self.scale = self.cost.weights / max(sizes.weights, 1)
