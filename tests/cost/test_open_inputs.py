@@ -8,10 +8,11 @@ import torch
 from torch.nn.functional import one_hot as flags
 
 from hf_mpq.core import ActivationSpec, Assignment
-from hf_mpq.cost import COSTS, BitOperations, Energy
+from hf_mpq.cost import COSTS, ActivationBytes, BitOperations, Energy
 
 CANDIDATES = (2, 4, 8)
-COUNTING = {"bops": lambda space: BitOperations(space, 8), "energy": lambda space: Energy(space, 8)}
+PAIRED = {"bops": lambda space: BitOperations(space, 8), "energy": lambda space: Energy(space, 8)}
+COUNTING = {**PAIRED, "activations": lambda space: ActivationBytes(space, 8)}
 
 
 def opened(space, follows=False):
@@ -56,7 +57,7 @@ def test_a_mixture_is_the_mean_over_pairs(make_space, random, one_hot, kind):
     assert float(cost.expected(usages)) == pytest.approx(float(chances @ torch.tensor(each).double()), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", COUNTING)
+@pytest.mark.parametrize("kind", PAIRED)
 def test_tables_add_up_at_every_pair(make_space, uniform, kind):
     space = opened(make_space(layers=1, activation_bits=8, links=False, candidates=(0, 2, 4)))
     cost = COUNTING[kind](space)

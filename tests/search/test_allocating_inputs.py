@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_mpq.core import ActivationSpec, Assignment, MatrixAssignment, PrecisionSpace, input_of
-from hf_mpq.cost import BitOperations, Energy, StoredSize
+from hf_mpq.cost import BitOperations, Energy, Limit, StoredSize
 from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.allocators import solve_program
 
@@ -115,8 +115,7 @@ def test_near_the_best_of_all_729(share, kind, make_open):
 def test_several_limits(make_open):
     space, scores = make_open(groups=4)
     bops, size = BitOperations(space, 8), StoredSize(space)
-    limits = [(bops, 5e6)]
-    found = solve_program(space, size, "12kB", scores, limits).assignment
+    found = solve_program(space, size, ["12kB", Limit(bops, 5e6)], scores).assignment
     assert size.of(found) <= 12e3 and bops.of(found) <= 5e6
     alone = solve_program(space, size, "12kB", scores).assignment
     assert set(alone.activation_bits.values()) == {8} != set(found.activation_bits.values())
