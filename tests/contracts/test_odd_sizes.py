@@ -56,4 +56,4 @@ def test_every_size_is_packed_and_loaded(family, seed, tmp_path):
     again = HEADS["sequence"].from_pretrained(tmp_path)
     close(trained, outputs(again))
     assert hf_mpq.size_report(again).total_bytes == hf_mpq.size_report(model).total_bytes
-    close(trained, outputs(hf_mpq.prepare(again, "cpu-float")), 1e-4)
+    close(trained, outputs(hf_mpq.prepare(again, "cpu-float")), 1e-3)  # an input's level may be the next one
