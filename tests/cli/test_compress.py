@@ -30,7 +30,9 @@ def names(folder):
 
 
 def test_budget_is_met_and_the_report_is_the_file(here, out, run_json):
-    found = run_json("compress", MODEL, "--data", "rows.csv", "--budget", "20%", "--out", out, *QUICK)
+    """The smaller one of two, which are both met."""
+    budgets = ("--budget", "20%", "--budget", "encoder:0.9x")
+    found = run_json("compress", MODEL, "--data", "rows.csv", *budgets, "--out", out, *QUICK)
     report = hf_mpq.size_report(out)
     assert 0.19 < found["ratio"] <= 0.2 and found["total_bytes"] == report.total_bytes
     assert found["folder"] == str(out) and found["average_bits"] == report.average_bits
@@ -137,6 +139,7 @@ MISTAKES = [
     (("--budget", "1x", "--max-drop", "1", "--data", "rows.csv", "--out", "new"), "either --budget or --max-drop"),
     (("--budget", "4", "--data", "rows.csv", "--out", "new"), "the budget '4' has no unit"),
     (("--budget", "12mb", "--data", "rows.csv", "--out", "new"), "did you mean '12MB'"),
+    (("--budget", "20%", "--budget", "1MB", "--data", "rows.csv", "--out", "new"), "two limits of one kind (model)"),
     (("--budget", "small", "--data", "rows.csv", "--out", "new"), "cannot read the budget 'small'"),
     (("--budget", "1kB", "--data", "rows.csv", "--out", "new"), "smallest possible"),
     (("--max-drop", "1", "--data", "rows.txt", "--out", "new"), "--max-drop needs labels"),

@@ -44,6 +44,7 @@ AT_ONCE = [
     (0, "compress", "--help"),
     (2, "compress", "my-bert", "--budgt", "25%"),
     (2, "compress", "my-bert", "--budget", "4", "--out", "x"),
+    (2, "compress", "my-bert", "--budget", "25%", "--budget", "12MB", "--out", "x"),
     (2, "compress", "a/b/c", "--bits", "4", "--out", "x"),
     (2, "compress", "me/bert", "--method", "qbert", "--out", "x"),
     (2, "inspect", "a/b/c"),

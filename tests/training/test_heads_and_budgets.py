@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 
 import hf_mpq
 from hf_mpq import Assignment, MPQConfig
-from hf_mpq.cost import COSTS
+from hf_mpq.cost import COSTS, limits_of
 from hf_mpq.runs.checkpoints import complete_checkpoints
+from hf_mpq.runs.reader import read_run
 from tests.processes import start_python
 from tests.tiny import HEADS, tiny_model
 from tests.training.runs import PADDING, collate, quantized, sentences, trainer
@@ -217,3 +218,21 @@ def test_a_rank_that_dies_ends_the_other(tmp_path):
         process.join()
     assert ranks[1].exitcode == 3, (tmp_path / "1" / "stderr").read_text()[-2000:]
     assert ranks[0].exitcode == 1 and "Traceback" in (tmp_path / "0" / "stderr").read_text()
+
+
+def test_two_budgets_are_met_and_logged(tmp_path):
+    """Bytes of weights and of activations, whose bits are open; what is shipped keeps both."""
+    budget = ["encoder:0.15x", "activations:0.16x@1x16"]
+    model = quantized("mpq", budget=budget, activation_bits=(4, 8), attention_bits=8)
+    run = trainer(model, tmp_path, num_train_epochs=1, logging_steps=1)
+    run.train()
+    shown = [row for row in run.state.log_history if "cost/encoder" in row]
+    assert {"cost", "cost/encoder", "cost/activations", "expected_cost/activations"} <= set(shown[0])
+    assert all(row["cost"] == row["cost/encoder"] for row in shown)
+    space = model.config.quantization_config.resolve(tiny_model("bert", "sequence"))
+    limits = limits_of(space, model.config.quantization_config.budgets)
+    assert [limit.cost.what for limit in limits] == ["encoder", "activations"]
+    for limit in limits:
+        assert 0.5 * limit.amount < limit.cost.of(hf_mpq.assignment_of(run.model)) <= limit.amount
+        assert limit.cost.of(hf_mpq.assignment_of(run.model)) == shown[-1][f"cost/{limit.cost.what}"]
+    assert read_run(tmp_path).budget == " + ".join(budget)

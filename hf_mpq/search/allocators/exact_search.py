@@ -122,7 +122,7 @@ class ExactSearch:
         time that it changes nothing.
         """
         best = self.knapsack.cheapest
-        best_spent = spent = self.smallest()
+        best_spent = spent = self._cheapest()
         low, high, inside = self.knapsack.total_cost(best), np.inf, self.knapsack.total_cost(best)
         reach = 1
         for _ in range(rounds):
@@ -150,6 +150,9 @@ class ExactSearch:
             least = Knapsack(self.units.prices(limit.cost), self.units.score).cheapest
             if self.spent(least)[number] > self.ceilings[number]:
                 raise unmet(limit, self.spent(least)[number])
+        return self._cheapest()
+
+    def _cheapest(self) -> Array:
         spent = self.spent(self.knapsack.cheapest)
         if self._kept(spent):
             return spent

@@ -61,7 +61,7 @@ def program(
 
     The program's costs are linear; maps, padding and dead columns are not. Prices and limits are those that hold around
     the last assignment, so it is solved a few times; what the exact costs then leave over is spent by single moves.
-    With one limit and no `formats` it begins with the Lagrangian's assignment and is never worse.
+    Without `formats` it begins with the Lagrangian's assignment and is never worse.
 
     Args:
         limits: costs with the most that each may be, such as bytes and bit operations.

@@ -4,13 +4,14 @@ import numpy as np
 
 from ...core import BudgetError
 from ...cost import Limits
+from .balance import balanced
 from .column_prices import reader_prices
 from .exact_search import ExactSearch, moves_within
 from .filling import fill
 from .knapsack import Array, Choice, Knapsack
 from .program import Program
 from .units import Units
-from .unmet import unmet
+from .unmet import named, unmet
 
 
 class ProgramSearch:
@@ -27,7 +28,6 @@ class ProgramSearch:
         self.costs = [limit.cost for limit in limits]
         self.budgets = np.array([limit.amount for limit in limits], dtype=float)
         self.ceilings = self.budgets * (1 + 1e-12)  # room for the rounding of sums
-        self.plain = formats is None and len(limits) == 1
 
     def run(self, gap: float, time_limit: float, rounds: int = 6) -> tuple[Choice, Array, float]:
         """The best choice found within the limits, its exact costs, and the bound; raises BudgetError without one."""
@@ -70,13 +70,21 @@ class ProgramSearch:
             least = Knapsack(self.units.prices(limit.cost), self.units.score).cheapest
             if self.spent(least)[number] > self.ceilings[number]:
                 raise unmet(limit, self.spent(least)[number])
-        search = ExactSearch(self.units, self.limits[:1])
-        choice, spent = search.run()
-        if self.plain:
-            return choice, choice, search.bound(choice, spent)[0]
+        if self.program.formats is None:
+            try:
+                search, choice = balanced(self.units, self.limits)
+                return choice, choice, search.bound(choice, search.spent(choice))[0]
+            except BudgetError:  # what it begins with exceeds one of several limits; another choice may not
+                pass
+        around, _ = ExactSearch(self.units, self.limits[:1]).run()
         cheapest = self._least(gap, time_limit)
-        kept = cheapest is not None and (self.spent(cheapest) <= self.ceilings).all()
-        return choice, cheapest if kept else None, -np.inf
+        if cheapest is None or self._within(cheapest) is None:
+            return around, None, -np.inf
+        return (
+            around,
+            fill(cheapest, self.spent(cheapest), self._moves, self.units.move_kinds, self._within)[0],
+            -np.inf,
+        )
 
     def _least(self, gap: float, time_limit: float) -> Choice | None:
         """The cheapest choice in the main limit that keeps the others, by the prices of unpruned matrices."""
@@ -94,8 +102,8 @@ class ProgramSearch:
         least = self._least(gap, time_limit)
         if least is None:
             return BudgetError(
-                "no assignment was found that keeps all limits together; allow more of one of them, "
-                "more formats, or more time"
+                f"no assignment was found that keeps the budgets of {' and '.join(map(named, self.limits))} together; "
+                "allow more of one of them, more formats, or more time"
             )
         return unmet(self.limits[0], self.spent(least)[0], " together with the others")
 

@@ -18,7 +18,7 @@ def unmet(limit: Limit, least: float, among: str = "") -> BudgetError:
     unit, excess = limit.cost.unit, least - limit.amount
     more = f", {amount(excess, unit, upwards=True)} more" if excess > 0 else ""
     return BudgetError(
-        f"the budget of {_named(limit)} cannot be met{among}; the smallest possible is "
+        f"the budget of {named(limit)} cannot be met{among}; the smallest possible is "
         f"{amount(least, unit, upwards=True)}{more}"
     )
 
@@ -33,12 +33,13 @@ def unmet_together(limits: Sequence[Limit], spent: NDArray[np.float64]) -> Budge
     over = int((spent / np.array([limit.amount for limit in limits])).argmax())
     cost, excess = limits[over].cost, amount(spent[over] - limits[over].amount, limits[over].cost.unit, upwards=True)
     return BudgetError(
-        f"the budgets of {' and '.join(map(_named, limits))} cannot be met together: what comes nearest takes "
+        f"the budgets of {' and '.join(map(named, limits))} cannot be met together: what comes nearest takes "
         f"{amount(spent[over], cost.unit, upwards=True)} of {cost.what}, {excess} more; allow more of one of them"
     )
 
 
-def _named(limit: Limit) -> str:
+def named(limit: Limit) -> str:
+    """Such as `"2.50 MB of activations"`."""
     return f"{amount(limit.amount, limit.cost.unit)}{_of(limit)}"
 
 
