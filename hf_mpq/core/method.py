@@ -24,8 +24,8 @@ class StageSpec:
             `"pretrained"` (the checkpoint that `MPQTrainingArguments.pretrained` names), or `"random"`.
         arguments: fields of `TrainingArguments` that this stage sets for itself.
         schedules: registered schedule to options, or a list of parts: what changes by time and is no search, in order.
-        trainable: roles (`"weights"`, `"steps"`, `"offsets"`, `"gates"`) or patterns searched in names of parameters;
-            those that none of them fits stand still. None trains all.
+        trainable: roles (`"weights"`, `"steps"`, `"ranges"`, `"offsets"`, `"gates"`) or patterns searched in names of
+            parameters; those that none of them fits stand still. None trains all.
         rounding: whether weights and activations are rounded; without it the stage is a float one, under its masks.
     """
 

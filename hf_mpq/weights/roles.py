@@ -5,9 +5,13 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-ROLES = WEIGHTS, STEPS, OFFSETS, GATE_PARAMETERS = "weights", "steps", "offsets", "gates"
-"""Weights learn as the rest of the model does. Steps are positive and change by shares of their own size; offsets, of
-any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights decay."""
+ROLES = WEIGHTS, STEPS, RANGES, OFFSETS, GATE_PARAMETERS = "weights", "steps", "ranges", "offsets", "gates"
+"""Weights learn as the rest of the model does. Steps and ranges are positive and change by shares of their own size;
+offsets, of any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights
+decay."""
+
+QUANTIZER_PARAMETERS = "quantizers"
+"""With `WEIGHTS` and `GATE_PARAMETERS` the groups that a pass of a search updates: all that the quantizers learn."""
 
 
 class LearnedPart(nn.Module):
@@ -15,9 +19,11 @@ class LearnedPart(nn.Module):
 
     Attributes:
         roles: role of each parameter by its name in the module; parameters that are not named are an error in training.
+        group: what else than weights it learns is a part of in a pass: of the quantizers or of the gates.
     """
 
     roles: ClassVar[Mapping[str, str]] = {}
+    group: ClassVar[str] = QUANTIZER_PARAMETERS
 
     def role_of(self, name: str) -> str:
         """Role of a parameter; raises ValueError where the class names none."""
@@ -41,6 +47,11 @@ class Role(NamedTuple):
     role: str
     part: LearnedPart
     name: str
+
+    @property
+    def group(self) -> str:
+        """The group that passes update it with."""
+        return WEIGHTS if self.role == WEIGHTS else self.part.group
 
 
 def roles_in(model: nn.Module) -> Iterator[Role]:

@@ -9,7 +9,7 @@ import torch
 from torch import multiprocessing
 from transformers import TrainerCallback
 
-from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Bilevel, Pass
+from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, Bilevel, Pass
 from tests.processes import FORKED
 from tests.training.runs import quantized, sentences, trainer
 
@@ -205,7 +205,7 @@ class TwoPasses(Bilevel):
 
     def passes(self, progress):
         gates = Pass("gates", frozenset({GATE_PARAMETERS}), data="search", penalised=True)
-        return (Pass("weights", frozenset({WEIGHTS})), gates)
+        return (Pass("weights"), gates)
 
 
 def test_two_passes_of_a_step_accumulate_each(tmp_path, monkeypatch):

@@ -6,12 +6,12 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import TrainerCallback
 
 from hf_mpq.nn.walk import matrices, take_path
-from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, SearchStrategy
+from hf_mpq.search.strategies import GATE_PARAMETERS, MODEL_PARAMETERS, STRATEGIES, Pass, SearchStrategy
 from hf_mpq.training.gradients import COMBINERS
 from tests.training.runs import collate, quantized, sentences, trainer
 from tests.training.test_gradients import still
 
-EVERYTHING = frozenset({WEIGHTS, GATE_PARAMETERS})
+EVERYTHING = MODEL_PARAMETERS | {GATE_PARAMETERS}
 TERMS = {"task": {}, "soft-labels": {"weight": 0.5}}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hf_mpq.core import StageSpec
-from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Bilevel, Pass
+from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, Bilevel, Pass
 from hf_mpq.training.stage.joint_optimizer import JointOptimizer
 from hf_mpq.training.stage.module import StageModule
 from hf_mpq.training.stage.relative_adam import RelativeAdam
@@ -79,7 +79,7 @@ class TwoPasses(Bilevel):
 
     def passes(self, progress):
         gates = Pass("gates", frozenset({GATE_PARAMETERS}), data="search", penalised=True)
-        return (Pass("weights", frozenset({WEIGHTS})), gates)
+        return (Pass("weights"), gates)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

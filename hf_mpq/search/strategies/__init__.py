@@ -1,7 +1,16 @@
 """Strategies: how precisions are searched while weights are trained."""
 
 from .alternating import Alternating
-from .base import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress, SearchStrategy
+from .base import (
+    GATE_PARAMETERS,
+    MODEL_PARAMETERS,
+    QUANTIZER_PARAMETERS,
+    STRATEGIES,
+    WEIGHTS,
+    Pass,
+    Progress,
+    SearchStrategy,
+)
 from .bilevel import Bilevel
 from .descending import Descending
 from .gate_search import GateSearch
@@ -11,7 +20,9 @@ from .projection import likeliest
 
 __all__ = [
     "GATE_PARAMETERS",
+    "MODEL_PARAMETERS",
     "PENALTIES",
+    "QUANTIZER_PARAMETERS",
     "STRATEGIES",
     "WEIGHTS",
     "Alternating",

@@ -11,14 +11,15 @@ from ...core import Assignment, PrecisionSpace, Registry, Usage
 from ...cost import Limit, Limits
 from ...nn.walk import derive
 from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
+from ...weights.roles import QUANTIZER_PARAMETERS as QUANTIZER_PARAMETERS
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
 from ..judge import Judge
 
 STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
-
-"""`WEIGHTS` and `GATE_PARAMETERS` are the parameter groups that passes update: gates as their modules declare them,
-weights are all others, steps and offsets of quantizers included."""
+MODEL_PARAMETERS = frozenset({WEIGHTS, QUANTIZER_PARAMETERS})
+"""All that is no gate's: weights, and steps, ranges and offsets of quantizers. Passes update these two groups and
+`GATE_PARAMETERS`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Pass:
 
     Attributes:
         name: in logs.
-        updates: parameter groups (`"weights"`, `"gates"`) that its gradients are for; those of others are dropped.
+        updates: parameter groups (`"weights"`, `"quantizers"`, `"gates"`) that its gradients are for; those of others
+            are dropped, and no optimizer touches what has none.
         data: `"step"`, the batch of the step, or `"search"`, one of the search slice.
         penalised: whether the strategy's penalty is added to the loss.
         precision: that a nested model is switched to for it; None leaves the model as it is.
@@ -74,7 +76,7 @@ class Pass:
     """
 
     name: str = "train"
-    updates: frozenset[str] = frozenset({WEIGHTS})
+    updates: frozenset[str] = MODEL_PARAMETERS
     data: str = "step"
     penalised: bool = False
     precision: int | None = None

@@ -1,10 +1,10 @@
 """The joint search: one pass trains weights and gates."""
 
-from .base import GATE_PARAMETERS, STRATEGIES, WEIGHTS, Pass, Progress
+from .base import GATE_PARAMETERS, MODEL_PARAMETERS, STRATEGIES, Pass, Progress
 from .bilevel import WEIGHT_PASS
 from .gate_search import WarmGateSearch
 
-JOINT_PASS = Pass("joint", frozenset({WEIGHTS, GATE_PARAMETERS}), penalised=True)
+JOINT_PASS = Pass("joint", MODEL_PARAMETERS | {GATE_PARAMETERS}, penalised=True)
 
 
 @STRATEGIES.register("joint")

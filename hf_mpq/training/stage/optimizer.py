@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ...search.strategies import GATE_PARAMETERS, WEIGHTS, SearchStrategy
-from ...weights.roles import OFFSETS, ROLES, STEPS, roles_in
+from ...search.strategies import GATE_PARAMETERS, QUANTIZER_PARAMETERS, WEIGHTS, SearchStrategy
+from ...weights.roles import OFFSETS, RANGES, ROLES, STEPS, roles_in
 from .joint_optimizer import JointOptimizer
 from .relative_adam import RelativeAdam, UnitAdam
 
@@ -26,9 +26,10 @@ class ParameterGroups:
 
     Attributes:
         weights: name to parameter, of the student and of objectives.
-        scales: steps of learned quantizers, all positive.
+        scales: steps and ranges of learned quantizers, all positive.
         gates: of precision gates.
         offsets: of learned quantizers, each with what gives the size that it is counted in.
+        gate_scales: steps and ranges that belong to precision gates.
         resting: those that the stage does not train.
     """
 
@@ -36,6 +37,7 @@ class ParameterGroups:
     scales: list[nn.Parameter]
     gates: list[nn.Parameter]
     offsets: list[tuple[nn.Parameter, Callable[[], Tensor]]] = field(default_factory=list)
+    gate_scales: list[nn.Parameter] = field(default_factory=list)
     resting: list[nn.Parameter] = field(default_factory=list)
 
     @classmethod
@@ -56,7 +58,8 @@ class ParameterGroups:
             for one in roles_in(module.student)
             if one.parameter.requires_grad and id(one.parameter) not in still
         }
-        of_role = lambda role: [one for one in declared.values() if one.role == role]  # noqa: E731
+        of_role = lambda *roles: [one for one in declared.values() if one.role in roles]  # noqa: E731
+        scales = of_role(STEPS, RANGES)
         weights = {
             name: one
             for name, one in module.named_parameters()
@@ -66,21 +69,31 @@ class ParameterGroups:
         }
         return cls(
             weights,
-            [one.parameter for one in of_role(STEPS)],
+            [one.parameter for one in scales if one.group == QUANTIZER_PARAMETERS],
             [one.parameter for one in of_role(GATE_PARAMETERS)],
             [(one.parameter, partial(one.part.unit, one.name)) for one in of_role(OFFSETS)],
+            [one.parameter for one in scales if one.group == GATE_PARAMETERS],
             resting,
         )
 
     @property
     def every(self) -> list[nn.Parameter]:
         """All that the stage trains."""
-        return [*self.weights.values(), *self.scales, *(one for one, _ in self.offsets), *self.gates]
+        return [one for several in self.by_group.values() for one in several]
+
+    @property
+    def by_group(self) -> dict[str, list[nn.Parameter]]:
+        """What passes update apart from each other."""
+        return {
+            WEIGHTS: [*self.weights.values()],
+            QUANTIZER_PARAMETERS: [*self.scales, *(one for one, _ in self.offsets)],
+            GATE_PARAMETERS: [*self.gates, *self.gate_scales],
+        }
 
     def held(self, updates: frozenset[str]) -> list[nn.Parameter]:
         """Those that a pass with these `updates` leaves as they are."""
-        weights = [] if WEIGHTS in updates else self.every[: len(self.every) - len(self.gates)]
-        return [*self.resting, *weights, *([] if GATE_PARAMETERS in updates else self.gates)]
+        still = [one for name, several in self.by_group.items() if name not in updates for one in several]
+        return [*self.resting, *still]
 
 
 def _resting(student: nn.Module, trainable: Collection[str] | None) -> list[nn.Parameter]:
@@ -139,6 +152,9 @@ def stage_optimizer(
     if groups.gates and strategy is not None:
         name, options = strategy.gate_optimizer()
         parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)
+    if groups.gate_scales and strategy is not None:
+        rate = strategy.gate_optimizer()[1]["lr"]
+        parts["gate scales"] = RelativeAdam([{"params": groups.gate_scales, "group": _GATE_GROUP}], rate)
     return JointOptimizer(parts)
 
 
