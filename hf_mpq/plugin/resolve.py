@@ -21,7 +21,7 @@ from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
-from ..weights import ENCODINGS, QUANTIZERS
+from ..weights import ENCODINGS, GATES, QUANTIZERS
 from .counts import counted
 from .fields import ConfigFields
 from .inputs import input_spec
@@ -161,7 +161,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
     )
     candidates, bits = _candidates(name, chosen, given, layout)
     nested = candidates if chosen["quantizer"] == "nested" else ()
-    encoding = _encoding(chosen, candidates)
+    encoding = _encoding(chosen, candidates, bits is None)
     spec = WeightSpec(
         layout=layout,
         candidates=candidates,
@@ -226,10 +226,13 @@ def _candidates(
     return tuple(sorted(set(chosen["bits"]))), None
 
 
-def _encoding(chosen: dict, candidates: tuple[int, ...]) -> str:
-    """The encoding that the chosen quantizer writes."""
+def _encoding(chosen: dict, candidates: tuple[int, ...], searched: bool) -> str:
+    """The encoding that the chosen quantizer writes; raises ValueError when the gate cannot choose for it."""
     small = SubgroupLayout((1, 1))
-    return QUANTIZERS.make(chosen["quantizer"], small, candidates, options=chosen["quantizer_options"]).encoding
+    quantizer = QUANTIZERS.make(chosen["quantizer"], small, candidates, options=chosen["quantizer_options"])
+    if searched:
+        GATES.make(chosen["gate"], 1, candidates, options=chosen["gate_options"]).decide_for(quantizer)
+    return quantizer.encoding
 
 
 def _norms(config: ConfigFields, model: nn.Module, modules: dict[str, nn.Module]) -> tuple[str, ...]:

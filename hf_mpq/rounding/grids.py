@@ -25,8 +25,9 @@ class LevelGrid(NamedTuple):
     def of(cls, layer: MPQLinear) -> "LevelGrid":
         """Grid of a layer whose precisions are decided, under its scales as they are."""
         program, layout = layer.program, layer.spec.layout
-        share, step, _, lines = program.quantizer.line_parameters(layer.weight.float(), program.gate())
-        turned = [layout.lines(part) for part in (step, lines.low, lines.high, lines.half, share > 0)]
+        found = program.quantizer.line_parameters(layer.weight.float(), program.gate())
+        lines = found.grid
+        turned = [layout.lines(part) for part in (found.step, lines.low, lines.high, lines.half, found.probabilities > 0)]
         keep = program.keep()
         return cls(*turned[:4], turned[4] if keep is None else turned[4] & keep)
 

@@ -7,12 +7,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Choice:
-    """Either one candidate for each sub-group, or a mixture of all of them.
+    """One candidate for each sub-group, a mixture of all of them, or a grid that is no candidate's.
 
     Attributes:
-        index: position in the candidates, `(groups,)` int64; None for a mixture.
-        probabilities: weight of each candidate, `(groups, candidates)`; None for a single choice.
+        index: position in the candidates, `(groups,)` int64; None where there is no single one.
+        probabilities: weight of each candidate, `(groups, candidates)`; None but for a mixture.
+        levels: step, differentiable, and highest level, both `(groups,)`: the grid is all whole numbers of steps from
+            minus the highest to the highest; None but for a gate that sets the grid.
     """
 
     index: Tensor | None = None
     probabilities: Tensor | None = None
+    levels: tuple[Tensor, Tensor] | None = None

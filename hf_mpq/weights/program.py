@@ -54,6 +54,7 @@ class WeightProgram(nn.Module):
             spec.quantizer, spec.layout, spec.candidates, scale_dtype=dtype, options=spec.quantizer_options
         )
         self.gate = GATES.make(spec.gate, spec.layout.count, spec.candidates, options=spec.gate_options)
+        self.gate.decide_for(self.quantizer)
         self.register_buffer("live_columns", torch.ones(shape[1], dtype=torch.bool))
         self._all_live = True
         self.register_load_state_dict_post_hook(_look_again)
@@ -128,6 +129,7 @@ class WeightProgram(nn.Module):
     def calibrate(self, weight: Tensor) -> None:
         """Set the scales from what is live."""
         self.quantizer.calibrate(self.float_weight(weight), self.keep())
+        self.gate.decide_for(self.quantizer)
 
     @torch.no_grad()
     def update(self, weight: Tensor) -> None:

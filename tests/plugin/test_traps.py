@@ -31,6 +31,7 @@ from tests.plugin.models import (
 )
 from tests.processes import run_python
 from tests.tiny import FAMILIES, HEADS, MOST, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
+from tests.weights.cases import going_with
 
 STORAGES = ("trainable", "packed")
 WITHOUT_THE_IMPORT = """
@@ -137,7 +138,7 @@ def test_layers_are_built_on_meta(family):
 @pytest.mark.parametrize(
     "options",
     [{"quantizer": name} for name in QUANTIZERS if name != "nested"]
-    + [{"gate": name} for name in GATES if name not in ("fixed", "switch")]
+    + [{"gate": name, **going_with(name)} for name in GATES if name not in ("fixed", "switch")]
     + [{"activation": name} for name in ACTIVATIONS if name != "probabilities"]
     + [{"nested": True, "switchable_norms": True}, {"mask": "element"}],
     ids=lambda options: "-".join(map(str, options.values())),

@@ -15,6 +15,7 @@ from hf_mpq.search.judge import taking
 from hf_mpq.weights import ACTIVATIONS, GATES
 from tests.contracts.test_fix import OPEN, random_assignment
 from tests.tiny import MOST, outputs, tiny_batch, tiny_model
+from tests.weights.cases import going_with
 
 RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]
 UNPRUNED = {
@@ -63,7 +64,7 @@ def test_it_measures_every_family(family):
 @pytest.mark.parametrize("activation", RANGES)
 def test_ranges_and_gates_are_as_before(activation, gate):
     """Also learned steps, which other bits rescale."""
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), gate=gate, activation=activation))
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), gate=gate, activation=activation, **going_with(gate)))
     calibrate_activations(model, [tiny_batch()])
     check(model)
 

@@ -1,6 +1,7 @@
 """What learned parameters are to the optimizer is declared by the modules that own them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hf_mpq.weights.roles import roles_in
 from tests.training.runs import quantized, sentences, trainer
 
 LAYOUT = SubgroupLayout((8, 8), 4)
+EVERY_GROUP = frozenset({"weights", "quantizers", "gates"})
 MAKERS = [
     (QUANTIZERS, lambda kind: kind(LAYOUT, (2, 4))),
     (GATES, lambda kind: kind(4, (2, 4, 8))),
@@ -50,6 +52,7 @@ CASES = {
     "nested": {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
     "learned activations": {"activation": "learned", "attention_bits": 8},
     "open": {"bits": (2, 4), "quantizer": "lsq"},
+    "learned ranges": {"bits": (2, 4), "quantizer": "learned-range", "gate": "learned-range"},
 }
 
 
@@ -57,11 +60,28 @@ CASES = {
 def test_each_parameter_is_in_one_group_and_only_weights_may_decay(case):
     model = quantized(None, **CASES[case])
     groups = groups_of(model)
-    every = [*groups.weights.values(), *groups.scales, *groups.gates, *(one for one, _ in groups.offsets)]
+    every = groups.every
     assert len(every) == len({id(one) for one in every}) == len(list(model.parameters()))
     assert not any("quantizer" in name or "gate" in name for name in groups.weights)
     assert bool(groups.offsets) == (case == "learned activations")
-    assert bool(groups.gates) == (case == "open")
+    assert bool(groups.gates) == (case == "open") and bool(groups.gate_scales) == (case == "learned ranges")
+
+
+def test_passes_update_weights_quantizers_and_gates_apart():
+    model = quantized(None, **CASES["learned ranges"])
+    groups, layers = groups_of(model), [layer for _, layer in matrices(model)]
+    ids = lambda several: {id(one) for one in several}  # noqa: E731
+    ranges = ids(layer.program.quantizer.range for layer in layers)
+    steps = ids(one for layer in layers if layer.program.gate.searching for one in layer.program.gate.parameters())
+    assert {name: len(several) for name, several in groups.by_group.items()}.keys() == EVERY_GROUP
+    assert ids(groups.held(EVERY_GROUP - {"quantizers"})) == ranges
+    assert ids(groups.held(EVERY_GROUP - {"gates"})) == steps
+    assert ids(groups.held(frozenset({"weights"}))) == ranges | steps and not groups.held(EVERY_GROUP)
+    strategy = SimpleNamespace(gate_optimizer=lambda: ("adam", {"lr": 0.25}))
+    optimizer = stage_optimizer(groups, strategy, (torch.optim.AdamW, {"lr": 1e-4}), set(), 0.0, 1e-3)
+    rates = {name: [group["lr"] for group in part.param_groups] for name, part in optimizer.parts.items()}
+    assert rates == {"weights": [1e-4, 1e-4], "scales": [1e-3], "gate scales": [0.25]}
+    assert type(optimizer.parts["gate scales"]) is RelativeAdam
 
 
 def test_offsets_move_by_shares_of_their_range():

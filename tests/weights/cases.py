@@ -32,6 +32,11 @@ def mixed(name: str) -> tuple[int, ...]:
     return tuple(bits for bits in MIXED if bits <= QUANTIZERS[name].most_bits)
 
 
+def going_with(gate: str) -> dict[str, str]:
+    """The quantizer that a gate needs, as a field of a config; none where it chooses for any."""
+    return {"quantizer": "learned-range"} if gate == "learned-range" else {}
+
+
 def serves_prefixes(name: str) -> bool:
     """Whether one set of codes serves every candidate, so that only the highest is stored."""
     return name == "nested"

@@ -11,19 +11,19 @@ TEMPERED = [*SEARCHING, "neighbour"]
 
 
 def gate_of(name, groups=5, candidates=CANDIDATES, **options):
-    """A gate with random logits where it has any."""
+    """A gate with random preferences where it has any."""
     gate = GATES[name](groups, candidates, **options)
     gate.initialise(None)
     if gate.searching:
-        torch.nn.init.normal_(gate.logits)
+        gate.start(torch.randn(groups, len(candidates)))
     return gate
 
 
 @pytest.mark.parametrize("name", list(GATES))
-def test_a_gate_yields_an_index_or_probabilities(name):
+def test_a_gate_yields_an_index_or_probabilities_or_levels(name):
     gate = gate_of(name)
     choice, usage = gate(), gate.usage()
-    assert (choice.index is None) != (choice.probabilities is None)
+    assert sum(one is not None for one in (choice.index, choice.probabilities, choice.levels)) == 1
     assert (choice.index is None) == gate.searching
     assert usage.bits.shape == usage.keep.shape == (5,) and usage.probabilities.shape == (5, 3)
     torch.testing.assert_close(usage.probabilities.sum(1), torch.ones(5))

@@ -4,6 +4,7 @@ from .base import GATES, Gate
 from .fixed import FixedGate
 from .following import FollowingGate
 from .gumbel import GumbelGate
+from .learned_range import LearnedRangeGate
 from .neighbour import NeighbourGate
 from .softmax import SoftmaxGate
 from .switch import SwitchGate
@@ -14,6 +15,7 @@ __all__ = [
     "FollowingGate",
     "Gate",
     "GumbelGate",
+    "LearnedRangeGate",
     "NeighbourGate",
     "SoftmaxGate",
     "SwitchGate",

@@ -3,12 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...core import Registry, Usage, constant
 from ..choice import Choice
+from ..ranges import RangedPart
 from ..roles import GATE_PARAMETERS, LearnedPart
 
 SMALLEST = 1e-30
@@ -21,9 +23,12 @@ class Gate(LearnedPart, ABC):
 
     Attributes:
         searching: whether the precision is still open; False once it is one per sub-group.
+        sets_grid: whether its own choice is levels; a path is a candidate all the same.
     """
 
     searching = True
+    sets_grid: ClassVar[bool] = False
+    group = GATE_PARAMETERS
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
         super().__init__()
@@ -39,6 +44,14 @@ class Gate(LearnedPart, ABC):
     def forward(self) -> Choice:
         """What this forward pass uses: the path that was taken, else the gate's own choice."""
         return self.choose() if self._path is None else Choice(index=self._path)
+
+    def decide_for(self, quantizer: RangedPart) -> None:  # noqa: B027
+        """Look at the quantizer that it chooses for: when they are put together, and whenever scales were set anew. A
+        gate that sets the grid starts from what the quantizer has.
+
+        Raises:
+            ValueError: when it cannot choose for such a quantizer.
+        """
 
     @abstractmethod
     def choose(self) -> Choice:

@@ -42,6 +42,8 @@ class FollowingGate(Gate):
         choice = self.leader()
         if choice.probabilities is not None:
             return Choice(probabilities=self._highest(choice.probabilities))
+        if choice.index is None:
+            return Choice(index=self._position(self.leader.derive()))
         bits = constant(self.leader.candidates, torch.int64, choice.index.device)[choice.index]
         return Choice(index=self._position(bits))
 

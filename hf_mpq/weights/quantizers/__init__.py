@@ -3,6 +3,7 @@
 from .base import QUANTIZERS, WeightQuantizer
 from .basis import BasisQuantizer
 from .grid import Grid, GridQuantizer
+from .learned_range import LearnedRangeQuantizer
 from .lsq import LearnedStepQuantizer
 from .minmax import MinMaxQuantizer
 from .nested import NestedQuantizer
@@ -13,6 +14,7 @@ __all__ = [
     "BasisQuantizer",
     "Grid",
     "GridQuantizer",
+    "LearnedRangeQuantizer",
     "LearnedStepQuantizer",
     "MinMaxQuantizer",
     "NestedQuantizer",

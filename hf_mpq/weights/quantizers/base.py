@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ...core import Registry, SubgroupLayout
 from ..choice import Choice
-from ..roles import LearnedPart
+from ..ranges import RangedPart
 
 QUANTIZERS: Registry[type["WeightQuantizer"]] = Registry("weight quantizer", passed=("scale_dtype",))
 
 
-class WeightQuantizer(LearnedPart, ABC):
+class WeightQuantizer(RangedPart, ABC):
     """Sub-groups and bits to differentiable values, and to the codes that are stored.
 
     A new quantizer needs `candidate`, `encode` and its encoding, and `roles` of what it learns; `mix` and `select` then

@@ -3,13 +3,15 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...core import constant
+from ...core import constant, to_stored_type
 from ..choice import Choice
 from ..fused import LineGrid, Mixture
+from ..rounding_gradients import RoundingGradient
 from .base import WeightQuantizer
 
 
@@ -43,8 +45,25 @@ class Grid:
         return cls(0, 2**bits - 1, 0.0, 0, -inf, inf)
 
 
+class LineParameters(NamedTuple):
+    """What the fused operation needs for each line, each `(lines, candidates)`; constants of the grid may have one
+    line for all."""
+
+    probabilities: Tensor
+    step: Tensor
+    offset: Tensor | None
+    grid: LineGrid
+    largest: Tensor | None = None
+
+
 class GridQuantizer(WeightQuantizer):
-    """Base of the quantizers with steps, and offsets where the grid does not lie around zero."""
+    """Base of the quantizers with steps, and offsets where the grid does not lie around zero.
+
+    Attributes:
+        gradient: rule for the gradient of rounding; None is straight-through.
+    """
+
+    gradient: RoundingGradient | None = None
 
     @abstractmethod
     def grid(self, bits: int) -> Grid:
@@ -54,34 +73,47 @@ class GridQuantizer(WeightQuantizer):
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """Step and offset of each sub-group and precision, `(groups, precisions)`, rounded to their stored type."""
 
-    def line_parameters(self, weight: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor | None, LineGrid]:
-        """What the fused operation needs for each line: probabilities, steps, offsets and grid constants."""
+    def line_parameters(self, weight: Tensor, choice: Choice) -> LineParameters:
+        """What the fused operation needs for each line."""
+        if choice.levels is not None:
+            return self._levels(weight, *choice.levels)
         steps, offsets = self.steps(weight)
         pruned, expand = self.candidates.count(0), self.layout.expand
         if choice.probabilities is not None:
             lines = None if offsets is None else expand(offsets)
-            return expand(choice.probabilities[:, pruned:]), expand(steps), lines, self._constants(weight)
+            return LineParameters(
+                expand(choice.probabilities[:, pruned:]), expand(steps), lines, self._constants(weight)
+            )
         position = (choice.index - pruned).clamp(min=0)
         grid = LineGrid(*expand(self._table(weight)[position]).split(1, dim=1))
         keep = expand((choice.index >= pruned).to(weight.dtype).unsqueeze(1))
         position = position.unsqueeze(1)
         offsets = None if offsets is None else expand(offsets.gather(1, position))
-        return keep, expand(steps.gather(1, position)), offsets, grid
+        return LineParameters(keep, expand(steps.gather(1, position)), offsets, grid)
+
+    def _levels(self, weight: Tensor, step: Tensor, highest: Tensor) -> LineParameters:
+        """Those of a grid that the gate sets, under the learned range: what is larger is clipped."""
+        expand = lambda values: self.layout.expand(values.to(weight.dtype).unsqueeze(1))  # noqa: E731
+        step, largest, high = to_stored_type(expand(step), self.scale_dtype), expand(self.largest()), expand(highest)
+        end = (largest / step).detach()
+        grid = LineGrid(-high, high, torch.zeros_like(high), -end, end)
+        return LineParameters(torch.ones_like(high), step, None, grid, largest)
 
     def forward(self, weight: Tensor, choice: Choice) -> Tensor:
         if not self.precisions:
             return torch.zeros_like(weight)
         parameters = self.line_parameters(weight, choice)
-        return self.layout.lines(Mixture.apply(self.layout.lines(weight), *parameters))
+        return self.layout.lines(Mixture.apply(self.layout.lines(weight), *parameters, self.gradient))
 
     def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
         """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
         if self.layout.axis == 1 or not self.precisions:
             return self(weight, choice).index_select(0, rows)
-        probabilities, steps, offsets, grid = self.line_parameters(weight, choice)
-        grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in grid))
-        offsets = None if offsets is None else offsets[rows]
-        return Mixture.apply(weight.index_select(0, rows), probabilities[rows], steps[rows], offsets, grid)
+        every = self.line_parameters(weight, choice)
+        parts = {name: part[rows] for name, part in every._asdict().items() if isinstance(part, Tensor)}
+        grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in every.grid))
+        chosen = every._replace(**parts, grid=grid)
+        return Mixture.apply(weight.index_select(0, rows), *chosen, self.gradient)
 
     def candidate(self, weight: Tensor, bits: int) -> Tensor:
         index = torch.full((self.layout.count,), self.candidates.index(bits), device=weight.device)

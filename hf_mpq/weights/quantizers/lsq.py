@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import constant, replace_forward, scale_gradient, to_stored_type
+from ...core import Written, constant, replace_forward, scale_gradient, to_stored_type
 from ..roles import STEPS
+from ..rounding_gradients import rounding_gradient
 from .base import QUANTIZERS
 from .scan import scan_scale
 from .signed import SignedGridQuantizer
@@ -21,16 +22,25 @@ class LearnedStepQuantizer(SignedGridQuantizer):
 
     Args:
         start: `"scan"` or `"paper"`.
+        gradient: rule for the gradient of rounding, a part such as `"ewgs"`; None is straight-through.
     """
 
     narrow = False
     roles = {"step": STEPS}  # noqa: RUF012
 
-    def __init__(self, layout, candidates, scale_dtype=torch.float16, two_bits="half-step", start="scan"):
+    def __init__(
+        self,
+        layout,
+        candidates,
+        scale_dtype=torch.float16,
+        two_bits="half-step",
+        start="scan",
+        gradient: Written | None = None,
+    ):
         super().__init__(layout, candidates, scale_dtype, two_bits)
         if start not in ("scan", "paper"):
             raise ValueError(f"start must be 'scan' or 'paper', got {start!r}")
-        self.start = start
+        self.start, self.gradient = start, rounding_gradient(gradient)
         self.step = nn.Parameter(torch.ones(layout.count, len(self.precisions)))
 
     def steps(self, weight: Tensor) -> tuple[Tensor, None]:
