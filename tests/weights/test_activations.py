@@ -7,9 +7,10 @@ from hf_mpq.core import ActivationSpec
 from hf_mpq.weights import ACTIVATIONS, ActivationQuantizer
 
 BITS = range(2, 9)
-SYMMETRIC_TOO = [name for name in ACTIVATIONS if name not in ("learned", "probabilities")]
-KINDS = [(name, False) for name in ACTIVATIONS] + [(name, True) for name in SYMMETRIC_TOO]
-REMEMBERING = ["learned", "static"]
+SIGNED, CLIPPING = ("learned-range",), ("learned", "learned-range")
+SYMMETRIC_TOO = [name for name in ACTIVATIONS if name not in ("learned", "probabilities", *SIGNED)]
+KINDS = [(name, name in SIGNED) for name in ACTIVATIONS] + [(name, True) for name in SYMMETRIC_TOO]
+REMEMBERING = ["learned", "learned-range", "static"]
 DYNAMIC = ["dynamic-tensor", "dynamic-token", "probabilities"]
 every_kind = pytest.mark.parametrize(("name", "symmetric"), KINDS, ids=lambda value: str(value))
 
@@ -25,7 +26,7 @@ def example(name, shift=-0.3):
 
 def quantizer_of(name, bits=8, symmetric=False, x=None):
     """A quantizer, calibrated on `x` where one is given, in eval mode."""
-    options = {"symmetric": True} if symmetric else {}
+    options = {"symmetric": True} if symmetric and name not in SIGNED else {}
     quantizer = ActivationQuantizer.from_spec(ActivationSpec(name, bits, options))
     if x is not None:
         quantizer.calibrate(x)
@@ -93,7 +94,7 @@ def test_half_precision_inputs_keep_their_type(name, symmetric, dtype):
     assert x.grad.dtype == dtype and x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "learned"])
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name not in CLIPPING])
 def test_gradients_pass_straight_through(name):
     x = example(name).requires_grad_()
     quantizer = quantizer_of(name, 4, x=x.detach() / 2)
@@ -162,7 +163,7 @@ def test_dynamic_quantizers_keep_no_state(name):
     assert not quantizer.state_dict() and quantizer.frozen() is quantizer
 
 
-@pytest.mark.parametrize(("name", "symmetric"), [("static", False), ("static", True), ("learned", False)])
+@pytest.mark.parametrize(("name", "symmetric"), [("static", False), ("static", True), ("learned", False), ("learned-range", True)])
 def test_frozen_is_the_same_function_whatever_it_is_cast_to(name, symmetric):
     x = example(name)
     quantizer = quantizer_of(name, 6, symmetric, x)
@@ -189,7 +190,7 @@ def test_a_range_that_was_never_seen_cannot_be_frozen(name):
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_until_a_range_is_known_the_current_one_is_used(name):
     x = example(name)
-    expected = quantizer_of("dynamic-tensor", 5)
+    expected = quantizer_of("dynamic-tensor", 5, name in SIGNED)
     assert torch.equal(quantizer_of(name, 5)(x), expected(x))
     assert torch.equal(quantizer_of(name, 5)(3 * x), expected(3 * x))
 

@@ -113,14 +113,18 @@ def test_it_starts_from_the_highest_candidate_up_to_its_bits():
 def test_the_papers_start_is_three_deviations(live):
     layout, weight = LAYOUTS["uneven rows"], weight_of(LAYOUTS["uneven rows"])
     keep = None if live is None else torch.arange(10).expand(11, -1) % 2 == 0
-    quantizer = QUANTIZERS["learned-range"](layout, CANDIDATES, start="paper")
+    quantizer = QUANTIZERS["learned-range"](layout, CANDIDATES)
     quantizer.calibrate(weight if keep is None else weight * keep, keep)
     for group, part in enumerate(layout.split(weight)):
         part = part if keep is None else part[:, ::2]
         mean, deviation = part.mean(), part.std(correction=0)
         ends = (mean - 3 * deviation).abs(), (mean + 3 * deviation).abs()
         assert quantizer.range[group].item() == pytest.approx(max(ends).item(), rel=1e-5)
-    with pytest.raises(ValueError, match="start must be 'scan' or 'paper', got 'widest'"):
+    scanned, alone = (QUANTIZERS["learned-range"](layout, bits, start="scan") for bits in ((2, 4, 8), (4,)))
+    scanned.calibrate(weight), alone.calibrate(weight)
+    assert torch.equal(scanned.range, alone.range)
+    assert (alone.candidate(weight, 4) - weight).square().sum() < (quantizer.candidate(weight, 4) - weight).square().sum()
+    with pytest.raises(ValueError, match="start must be 'paper' or 'scan', got 'widest'"):
         QUANTIZERS["learned-range"](layout, CANDIDATES, start="widest")
 
 

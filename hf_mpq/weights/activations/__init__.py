@@ -4,6 +4,7 @@ from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .dynamic import DynamicTensorQuantizer, DynamicTokenQuantizer
 from .fixed import FixedGridQuantizer
 from .learned import LearnedOffsetQuantizer
+from .learned_range import LearnedRangeActivation
 from .open import OpenActivation
 from .probabilities import ProbabilityQuantizer
 from .static import StaticQuantizer
@@ -16,6 +17,7 @@ __all__ = [
     "DynamicTokenQuantizer",
     "FixedGridQuantizer",
     "LearnedOffsetQuantizer",
+    "LearnedRangeActivation",
     "OpenActivation",
     "ProbabilityQuantizer",
     "StaticQuantizer",

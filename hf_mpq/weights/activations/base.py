@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core import ActivationSpec, Registry, replace_forward
 from ..gates import Gate
-from ..roles import LearnedPart
+from ..ranges import RangedPart
 
 ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quantizer", passed=("bits",))
 
@@ -22,7 +22,7 @@ class ActivationGrid(NamedTuple):
     high: int
 
 
-class ActivationQuantizer(LearnedPart, ABC):
+class ActivationQuantizer(RangedPart, ABC):
     """Quantizes an activation of any shape; the last axis is features.
 
     Attributes:
@@ -75,6 +75,11 @@ class ActivationQuantizer(LearnedPart, ABC):
     def fake_quantized(self, x: Tensor) -> Tensor:
         """`x` on the grid, straight-through, in the type of `x`."""
         return replace_forward(x, self.rounded(x.detach()))
+
+    def on_levels(self, x: Tensor, step: Tensor, highest: Tensor) -> Tensor:
+        """`x` on the whole numbers of steps from minus `highest` to `highest`, under the learned range, in the type of
+        `x`; step and highest level `(1,)`. Only a quantizer that learns its `largest` value can."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def rounded(self, x: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
-from ...core import ActivationSpec
+from ...core import ActivationSpec, constant
+from ..choice import Choice
 from ..gates import GATES, FollowingGate, Gate
 from ..roles import LearnedPart
 from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
@@ -15,11 +17,12 @@ class OpenActivation(ActivationQuantizer):
     """`sum_k p_k Q_k(x)` with the choice of a gate of one group, or one `Q_k(x)` where that is its choice.
 
     Each candidate has a quantizer of its own, with what it learns or observes (a clip, a step, a range), as in Risso et
-    al., 2022. Quantizers that only round are mixed in one operation.
+    al., 2022. Quantizers that only round are mixed in one operation. Under a gate that sets the grid there is one
+    quantizer, whose range all bits share.
 
     Attributes:
         gate: yields the bits.
-        quantizers: of each candidate.
+        quantizers: of each candidate, or the only one.
     """
 
     def __init__(self, spec: ActivationSpec):
@@ -30,8 +33,10 @@ class OpenActivation(ActivationQuantizer):
             self.gate = FollowingGate(candidates)
         else:
             self.gate = GATES.make(spec.gate, 1, candidates, options=spec.gate_options)
-        made = (ACTIVATIONS.make(spec.quantizer, bits=bits, options=spec.options) for bits in candidates)
+        own = candidates[-1:] if self.gate.sets_grid else candidates
+        made = (ACTIVATIONS.make(spec.quantizer, bits=bits, options=spec.options) for bits in own)
         self.quantizers = nn.ModuleList(made)
+        self.gate.decide_for(self.quantizers[-1])
 
     @property
     def name(self) -> str:
@@ -70,7 +75,7 @@ class OpenActivation(ActivationQuantizer):
     def decided(self, bits: int) -> ActivationQuantizer:
         """A copy of the candidate's quantizer; of the highest, over its range, for bits that are no candidate."""
         candidates = self._spec.candidates
-        position = candidates.index(bits) if bits in candidates else len(candidates) - 1
+        position = candidates.index(bits) if bits in candidates and not self.gate.sets_grid else -1
         return copy.deepcopy(self.quantizers[position]).decided(bits)
 
     def grid(self, x: Tensor) -> ActivationGrid:
@@ -78,12 +83,23 @@ class OpenActivation(ActivationQuantizer):
 
     def fake_quantized(self, x: Tensor) -> Tensor:
         choice = self.gate()
+        if self.gate.sets_grid:
+            return self._on_its_grid(x, choice)
         if choice.probabilities is None:
             return self.quantizers[int(choice.index)].fake_quantized(x)
         shares = choice.probabilities[0]
         if self.quantizers[0].straight_through:
             return ActivationMixture.apply(x, shares, [one.grid(x.detach()) for one in self.quantizers])
         return sum(share * one.fake_quantized(x) for share, one in zip(shares.to(x.dtype), self.quantizers))
+
+    def _on_its_grid(self, x: Tensor, choice: Choice) -> Tensor:
+        """On the levels that the gate sets, or all those of the candidate that it is at."""
+        one = self.quantizers[0]
+        if choice.levels is not None:
+            return one.on_levels(x, *choice.levels)
+        bits = constant(self._spec.candidates, torch.int64, choice.index.device)[choice.index]
+        highest = (2 ** (bits - 1) - 1).float()
+        return one.on_levels(x, one.largest() / highest, highest)
 
     def rounded(self, x: Tensor) -> Tensor:
         return self.fake_quantized(x.detach())
@@ -95,6 +111,7 @@ class OpenActivation(ActivationQuantizer):
     def calibrate(self, x: Tensor) -> None:
         for one in self.quantizers:
             one.calibrate(x)
+        self.gate.decide_for(self.quantizers[-1])
 
     def update(self) -> None:
         for one in self.quantizers:
@@ -106,4 +123,6 @@ class OpenActivation(ActivationQuantizer):
 
     @property
     def _likeliest(self) -> ActivationQuantizer:
+        if self.gate.sets_grid:
+            return self.decided(self.bits)
         return self.quantizers[self._spec.candidates.index(self.bits)]

@@ -25,8 +25,8 @@ class LearnedRangeQuantizer(SignedGridQuantizer):
     outside `sign(w)` to `x_max`, and nothing to weight and `d`.
 
     Args:
-        start: `"scan"` for the range of least squared error at the candidate in the middle, or `"paper"` for the larger
-            of `|mean - 3 std|` and `|mean + 3 std|`.
+        start: `"paper"` for the larger of `|mean - 3 std|` and `|mean + 3 std|`, whatever the precision, or `"scan"` for
+            the range of least squared error at the candidate in the middle.
         gradient: rule for the gradient of rounding, a part such as `"ewgs"`, the paper's for weights; None is
             straight-through. The gradients of `d` and `x_max` are those above under every rule.
 
@@ -37,11 +37,11 @@ class LearnedRangeQuantizer(SignedGridQuantizer):
     roles = {"range": RANGES}  # noqa: RUF012
 
     def __init__(
-        self, layout, candidates, scale_dtype=torch.float16, start: str = "scan", gradient: Written | None = None
+        self, layout, candidates, scale_dtype=torch.float16, start: str = "paper", gradient: Written | None = None
     ):
         super().__init__(layout, candidates, scale_dtype, "ternary")
-        if start not in ("scan", "paper"):
-            raise ValueError(f"start must be 'scan' or 'paper', got {start!r}")
+        if start not in ("paper", "scan"):
+            raise ValueError(f"start must be 'paper' or 'scan', got {start!r}")
         self.start, self.gradient = start, rounding_gradient(gradient)
         self.range = nn.Parameter(torch.ones(layout.count))
 
