@@ -26,8 +26,8 @@ class LevelGrid(NamedTuple):
         """Grid of a layer whose precisions are decided, under its scales as they are."""
         program, layout = layer.program, layer.spec.layout
         found = program.quantizer.line_parameters(layer.weight.float(), program.gate())
-        lines = found.grid
-        turned = [layout.lines(part) for part in (found.step, lines.low, lines.high, lines.half, found.probabilities > 0)]
+        lines, chosen = found.grid, found.probabilities > 0
+        turned = [layout.lines(part) for part in (found.step, lines.low, lines.high, lines.half, chosen)]
         keep = program.keep()
         return cls(*turned[:4], turned[4] if keep is None else turned[4] & keep)
 

@@ -64,7 +64,8 @@ def test_it_measures_every_family(family):
 @pytest.mark.parametrize("activation", RANGES)
 def test_ranges_and_gates_are_as_before(activation, gate):
     """Also learned steps, which other bits rescale."""
-    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), gate=gate, activation=activation, **going_with(gate)))
+    config = MPQConfig(bits=(2, 4), gate=gate, activation=activation, **going_with(gate))
+    model = hf_mpq.quantize(tiny_model("bert"), config)
     calibrate_activations(model, [tiny_batch()])
     check(model)
 

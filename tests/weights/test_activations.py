@@ -163,7 +163,7 @@ def test_dynamic_quantizers_keep_no_state(name):
     assert not quantizer.state_dict() and quantizer.frozen() is quantizer
 
 
-@pytest.mark.parametrize(("name", "symmetric"), [("static", False), ("static", True), ("learned", False), ("learned-range", True)])
+@pytest.mark.parametrize(("name", "symmetric"), [kind for kind in KINDS if kind[0] in REMEMBERING])
 def test_frozen_is_the_same_function_whatever_it_is_cast_to(name, symmetric):
     x = example(name)
     quantizer = quantizer_of(name, 6, symmetric, x)

@@ -123,7 +123,8 @@ def test_the_papers_start_is_three_deviations(live):
     scanned, alone = (QUANTIZERS["learned-range"](layout, bits, start="scan") for bits in ((2, 4, 8), (4,)))
     scanned.calibrate(weight), alone.calibrate(weight)
     assert torch.equal(scanned.range, alone.range)
-    assert (alone.candidate(weight, 4) - weight).square().sum() < (quantizer.candidate(weight, 4) - weight).square().sum()
+    scan, paper = ((one.candidate(weight, 4) - weight).square().sum() for one in (alone, quantizer))
+    assert scan < paper
     with pytest.raises(ValueError, match="start must be 'paper' or 'scan', got 'widest'"):
         QUANTIZERS["learned-range"](layout, CANDIDATES, start="widest")
 

@@ -45,7 +45,7 @@ class Gate(LearnedPart, ABC):
         """What this forward pass uses: the path that was taken, else the gate's own choice."""
         return self.choose() if self._path is None else Choice(index=self._path)
 
-    def decide_for(self, quantizer: RangedPart) -> None:  # noqa: B027
+    def decide_for(self, quantizer: RangedPart) -> None:
         """Look at the quantizer that it chooses for: when they are put together, and whenever scales were set anew. A
         gate that sets the grid starts from what the quantizer has.
 

@@ -25,8 +25,8 @@ class LearnedRangeQuantizer(SignedGridQuantizer):
     outside `sign(w)` to `x_max`, and nothing to weight and `d`.
 
     Args:
-        start: `"paper"` for the larger of `|mean - 3 std|` and `|mean + 3 std|`, whatever the precision, or `"scan"` for
-            the range of least squared error at the candidate in the middle.
+        start: `"paper"` for the larger of `|mean - 3 std|` and `|mean + 3 std|`, whatever the precision, or `"scan"`
+            for the range of least squared error at the candidate in the middle.
         gradient: rule for the gradient of rounding, a part such as `"ewgs"`, the paper's for weights; None is
             straight-through. The gradients of `d` and `x_max` are those above under every rule.
 
