@@ -33,7 +33,7 @@ def input_spec(
     follows = given == OF_WEIGHTS
     candidates = {max(bits, LEAST_BITS) for bits in precisions} if follows else whole_numbers(given)
     spec = replace(spec, candidates=tuple(sorted(set(candidates))), follows=follows)
-    if len(spec.candidates) == 1 or (follows and decided is not None):
+    if len(spec.candidates) == 1 or (follows and (decided is not None or chosen["quantizer"] == "nested")):
         return spec.decided(spec.following(decided or spec.candidates))
     open_gate = {"gate": chosen["gate"], "gate_options": chosen["gate_options"]} if _searches(chosen["gate"]) else {}
     return replace(spec, bits=spec.candidates[-1], **open_gate)

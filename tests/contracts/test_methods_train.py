@@ -13,6 +13,8 @@ CONFIGS["channelwise"]["bits"] = (2, 4, 8)  # with 0 so short a search prunes wh
 RUNS = {
     **{name: (name, CONFIGS[name]) for name in TRAINED},
     "learned ranges": ("uniform", {"activation": "learned"}),
+    "open inputs": ("mpq", {"budget": "3bits", "bits": (2, 4), "activation_bits": (4, 8), "activation": "learned"}),
+    "inputs alone": ("mpq", {"bits": 4, "gate": "fixed", "activation_bits": (4, 8), "budget": "4bits"}),
     "nested": (None, {"bits": (2, 4, 8), "nested": True, "switchable_norms": True}),
     "unit rows": ("uniform", {"transforms": {"unit-rows": {}}}),
 }

@@ -170,11 +170,13 @@ def test_what_cannot_be_read_is_refused(case):
 
 
 def test_what_is_one_number_in_the_end_is_not_open():
-    """One candidate, weights that are decided, and projections, which have the highest candidate."""
+    """One candidate, weights that are decided or nested, and projections, which have the highest candidate."""
     for bits, fields in ((4, {"activation_bits": (4,)}), (3, {"bits": 3, "activation_bits": "weights"})):
         model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(**{"bits": (2, 4), **fields}))
         assert all(layer.input_gate is None for _, layer in matrices(model))
         assert derive(model).activation_bits["encoder.layer.0.output.dense"] == bits
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), nested=True, activation_bits="weights"))
+    assert derive(hf_mpq.set_precision(model, 2)).activation_bits["encoder.layer.0.output.dense"] == 4
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, activation_bits=(6, 3)))
     assert derive(model).activation_bits["pooler.dense"] == 6
     assert model.hf_quantizer.space.weights["encoder.layer.0.output.dense"].activation.candidates == (3, 6)
