@@ -22,6 +22,7 @@ EMPTY = {
     "inside",
     "transforms",
     "order",
+    "precision",
 }
 """Fields that may have nothing to say."""
 

@@ -14,9 +14,9 @@ Grids = Sequence[ActivationGrid]
 @compiled_when_large
 def mixture_forward(x: Tensor, shares: Tensor, grids: Grids) -> Tensor:
     """Weighted sum of `x` on each grid, in the type of `x`; `shares` `(grids,)`."""
-    total = shares[0] * _on_grid(x, grids[0])
+    total = _on_grid(x, grids[0]).mul_(shares[0])
     for k in range(1, len(grids)):
-        total = total + shares[k] * _on_grid(x, grids[k])
+        total.addcmul_(_on_grid(x, grids[k]), shares[k])
     return total.to(x.dtype)
 
 
@@ -24,12 +24,15 @@ def mixture_forward(x: Tensor, shares: Tensor, grids: Grids) -> Tensor:
 def share_gradients(x: Tensor, gradient: Tensor, grids: Grids) -> Tensor:
     """Inner product of the gradient with `x` on each grid: `(grids,)`."""
     upstream = gradient.float()
-    return torch.stack([(upstream * _on_grid(x, grid)).sum() for grid in grids])
+    return torch.stack([_on_grid(x, grid).mul_(upstream).sum() for grid in grids])
 
 
 def _on_grid(x: Tensor, grid: ActivationGrid) -> Tensor:
-    level = torch.round(x.float() / nonzero(grid.step))
-    return torch.minimum(torch.maximum(level, grid.low - grid.zero), grid.high - grid.zero) * grid.step
+    """As `ActivationQuantizer.rounded`, in float32."""
+    value = torch.div(x.float(), nonzero(grid.step)).round_()
+    torch.maximum(value, grid.low - grid.zero, out=value)
+    torch.minimum(value, grid.high - grid.zero, out=value)
+    return value.mul_(grid.step)
 
 
 class ActivationMixture(torch.autograd.Function):
