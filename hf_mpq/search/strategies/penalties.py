@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -114,23 +115,38 @@ class LogBand(Penalty):
         return 3 * self.REACH * self.target.groups / (self.target.learning_rate * max(progress.steps * share, 1))
 
 
+class Excess(Penalty):
+    """Base of `lambda(t) max(0, E[C] / V - 1)^power`: no pull below the budget.
+
+    Args:
+        strength: lambda where `ramp` is 1; None for the penalty's own.
+    """
+
+    own_strength: ClassVar[float] = 1.0
+    power: ClassVar[int] = 1
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        strength = self.own_strength if self.strength is None else self.strength
+        return strength * self.ramp(progress) * (expected / self.target.limit - 1).relu() ** self.power
+
+    def ramp(self, progress: Progress) -> float:
+        """Lambda as a multiple of the strength."""
+        return 1.0
+
+
 @PENALTIES.register("relative")
-class RelativeExcess(Penalty):
-    """`strength * max(0, E[C] / V - 1)^2`: no pull below the budget, a gentle one just above it. Ours.
+class RelativeExcess(Excess):
+    """`strength * max(0, E[C] / V - 1)^2`: a gentle pull just above the budget. Ours.
 
     Args:
         strength: 100 by default: ten percent too much cost as much as a loss of one.
     """
 
-    name = "relative"
-
-    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
-        strength = 100.0 if self.strength is None else self.strength
-        return strength * (expected / self.target.limit - 1).relu().square()
+    name, own_strength, power = "relative", 100.0, 2
 
 
 @PENALTIES.register("hinge")
-class Hinge(Penalty):
+class Hinge(Excess):
     """DUCCIO's constraint: `lambda(e) max(0, E[C] - V) / V` with `lambda(e)` rising from a hundredth of `strength` to
     all of it over the first half of the search (as in PLiNIO).
 
@@ -140,13 +156,12 @@ class Hinge(Penalty):
 
     name = "hinge"
 
-    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
-        strength = 1.0 if self.strength is None else self.strength
-        return strength * _ramp(progress) * (expected / self.target.limit - 1).relu()
+    def ramp(self, progress: Progress) -> float:
+        return min(0.01 + 0.99 * 2 * progress.fraction, 1.0)
 
 
 @PENALTIES.register("squared")
-class SquaredHinge(Penalty):
+class SquaredHinge(Hinge):
     """FDQ's: `lambda(e) max(0, E[C] / V - 1)^2`, with `lambda(e)` as of the hinge (Schaefer et al., 2022, whose factor
     is 1e-4 in kB squared).
 
@@ -154,33 +169,22 @@ class SquaredHinge(Penalty):
         strength: 400 by default, which is the paper's at a budget of 2,000 kB; theirs are 1,731 and 2,524 kB.
     """
 
-    name = "squared"
-
-    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
-        strength = 400.0 if self.strength is None else self.strength
-        return strength * _ramp(progress) * (expected / self.target.limit - 1).relu().square()
-
-
-def _ramp(progress: Progress) -> float:
-    """From a hundredth to all over the first half of the search."""
-    return min(0.01 + 0.99 * 2 * progress.fraction, 1.0)
+    name, own_strength, power = "squared", 400.0, 2
 
 
 @PENALTIES.register("geometric")
-class Geometric(Penalty):
+class Geometric(Excess):
     """`lambda(t) max(0, E[C] - V) / V` with `lambda(t) = strength 10^(4 t - 2)` growing from a hundredth of `strength`
     to a hundred times, over the search. Ours.
 
     Being linear above the budget, it sets a price, and a price that rises by the same factor in every step asks for
-    what hurts least per byte first, whatever the scale of the loss is; once the budget is met there is no pull. The
-    strength is 1 by default.
+    what hurts least per byte first, whatever the scale of the loss is. The strength is 1 by default.
     """
 
     name = "geometric"
 
-    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
-        strength = 1.0 if self.strength is None else self.strength
-        return strength * 10 ** (4 * progress.fraction - 2) * (expected / self.target.limit - 1).relu()
+    def ramp(self, progress: Progress) -> float:
+        return 10 ** (4 * progress.fraction - 2)
 
 
 @PENALTIES.register("linear")
