@@ -1,7 +1,9 @@
 """A gate that draws does so once per step: all micro-batches and passes share it."""
 
 from itertools import pairwise
+from math import log
 
+import pytest
 import torch
 from transformers import TrainerCallback
 
@@ -13,7 +15,7 @@ class Draws(TrainerCallback):
     """What every forward pass in training got of its gates, by step of the first stage."""
 
     def __init__(self):
-        self.found, self.on = {}, False
+        self.found, self.rates = {}, []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         for name, layer in matrices(model) if "/1-" in args.output_dir else ():
@@ -26,8 +28,10 @@ class Draws(TrainerCallback):
 
         return hook
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
         self.step = state.global_step
+        if "/1-" in args.output_dir:
+            self.rates += [group["lr"] for group in optimizer.param_groups if group.get("group") == "gates"]
 
 
 def test_micro_batches_share_the_draw_and_steps_do_not(tmp_path):
@@ -42,6 +46,7 @@ def test_micro_batches_share_the_draw_and_steps_do_not(tmp_path):
         train_dataset=sentences(64),
         save_strategy="no",
     ).train()
+    assert record.rates == [pytest.approx(2 * 5 * log(36) / 8)] * 8, "the strategy's for 8 steps, on no schedule"
     assert sorted(record.found) == list(range(8))
     for step in record.found.values():
         for drawn in step.values():

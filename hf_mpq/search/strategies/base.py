@@ -123,6 +123,10 @@ class SearchStrategy(ABC):
         """Optimizer of the gates: `"sgd"` or `"adam"`, with its keyword arguments."""
         return "adam", {"lr": 0.0}
 
+    def gate_rate(self, steps: int) -> float | None:
+        """Learning rate of the gates in a stage of so many steps; None keeps that of their optimizer."""
+        return None
+
     def schedule(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
         """Set what depends on time (temperatures, noise), once before each step: all its micro-batches share it."""
 

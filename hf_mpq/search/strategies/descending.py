@@ -1,5 +1,7 @@
 """SDQ's search: from the highest precision down, until the budget is met."""
 
+from math import log
+
 import torch
 from torch import nn
 
@@ -25,6 +27,8 @@ class Descending(Joint):
 
     Args:
         threshold: probability, above 0 and below 1.
+        learning_rate: of the gates; None takes what leads a gate that nothing holds up from the top to the bottom in
+            about half of the stage, so that a short one gets there too.
         options: of `WarmGateSearch`.
 
     Raises:
@@ -41,11 +45,27 @@ class Descending(Joint):
         "decision": "projection",
     }
 
-    def __init__(self, space: PrecisionSpace, limits: Limits, threshold: float = 0.2, **options):
-        super().__init__(space, limits, **options)
+    def __init__(
+        self,
+        space: PrecisionSpace,
+        limits: Limits,
+        threshold: float = 0.2,
+        learning_rate: float | None = None,
+        **options,
+    ):
+        super().__init__(space, limits, learning_rate=learning_rate, **options)
         if not 0 < threshold < 1:
             raise ValueError(f"the threshold is a probability, above 0 and below 1; got {threshold}")
-        self.threshold = threshold
+        self.threshold, self._paced = threshold, learning_rate is None
+
+    def gate_rate(self, steps: int) -> float | None:
+        """Twice the way from the top to the bottom over the steps in which gates move: Adam's steps have the size of
+        the rate while gradients agree."""
+        if not self._paced or self.optimizer != "adam":
+            return None
+        most = max((len(one.candidates) for one in self.space.open_choices.values()), default=1)
+        pair = log(9) - log(self.threshold / (1 - self.threshold))  # in logits, from where one starts to where it ends
+        return 2 * max(most - 1, 1) * pair / max(steps * (1 - self.warmup), 1)
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:
         """Set temperatures and draw, then let gates go down, one after the other while the budget is not met."""

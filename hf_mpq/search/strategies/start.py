@@ -52,7 +52,7 @@ def start_logits(start: str, space: PrecisionSpace, limits: Limits, scores: Scor
         return {name: GATE_STARTS[start](one) for name, one in space.open_choices.items()}
     if scores is None or any(limit.amount is None for limit in limits):
         lacking = "scores: name a scorer" if scores is None else "a budget, such as MPQConfig(budget='2.5bits')"
-        raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros' or 'bits'")
+        raise ValueError(f"start='scores' needs {lacking}; or start from 'zeros', 'bits' or 'top'")
     return logits_of_scores(space, limits, scores)
 
 

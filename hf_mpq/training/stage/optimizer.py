@@ -158,13 +158,15 @@ def stage_optimizer(
     return JointOptimizer(parts)
 
 
-def hold_gate_rates(scheduler: LRScheduler) -> None:
-    """Take the gates out of a schedule: their learning rate stays the strategy's."""
+def hold_gate_rates(scheduler: LRScheduler, rate: float | None = None) -> None:
+    """Take the gates out of a schedule: their learning rate stays the strategy's, or becomes `rate`."""
     if not isinstance(scheduler, LambdaLR):
         return
     for place, group in enumerate(scheduler.optimizer.param_groups):
         if group.get("group") == _GATE_GROUP:
             scheduler.lr_lambdas[place] = _constant
+            if rate is not None:
+                scheduler.base_lrs[place] = group["initial_lr"] = rate
             group["lr"] = scheduler.base_lrs[place]
 
 

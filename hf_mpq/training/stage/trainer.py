@@ -244,7 +244,7 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
         fresh = self.lr_scheduler is None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if fresh:
-            hold_gate_rates(scheduler)
+            hold_gate_rates(scheduler, self.strategy and self.strategy.gate_rate(num_training_steps))
         return scheduler
 
     # Logs and columns

@@ -1,6 +1,7 @@
 """SDQ's search on problems whose answer is known: three matrices with quadratic damages, ten problems at once."""
 
 from itertools import product
+from math import log
 
 import pytest
 import torch
@@ -38,11 +39,12 @@ def damages(name, layer, value):
     return HURTS[name] * layer.spec.layout.reduce((value - layer.weight.detach()).square(), "sum")
 
 
-def search(model, strategy, at_step, steps=STEPS):
+def search(model, strategy, at_step, steps=STEPS, rate=None):
     """Every step of the search, with the weights as they are; gives the rungs before each step."""
     kind, options = strategy.gate_optimizer()
     assert kind == "adam"
-    optimizer = torch.optim.Adam([layer.program.gate.logits for layer in model.values()], **options)
+    logits = [layer.program.gate.logits for layer in model.values()]
+    optimizer = torch.optim.Adam(logits, **{**options, "lr": rate or options["lr"]})
     for step in range(steps):
         progress = at_step(step, steps, steps, 0)
         strategy.schedule(model, progress)
@@ -107,6 +109,16 @@ def test_within_the_budget_no_gate_goes_down(at_step):
     strategy.limits = (strategy.limits[0]._replace(amount=3.5),)
     strategy.schedule(model, at_step(0))
     assert [int(layer.program.gate.rung.max()) for layer in model.values()] == [2, 2, 3]
+
+
+def test_the_rate_takes_a_free_gate_to_the_bottom_in_about_half_of_the_stage(at_step):
+    """Three pairs, each from beta 0.9 to 0.2; what is given is kept."""
+    model, strategy = problems(penalty={"name": "linear", "strength": 1e6})
+    assert strategy.gate_rate(100) == pytest.approx(2 * 3 * log(9 * 4) / 100)
+    assert problems(warmup=0.5)[1].gate_rate(200) == pytest.approx(strategy.gate_rate(100))
+    assert problems(learning_rate=0.1)[1].gate_rate(100) is None
+    rungs = list(search(model, strategy, at_step, steps=40, rate=strategy.gate_rate(40)))
+    assert rungs[26].eq(0).all() and rungs[14].ne(0).any()
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
