@@ -130,7 +130,7 @@ class TrainingFree:
         """Print how far an assignment uses each budget."""
         if self.progress:
             parts = (
-                f"{spending(limit.cost.of(assignment), limit.amount, limit.cost.unit)} ({limit.cost.what})"
+                f"{spending(limit.cost.of(assignment), limit.most, limit.cost.unit)} ({limit.cost.what})"
                 for limit in self.limits(budgets)
             )
             say(f"compress: it takes {' and '.join(parts)}")

@@ -1,6 +1,7 @@
 """What a budget means: the cost model that measures it, and the number that it must not exceed."""
 
 from collections.abc import Iterable
+from math import inf
 from typing import NamedTuple
 
 from ..core import Budget, BudgetError, Budgets, PrecisionSpace, budgets_of
@@ -22,6 +23,11 @@ class Limit(NamedTuple):
 
     cost: CostModel
     amount: float | None
+
+    @property
+    def most(self) -> float:
+        """The amount, infinite without a limit."""
+        return inf if self.amount is None else self.amount
 
 
 Limits = tuple[Limit, ...]

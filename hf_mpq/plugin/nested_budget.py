@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import Budget, BudgetError, MatrixStorage, PrecisionSpace, SubgroupLayout, WeightSpec
+from ..core import Budget, BudgetError, MatrixStorage, PrecisionSpace, SubgroupLayout, WeightSpec, budgets_of
 from ..cost import AverageBits, CostModel, Limit, StoredSize
 from ..cost.exact import matrices_with
 from ..search.allocators import allocate
@@ -43,7 +43,8 @@ def precisions_within(
     stores; by the Lagrangian allocator, whose answer is the same each time.
 
     Args:
-        budget: in bytes, as a share of the float32 file, or in mean code bits per encoder weight.
+        budget: in bytes, as a share of the float32 file, or in mean code bits per encoder weight; several, as in
+            `"4MB + 3bits"`, are all met.
         nested: the matrices to choose for.
         sizes: of the model.
         changes: of a matrix, the squared change at each of its served precisions, ascending, from the highest one.
@@ -51,22 +52,25 @@ def precisions_within(
     Raises:
         BudgetError: for a budget of another kind, or when the lowest precisions are too much.
     """
-    parsed = Budget.parse(budget)
-    if parsed.kind not in _KINDS or parsed.scope not in _SCOPES:
+    space = PrecisionSpace({name: _spec(stored, name in sizes.encoder) for name, stored in nested.items()})
+    limits = [_limit(space, one, sizes) for one in budgets_of(budget)]
+    for limit in limits:
+        limit.check(nested)
+    highest = {name: stored.served[-1] for name, stored in nested.items()}
+    if all(limit.of(highest) <= limit.amount for limit in limits):
+        return highest
+    scores = {name: np.maximum.accumulate(np.array([changes(name)])[:, ::-1], axis=1)[:, ::-1] for name in nested}
+    found = allocate.choose(space, tuple(Limit(limit.cost, limit.left) for limit in limits), scores)
+    return {name: found.matrices[name].bits[0] for name in nested}
+
+
+def _limit(space: PrecisionSpace, budget: Budget, sizes: ModelSizes) -> "_Limit":
+    if budget.kind not in _KINDS or budget.scope not in _SCOPES:
         raise BudgetError(
             f"precisions of nested codes are chosen by size, and {str(budget)!r} is none of the model or the encoder: "
             "write for example '4MB', '3bits' or 'encoder:0.1x'"
         )
-    specs = {name: _spec(stored, name in sizes.encoder) for name, stored in nested.items()}
-    measured = _InBits if parsed.kind == "bits" else _InBytes
-    limit = measured(PrecisionSpace(specs), parsed, sizes)
-    limit.check(nested)
-    highest = {name: stored.served[-1] for name, stored in nested.items()}
-    if limit.of(highest) <= limit.amount:
-        return highest
-    scores = {name: np.maximum.accumulate(np.array([changes(name)])[:, ::-1], axis=1)[:, ::-1] for name in nested}
-    found = allocate(limit.cost.space, limit.cost, limit.left, scores)
-    return {name: found.matrices[name].bits[0] for name in nested}
+    return (_InBits if budget.kind == "bits" else _InBytes)(space, budget, sizes)
 
 
 def _spec(stored: MatrixStorage, of_encoder: bool) -> WeightSpec:

@@ -67,7 +67,16 @@ def test_a_mixed_setting_is_kept_in_files_and_in_either_storage(storage, tmp_pat
 def test_both_storages_choose_the_same_within_a_budget():
     model = nested_model(storage="trainable")
     packed, mixed = hf_mpq.pack(copy.deepcopy(model)), 0
-    for budget in ("3bits", "5.5bits", "0.2x", "encoder:0.15x", "17kB", 0.19, hf_mpq.Budget.parse("20kB")):
+    for budget in (
+        "3bits",
+        "5.5bits",
+        "0.2x",
+        "encoder:0.15x",
+        "17kB",
+        0.19,
+        hf_mpq.Budget.parse("20kB"),
+        "17kB + 4bits",
+    ):
         chosen = budget_precisions(packed, budget)
         assert chosen == budget_precisions(model, budget) == budget_precisions(packed, budget)
         mixed += len(set(chosen.values())) > 1

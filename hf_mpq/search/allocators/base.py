@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +14,7 @@ ALLOCATORS: Registry[type["Allocator"]] = Registry("allocator")
 
 Scores = Mapping[str, Tensor | np.ndarray]
 Evaluate = Callable[[Assignment], float]
-Given = Budget | str | float | Limit | Sequence[Budget | str | float | Limit]
+Given: TypeAlias = Budget | str | float | Limit | Sequence[Budget | str | float | Limit]
 
 
 class Allocator(ABC):

@@ -47,10 +47,10 @@ class BelowThreshold(Allocator):
 
     def _within(self, search: ExactSearch, choice: Choice) -> Choice:
         for limit, spent in zip(search.limits, search.spent(choice)):
-            if spent > limit.amount * (1 + 1e-12):
+            if spent > limit.most * (1 + 1e-12):
                 raise BudgetError(
                     f"tau={self.tau} needs {spent:,.6g} {limit.cost.unit}, more than the budget of "
-                    f"{limit.amount:,.6g}; give more, or leave tau out"
+                    f"{limit.most:,.6g}; give more, or leave tau out"
                 )
         return choice
 

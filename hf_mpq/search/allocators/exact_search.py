@@ -29,7 +29,7 @@ class ExactSearch:
 
     def __init__(self, units: Units, limits: Sequence[Limit], weights: Sequence[float] | None = None):
         self.units, self.limits = units, tuple(limits)
-        self.budgets = np.array([limit.amount for limit in self.limits])
+        self.budgets = np.array([limit.most for limit in self.limits])
         self.ceilings = self.budgets * (1 + 1e-12)  # room for the rounding of sums
         shares = np.ones(len(self.limits)) if weights is None else np.asarray(weights)
         self.scales = np.ones(1) if len(self.limits) == 1 else shares / shares.sum() / self.budgets
@@ -220,5 +220,5 @@ def moves_within(
     """Single moves within several limits, `left` of each `(limits,)`: the price of one is the largest share that it
     takes of what is left of any."""
     found = [Knapsack(units.prices(limit.cost, matrices), units.score).moves(choice) for limit in limits]
-    rooms = np.maximum(left, 1e-9 * np.array([limit.amount for limit in limits]))
+    rooms = np.maximum(left, 1e-9 * np.array([limit.most for limit in limits]))
     return np.max([price / room for (price, _), room in zip(found, rooms)], axis=0), found[0][1], 1.0

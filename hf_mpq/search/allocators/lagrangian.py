@@ -84,7 +84,7 @@ def relax(space: PrecisionSpace, limits: Limits, scores: Scores) -> LagrangianRe
         bound,
         len(choice),
         tuple(limit.cost.of_matrices(matrices) for limit in limits),
-        tuple(limit.amount for limit in limits),
+        tuple(limit.most for limit in limits),
         tuple(limit.cost.unit for limit in limits),
         multiplier,
     )

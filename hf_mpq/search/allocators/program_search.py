@@ -26,7 +26,7 @@ class ProgramSearch:
     def __init__(self, units: Units, limits: Limits, formats: int | None):
         self.units, self.program, self.limits = units, Program(units, formats), limits
         self.costs = [limit.cost for limit in limits]
-        self.budgets = np.array([limit.amount for limit in limits], dtype=float)
+        self.budgets = np.array([limit.most for limit in limits], dtype=float)
         self.ceilings = self.budgets * (1 + 1e-12)  # room for the rounding of sums
 
     def run(self, gap: float, time_limit: float, rounds: int = 6) -> tuple[Choice, Array, float]:

@@ -15,7 +15,7 @@ _MANY_BYTES = 1e5
 def unmet(limit: Limit, least: float, among: str = "") -> BudgetError:
     """The error that names the limit and the smallest possible cost, rounded so that it can be met and the budget
     cannot, and by how much it is more."""
-    unit, excess = limit.cost.unit, least - limit.amount
+    unit, excess = limit.cost.unit, least - limit.most
     more = f", {amount(excess, unit, upwards=True)} more" if excess > 0 else ""
     return BudgetError(
         f"the budget of {named(limit)} cannot be met{among}; the smallest possible is "
@@ -30,8 +30,8 @@ def unmet_together(limits: Sequence[Limit], spent: NDArray[np.float64]) -> Budge
         limits: of the model.
         spent: in each, by what comes nearest to all of them.
     """
-    over = int((spent / np.array([limit.amount for limit in limits])).argmax())
-    cost, excess = limits[over].cost, amount(spent[over] - limits[over].amount, limits[over].cost.unit, upwards=True)
+    over = int((spent / np.array([limit.most for limit in limits])).argmax())
+    cost, excess = limits[over].cost, amount(spent[over] - limits[over].most, limits[over].cost.unit, upwards=True)
     return BudgetError(
         f"the budgets of {' and '.join(map(named, limits))} cannot be met together: what comes nearest takes "
         f"{amount(spent[over], cost.unit, upwards=True)} of {cost.what}, {excess} more; allow more of one of them"
@@ -40,7 +40,7 @@ def unmet_together(limits: Sequence[Limit], spent: NDArray[np.float64]) -> Budge
 
 def named(limit: Limit) -> str:
     """Such as `"2.50 MB of activations"`."""
-    return f"{amount(limit.amount, limit.cost.unit)}{_of(limit)}"
+    return f"{amount(limit.most, limit.cost.unit)}{_of(limit)}"
 
 
 def _of(limit: Limit) -> str:
