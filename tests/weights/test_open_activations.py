@@ -10,10 +10,11 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.core import ActivationSpec
 from hf_mpq.nn import MPQLinear, calibrate_activations
-from hf_mpq.nn.walk import derive, gates, matrices, usages
+from hf_mpq.nn.walk import derive, gates, is_open, matrices, usages
 from hf_mpq.weights import ACTIVATIONS, GATES, OpenActivation
 from hf_mpq.weights.gates import FollowingGate
-from tests.tiny import tiny_batch, tiny_model
+from tests.plugin.models import close, reload
+from tests.tiny import outputs, tiny_batch, tiny_model
 
 CANDIDATES = (2, 4, 8)
 KINDS = [name for name in ACTIVATIONS if name != "fixed"]
@@ -180,3 +181,23 @@ def test_what_is_one_number_in_the_end_is_not_open():
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=4, activation_bits=(6, 3)))
     assert derive(model).activation_bits["pooler.dense"] == 6
     assert model.hf_quantizer.space.weights["encoder.layer.0.output.dense"].activation.candidates == (3, 6)
+
+
+@pytest.mark.parametrize("kind", ["dynamic-token", "static", "learned"])
+@pytest.mark.parametrize("bits", [CANDIDATES, "weights"])
+def test_what_is_open_is_saved_open(bits, kind, tmp_path):
+    """The same function, with the same gates, that is decided alike."""
+    config = MPQConfig(bits=(2, 4, 8), groups=2, activation_bits=bits, activation=kind)
+    model = hf_mpq.quantize(tiny_model("bert"), config)
+    calibrate_activations(model, [tiny_batch()])
+    for gate in gates(model).values():
+        for logits in gate.parameters():
+            torch.nn.init.normal_(logits)
+    model.save_pretrained(tmp_path)
+    again = reload(tmp_path)
+    assert sum(layer.input_gate is not None for _, layer in matrices(again)) == 12
+    close(outputs(model), outputs(again), 0)
+    expected = hf_mpq.assignment_of(model)
+    for one in (model, again):
+        assert hf_mpq.assignment_of(hf_mpq.fix(one)) == expected and not is_open(one)
+    close(outputs(model), outputs(again), 0)
