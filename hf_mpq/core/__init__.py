@@ -3,6 +3,7 @@
 from .._lazy import lazily
 
 _MODULES = {
+    "activation": ("ActivationSpec", "AttentionSpec"),
     "assignment": ("Assignment", "MatrixAssignment"),
     "budget": ("Budget", "BudgetError", "Budgets", "budgets_of"),
     "constants": ("constant",),
@@ -17,8 +18,6 @@ _MODULES = {
     "registry": ("Registry", "nearest", "unknown"),
     "shape": ("ModelShape",),
     "space": (
-        "ActivationSpec",
-        "AttentionSpec",
         "Link",
         "OpenChoice",
         "PrecisionSpace",

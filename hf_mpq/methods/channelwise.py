@@ -36,7 +36,8 @@ CHANNELWISE = METHODS.add(
             "times the cost as in the papers: strategy_options={'penalty_options': {'strength': ...}} traces the front",
             "scales are set once, by the papers' rule 2 max|w| / (2^bits - 1) in each channel; the papers read them "
             "off the weights in every pass",
-            "activations have one dynamic range per token, not PACT's learned clip",
+            "activations have one dynamic range per token, not PACT's learned clip for each of their bits; "
+            "activation='learned' learns one (LSQ+)",
             "the search slice is the last part of an epoch, not the first; no early stopping; the weights take the "
             "trainer's AdamW and schedule, not Adam at 1e-3 that falls by a hundredth per epoch",
             "channels are not permuted when stored: a map says the bits of each, and pruned rows are folded away",

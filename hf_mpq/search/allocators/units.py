@@ -5,12 +5,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ...core import Assignment, MatrixAssignment, OpenChoice, PrecisionSpace, WeightSpec, input_of
+from ...core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix, matrices_with
 from .base import Scores
+from .members import checked, input_bits, members_of, owners_of
 from .unit_prices import input_prices, weight_prices
 
 
@@ -32,12 +32,12 @@ class Units:
 
     def __init__(self, space: PrecisionSpace, scores: Scores):
         self.space = space
-        self._owners = _owners(space, scores)
+        self._owners = owners_of(space, scores)
         self._choices = {name: space.open_choices[name] for name in self._owners}
-        self.members = _members(space.weights, self._choices, self._owners)
+        self.members = members_of(space.weights, self._choices, self._owners)
         self._first = {key: self._choices[names[0]] for key, names in self.members.items()}
         self._width = max((len(one.candidates) for one in self._first.values()), default=1)
-        self.score = self._join({name: _checked(name, one, scores) for name, one in self._choices.items()})
+        self.score = self._join({name: checked(name, one, scores) for name, one in self._choices.items()})
         self.kinds = self._kinds()
 
     @cached_property
@@ -107,7 +107,7 @@ class Units:
 
     def inputs(self, choice: NDArray[np.int64]) -> dict[str, int]:
         """Bits of every quantized input, by the name of its matrix."""
-        return _input_bits(self.space.weights, self._chosen(choice))
+        return input_bits(self.space.weights, self._chosen(choice))
 
     def _chosen(self, choice: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
         chosen: dict[str, NDArray[np.uint8]] = {}
@@ -152,51 +152,6 @@ class Units:
         sizes = [np.ones(1, int) if spec is None else np.array(spec.layout.sizes) for spec in layouts]
         largest = max((int(size.max()) for size in sizes), default=0) + 1
         return np.concatenate([np.zeros(0, int)] + [index * largest + size for index, size in enumerate(sizes)])
-
-
-def _owners(space: PrecisionSpace, scores: Scores) -> dict[str, str]:
-    """Name of everything that is chosen to that of its matrix: inputs without scores are not."""
-    inputs = {input_of(name): name for name in space.weights}
-    return {name: inputs.get(name, name) for name in space.open_choices if name in scores or name not in inputs}
-
-
-def _members(
-    weights: Mapping[str, WeightSpec], choices: Mapping[str, OpenChoice], owners: Mapping[str, str]
-) -> dict[tuple[str, str, bool], list[str]]:
-    """Names of the choices by tie; what is not tied is alone."""
-    members: dict[tuple[str, str, bool], list[str]] = {}
-    for name, owner in owners.items():
-        tie, is_input = weights[owner].tie, name != owner
-        key = ("tie", tie, is_input) if tie is not None else ("matrix", owner, is_input)
-        members.setdefault(key, []).append(name)
-    for names in members.values():
-        if len({choices[name] for name in names}) > 1:
-            raise ValueError(f"tied matrices need equal candidates and numbers of sub-groups: {', '.join(names)}")
-    return members
-
-
-def _checked(name: str, choice: OpenChoice, scores: Scores) -> NDArray[np.float64]:
-    if name not in scores:
-        raise ValueError(f"there are no scores for {name!r}")
-    given = scores[name]
-    table = given.detach().cpu().double().numpy() if isinstance(given, Tensor) else np.asarray(given, dtype=float)
-    expected = (choice.groups, len(choice.candidates))
-    if table.shape != expected:
-        raise ValueError(f"the scores of {name!r} have the shape {table.shape}, but it has {expected} choices")
-    if np.isnan(table).any() or not np.isfinite(table).any(axis=1).all():
-        raise ValueError(f"the scores of {name!r} must not be NaN, and each sub-group needs a finite one")
-    return table
-
-
-def _input_bits(weights: Mapping[str, WeightSpec], chosen: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
-    """Bits of inputs: those chosen, those of the weights where they follow them, else those of the spec."""
-    found = {}
-    for name, spec in weights.items():
-        if spec.activation is not None and spec.activation.follows:
-            found[name] = spec.activation.following(chosen[name].tolist())
-        elif spec.activation is not None:
-            found[name] = int(chosen[input_of(name)][0]) if input_of(name) in chosen else spec.activation.bits
-    return found
 
 
 def _matrix(spec: WeightSpec, bits: tuple[int, ...]) -> MatrixAssignment:
