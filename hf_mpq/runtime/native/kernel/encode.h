@@ -1,0 +1,245 @@
+// A block through the whole encoder. Each phase shares its work among the team, which waits where one needs all of
+// another.
+
+struct Room {
+  float *hidden, *joined, *wide;  // by panels, by rows, by panels; the last two never at once
+  Bytes narrow, broad;            // read by attend and up, and by output and down
+  float *head, *scores, *line;    // of one thread
+  int64_t stride;                 // tokens of `joined` and `head`
+};
+
+static inline Bytes bytes_for(int64_t columns, int64_t tokens, Bump& bump) {
+  Bytes made;
+  made.values = bump.take<uint8_t>(up_to(columns, 4) * tokens);
+  made.step = bump.take<float>(tokens), made.shift = bump.take<float>(tokens);
+  made.zero = bump.take<int32_t>(tokens);
+  return made;
+}
+
+static inline Room room_of(const Encoder& encoder, const Block& block, const Team& team, Bump bump) {
+  const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
+  Room room;
+  room.stride = stride;
+  room.hidden = bump.take<float>(most(encoder.hidden, encoder.width) * tokens);
+  room.joined = bump.take<float>(encoder.most_inner * stride + QUERIES * LANES);
+  room.wide = bump.take<float>(encoder.most_wide * tokens);
+  room.narrow = bytes_for(encoder.most_columns, tokens, bump);
+  room.broad = bytes_for(encoder.most_columns, tokens, bump);
+  for (int i = 0; i <= team.index; i++) {
+    room.head = bump.take<float>((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES);
+    room.scores = bump.take<float>((block.longest + KEYS) * QUERIES * LANES);
+    room.line = bump.take<float>(up_to(encoder.width, LANES));
+  }
+  return room;
+}
+
+static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads) {
+  const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
+  const int64_t both = (most(encoder.hidden, encoder.width) + encoder.most_wide) * tokens * 4 +
+                       (encoder.most_inner * stride + QUERIES * LANES) * 4 +
+                       2 * (up_to(encoder.most_columns, 4) * tokens + 12 * tokens) + 16 * 2 * ALIGN;
+  const int64_t each = ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
+                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN;
+  return both + threads * each + ALIGN;
+}
+
+template <int V>
+struct Wide {
+  static constexpr int value = V;
+};
+
+// `work(Wide<V>, first vector)` for the panels of this thread.
+template <class Work>
+static inline void each_panel(const Panels& panels, const Team& team, const Work& work) {
+  const Share share(panels.count(), team);
+  for (int64_t p = share.from; p < share.to; p++) {
+    const int64_t vector = panels.first(p);
+    switch (panels.width(p)) {
+      case 1: work(Wide<1>(), vector); break;
+#if HF_WIDEST > 1
+      case 2: work(Wide<2>(), vector); break;
+#endif
+#if HF_WIDEST > 2
+      case 3: work(Wide<3>(), vector); break;
+#endif
+    }
+  }
+}
+
+HF_INLINE void add_row(const hf_table& table, int64_t row, int64_t width, float* to) {
+  if (table.floats) {
+    const float* const from = table.floats + row * width;
+    for (int64_t f = 0; f < width; f++) to[f] += from[f];
+    return;
+  }
+  const int8_t* const from = table.levels + row * width;
+  const float scale = table.scale[row], offset = table.offset ? table.offset[row] : 0;
+  for (int64_t f = 0; f < width; f++) to[f] += from[f] * scale + offset;
+}
+
+struct Pass {
+  const Encoder& encoder;
+  const Block& block;
+  const hf_request& request;
+  const Room& room;
+  Team& team;
+  Panels panels;
+
+  // Embeddings into panels of `width` features; lanes behind the last token are 0.
+  void embed() const {
+    const int64_t width = encoder.width, tokens = request.tokens;
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      constexpr int64_t across = decltype(wide)::value * LANES;
+      float* const panel = room.hidden + vector * LANES * width;
+      for (int64_t lane = 0; lane < across; lane++) {
+        const int64_t token = vector * LANES + lane;
+        for (int64_t f = 0; f < width; f++) room.line[f] = 0;
+        if (token < block.tokens) {
+          const int64_t place = block.places[token];
+          if (request.ids) {
+            add_row(encoder.words, request.ids[place], width, room.line);
+            if (encoder.types.rows) add_row(encoder.types, request.types ? request.types[place] : 0, width, room.line);
+            if (encoder.positions.rows)
+              add_row(encoder.positions, request.positions ? request.positions[place] : place % tokens, width, room.line);
+          } else {
+            for (int64_t f = 0; f < width; f++) room.line[f] = request.embedded[place * width + f];
+          }
+        }
+        for (int64_t f = 0; f < width; f++) panel[f * across + lane] = room.line[f];
+      }
+    });
+    const bool norm = request.ids && encoder.embedding_norm.weight;
+    const bool project = encoder.projection.rows;
+    const Layer& first = *encoder.layers[0];
+    const Matrix& reader = project ? encoder.projection : first.attend;
+    settle(norm ? &encoder.embedding_norm : nullptr, width, project ? encoder.projection_grid : first.attend_grid, reader);
+    if (!project) return;
+    multiply(room.narrow, encoder.projection, ToPanels<false>{room.narrow, encoder.projection, room.hidden});
+    settle(nullptr, encoder.hidden, first.attend_grid, first.attend);
+  }
+
+  // What is hidden, normalised where it is said how, and quantized for who reads it.
+  void settle(const Norm* norm, int64_t features, const hf_grid& grid, const Matrix& reader) const {
+    Bytes to = room.narrow;
+    to.quads = reader.quads;
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      constexpr int V = decltype(wide)::value;
+      float* const panel = room.hidden + vector * LANES * features;
+      Extent found[V];
+      if (norm) normalise<V>(panel, features, *norm, found);
+      else extents<V>(panel, V * LANES, features, found);
+      quantize<V>(panel, V * LANES, features, grid, found, to, vector, reader.offset);
+    });
+    team.wait();
+  }
+
+  // All rows of a matrix, by the whole team.
+  template <class Put>
+  void multiply(Bytes from, const Matrix& matrix, const Put& put) const {
+    const Share share(matrix.padded_rows, team, 24);
+    product(panels, from, matrix, share.from, share.to, put);
+    team.wait();
+  }
+
+  void attention(const Layer& layer, Bytes from) const {
+    const Share share(layer.heads, team);
+    const int64_t rows = 3 * layer.head_size;
+    for (int64_t h = share.from; h < share.to; h++) {
+      product(panels, from, layer.attend, h * rows, (h + 1) * rows,
+              ToRows{from, layer.attend, room.head, h * rows, room.stride});
+      for (int64_t s = 0; s < block.sequences; s++) {
+        const int64_t start = block.starts[s], skip = layer.head_size * room.stride;
+        const float* const query = room.head + start;
+        const float* const relative =
+            encoder.relative ? encoder.relative + h * (2 * encoder.span - 1 + 2 * ALIGN) + ALIGN + encoder.span - 1 : nullptr;
+        attend(Head{query, query + skip, query + 2 * skip, layer.head_size, room.stride, block.starts[s + 1] - start, relative,
+                    room.joined + h * skip + start, room.stride},
+               room.scores);
+      }
+    }
+    team.wait();
+  }
+
+  void join(const Layer& layer) const {
+    Bytes to = room.broad;
+    to.quads = layer.output.quads;
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      constexpr int V = decltype(wide)::value;
+      const float* const from = room.joined + vector * LANES;
+      Extent found[V];
+      extents<V>(from, room.stride, layer.output.columns, found);
+      quantize<V>(from, room.stride, layer.output.columns, layer.output_grid, found, to, vector, layer.output.offset);
+    });
+    team.wait();
+  }
+
+  template <int ACTIVATION>
+  void widen(const Layer& layer, Bytes from, Bytes to) const {
+    if (!layer.down_grid.dynamic && !layer.down.offset) {
+      each_panel(panels, team, [&](auto wide, int64_t vector) {
+        for (int64_t token = vector * LANES; token < (vector + decltype(wide)::value) * LANES; token += LANES) {
+          store(to.step + token, all(layer.down_grid.step));
+          store(to.shift + token, floats{});
+          store(to.zero + token, all((int32_t)layer.down_grid.zero));
+        }
+      });
+      team.wait();
+      const Levels levels(layer.down_grid, all(layer.down_grid.step), all((int32_t)layer.down_grid.zero));
+      multiply(from, layer.up, ToBytes<ACTIVATION>{from, layer.up, levels, to});
+      return;
+    }
+    multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      constexpr int V = decltype(wide)::value;
+      const float* const panel = room.wide + vector * LANES * layer.up.rows;
+      Extent found[V];
+      extents<V>(panel, V * LANES, layer.up.rows, found);
+      quantize<V>(panel, V * LANES, layer.up.rows, layer.down_grid, found, to, vector, layer.down.offset);
+    });
+    team.wait();
+  }
+
+  void through(const Layer& layer, const Layer* next) const {
+    Bytes narrow = room.narrow, broad = room.broad;
+    narrow.quads = layer.attend.quads;
+    attention(layer, narrow);
+    join(layer);
+    broad.quads = layer.output.quads;
+    multiply(broad, layer.output, ToPanels<true>{broad, layer.output, room.hidden});
+    settle(&layer.attention_norm, encoder.hidden, layer.up_grid, layer.up);
+    narrow.quads = layer.up.quads;
+    broad.quads = layer.down.quads;
+    switch (layer.activation) {
+      case HF_GELU: widen<HF_GELU>(layer, narrow, broad); break;
+      case HF_GELU_TANH: widen<HF_GELU_TANH>(layer, narrow, broad); break;
+      default: widen<HF_RELU>(layer, narrow, broad);
+    }
+    multiply(broad, layer.down, ToPanels<true>{broad, layer.down, room.hidden});
+    if (next) settle(&layer.norm, encoder.hidden, next->attend_grid, next->attend);
+    else finish(layer.norm);
+  }
+
+  // The last normalisation, and out.
+  void finish(const Norm& norm) const {
+    const int64_t features = encoder.hidden;
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      constexpr int V = decltype(wide)::value;
+      float* const panel = room.hidden + vector * LANES * features;
+      Extent found[V];
+      normalise<V>(panel, features, norm, found);
+      for (int64_t lane = 0; lane < V * LANES && vector * LANES + lane < block.tokens; lane++) {
+        float* const to = request.out + block.places[vector * LANES + lane] * features;
+        for (int64_t f = 0; f < features; f++) to[f] = panel[f * V * LANES + lane];
+      }
+    });
+    team.wait();
+  }
+};
+
+static void run(const Encoder& encoder, const Block& block, const hf_request& request, char* memory, Team& team) {
+  const Room room = room_of(encoder, block, team, Bump{(char*)up_to((int64_t)memory, ALIGN)});
+  Pass pass{encoder, block, request, room, team, Panels(block.tokens)};
+  pass.embed();
+  for (int64_t i = 0; i < encoder.passes; i++)
+    pass.through(*encoder.layers[i], i + 1 < encoder.passes ? encoder.layers[i + 1] : nullptr);
+}

@@ -1,0 +1,300 @@
+// The C interface: encoders made of plain data, and requests cut into blocks.
+#include "interface.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "pool.h"
+
+namespace hf_mpq {
+
+extern const Path PORTABLE;
+#if defined(__x86_64__)
+extern const Path AVX512_VNNI;
+#endif
+
+namespace {
+
+const Path* const PATHS[] = {
+#if defined(__x86_64__)
+    &AVX512_VNNI,
+#endif
+    &PORTABLE,
+};
+
+constexpr int64_t BLOCK = 256;  // tokens that one thread takes at once: what it works on should fit in its cache
+constexpr float LOG2_E = 1.44269504088896341f;
+
+// Memory that is given back all at once.
+class Arena {
+ public:
+  ~Arena() {
+    for (void* one : taken) std::free(one);
+  }
+  template <class T>
+  T* take(int64_t count) {
+    const size_t size = ((count * sizeof(T) + ALIGN - 1) / ALIGN + 1) * ALIGN;
+    void* const found = std::aligned_alloc(ALIGN, size);
+    if (!found) throw std::bad_alloc();
+    std::memset(found, 0, size);
+    taken.push_back(found);
+    return (T*)found;
+  }
+  float* copy(const float* from, int64_t count) {
+    float* const to = take<float>(count);
+    std::copy_n(from, count, to);
+    return to;
+  }
+
+ private:
+  std::vector<void*> taken;
+};
+
+Matrix empty(Arena& arena, int64_t rows, int64_t columns, bool offset) {
+  Matrix made;
+  made.rows = rows, made.columns = columns, made.quads = (columns + 3) / 4;
+  made.padded_rows = (rows + ROWS - 1) / ROWS * ROWS;
+  made.stride = made.quads * 4;
+  if (made.stride % 1024 == 0) made.stride += 64;  // rows would fall on the same lines of the cache
+  made.levels = arena.take<int8_t>(made.padded_rows * made.stride);
+  made.scale = arena.take<float>(made.padded_rows), made.bias = arena.take<float>(made.padded_rows);
+  made.level_sum = arena.take<int32_t>(made.padded_rows);
+  if (offset) made.offset = arena.take<float>(made.padded_rows);
+  return made;
+}
+
+void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float factor) {
+  int8_t* const levels = to.levels + at * to.stride;
+  int32_t sum = 0;
+  for (int64_t i = 0; i < from.columns; i++) sum += levels[i] = from.levels[row * from.columns + i];
+  to.level_sum[at] = sum;
+  to.scale[at] = from.scale[row] * factor, to.bias[at] = from.bias[row] * factor;
+  if (from.offset) to.offset[at] = from.offset[row] * factor;
+}
+
+Matrix laid_out(Arena& arena, const hf_matrix& from) {
+  Matrix made = empty(arena, from.rows, from.columns, from.offset);
+  for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, i, 1);
+  return made;
+}
+
+// Query, key and value of each head after those of the one before.
+Matrix by_heads(Arena& arena, const hf_layer& from, int64_t size) {
+  const hf_matrix* const parts[] = {&from.query, &from.key, &from.value};
+  const bool offset = from.query.offset || from.key.offset || from.value.offset;
+  Matrix made = empty(arena, 3 * from.query.rows, from.query.columns, offset);
+  const float factor = LOG2_E / std::sqrt((float)size);
+  for (int64_t h = 0; h < from.heads; h++)
+    for (int part = 0; part < 3; part++)
+      for (int64_t i = 0; i < size; i++)
+        put_row(made, (3 * h + part) * size + i, *parts[part], h * size + i, part ? 1 : factor);
+  return made;
+}
+
+Norm norm_of(Arena& arena, const hf_norm& from, int64_t features) {
+  if (!from.weight) return {};
+  return {arena.copy(from.weight, features), arena.copy(from.bias, features), from.eps};
+}
+
+struct Made : Encoder {
+  Arena arena;
+  const Path* path;
+  mutable std::mutex mutex;
+  mutable std::vector<std::pair<int64_t, void*>> rooms;  // memory of earlier calls
+
+  ~Made() {
+    for (auto& room : rooms) std::free(room.second);
+  }
+
+  void* take_room(int64_t& size) const {
+    std::lock_guard<std::mutex> held(mutex);
+    if (!rooms.empty()) {
+      const auto found = rooms.back();
+      rooms.pop_back();
+      if (found.first >= size) {
+        size = found.first;
+        return found.second;
+      }
+      std::free(found.second);
+    }
+    return std::malloc(size);
+  }
+
+  void give_back(void* room, int64_t size) const {
+    std::lock_guard<std::mutex> held(mutex);
+    rooms.emplace_back(size, room);
+  }
+};
+
+Layer layer_of(Arena& arena, const hf_layer& from, int64_t hidden) {
+  Layer made;
+  made.heads = from.heads, made.head_size = from.query.rows / from.heads;
+  made.attend = by_heads(arena, from, made.head_size);
+  made.output = laid_out(arena, from.output), made.up = laid_out(arena, from.up), made.down = laid_out(arena, from.down);
+  made.attend_grid = from.attend_grid, made.output_grid = from.output_grid;
+  made.up_grid = from.up_grid, made.down_grid = from.down_grid;
+  made.attention_norm = norm_of(arena, from.attention_norm, hidden), made.norm = norm_of(arena, from.norm, hidden);
+  made.activation = from.activation;
+  return made;
+}
+
+void measure(Made& made, const Layer* layers, int64_t count) {
+  made.most_inner = made.most_wide = made.most_head = 0;
+  made.most_columns = std::max(made.width, made.hidden);
+  for (const Layer* layer = layers; layer < layers + count; layer++) {
+    made.most_inner = std::max(made.most_inner, layer->output.columns);
+    made.most_wide = std::max(made.most_wide, layer->up.padded_rows);
+    made.most_head = std::max(made.most_head, layer->head_size);
+  }
+  made.most_columns = std::max({made.most_columns, made.most_inner, made.most_wide});
+}
+
+// Scores' biases by query minus key, with room at both ends, which vectors of queries reach over.
+void place_relative(Made& made, const hf_encoder& from, int64_t heads) {
+  const int64_t row = 2 * from.span - 1 + 2 * ALIGN;
+  made.relative = made.arena.take<float>(heads * row);
+  made.span = from.span;
+  for (int64_t h = 0; h < heads; h++)
+    for (int64_t i = 0; i < 2 * from.span - 1; i++)
+      made.relative[h * row + ALIGN + i] = from.relative[h * (2 * from.span - 1) + 2 * from.span - 2 - i] * LOG2_E;
+}
+
+Made* make(const hf_encoder& from, const Path* path) {
+  auto made = std::make_unique<Made>();
+  made->path = path;
+  made->width = from.width, made->hidden = from.hidden, made->passes = from.layers;
+  made->words = from.words, made->positions = from.positions, made->types = from.types;
+  made->embedding_norm = norm_of(made->arena, from.embedding_norm, from.width);
+  if (from.projection.rows) made->projection = laid_out(made->arena, from.projection);
+  made->projection_grid = from.projection_grid;
+  Layer* const layers = made->arena.take<Layer>(from.distinct_layers);
+  for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden);
+  made->layers = made->arena.take<const Layer*>(from.layers);
+  for (int64_t i = 0; i < from.layers; i++) made->layers[i] = &layers[from.order[i]];
+  measure(*made, layers, from.distinct_layers);
+  if (from.relative) place_relative(*made, from, layers[0].heads);
+  return made.release();
+}
+
+// The tokens of a batch that are not masked, by sequences.
+struct Packed {
+  std::vector<int64_t> starts{0}, places;
+
+  explicit Packed(const hf_request& request) {
+    places.reserve(request.batch * request.tokens);
+    for (int64_t b = 0; b < request.batch; b++) {
+      for (int64_t place = b * request.tokens; place < (b + 1) * request.tokens; place++)
+        if (!request.mask || request.mask[place]) places.push_back(place);
+      if ((int64_t)places.size() > starts.back()) starts.push_back(places.size());
+    }
+  }
+};
+
+struct Work {
+  int64_t first, sequences;
+};
+
+bool inside(const hf_table& table, const int64_t* rows, const std::vector<int64_t>& places) {
+  if (!rows) return true;
+  return std::all_of(places.begin(), places.end(), [&](int64_t place) { return rows[place] >= 0 && rows[place] < table.rows; });
+}
+
+// Whole sequences of together about BLOCK tokens, and few enough that every thread gets some.
+std::vector<Work> cut(const Packed& packed, int threads) {
+  const int64_t sequences = packed.starts.size() - 1, tokens = packed.places.size();
+  const int64_t limit = std::max<int64_t>(1, std::min(BLOCK, (tokens + threads - 1) / threads));
+  std::vector<Work> found;
+  for (int64_t s = 0; s < sequences;) {
+    int64_t next = s + 1;
+    while (next < sequences && packed.starts[next + 1] - packed.starts[s] <= limit) next++;
+    found.push_back({s, next - s});
+    s = next;
+  }
+  return found;
+}
+
+// One block, by a team that shares its memory.
+int by_team(const Made& made, const hf_request& request, const Packed& packed, const Work& work, int threads) {
+  std::vector<int64_t> starts;
+  int64_t longest = 0;
+  for (int64_t s = work.first; s <= work.first + work.sequences; s++) {
+    starts.push_back(packed.starts[s] - packed.starts[work.first]);
+    if (s > work.first) longest = std::max(longest, packed.starts[s] - packed.starts[s - 1]);
+  }
+  const Block block{work.sequences, starts.back(), longest, starts.data(), packed.places.data() + packed.starts[work.first]};
+  int64_t size = made.path->bytes(made, block, threads);
+  void* const room = made.take_room(size);
+  if (!room) return HF_NO_MEMORY;
+  together(threads, [&](Team& team) { made.path->run(made, block, request, (char*)room, team); });
+  made.give_back(room, size);
+  return 0;
+}
+
+int serve(const Made& made, const hf_request& request) {
+  const Packed packed(request);
+  const int64_t hidden = made.hidden;
+  if (request.mask)
+    for (int64_t place = 0; place < request.batch * request.tokens; place++)
+      if (!request.mask[place]) std::fill_n(request.out + place * hidden, hidden, 0.0f);
+  if (packed.places.empty()) return 0;
+  if (request.ids && !(inside(made.words, request.ids, packed.places) && inside(made.types, request.types, packed.places) &&
+                       inside(made.positions, request.positions, packed.places)))
+    return HF_OUTSIDE_TABLE;
+  if (request.ids && made.positions.rows && !request.positions && request.tokens > made.positions.rows) return HF_OUTSIDE_TABLE;
+  const int threads = std::max(1, request.threads);
+  const std::vector<Work> works = cut(packed, threads);
+  if (threads == 1 || (int64_t)works.size() < threads) {
+    for (const Work& work : works)
+      if (const int failed = by_team(made, request, packed, work, threads)) return failed;
+    return 0;
+  }
+  std::atomic<size_t> next{0};
+  std::atomic<int> failed{0};
+  together(threads, [&](Team&) {
+    for (size_t i; (i = next++) < works.size();)
+      if (const int one = by_team(made, request, packed, works[i], 1)) failed = one;
+  });
+  return failed;
+}
+
+}  // namespace
+}  // namespace hf_mpq
+
+using namespace hf_mpq;
+
+const char* hf_mpq_paths(void) {
+  static const std::string names = [] {
+    std::string found;
+    for (const Path* path : PATHS)
+      if (path->available()) found += (found.empty() ? "" : ",") + std::string(path->name);
+    return found;
+  }();
+  return names.c_str();
+}
+
+void* hf_mpq_make(const hf_encoder* encoder, const char* path) {
+  try {
+    for (const Path* one : PATHS)
+      if (one->available() && (!path || std::string(path) == one->name)) return make(*encoder, one);
+  } catch (const std::bad_alloc&) {
+  }
+  return nullptr;
+}
+
+void hf_mpq_drop(void* encoder) { delete (Made*)encoder; }
+
+int hf_mpq_run(const void* encoder, const hf_request* request) {
+  try {
+    return serve(*(const Made*)encoder, *request);
+  } catch (const std::bad_alloc&) {
+    return HF_NO_MEMORY;
+  }
+}

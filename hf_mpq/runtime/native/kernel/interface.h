@@ -1,0 +1,83 @@
+// The C interface: plain data in, one call per request. Nothing here knows torch or Python.
+#pragma once
+#include <stdint.h>
+
+#ifdef _WIN32
+#define HF_EXPORT extern "C" __declspec(dllexport)
+#else
+#define HF_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+// What an activation is quantized to; bytes of symmetric levels are 128 higher.
+typedef struct {
+  int32_t dynamic;    // one range per token instead of step and zero
+  int32_t symmetric;
+  float levels;       // 2^b - 1, or 2^(b-1) - 1 when symmetric
+  float step, zero;   // zero: the byte that stands for 0
+} hf_grid;
+
+// weight = levels scale + offset, by rows; read while an encoder is made, and copied.
+typedef struct {
+  const int8_t* levels;  // (rows, columns)
+  const float* scale;    // (rows)
+  const float* offset;   // (rows), or null
+  const float* bias;     // (rows)
+  int64_t rows, columns;
+} hf_matrix;
+
+typedef struct {
+  const float *weight, *bias;
+  float eps;
+} hf_norm;
+
+// Rows that are looked up: floats, or levels times scale (plus offset). Not copied: it must outlive the encoder.
+typedef struct {
+  const float* floats;
+  const int8_t* levels;
+  const float *scale, *offset;
+  int64_t rows;
+} hf_table;
+
+enum { HF_GELU = 0, HF_GELU_TANH = 1, HF_RELU = 2 };
+
+// h = norm(x + output(attention(x))), then norm(h + down(activation(up(h)))).
+typedef struct {
+  hf_matrix query, key, value, output, up, down;
+  hf_grid attend_grid, output_grid, up_grid, down_grid;  // of what each reads
+  hf_norm attention_norm, norm;
+  int64_t heads;
+  int32_t activation;
+} hf_layer;
+
+typedef struct {
+  int64_t width;                     // of the embeddings
+  int64_t hidden;                    // of the layers
+  hf_table words, positions, types;  // words without rows: requests bring their embeddings as floats
+  hf_norm embedding_norm;            // without weight: there is none
+  hf_matrix projection;              // from width to hidden; without rows: there is none
+  hf_grid projection_grid;
+  const float* relative;             // (heads, 2 span - 1) added to scores, by key minus query; or null
+  int64_t span;
+  int64_t layers;                    // passes through layers; `order` says through which, so that they can be shared
+  const hf_layer* distinct;
+  const int32_t* order;
+  int64_t distinct_layers;
+} hf_encoder;
+
+// One batch, (batch, tokens) everywhere. What is masked is never computed: its outputs are 0.
+typedef struct {
+  int64_t batch, tokens;
+  const int64_t* ids;        // null: `embedded` is given
+  const float* embedded;     // (batch, tokens, width), normalised and all
+  const uint8_t* mask;       // 0 is padding; null: there is none
+  const int64_t* positions;  // null: the column
+  const int64_t* types;      // null: 0
+  float* out;                // (batch, tokens, hidden)
+  int32_t threads;
+} hf_request;
+
+HF_EXPORT const char* hf_mpq_paths(void);                                // what this machine can run, fastest first, by commas
+HF_EXPORT void* hf_mpq_make(const hf_encoder* encoder, const char* path);  // null where memory is short, or the path is unknown
+HF_EXPORT void hf_mpq_drop(void* encoder);
+HF_EXPORT int hf_mpq_run(const void* encoder, const hf_request* request);  // 0, or one of the below
+enum { HF_OUTSIDE_TABLE = 1, HF_NO_MEMORY = 2 };

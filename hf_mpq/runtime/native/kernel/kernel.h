@@ -1,0 +1,11 @@
+// One instruction set: `HF_PATH` names its namespace.
+namespace hf_mpq::HF_PATH {
+#include "vectors.h"
+#include "layout.h"
+#include "levels.h"
+#include "product.h"
+#include "epilogue.h"
+#include "normalise.h"
+#include "attention.h"
+#include "encode.h"
+}  // namespace hf_mpq::HF_PATH

@@ -1,0 +1,23 @@
+// Bytes of floats: what dividing by the step would give, by an inverse of twice the precision.
+
+struct Levels {
+  floats inverse, rest, low, high;
+  ints zero;
+
+  Levels(const hf_grid& grid, floats step, ints zero) : zero(zero) {
+    const floats largest = all(3.40282347e38f);
+    const floats plain = smaller(largest, all(1.0f) / step);
+    inverse = step == 0 ? all(1.0f) : plain;
+    rest = step < all(1.17549435e-38f) ? floats{} : fused(-step, inverse, all(1.0f)) * inverse;
+    const floats at = as_floats(zero);
+    low = all(grid.symmetric ? 128 - grid.levels : 0.0f) - at;
+    high = all(grid.symmetric ? 128 + grid.levels : grid.levels) - at;
+  }
+
+  // `none` becomes NaN where a value is NaN or infinite.
+  HF_INLINE ints operator()(floats values, floats& none) const {
+    none = fused(values, floats{}, none);
+    const floats ratio = fused(values, inverse, values * rest);
+    return nearest(smaller(high, larger(low, ratio))) + zero;
+  }
+};

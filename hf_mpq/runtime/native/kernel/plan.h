@@ -1,0 +1,71 @@
+// An encoder as the kernels read it: laid out once, the same for every instruction set.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "interface.h"
+
+namespace hf_mpq {
+
+constexpr int64_t ALIGN = 64;
+constexpr int64_t ROWS = 4;  // matrices have a multiple of so many rows, the last ones empty
+
+// Weights in their natural row order, `stride` bytes a row.
+struct Matrix {
+  int64_t rows = 0, columns = 0, padded_rows = 0, stride = 0, quads = 0;
+  int8_t* levels = nullptr;
+  float *scale = nullptr, *bias = nullptr, *offset = nullptr;
+  int32_t* level_sum = nullptr;
+};
+
+struct Norm {
+  float *weight = nullptr, *bias = nullptr;
+  float eps = 0;
+};
+
+// Rows of `attend` go by heads: query, key and value of the first, of the second... Queries are scaled for exp2.
+struct Layer {
+  Matrix attend, output, up, down;
+  hf_grid attend_grid, output_grid, up_grid, down_grid;
+  Norm attention_norm, norm;
+  int64_t heads, head_size;
+  int32_t activation;
+};
+
+struct Encoder {
+  int64_t width, hidden;
+  hf_table words, positions, types;
+  Norm embedding_norm;
+  Matrix projection;
+  hf_grid projection_grid;
+  float* relative = nullptr;  // (heads, 2 span - 1), by query minus key, scaled for exp2
+  int64_t span = 0;
+  int64_t passes;
+  const Layer** layers;       // (passes)
+  int64_t most_inner, most_wide, most_head, most_columns;  // largest of all layers
+};
+
+// Whole sequences, their tokens one behind the other without padding.
+struct Block {
+  int64_t sequences, tokens, longest;
+  const int64_t* starts;  // (sequences + 1) of tokens
+  const int64_t* places;  // (tokens) rows of the batch
+};
+
+// Threads that work on one block.
+class Team {
+ public:
+  int index = 0, count = 1;
+  virtual void wait() {}
+  virtual ~Team() {}
+};
+
+// One instruction set.
+struct Path {
+  const char* name;
+  bool (*available)();
+  int64_t (*bytes)(const Encoder&, const Block&, int threads);  // of memory that a block needs
+  void (*run)(const Encoder&, const Block&, const hf_request&, char* memory, Team& team);
+};
+
+}  // namespace hf_mpq

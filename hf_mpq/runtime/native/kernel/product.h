@@ -1,0 +1,142 @@
+// Sums of unsigned bytes times int8 weights. Sixteen tokens of four features are a vector, four weights of a row are
+// broadcast to it.
+
+#if HF_AVX512
+constexpr int TILE_ROWS[] = {0, 24, 12, 8};  // by the panel's vectors: 24 sums in registers
+#elif HF_AVX2
+constexpr int TILE_ROWS[] = {0, 8, 4};
+#else
+constexpr int TILE_ROWS[] = {0, 4};
+#endif
+constexpr int MOST_SUMS = 24 * LANES;
+
+struct Sums {
+#if HF_AVX512
+  typedef __m512i Vector;
+  static HF_INLINE Vector load(const uint8_t* x) { return _mm512_loadu_si512(x); }
+  static HF_INLINE Vector weights(const int8_t* four) {
+    int32_t value;
+    __builtin_memcpy(&value, four, 4);
+    return _mm512_set1_epi32(value);
+  }
+  static HF_INLINE ints add(ints sums, Vector x, Vector w) { return (ints)_mm512_dpbusd_epi32((__m512i)sums, x, w); }
+#elif HF_AVX_VNNI
+  typedef __m256i Vector;
+  static HF_INLINE Vector load(const uint8_t* x) { return _mm256_loadu_si256((const __m256i*)x); }
+  static HF_INLINE Vector weights(const int8_t* four) {
+    int32_t value;
+    __builtin_memcpy(&value, four, 4);
+    return _mm256_set1_epi32(value);
+  }
+  static HF_INLINE ints add(ints sums, Vector x, Vector w) { return (ints)_mm256_dpbusd_avx_epi32((__m256i)sums, x, w); }
+#elif HF_AVX2
+  // vpmaddubsw would saturate: bytes are taken apart into two words each, of which pairs are exact.
+  struct Vector {
+    __m256i even, odd;
+  };
+  static HF_INLINE Vector load(const uint8_t* x) {
+    const __m256i both = _mm256_loadu_si256((const __m256i*)x);
+    return {_mm256_and_si256(both, _mm256_set1_epi16(255)), _mm256_srli_epi16(both, 8)};
+  }
+  static HF_INLINE Vector weights(const int8_t* four) {
+    int32_t value;
+    __builtin_memcpy(&value, four, 4);
+    const __m256i both = _mm256_set1_epi32(value);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 8), _mm256_srai_epi16(both, 8)};
+  }
+  static HF_INLINE ints add(ints sums, Vector x, Vector w) {
+    const __m256i one = _mm256_add_epi32((__m256i)sums, _mm256_madd_epi16(x.even, w.even));
+    return (ints)_mm256_add_epi32(one, _mm256_madd_epi16(x.odd, w.odd));
+  }
+#else
+  struct Vector {
+    ints at[4];
+  };
+  static HF_INLINE Vector load(const uint8_t* x) {
+    ints all4;
+    __builtin_memcpy(&all4, x, sizeof all4);
+    return {{all4 & 255, (all4 >> 8) & 255, (all4 >> 16) & 255, (all4 >> 24) & 255}};
+  }
+  static HF_INLINE Vector weights(const int8_t* four) { return {{all(four[0]), all(four[1]), all(four[2]), all(four[3])}}; }
+  static HF_INLINE ints add(ints sums, Vector x, Vector w) {
+    for (int i = 0; i < 4; i++) sums += x.at[i] * w.at[i];
+    return sums;
+  }
+#endif
+};
+
+// ROWS rows from `weights` on, times a panel of V vectors: sums (ROWS, V, LANES).
+template <int R, int V>
+static inline void tile(const uint8_t* x, const int8_t* weights, int64_t stride, int64_t quads, int32_t* to) {
+  ints sums[R][V];
+  const int8_t* rows[R / 4];
+#pragma GCC unroll 24
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; v++) sums[r][v] = ints{};
+#pragma GCC unroll 6
+  for (int g = 0; g < R / 4; g++) rows[g] = weights + 4 * g * stride;
+  const int64_t three = 3 * stride;
+  for (int64_t q = 0; q < quads; q++) {
+    Sums::Vector here[V];
+#pragma GCC unroll 3
+    for (int v = 0; v < V; v++) here[v] = Sums::load(x + v * LANES * 4);
+    x += V * LANES * 4;
+#pragma GCC unroll 6
+    for (int g = 0; g < R / 4; g++) {
+      const int64_t steps[] = {0, stride, 2 * stride, three};
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; r++) {
+        const Sums::Vector w = Sums::weights(rows[g] + steps[r]);
+#pragma GCC unroll 3
+        for (int v = 0; v < V; v++) sums[4 * g + r][v] = Sums::add(sums[4 * g + r][v], here[v], w);
+      }
+      rows[g] += 4;
+    }
+  }
+#pragma GCC unroll 24
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; v++) store(to + (r * V + v) * LANES, sums[r][v]);
+}
+
+// `put(V, first vector, row, rows, sums)` for rows `from` to `to` of a matrix and one panel.
+template <int V, class Put>
+static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, int64_t from, int64_t to, const Put& put) {
+  alignas(64) int32_t sums[MOST_SUMS];
+  const uint8_t* const panel = x.panel(vector);
+  int64_t row = from;
+  for (; row + TILE_ROWS[V] <= to; row += TILE_ROWS[V]) {
+    tile<TILE_ROWS[V], V>(panel, matrix.levels + row * matrix.stride, matrix.stride, matrix.quads, sums);
+    put.template tile<V>(vector, row, TILE_ROWS[V], sums);
+  }
+  for (; row < to; row += 4) {
+    tile<4, V>(panel, matrix.levels + row * matrix.stride, matrix.stride, matrix.quads, sums);
+    put.template tile<V>(vector, row, 4, sums);
+  }
+}
+
+// Bytes of weights that stay in the cache while all panels pass.
+constexpr int64_t CHUNK = HF_CHUNK;
+
+// The same for all panels; `from` and `to` are multiples of 4.
+template <class Put>
+static inline void product(const Panels& panels, const Bytes& x, const Matrix& matrix, int64_t from, int64_t to,
+                           const Put& put) {
+  const int64_t rows = most(24, CHUNK / matrix.stride / 24 * 24);
+  for (int64_t first = from; first < to; first += rows) {
+    const int64_t last = least(to, first + rows);
+    for (int64_t p = 0; p < panels.count(); p++) {
+      const int64_t vector = panels.first(p);
+      switch (panels.width(p)) {
+        case 1: strip<1>(x, vector, matrix, first, last, put); break;
+#if HF_WIDEST > 1
+        case 2: strip<2>(x, vector, matrix, first, last, put); break;
+#endif
+#if HF_WIDEST > 2
+        case 3: strip<3>(x, vector, matrix, first, last, put); break;
+#endif
+      }
+    }
+  }
+}

@@ -1,0 +1,92 @@
+"""The C interface of the kernel in ctypes: field by field as in `kernel/interface.h`."""
+
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+
+GELU, GELU_TANH, RELU = range(3)
+OUTSIDE_TABLE, NO_MEMORY = 1, 2
+
+
+class Grid(Structure):
+    """What an activation is quantized to."""
+
+    _fields_ = (
+        ("dynamic", c_int32),
+        ("symmetric", c_int32),
+        ("levels", c_float),
+        ("step", c_float),
+        ("zero", c_float),
+    )
+
+
+class Matrix(Structure):
+    """Levels, and a scale, an offset and a bias per row."""
+
+    _fields_ = (
+        ("levels", c_void_p),
+        ("scale", c_void_p),
+        ("offset", c_void_p),
+        ("bias", c_void_p),
+        ("rows", c_int64),
+        ("columns", c_int64),
+    )
+
+
+class Norm(Structure):
+    """A layer normalisation."""
+
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("eps", c_float))
+
+
+class Table(Structure):
+    """Rows that are looked up."""
+
+    _fields_ = (
+        ("floats", c_void_p),
+        ("levels", c_void_p),
+        ("scale", c_void_p),
+        ("offset", c_void_p),
+        ("rows", c_int64),
+    )
+
+
+class Layer(Structure):
+    """An encoder layer that normalises after each sum."""
+
+    _fields_ = (
+        *((name, Matrix) for name in ("query", "key", "value", "output", "up", "down")),
+        *((name, Grid) for name in ("attend_grid", "output_grid", "up_grid", "down_grid")),
+        ("attention_norm", Norm),
+        ("norm", Norm),
+        ("heads", c_int64),
+        ("activation", c_int32),
+    )
+
+
+class Encoder(Structure):
+    """A whole encoder."""
+
+    _fields_ = (
+        ("width", c_int64),
+        ("hidden", c_int64),
+        *((name, Table) for name in ("words", "positions", "types")),
+        ("embedding_norm", Norm),
+        ("projection", Matrix),
+        ("projection_grid", Grid),
+        ("relative", c_void_p),
+        ("span", c_int64),
+        ("layers", c_int64),
+        ("distinct", POINTER(Layer)),
+        ("order", POINTER(c_int32)),
+        ("distinct_layers", c_int64),
+    )
+
+
+class Request(Structure):
+    """One batch."""
+
+    _fields_ = (
+        ("batch", c_int64),
+        ("tokens", c_int64),
+        *((name, c_void_p) for name in ("ids", "embedded", "mask", "positions", "types", "out")),
+        ("threads", c_int32),
+    )
