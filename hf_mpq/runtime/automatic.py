@@ -4,7 +4,6 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..nn.packed import activated, active_backend
 from .decoded import release
+from .swapped import Swapped, swap_in, swap_out
 
 ROUNDS = 5
 """Measurements of each backend at a new shape, in turn; the median counts."""
@@ -62,11 +62,12 @@ class FastestBackend:
         release(model, self.chosen.values())
 
 
-class Automatic:
+class Automatic(Swapped):
     """Mixin that makes calls of a model run the backend that its `fastest_backend` names; inside `use_backend`, and
-    while compiling, it stands back. The model stays the same object, of a class by the same name; copies are of the
-    original class, without `fastest_backend`.
+    while compiling, it stands back.
     """
+
+    kept = ("fastest_backend",)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As the original model."""
@@ -75,37 +76,16 @@ class Automatic:
         with activated(self.fastest_backend.at(self, args, kwargs)):
             return super().__call__(*args, **kwargs)
 
-    def __reduce_ex__(self, protocol):
-        state = {name: value for name, value in self.__dict__.items() if name != "fastest_backend"}
-        return _blank, (_original_class(self),), state
-
 
 def follow(model: nn.Module, names: tuple[str, ...]) -> None:
     """Make a model choose among backends that it is prepared for, in place."""
-    model.fastest_backend = FastestBackend(names)
-    model.__class__ = _automatic_class(type(model))
+    swap_in(model, Automatic, fastest_backend=FastestBackend(names))
 
 
 def unfollow(model: nn.Module) -> None:
     """Make models, inside this one too, what they were before `follow`, in place."""
     for module in model.modules():
-        if isinstance(module, Automatic):
-            module.__class__ = _original_class(module)
-            vars(module).pop("fastest_backend", None)
-
-
-@cache
-def _automatic_class(model_class: type[nn.Module]) -> type[nn.Module]:
-    same = {name: getattr(model_class, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(model_class.__name__, (Automatic, model_class), same)
-
-
-def _original_class(model: Automatic) -> type[nn.Module]:
-    return type(model).__mro__[2]
-
-
-def _blank(model_class: type[nn.Module]) -> nn.Module:
-    return model_class.__new__(model_class)
+        swap_out(module, Automatic)
 
 
 def shape_of(args: tuple, kwargs: Mapping) -> Shape | None:

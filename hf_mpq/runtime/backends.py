@@ -14,6 +14,7 @@ from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .decoded import DecodedTable, float_product
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
 from .lookup import prepare_lookup
+from .native import make_native
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
 MOST_COLUMNS = (2**31 - 1) // (255 * 128)
@@ -92,6 +93,25 @@ class CpuInt8(Backend):
         _prepare_lookups(model, cls.name)
         fuse_layers(model, attention_dtype)
         use_native_products(model)
+
+
+@BACKENDS.register("cpu-native")
+class CpuNative(Backend):
+    """Whole encoders in one call each, by a kernel that is built when the package is installed; what it cannot run, by
+    torch's operators. Padding is not computed."""
+
+    name = "cpu-native"
+
+    @classmethod
+    def unavailable(cls, model: nn.Module) -> str | None:
+        return CpuInt8.unavailable(model)
+
+    @classmethod
+    def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
+        for layer in packed_linears(model):
+            layer.prepared[cls.name] = Int8Product(layer) if multiplies_integers(layer) else float_product(layer)
+        _prepare_lookups(model, cls.name)
+        make_native(model)
 
 
 @BACKENDS.register("cuda-float")

@@ -12,6 +12,7 @@ from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .decoded import decode_now
 from .int8 import restore_layers
+from .native import restore_encoders
 
 AUTOMATIC = ("cpu-int8", "cpu-float", "cuda", "cuda-float")
 """What `"auto"` chooses from; the first that can run is used where nothing was measured."""
@@ -27,9 +28,10 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
 
     Args:
         model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.
-        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, `"cuda-float"`, `"cuda"`, or `"auto"`: at each shape (batch
-            and tokens, rounded up to powers of two) the fastest of those that can run it where it is, which its first
-            use finds out; see `hf_mpq.runtime.automatic.FastestBackend`, kept as `model.fastest_backend`.
+        backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, `"cpu-native"`, `"cuda-float"`, `"cuda"`, or `"auto"`: at
+            each shape (batch and tokens, rounded up to powers of two) the fastest of those that can run it where it is,
+            which its first use finds out; see `hf_mpq.runtime.automatic.FastestBackend`, kept as
+            `model.fastest_backend`. `"cpu-native"` computes nothing for padding: hidden states there are 0.
 
         attention_dtype: `torch.bfloat16` lets the fused layers of cpu-int8 multiply attention in it where the CPU does,
             which is faster; what it rounds moves more activations to the next level, so labels agree with those
@@ -72,8 +74,9 @@ def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:
 
 def undo(model: nn.Module) -> None:
     """Let a model decode again, in place."""
-    restore_layers(model)
     unfollow(model)
+    restore_encoders(model)
+    restore_layers(model)
     for module in model.modules():
         if isinstance(module, PackedMatrix):
             module.prepared = {}

@@ -164,5 +164,8 @@ def test_float_activations_have_one_choice():
 
 
 def test_an_unknown_backend_says_which_there_are():
-    with pytest.raises(ValueError, match="cpu-float, cpu-int8, cuda, cuda-float, reference"), hf_mpq.use_backend("gpu"):
+    with (
+        pytest.raises(ValueError, match="cpu-float, cpu-int8, cpu-native, cuda, cuda-float, reference"),
+        hf_mpq.use_backend("gpu"),
+    ):
         pass

@@ -14,6 +14,7 @@ from hf_mpq.nn import PackedEmbedding, PackedLinear, encoder_blocks, record_bloc
 from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
+from hf_mpq.runtime.swapped import original_class
 from hf_mpq.weights import ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.runtime.test_int8 import GRIDS, layer_of, packed_model
@@ -95,7 +96,7 @@ def test_queries_that_see_nothing_get_what_torch_gives(mask, attention, calls):
 def test_masks_of_flex_attention_go_to_the_layer(monkeypatch, calls):
     model = hf_mpq.prepare(packed_model(), "cpu-int8")
     block = model.bert.encoder.layer[0]
-    monkeypatch.setattr(type(block).__mro__[2], "forward", lambda layer, hidden, mask: -hidden)
+    monkeypatch.setattr(original_class(type(block)), "forward", lambda layer, hidden, mask: -hidden)
     mask = create_block_mask(lambda b, h, q, k: q >= k, 2, 1, 8, 8, device="cpu")
     hidden = torch.randn(2, 8, 32)
     with torch.no_grad():

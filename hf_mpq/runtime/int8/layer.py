@@ -1,7 +1,6 @@
 """A whole encoder layer in one call."""
 
 from collections.abc import Mapping
-from functools import cache
 from types import ModuleType
 
 import torch
@@ -11,6 +10,8 @@ from ...nn import AttentionQuantizers, PackedLinear, body_of, family_of
 from ...nn.families import Family
 from ...nn.naming import absolute_name
 from ...nn.packed import active_backend, refuse_export
+from ..swapped import Swapped, swap_in, swap_out
+from ..watch import Watch
 from .build import kernel
 from .native import NAME, native_grid, native_matrix
 
@@ -19,58 +20,15 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 NONLINEARITIES = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 
 
-class FusedParts:
-    """The modules inside a fused layer, as they were when it was fused.
-
-    Args:
-        layer: to be fused.
-        norms: its normalisations.
-    """
-
-    def __init__(self, layer: nn.Module, norms: list[nn.Module]):
-        self.matrices = tuple(module for module in layer.modules() if isinstance(module, PackedLinear))
-        self.norms = norms
-        self._owners = [module._modules for module in layer.modules() if module._modules]
-        self._children = [child for owner in self._owners for child in owner.values()]
-        self._hooks = [
-            hooks for module in (*self.matrices, *norms) for hooks in (module._forward_pre_hooks, module._forward_hooks)
-        ]
-        self._values = [
-            (held, name, value, _version(value))
-            for norm in norms
-            for held in (norm._parameters, norm._buffers)
-            for name, value in held.items()
-            if value is not None
-        ]
-
-    def changed(self) -> bool:
-        """Whether one was replaced, a matrix or normalisation has hooks, a matrix has lost its product, or a
-        normalisation was written to. Hooks of modules that only hold others are not seen: transformers leaves its own
-        on attention for good."""
-        return (
-            any(self._hooks)
-            or [child for owner in self._owners for child in owner.values()] != self._children
-            or any(NAME not in matrix.prepared for matrix in self.matrices)
-            or any(held[name] is not value or _version(value) != version for held, name, value, version in self._values)
-        )
-
-    def trained(self) -> bool:
-        """Whether a gradient can reach the normalisations."""
-        return any(parameter.requires_grad for norm in self.norms for parameter in norm.parameters())
-
-
-def _version(value: Tensor) -> int:
-    """Rises with every write; tensors made in inference mode do not count."""
-    return 0 if value.is_inference() else value._version
-
-
-class Int8Layer:
-    """Mixin that gives an encoder layer one call for all of it. The layer stays the same object with the same modules,
-    so that saving, its hooks and `isinstance` see what they saw; copies are of the original class.
+class Int8Layer(Swapped):
+    """Mixin that gives an encoder layer one call for all of it.
 
     Where the call cannot give what is asked for (attention weights, gradients, another type or device), or one of the
-    modules inside has changed (see `FusedParts`), the original forward runs.
+    modules inside has changed (see `Watch`), the original forward runs. Hooks of modules that only hold others are not
+    seen: transformers leaves its own on attention for good.
     """
+
+    kept = ("fused", "fused_parts")
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs):
         """As the original layer."""
@@ -97,30 +55,12 @@ class Int8Layer:
             or hidden.device.type != "cpu"
         )
 
-    def __reduce_ex__(self, protocol):
-        state = {name: value for name, value in self.__dict__.items() if name not in ("fused", "fused_parts")}
-        return _blank, (original_class(self),), state
-
 
 def _is_plain(mask: object) -> bool:
     """Whether a mask is none, or one for all heads that the kernel reads; flex attention has masks of its own kind."""
     if not isinstance(mask, Tensor):
         return mask is None
     return mask.dtype in (torch.bool, *FLOATS) and mask.dim() == 4 and mask.shape[1] == 1
-
-
-@cache
-def _int8_class(layer_class: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Int8{layer_class.__name__}", (Int8Layer, layer_class), {})
-
-
-def _blank(layer_class: type[nn.Module]) -> nn.Module:
-    return layer_class.__new__(layer_class)
-
-
-def original_class(layer: Int8Layer) -> type[nn.Module]:
-    """The class that a layer had before."""
-    return type(layer).__mro__[2]
 
 
 def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> int:
@@ -142,8 +82,8 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
         fused = _fused(layer, family, library, config, activation, attention_dtype)
         if fused is not None:
             norms = [layer.get_submodule(name) for name in family.names.norms]
-            layer.fused, layer.fused_parts = fused, FusedParts(layer, norms)
-            layer.__class__ = _int8_class(type(layer))
+            matrices = (module for module in layer.modules() if isinstance(module, PackedLinear))
+            swap_in(layer, Int8Layer, fused=fused, fused_parts=Watch(layer, (*matrices, *norms), NAME))
             count += 1
     return count
 
@@ -151,9 +91,7 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
 def restore_layers(model: nn.Module) -> None:
     """Make encoder layers what they were, in place."""
     for module in model.modules():
-        if isinstance(module, Int8Layer):
-            module.__class__ = original_class(module)
-            del module.fused, module.fused_parts
+        swap_out(module, Int8Layer)
 
 
 def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activation: str, attention_dtype):
@@ -161,7 +99,7 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
     names = family.names
     attend = [layer.get_submodule(name) for name in (names.query, names.key, names.value)]
     output, up, down = (layer.get_submodule(name) for name in (names.output, names.up, names.down))
-    if not all(_can_fuse(matrix) for matrix in (*attend, output, up, down)):
+    if not all(can_fuse(matrix) for matrix in (*attend, output, up, down)):
         return None
     grids = [native_grid(library, part) for part in (attend, [output], [up], [down])]
     attention = layer.get_submodule(names.attention)
@@ -173,7 +111,8 @@ def _fused(layer: nn.Module, family: Family, library: ModuleType, config, activa
     return library.Layer(*matrices, *norms, heads, activation, attention_dtype == torch.bfloat16)
 
 
-def _can_fuse(layer: nn.Module) -> bool:
+def can_fuse(layer: nn.Module) -> bool:
+    """Whether both a layer's input and its weight have integers, and nothing else is done to either."""
     return (
         isinstance(layer, PackedLinear)
         and layer.output_quantizer is None

@@ -71,12 +71,13 @@ def multiplies(library: ModuleType) -> bool:
 
 def native_grid(library: ModuleType, layers: list[PackedLinear]):
     """How the layers quantize the input that they share; None unless all do it alike, in a way that the kernel can."""
-    found = {_grid_values(layer.input_quantizer) for layer in layers}
+    found = {grid_values(layer.input_quantizer) for layer in layers}
     values = found.pop()
     return None if found or values is None else library.Grid(*values)
 
 
-def _grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, float, float, float] | None:
+def grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, float, float, float] | None:
+    """Whether a range is found per token, whether it is symmetric, its levels, step and zero point; None of others."""
     if quantizer is None:
         return None
     levels = float(2 ** (quantizer.bits - 1) - 1 if quantizer.symmetric else 2**quantizer.bits - 1)

@@ -187,14 +187,22 @@ Made* make(const hf_encoder& from, const Path* path) {
 // The tokens of a batch that are not masked, by sequences.
 struct Packed {
   std::vector<int64_t> starts{0}, places;
+  bool empty_rows = false;
 
   explicit Packed(const hf_request& request) {
     places.reserve(request.batch * request.tokens);
     for (int64_t b = 0; b < request.batch; b++) {
       for (int64_t place = b * request.tokens; place < (b + 1) * request.tokens; place++)
         if (!request.mask || request.mask[place]) places.push_back(place);
-      if ((int64_t)places.size() > starts.back()) starts.push_back(places.size());
+      empty_rows |= (int64_t)places.size() == starts.back();
+      starts.push_back(places.size());
     }
+  }
+
+  bool holes() const {
+    for (size_t s = 0; s + 1 < starts.size(); s++)
+      if (places[starts[s + 1] - 1] - places[starts[s]] != starts[s + 1] - starts[s] - 1) return true;
+    return false;
   }
 };
 
@@ -241,14 +249,15 @@ int by_team(const Made& made, const hf_request& request, const Packed& packed, c
 int serve(const Made& made, const hf_request& request) {
   const Packed packed(request);
   const int64_t hidden = made.hidden;
-  if (request.mask)
-    for (int64_t place = 0; place < request.batch * request.tokens; place++)
-      if (!request.mask[place]) std::fill_n(request.out + place * hidden, hidden, 0.0f);
-  if (packed.places.empty()) return 0;
+  if (packed.empty_rows) return HF_NO_TOKEN;
+  if (made.relative && (packed.holes() || request.tokens > made.span)) return HF_HOLES;
   if (request.ids && !(inside(made.words, request.ids, packed.places) && inside(made.types, request.types, packed.places) &&
                        inside(made.positions, request.positions, packed.places)))
     return HF_OUTSIDE_TABLE;
   if (request.ids && made.positions.rows && !request.positions && request.tokens > made.positions.rows) return HF_OUTSIDE_TABLE;
+  if (request.mask)
+    for (int64_t place = 0; place < request.batch * request.tokens; place++)
+      if (!request.mask[place]) std::fill_n(request.out + place * hidden, hidden, 0.0f);
   const int threads = std::max(1, request.threads);
   const std::vector<Work> works = cut(packed, threads);
   if (threads == 1 || (int64_t)works.size() < threads) {

@@ -80,4 +80,9 @@ HF_EXPORT const char* hf_mpq_paths(void);                                // what
 HF_EXPORT void* hf_mpq_make(const hf_encoder* encoder, const char* path);  // null where memory is short, or the path is unknown
 HF_EXPORT void hf_mpq_drop(void* encoder);
 HF_EXPORT int hf_mpq_run(const void* encoder, const hf_request* request);  // 0, or one of the below
-enum { HF_OUTSIDE_TABLE = 1, HF_NO_MEMORY = 2 };
+enum {
+  HF_OUTSIDE_TABLE = 1,
+  HF_NO_MEMORY = 2,
+  HF_NO_TOKEN = 3,  // a row of which all is masked
+  HF_HOLES = 4,     // masked tokens between others, or more tokens than distances, where scores depend on them
+};

@@ -1,0 +1,44 @@
+"""The built kernel, as it was installed with the package."""
+
+import warnings
+from ctypes import CDLL, POINTER, c_char_p, c_int, c_void_p
+from functools import cache
+from pathlib import Path
+
+from .structures import Encoder, Request
+
+HERE = Path(__file__).parent
+PREFIX = "_kernel"
+
+
+@cache
+def library() -> CDLL | None:
+    """The kernel; None, with a warning that says why, where it is not there or cannot be loaded."""
+    files = sorted(HERE.glob(f"{PREFIX}*.so")) + sorted(HERE.glob(f"{PREFIX}*.pyd"))
+    reason = "it was not built when hf_mpq was installed: install a C++ compiler (g++), then hf_mpq again"
+    for file in files:
+        try:
+            return _declared(CDLL(str(file)))
+        except OSError as error:
+            reason = str(error)
+    warnings.warn(f"whole encoders in one call are left out (layers run by torch's operators): {reason}", stacklevel=2)
+    return None
+
+
+def built() -> bool:
+    """Whether the kernel is there, without loading it or a warning."""
+    return any(HERE.glob(f"{PREFIX}*.so")) or any(HERE.glob(f"{PREFIX}*.pyd"))
+
+
+def paths() -> list[str]:
+    """Sets of instructions that the kernel can use on this machine, fastest first."""
+    found = library()
+    return [] if found is None else found.hf_mpq_paths().decode().split(",")
+
+
+def _declared(found: CDLL) -> CDLL:
+    found.hf_mpq_paths.restype = c_char_p
+    found.hf_mpq_make.argtypes, found.hf_mpq_make.restype = (POINTER(Encoder), c_char_p), c_void_p
+    found.hf_mpq_drop.argtypes, found.hf_mpq_drop.restype = (c_void_p,), None
+    found.hf_mpq_run.argtypes, found.hf_mpq_run.restype = (c_void_p, POINTER(Request)), c_int
+    return found

@@ -1,0 +1,190 @@
+"""A prepared model as plain data for the kernel."""
+
+from ctypes import byref, c_int32
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...nn import AttentionQuantizers, PackedEmbedding, PackedLinear, family_of
+from ...nn.attention import QuantizedDropout
+from ...nn.families import Family
+from ...nn.integers import IntegerMatrix
+from ...nn.naming import absolute_name
+from ..int8.layer import can_fuse
+from ..int8.native import grid_values
+from ..lookup import IntegerLookup
+from . import structures
+from .forms import FORMS
+from .library import library
+
+NONLINEARITIES = {
+    "gelu": structures.GELU,
+    "gelu_new": structures.GELU_TANH,
+    "gelu_pytorch_tanh": structures.GELU_TANH,
+    "relu": structures.RELU,
+}
+
+
+class Unfit(Exception):
+    """Why the kernel cannot run a model."""
+
+
+class Plan:
+    """An encoder of the kernel.
+
+    Attributes:
+        form: of its family.
+        modules: those that it was made of.
+        hidden: width of its outputs.
+
+    Args:
+        model: whose tables are prepared.
+        body: its encoder.
+        name: of the backend that they are prepared for.
+        instructions: which set of them runs it; default: the fastest that this machine has.
+
+    Raises:
+        Unfit: the kernel cannot run it, with the reason.
+    """
+
+    def __init__(self, model: nn.Module, body: nn.Module, name: str, instructions: str | None = None):
+        self.form, self.hidden = FORMS[body.config.model_type], body.config.hidden_size
+        self.modules: list[nn.Module] = []
+        self._body, self._name, self._alive = body, name, []
+        family = family_of(model)
+        layers = [
+            self._layer(model.get_submodule(absolute_name(model, one)), family) for one in family.layer_prefixes(model)
+        ]
+        order = _order(body.config, family, len(layers))
+        described = structures.Encoder(hidden=self.hidden, layers=len(order), distinct_layers=len(layers))
+        described.distinct = (structures.Layer * len(layers))(*layers)
+        described.order = (c_int32 * len(order))(*order)
+        self._embeddings(described)
+        self._relative(described)
+        self._drop = library().hf_mpq_drop
+        self.handle = library().hf_mpq_make(byref(described), None if instructions is None else instructions.encode())
+        if not self.handle:
+            raise Unfit("its weights find no memory, or this machine does not have these instructions")
+        self._alive = self._tables  # all else was copied
+
+    def __del__(self):
+        if getattr(self, "handle", None):
+            self._drop(self.handle)
+
+    def _module(self, parent: nn.Module, name: str) -> nn.Module:
+        found = parent.get_submodule(name)
+        self.modules.append(found)
+        return found
+
+    def _pointer(self, values: Tensor | None) -> int | None:
+        """Of values that stay where they are as long as they are needed."""
+        if values is None:
+            return None
+        values = values.detach().contiguous()
+        self._alive.append(values)
+        return values.data_ptr()
+
+    def _floats(self, values: Tensor) -> int:
+        if values.dtype != torch.float32:
+            raise Unfit(f"it computes in {values.dtype}")
+        return self._pointer(values)
+
+    def _matrix(self, layer: PackedLinear) -> structures.Matrix:
+        matrix = IntegerMatrix.of(layer)
+        floats = [self._pointer(values) for values in (matrix.scale, matrix.offset, matrix.bias)]
+        return structures.Matrix(self._pointer(matrix.levels), *floats, *matrix.levels.shape)
+
+    def _linear(self, parent: nn.Module, name: str) -> PackedLinear:
+        layer = self._module(parent, name)
+        if not can_fuse(layer):
+            raise Unfit(f"{name} has no integers for both its weight and its input")
+        return layer
+
+    def _norm(self, parent: nn.Module, name: str) -> structures.Norm:
+        norm = self._module(parent, name)
+        bias = torch.zeros_like(norm.weight) if norm.bias is None else norm.bias
+        return structures.Norm(self._floats(norm.weight), self._floats(bias), norm.eps)
+
+    def _layer(self, layer: nn.Module, family: Family) -> structures.Layer:
+        names, config = family.names, self._body.config
+        attention = layer.get_submodule(names.attention)
+        if any(isinstance(module, AttentionQuantizers | QuantizedDropout) for module in attention.modules()):
+            raise Unfit("its attention is quantized")
+        attend = [self._linear(layer, name) for name in (names.query, names.key, names.value)]
+        output, up, down = (self._linear(layer, name) for name in (names.output, names.up, names.down))
+        matrices = [self._matrix(one) for one in (*attend, output, up, down)]
+        grids = [_grid(part) for part in (attend, [output], [up], [down])]
+        norms = [self._norm(layer, name) for name in self.form.norms]
+        heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
+        return structures.Layer(*matrices, *grids, *norms, heads, NONLINEARITIES[getattr(config, family.activation)])
+
+    def _table(self, name: str | None) -> structures.Table:
+        """As it is prepared: levels and scales, or floats."""
+        if name is None:
+            return structures.Table()
+        module = self._module(self._body, name)
+        stored = module.prepared.get(self._name) if isinstance(module, PackedEmbedding) else None
+        if isinstance(stored, IntegerLookup):
+            offset = None if stored.offset is None else stored.offset.view(-1)
+            parts = [self._pointer(values) for values in (stored.levels, stored.scale.view(-1), offset)]
+            return structures.Table(None, *parts, len(stored.levels))
+        weight = module.weight if stored is None else stored.weight
+        return structures.Table(self._floats(weight), None, None, None, len(weight))
+
+    def _embeddings(self, described: structures.Encoder) -> None:
+        form, alive = self.form, self._alive
+        self._alive = []
+        tables = [self._table(name) for name in (form.words, form.positions, form.types)]
+        self._tables, self._alive = self._alive, alive
+        described.words, described.positions, described.types = tables
+        described.embedding_norm = self._norm(self._body, form.embedding_norm)
+        described.width = self._body.get_submodule(form.embedding_norm).normalized_shape[0]
+        if form.projection is not None and _has(self._body, form.projection):
+            projection = self._linear(self._body, form.projection)
+            described.projection, described.projection_grid = self._matrix(projection), _grid([projection])
+
+    def _relative(self, described: structures.Encoder) -> None:
+        if self.form.relative is None:
+            return
+        span = self._body.config.max_position_embeddings
+        with torch.no_grad():
+            biases = self._body.get_submodule(self.form.relative).compute_position_bias(torch.zeros(1, span, 1))[0]
+        by_distance = torch.cat([biases[:, 1:, 0].flip(1), biases[:, 0]], 1)  # of key minus query, ascending
+        described.relative, described.span = self._floats(by_distance), span
+
+
+def unfit(model: nn.Module, body: nn.Module) -> str | None:
+    """Why the kernel cannot run a model, as far as can be said at once; None where it seems to."""
+    config = body.config
+    if config.model_type not in FORMS:
+        return f"models of type {config.model_type!r} are not among those that it runs: {', '.join(FORMS)}"
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return "it is a decoder"
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":
+        return "its positions are relative"
+    activation = getattr(config, family_of(model).activation)
+    if activation not in NONLINEARITIES:
+        return f"its activation is {activation!r}, and it knows {', '.join(NONLINEARITIES)}"
+    return None
+
+
+def _grid(layers: list[PackedLinear]) -> structures.Grid:
+    found = {grid_values(layer.input_quantizer) for layer in layers}
+    values = found.pop()
+    if found or values is None:
+        raise Unfit("the inputs of its layers are quantized in a way that the kernel has not")
+    return structures.Grid(*values)
+
+
+def _order(config: Any, family: Family, count: int) -> list[int]:
+    """Of each pass, which layer."""
+    if family.shared_layers is None:
+        return list(range(count))
+    groups, passes = getattr(config, family.shared_layers), config.num_hidden_layers
+    inner = count // groups
+    return [int(i / (passes / groups)) * inner + j for i in range(passes) for j in range(inner)]
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    return name in dict(module.named_modules())

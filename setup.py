@@ -1,0 +1,35 @@
+"""Builds the kernel beside the package; all else is in pyproject.toml."""
+
+import os
+import sys
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FOLDER = "hf_mpq/runtime/native/kernel"
+FLAGS = ["-std=c++17", "-O2", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-g0", "-w"]
+
+
+class Kernel(build_ext):
+    """One shared object that knows no Python, and is called by ctypes. Where it cannot be built, the package is
+    installed without it."""
+
+    def get_ext_filename(self, name):
+        """By the same name for every Python."""
+        return os.path.join(*name.split(".")) + (".pyd" if sys.platform == "win32" else ".so")
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "hf_mpq.runtime.native._kernel",
+            sorted(glob(f"{FOLDER}/*.cpp")),
+            depends=sorted(glob(f"{FOLDER}/*.h")),
+            extra_compile_args=FLAGS,
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": Kernel},
+)
