@@ -58,6 +58,20 @@ def test_the_hinge_is_ramped_over_the_first_half(step, ramp):
     progress = replace(MIDDLE, step=step)
     assert value("hinge", 150.0, progress=progress, strength=4.0) == pytest.approx(4 * ramp * 0.5)
     assert value("hinge", 99.0, progress=progress) == 0
+    assert value("squared", 150.0, progress=progress, strength=4.0) == pytest.approx(4 * ramp * 0.25)
+    assert value("squared", 99.0, progress=progress) == 0
+
+
+def test_the_squared_hinge_is_the_papers_in_kilobytes():
+    """1e-4 times the square of what is above a budget of 2,000 kB, at the end of the ramp."""
+    target = replace(TARGET, limit=2e6)
+    assert value("squared", 2.1e6, progress=replace(MIDDLE, step=150), target=target) == pytest.approx(1e-4 * 100**2)
+
+
+@pytest.mark.parametrize("actual, sign", [(106, 1), (94, 0)])
+def test_beside_other_limits_the_log_band_pulls_nothing_up(actual, sign):
+    found = value("log-band", 120.0, actual, target=replace(TARGET, alone=False), strength=2.0, tolerance=0.05)
+    assert found == pytest.approx(sign * 2 * log(1.2))
 
 
 @pytest.mark.parametrize("step, price", [(0, 0.01), (50, 0.1), (100, 1.0), (200, 100.0)])
