@@ -70,6 +70,7 @@ class MethodSpec:
         bias_correction: whether biases are corrected after rounding.
         stages: of training, in order. A method with an allocator whose stages do not search is given its bits by scorer
             and allocator first.
+        retraining_free: whether what the last stage searched is the result as it is, and nothing is trained afterwards.
         selects: whether what the search found is compared with the training-free assignment, and the better goes on.
         deviations: what is reconstructed or done in another way than in the paper, in words.
     """
@@ -87,6 +88,7 @@ class MethodSpec:
     outliers: Written | None = None
     bias_correction: bool = False
     stages: tuple[StageSpec, ...] = ()
+    retraining_free: bool = False
     selects: bool = False
     deviations: tuple[str, ...] = ()
 

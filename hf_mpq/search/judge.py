@@ -24,10 +24,11 @@ class Judge:
         measure: how much worse than it should be a model is, such as its divergence from a teacher; it must leave the
             model as it is.
         trial: trains an assignment shortly, elsewhere, and measures the result; None where nothing is trained.
+        progress: whether searches that ask it much show how far they are.
     """
 
-    def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None):
-        self._model, self._measure, self._trial = model, measure, trial
+    def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None, progress: bool = False):
+        self._model, self._measure, self._trial, self.progress = model, measure, trial, progress
 
     def damage(self, assignment: Assignment) -> float:
         """The measure with the assignment's bits and activation bits, by paths through the gates: nothing is copied,

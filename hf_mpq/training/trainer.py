@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import TrainOutput
 
-from ..core import say
+from ..core import Assignment, Budgets, say
 from ..cost import LatencyTable
 from ..format import model_folder
 from ..nn import calibrate_activations
@@ -23,6 +23,7 @@ from ..plugin.space import space_of
 from ..runs.files import LATENCIES, SCORES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
+from .run.budgets import SeveralBudgets
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
 from .run.parts import RunParts
@@ -40,7 +41,7 @@ from .stage.stopping import TrainingStopped, refuse_early_stopping
 PACKED = "packed"
 
 
-class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
+class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts, Trainer):
     """Takes a quantized model through the stages of its config's method: distil, search, derive, train.
 
     `train()` writes `<output_dir>/<n>-<stage>/` with each stage's checkpoints and its model, and `stages.json` with its
@@ -132,7 +133,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
 
     def _train(self, resume_from_checkpoint: bool | str | Path | None) -> TrainOutput:
         record = self._record(resume_from_checkpoint)
-        self._latencies = self._measured()
+        self._latencies = self._measured(self._config.budgets)
         previous, results = None, []
         for number, stage in enumerate(self.plan, 1):
             if not record.finished(stage.name):
@@ -161,15 +162,20 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
         """Adds the stage that the scores are of."""
         super().log(logs if self._stage is None else {"stage": self._stage, **logs}, *args, **kwargs)
 
-    def save_packed(self, folder: str | Path) -> None:
+    def save_packed(self, folder: str | Path, assignment: Assignment | None = None) -> None:
         """Write the model in packed storage, with its tokenizer: the small file that users load.
 
         The model itself stays trainable. Open gates are decided within the config's budget.
+
+        Args:
+            folder: where to.
+            assignment: writes the model that the run's last search trained at these precisions, such as one of
+                `assignments`, instead of the result of the run.
         """
+        model = self.accelerator.unwrap_model(self.model) if assignment is None else self.searched_model(assignment)
         if not self.is_world_process_zero():
             return
-        model = copy.deepcopy(self.accelerator.unwrap_model(self.model))
-        packed = pack(_without_autocast(model).cpu())
+        packed = pack(_without_autocast(copy.deepcopy(model)).cpu())
         with model_folder(folder) as new:
             packed.save_pretrained(new)
             if self.processing_class is not None:
@@ -249,9 +255,9 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, RunParts, Trainer):
             function()
         self.accelerator.wait_for_everyone()
 
-    def _measured(self) -> LatencyTable | None:
+    def _measured(self, budgets: Budgets) -> LatencyTable | None:
         """What a budget in ms is measured by: one measurement for all processes, kept with the run."""
-        budget = next(filter(is_latency, self._config.budgets), None)
+        budget = next(filter(is_latency, budgets), None)
         if budget is None:
             return None
         file = Path(self.args.output_dir) / LATENCIES

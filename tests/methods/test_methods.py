@@ -23,6 +23,7 @@ BUDGETS = {
     "mpq": "2.5bits",
     "channelwise": "3bits",
     "sdq": "2.5bits",
+    "weight-coupling": "2.5bits",
 }
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform"}
 QUICK = {

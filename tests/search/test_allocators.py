@@ -53,7 +53,7 @@ def test_contract(name, budget, case):
     space, scores = case
     budget = budget.replace("5.5kB", "7kB") if len(space.weights) > 3 else budget
     cost = AverageBits(space) if "bits" in budget else StoredSize(space)
-    given = {"evaluate": damage_of(space, scores)} if name in ("threshold", "ranked") else {}
+    given = {"evaluate": damage_of(space, scores)} if ALLOCATORS[name].needs_evaluate or name == "ranked" else {}
     first, again = (ALLOCATORS[name]()(space, StoredSize(space), budget, scores, **given) for _ in range(2))
     number = float(budget.removeprefix("encoder:").removesuffix("bits").removesuffix("kB"))
     limit = number if "bits" in budget else 1e3 * number
@@ -102,7 +102,8 @@ def test_allocators_say_what_they_need(name, make_space, make_scores):
         with pytest.raises(ValueError, match=f"{name} allocator needs scores"):
             allocator(space, StoredSize(space), "5kB", None, evaluate)
     if not allocator.reads_scores:
-        assert found.to_dict() == allocator(space, StoredSize(space), "5kB").to_dict()
+        given = {"evaluate": evaluate} if allocator.needs_evaluate else {}
+        assert found.to_dict() == allocator(space, StoredSize(space), "5kB", **given).to_dict()
 
 
 @pytest.mark.parametrize("seed", range(4))

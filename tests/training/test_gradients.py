@@ -25,7 +25,16 @@ CASES = {
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
     "uniform": {"bits": 3, "head": "masked"},
+    "weight-coupling": {"budget": "3bits", "groups": "matrix"},
     None: {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
+}
+STAGES = {
+    "channelwise": {"search": {"strategy_options": {"warmup": 0.0}}},
+    "weight-coupling": {
+        "supernet": {
+            "strategy_options": {"paths": 2, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
+        }
+    },
 }
 
 
@@ -59,7 +68,7 @@ def still(model):
 def recorded(method, folder, batch, accumulation, **changes):
     record, options = Record(), dict(CASES[method])
     head = options.get("head", "sequence")
-    stages = {"search": {"strategy_options": {"warmup": 0.0}}} if method == "channelwise" else None
+    stages = STAGES.get(method)
     changes = {
         "train_dataset": sentences(STEPS * 8 if method != "mpq" else 64, head),
         "stages": stages,

@@ -11,6 +11,7 @@ from transformers import DataCollatorForLanguageModeling, EarlyStoppingCallback,
 from transformers.trainer_jit_checkpoint import CheckpointManager
 
 from hf_mpq import Assignment
+from hf_mpq.core import METHODS
 from hf_mpq.runs.checkpoints import complete_checkpoints
 from hf_mpq.runs.record import RunRecord
 from hf_mpq.training import TrainingStopped
@@ -27,7 +28,10 @@ RUNS = {
     "sdq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "uniform": {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
+    "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
 }
+QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
+STAGES = {"weight-coupling": {"supernet": {"strategy_options": QUICK}}}
 
 
 class Interrupted(Exception):
@@ -50,17 +54,14 @@ def weights_of(folder):
 
 
 def stage_folders(method):
-    return (
-        ["1-qat"]
-        if method in ("ghost", "uniform")
-        else ["1-search", {"mpq": "2-qat", "sdq": "2-qat", "aq-bert": "2-retrain"}.get(method, "2-finetune")]
-    )
+    return [f"{number}-{stage.name}" for number, stage in enumerate(METHODS[method].stages, 1)]
 
 
 @pytest.fixture
 def whole(made_once):
     """Uninterrupted runs, each made once."""
-    return lambda method: made_once(method, lambda folder: trainer(quantized(method, **RUNS[method]), folder).train())
+    made = lambda method, folder: trainer(quantized(method, **RUNS[method]), folder, stages=STAGES.get(method))  # noqa: E731
+    return lambda method: made_once(method, lambda folder: made(method, folder).train())
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,10 @@ def whole(made_once):
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_path):
-    model = quantized(method, **RUNS[method])
+    model, stages = quantized(method, **RUNS[method]), STAGES.get(method)
     with pytest.raises(Interrupted):
-        trainer(model, tmp_path, callbacks=[Stop(stage, step)]).train()
-    trainer(quantized(method, **RUNS[method]), tmp_path).train(resume_from_checkpoint=True)
+        trainer(model, tmp_path, callbacks=[Stop(stage, step)], stages=stages).train()
+    trainer(quantized(method, **RUNS[method]), tmp_path, stages=stages).train(resume_from_checkpoint=True)
     assert_same_run(method, tmp_path, whole(method))
 
 

@@ -11,9 +11,14 @@ from hf_mpq.training import TrainingStopped
 from tests.tiny import outputs
 from tests.training.runs import quantized, trainer
 
-MASKED = {"bits": 4, "mask": "element", "mask_options": {"density": 0.3}}
-OPTIONS = {"gradual-pruning": {"every": 2}}
-PRUNING = {"qat": {"schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES}}}
+MASKED = {"method": "weight-coupling", "bits": (2, 4), "mask": "element", "mask_options": {"density": 0.3}}
+OPTIONS = {"gradual-pruning": {"every": 2}, "turbulence": {"every": 0.2}}
+PRUNING = {
+    "supernet": {
+        "schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES},
+        "strategy_options": {"paths": 1},
+    }
+}
 
 
 class StopAfter(TrainerCallback):

@@ -14,7 +14,7 @@ def gate_of(name, groups=5, candidates=CANDIDATES, **options):
     """A gate with random preferences where it has any."""
     gate = GATES[name](groups, candidates, **options)
     gate.initialise(None)
-    if gate.searching:
+    if any(True for _ in gate.parameters()):
         gate.start(torch.randn(groups, len(candidates)))
     return gate
 
@@ -24,7 +24,7 @@ def test_a_gate_yields_an_index_or_probabilities_or_levels(name):
     gate = gate_of(name)
     choice, usage = gate(), gate.usage()
     assert sum(one is not None for one in (choice.index, choice.probabilities, choice.levels)) == 1
-    assert (choice.index is None) == gate.searching
+    assert (choice.index is None) == (gate.searching and not gate.limited)
     assert usage.bits.shape == usage.keep.shape == (5,) and usage.probabilities.shape == (5, 3)
     torch.testing.assert_close(usage.probabilities.sum(1), torch.ones(5))
     torch.testing.assert_close(usage.bits, usage.probabilities @ torch.tensor([0.0, 2.0, 4.0]))
@@ -202,7 +202,7 @@ def test_a_path_is_taken_until_the_gate_chooses_again(name, training):
     torch.testing.assert_close(gate.usage().bits, before)
     assert torch.equal(gate.derive(), derived) and set(gate.state_dict()) == saved
     gate.take(None)
-    assert (gate().index is None) == gate.searching
+    assert (gate().index is None) == (gate.searching and not gate.limited)
 
 
 @pytest.mark.parametrize("path", [torch.zeros(4), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, -1, 0, 0, 0])])
@@ -214,9 +214,51 @@ def test_a_path_that_does_not_fit_is_refused(path):
 @pytest.mark.parametrize("name", list(GATES))
 def test_gates_start_from_preferences_or_say_that_they_do_not(name):
     gate, preferences = gate_of(name), torch.tensor([[3.0, 0, 1], [0, 3, 1], [0, 1, 3], [1, 3, 0], [3, 1, 0]])
-    if not gate.searching:
+    if not gate.searching or gate.limited:
         with pytest.raises(ValueError, match="cannot start from preferences"):
             gate.start(preferences)
         return
     gate.start(preferences)
     assert gate.derive().tolist() == [0, 2, 4, 2, 0]
+
+
+SETS = torch.tensor(
+    [[True, True, True], [False, True, True], [False, False, True], [True, False, True], [False, True, False]]
+)
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_paths_are_drawn_evenly_from_what_is_allowed(name):
+    gate = gate_of(name)
+    if gate.limited:
+        gate.allow(SETS)
+    else:
+        with pytest.raises(ValueError, match=f"{type(gate).__name__} always has all candidates; choose gate='sampled'"):
+            gate.allow(SETS)
+    allowed = SETS if gate.limited else torch.ones(5, 3, dtype=torch.bool)
+    assert torch.equal(gate.allowed, allowed)
+    assert gate.highest_path().tolist() == ([2, 2, 2, 2, 1] if gate.limited else [2] * 5)
+    drawn = torch.stack([gate.random_path(torch.Generator().manual_seed(seed)) for seed in range(600)])
+    counts = torch.nn.functional.one_hot(drawn, 3).sum(0)
+    assert torch.equal(counts > 0, allowed)
+    expected = allowed / allowed.sum(1, keepdim=True)
+    torch.testing.assert_close(counts / 600, expected, atol=0.08, rtol=0)
+    assert torch.equal(drawn[7], gate.random_path(torch.Generator().manual_seed(7)))
+
+
+def test_a_sampled_gate_left_alone_has_the_highest_precisions_that_are_allowed():
+    gate, other = gate_of("sampled"), gate_of("sampled")
+    gate.allow(SETS)
+    assert gate().index.tolist() == [2, 2, 2, 2, 1] and gate.derive().tolist() == [4, 4, 4, 4, 2]
+    torch.testing.assert_close(gate.usage().bits, torch.tensor([2.0, 3.0, 4.0, 2.0, 2.0]))
+    assert (gate.reluctance()[~SETS] > 60).all() and (gate.reluctance()[SETS] < 3).all()
+    other.load_state_dict(gate.state_dict())
+    assert torch.equal(other.allowed, SETS)
+    other.initialise(None)
+    assert other.allowed.all()
+
+
+@pytest.mark.parametrize("wrong", [SETS[:4], torch.zeros(5, 3, dtype=torch.bool)])
+def test_sets_that_leave_nothing_or_do_not_fit_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"some of the candidates \(0, 2, 4\): give \(5, 3\) booleans"):
+        gate_of("sampled").allow(wrong)

@@ -1,6 +1,7 @@
 """Allocators: which precision each sub-group gets within a budget."""
 
 from .base import ALLOCATORS, Allocator
+from .bidirectional import Bidirectional
 from .distortion import BelowThreshold
 from .greedy import Greedy
 from .lagrangian import Lagrangian, LagrangianResult, allocate, relax, solve
@@ -14,6 +15,7 @@ __all__ = [
     "ALLOCATORS",
     "Allocator",
     "BelowThreshold",
+    "Bidirectional",
     "Greedy",
     "IntegerProgram",
     "Lagrangian",

@@ -2,5 +2,6 @@
 
 from .base import SCHEDULES, Schedule
 from .gradual_pruning import GradualPruning
+from .turbulence import Turbulence
 
-__all__ = ["SCHEDULES", "GradualPruning", "Schedule"]
+__all__ = ["SCHEDULES", "GradualPruning", "Schedule", "Turbulence"]

@@ -2,7 +2,9 @@
 
 from .alternating import Alternating
 from .base import (
+    DRAWN,
     GATE_PARAMETERS,
+    HIGHEST,
     MODEL_PARAMETERS,
     QUANTIZER_PARAMETERS,
     STRATEGIES,
@@ -17,9 +19,12 @@ from .gate_search import GateSearch
 from .joint import Joint
 from .penalties import PENALTIES, Penalty
 from .projection import likeliest
+from .weight_coupling import WeightCoupling
 
 __all__ = [
+    "DRAWN",
     "GATE_PARAMETERS",
+    "HIGHEST",
     "MODEL_PARAMETERS",
     "PENALTIES",
     "QUANTIZER_PARAMETERS",
@@ -34,5 +39,6 @@ __all__ = [
     "Penalty",
     "Progress",
     "SearchStrategy",
+    "WeightCoupling",
     "likeliest",
 ]

@@ -20,6 +20,8 @@ STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
 MODEL_PARAMETERS = frozenset({WEIGHTS, QUANTIZER_PARAMETERS})
 """All that is no gate's: weights, and steps, ranges and offsets of quantizers. Passes update these two groups and
 `GATE_PARAMETERS`."""
+HIGHEST, DRAWN = "highest", "drawn"
+"""Paths by their names: the highest precisions that the gates allow, and one that is drawn for the pass."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Pass:
         precision: that a nested model is switched to for it; None leaves the model as it is.
         share: factor of its loss.
         path: relative name of a matrix to the candidate that each of its sub-groups takes, `(groups,)` positions; the
-            gates of all others choose. None leaves the choice to every gate.
+            gates of all others choose. Or `"highest"`, the highest precisions that open gates allow, or `"drawn"`, one
+            that is drawn evenly from what they allow: another in each pass and step, the same in all processes and
+            micro-batches. None leaves the choice to every gate.
         objectives: names of the stage's terms that it has; None for all.
         teacher: name of an earlier pass of the same step, whose detached signals teach it in the float model's place.
     """
@@ -81,7 +85,7 @@ class Pass:
     penalised: bool = False
     precision: int | None = None
     share: float = 1.0
-    path: Mapping[str, Tensor] | None = None
+    path: Mapping[str, Tensor] | str | None = None
     objectives: frozenset[str] | None = None
     teacher: str | None = None
 
@@ -100,10 +104,12 @@ class SearchStrategy(ABC):
         split: what the search slice of the training set is for: None (there is none), `"steps"` (passes ask for
             batches of it) or `"epochs"` (each epoch goes through the rest, then through the slice).
         searches: whether it decides precisions; one that only says which passes a step has runs where nothing is open.
+        keeps_limit: whether what `derive` decides costs no more than `limit`.
         combine: how the gradients of its passes become one, a name in `hf_mpq.training.gradients.COMBINERS`.
     """
 
     searches: ClassVar[bool] = True
+    keeps_limit: bool = False
     combine: str = "sum"
     split: ClassVar[str | None] = None
     needs_scores: ClassVar[bool] = False

@@ -76,6 +76,7 @@ class GateSearch(SearchStrategy):
         same = own.get("optimizer_options", {}) if self.optimizer == own["optimizer"] else {}
         self.optimizer_options = {**same, **moves}
         self.decision = _one_of("decision", DECISIONS, decision or own["decision"])
+        self.keeps_limit = self.decision == "projection"
         self.needs_scores, self.compensate_pruned = self.start == FROM_SCORES, compensate_pruned
         if self.needs_scores and compensate_pruned:
             raise ValueError("compensate_pruned is for a start that mixes evenly: use start='zeros' or 'bits'")

@@ -3,6 +3,7 @@
 from .attention_scores import AttentionScores
 from .base import OBJECTIVES, Objective, Signals
 from .bins import BinRegularisation
+from .distortion import Distortion
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
 from .quantization_error import QuantizationError
@@ -16,6 +17,7 @@ __all__ = [
     "OBJECTIVES",
     "AttentionScores",
     "BinRegularisation",
+    "Distortion",
     "EmbeddingCosine",
     "EmbeddingRelations",
     "HiddenStates",

@@ -69,8 +69,8 @@ def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> 
     """The stages in order; those that search are left out where nothing is open.
 
     Raises:
-        ValueError: when the method has no stages, or a change names a stage or field that is not there, or an argument
-            that is of the whole run.
+        ValueError: when the method has no stages, or only searches where nothing is open; when a change names a stage
+            or field that is not there, or an argument that is of the whole run.
     """
     if not method.stages:
         raise ValueError(f"method {method.name!r} needs no training: hf_mpq.compress(model, method={method.name!r})")
@@ -80,7 +80,13 @@ def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> 
         names = ", ".join(stage.name for stage in method.stages)
         raise ValueError(f"stages {unknown} are not in method {method.name!r}, which has: {names}")
     plan = [_changed(stage, changes.get(stage.name, {}), args) for stage in method.stages]
-    return [stage for stage in plan if searching or not decides(stage)]
+    plan = [stage for stage in plan if searching or not decides(stage)]
+    if not plan:
+        raise ValueError(
+            f"method {method.name!r} only searches, and every precision is decided already: give several, such as "
+            "bits=(2, 4, 8), or train with method='uniform'"
+        )
+    return plan
 
 
 def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArguments) -> StageSpec:

@@ -51,13 +51,21 @@ class SelectionRule:
 
     def _judge(self, model: nn.Module, trial: Trial | None = None) -> Judge:
         """Measures assignments of a model by its divergence from the teacher."""
-        return Judge(model, self._divergence, trial)
+        return Judge(
+            model, self._divergence, trial, progress=self.is_world_process_zero() and not self.args.disable_tqdm
+        )
 
     def _divergence(self, model: nn.Module) -> float:
         """On rows that nothing was trained on where some were kept, else on the calibration inputs; the same in all
         processes, so that they choose alike."""
-        found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(model), self._judged_batches)]
+        kept = self._teacher_outputs
+        found = [mean_divergence(NamedInputs(self._teacher), NamedInputs(model), self._judged_batches, kept)]
         return broadcast_object_list(found)[0]
+
+    @cached_property
+    def _teacher_outputs(self) -> list:
+        """What the teacher gave for the judged batches."""
+        return []
 
     @cached_property
     def _judged_batches(self) -> list[Mapping]:

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 from transformers.utils.generic import find_labels
 
-from ...core import Assignment, PrecisionSpace, StageSpec
-from ...cost import COSTS, Limits, limits_of
+from ...core import Assignment, Budgets, PrecisionSpace, StageSpec
+from ...cost import COSTS, LatencyTable, Limits, limits_of
 from ...nn import calibrate_activations
 from ...nn.walk import calibrate_weights, is_open, set_rounding
 from ...plugin import assignment_of, fix
@@ -39,7 +39,7 @@ class StageRunner:
         assignment = None if decides(stage) else self._assignment(number, stage, previous, record)
         set_seed(self.args.seed + number)
         student = self.students.start(stage.start, previous, assignment)
-        strategy = self._strategy(stage, student)
+        strategy = self._strategy(stage, student, self._config.budgets, self._latencies)
         self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:
@@ -133,11 +133,15 @@ class StageRunner:
         finally:
             self._stage = None
 
-    def _strategy(self, stage: StageSpec, student: nn.Module) -> SearchStrategy | None:
+    def _strategy(
+        self, stage: StageSpec, student: nn.Module, budgets: Budgets, latencies: LatencyTable | None
+    ) -> SearchStrategy | None:
         if stage.strategy is None:
             return None
         space = space_of(student)
-        return STRATEGIES.make(stage.strategy, space, self._limits(space), options=stage.strategy_options)
+        return STRATEGIES.make(
+            stage.strategy, space, limits_of(space, budgets, latencies), options=stage.strategy_options
+        )
 
     def _limits(self, space: PrecisionSpace) -> Limits:
         """What the config's budgets mean for a model."""

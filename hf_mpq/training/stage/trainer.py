@@ -20,6 +20,7 @@ from .checkpoints import StageCheckpoints
 from .metrics import RunningMeans
 from .module import PENALTY, StageModule
 from .optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
+from .paths import with_path
 from .progress import FollowProgress
 from .sampling import SeededCollator
 from .scaler import IdleStepScaler
@@ -159,8 +160,9 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
             kind: self._prepare_inputs(self._search_samples[self._micro] if kind == "search" else inputs)
             for kind in kinds
         }
-        for one in passes:
+        for number, one in enumerate(passes):
             units = self._search_units if one.data == "search" else self._units
+            one = with_path(one, number, self.model.student, self.progress)
             total += self._run_pass(model, one, batches[one.data], units)
         if self._gradients is not None and self.accelerator.sync_gradients:
             self._gradients.merge()

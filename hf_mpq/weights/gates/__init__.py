@@ -6,6 +6,7 @@ from .following import FollowingGate
 from .gumbel import GumbelGate
 from .learned_range import LearnedRangeGate
 from .neighbour import NeighbourGate
+from .sampled import SampledGate
 from .softmax import SoftmaxGate
 from .switch import SwitchGate
 
@@ -17,6 +18,7 @@ __all__ = [
     "GumbelGate",
     "LearnedRangeGate",
     "NeighbourGate",
+    "SampledGate",
     "SoftmaxGate",
     "SwitchGate",
 ]

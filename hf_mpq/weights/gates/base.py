@@ -24,10 +24,12 @@ class Gate(LearnedPart, ABC):
     Attributes:
         searching: whether the precision is still open; False once it is one per sub-group.
         sets_grid: whether its own choice is levels; a path is a candidate all the same.
+        limited: whether `allow` can take candidates away.
     """
 
     searching = True
     sets_grid: ClassVar[bool] = False
+    limited: ClassVar[bool] = False
     group = GATE_PARAMETERS
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
@@ -83,6 +85,27 @@ class Gate(LearnedPart, ABC):
             if path.shape != (self.groups,) or not ((path >= 0) & (path < len(self.candidates))).all():
                 raise ValueError(f"a path is a position in {self.candidates} for each of {self.groups} sub-groups")
         self._path = path
+
+    @property
+    def allowed(self) -> Tensor:
+        """Candidates that paths may take now, `(groups, candidates)` bool."""
+        return torch.ones(self.groups, len(self.candidates), dtype=torch.bool)
+
+    def allow(self, allowed: Tensor) -> None:
+        """Let paths take these candidates alone, `(groups, candidates)` bool, from now on; it is saved.
+
+        Raises:
+            ValueError: for another shape, a sub-group without any, or a gate that is not `limited`.
+        """
+        raise ValueError(f"a gate of {type(self).__name__} always has all candidates; choose gate='sampled'")
+
+    def highest_path(self) -> Tensor:
+        """The path of the highest precisions that are allowed, `(groups,)` int64."""
+        return len(self.candidates) - 1 - self.allowed.flip(1).int().argmax(1)
+
+    def random_path(self, generator: torch.Generator) -> Tensor:
+        """A path drawn evenly from what is allowed, `(groups,)` int64 on the CPU, as the generator."""
+        return torch.multinomial(self.allowed.cpu().double(), 1, generator=generator).squeeze(1)
 
     @abstractmethod
     def usage(self) -> Usage:

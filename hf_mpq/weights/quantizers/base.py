@@ -57,6 +57,15 @@ class WeightQuantizer(RangedPart, ABC):
         `ENCODINGS[self.encoding].decode` of them equals `candidate` bit for bit.
         """
 
+    def distances(self, weight: Tensor, bits: int) -> Tensor:
+        """How far each weight is from its level at a precision, in steps, `(lines, length)`: from -1/2 to 1/2, and 0
+        beyond the last levels.
+
+        Raises:
+            ValueError: for a quantizer without even steps.
+        """
+        raise ValueError(f"{type(self).__name__} has no even steps between its levels; choose quantizer='lsq'")
+
     def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:
         """Set scales from a float weight; `live` `(out, in)` bool leaves some weights out of account."""
 

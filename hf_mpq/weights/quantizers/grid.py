@@ -121,14 +121,22 @@ class GridQuantizer(WeightQuantizer):
 
     def encode(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         steps, offsets = self.steps(weight)
-        k = self.precisions.index(bits)
-        grid, step = self.grid(bits), self.layout.expand(steps[:, k : k + 1])
-        size = torch.where(step == 0, torch.ones_like(step), step)
-        lines = self.layout.lines(weight)
-        shifted = lines if offsets is None else lines - self.layout.expand(offsets[:, k : k + 1])
-        levels = torch.clamp(torch.round(shifted / size - grid.half), grid.low, grid.high)
+        k, grid = self.precisions.index(bits), self.grid(bits)
         floats = [steps[:, k]] if offsets is None else [steps[:, k], offsets[:, k]]
+        levels = torch.clamp(torch.round(self._exact(weight, bits)), grid.low, grid.high)
         return (levels + grid.zero).to(torch.uint8), torch.stack(floats, dim=1)
+
+    def distances(self, weight: Tensor, bits: int) -> Tensor:
+        exact, grid = self._exact(weight, bits), self.grid(bits)
+        return exact.clamp(grid.low, grid.high) - torch.clamp(torch.round(exact), grid.low, grid.high)
+
+    def _exact(self, weight: Tensor, bits: int) -> Tensor:
+        """Level of each weight before it is rounded, `(lines, length)`."""
+        steps, offsets = self.steps(weight)
+        k, lines = self.precisions.index(bits), self.layout.lines(weight)
+        step = self.layout.expand(steps[:, k : k + 1])
+        shifted = lines if offsets is None else lines - self.layout.expand(offsets[:, k : k + 1])
+        return shifted / torch.where(step == 0, torch.ones_like(step), step) - self.grid(bits).half
 
     def _constants(self, weight: Tensor) -> LineGrid:
         """Grid constants of every precision, each `(1, precisions)`."""

@@ -13,7 +13,7 @@ from tests.tiny import tiny_model
 
 @pytest.fixture
 def model():
-    config = MPQConfig(bits=4, groups=4, mask="element", mask_options={"density": 0.1})
+    config = MPQConfig(bits=(2, 4), groups=4, mask="element", mask_options={"density": 0.1}, gate="sampled")
     return hf_mpq.quantize(tiny_model("bert"), config)
 
 
