@@ -14,6 +14,7 @@ from hf_mpq import MPQConfig, compress
 from hf_mpq.compression.compress import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import BudgetError
+from hf_mpq.cost import AverageBits, Energy
 from hf_mpq.rounding import ROUNDERS
 from hf_mpq.search import ALLOCATORS, SCORERS
 from hf_mpq.search.scorers import mean_divergence as divergence
@@ -295,3 +296,16 @@ def test_the_float_model_gives_its_outputs_once(most, monkeypatch):
         passes.clear()
         assert engine.damage(engine.everywhere(bits)) == expected
         assert len(passes) == (2 if bits == 2 or not most else 0)
+
+
+def test_inputs_get_their_bits_where_the_budget_counts_them():
+    """Of energy; one in bits leaves them at their highest."""
+    config = MPQConfig(bits=(2, 4, 8), groups=4, activation_bits=(2, 4, 8))
+    parts = {"config": config, "rounding": "nearest", "outliers": "none", "progress": False}
+    for budget, cost in (("17uJ", Energy), ("5bits", AverageBits)):
+        model = compress(tiny_model("bert"), budget, [tiny_batch()], **parts)
+        found = hf_mpq.assignment_of(model)
+        assert cost(model.hf_quantizer.space).of(found) <= float(budget.removesuffix("uJ").removesuffix("bits"))
+        assert (set(found.activation_bits.values()) == {8}) == (budget == "5bits")
+        before = outputs(model)[0]
+        torch.testing.assert_close(outputs(hf_mpq.prepare(hf_mpq.pack(model), "cpu-float"))[0], before)

@@ -89,6 +89,12 @@ def test_q_bert_gives_whole_layers_one_precision():
     assert {b for name, matrix in found.items() if "layer." in name for b in matrix.bits} == {2, 4}
 
 
+def test_ghost_gives_an_input_the_bits_of_its_matrix():
+    found = hf_mpq.assignment_of(compressed("ghost", "bert"))
+    encoder = {name: matrix.bits[0] for name, matrix in found.matrices.items() if name.startswith("encoder.")}
+    assert {name: found.activation_bits[name] for name in encoder} == encoder
+
+
 def test_zeroquant_has_its_bits_without_a_budget():
     found = hf_mpq.assignment_of(compressed("zeroquant-4-8", "bert")).matrices
     assert set(found["encoder.layer.0.attention.output.dense"].bits) == {8}

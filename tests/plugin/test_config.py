@@ -43,7 +43,7 @@ REFUSED = {
     "groups": ({"groups": "row"}, "unknown groups 'row'; use a count, 'channel', 'head', 'matrix' or 'columns:"),
     "groups-zero": ({"groups": 0}, "groups must be a count"),
     "method": ({"method": "qbert"}, "unknown method 'qbert'; did you mean 'q-bert'"),
-    "quantizer": ({"quantizer": "lsq+"}, "weight quantizer 'lsq\\+'; did you mean 'lsq'.* known ones are: lsq, m"),
+    "quantizer": ({"quantizer": "lsq+"}, "weight quantizer 'lsq\\+'; did you mean 'lsq'.* known ones are: .*lsq, m"),
     "gate": ({"gate": "open"}, "unknown gate 'open'; the known ones are: .*softmax"),
     "source": ({"source": "water"}, "unknown .*source 'water'; the known ones are: .*float-master"),
     "mask": ({"mask": "iron"}, "unknown .*mask 'iron'; the known ones are: .*element"),
