@@ -21,8 +21,8 @@ SDQ = METHODS.add(
             StageSpec("qat", objectives={"soft-labels": {}, "bin-regularisation": {"weight": 0.1}}),
         ),
         deviations=(
-            "reconstructed: the paper's code is not public, and neither are the quantization-error regulariser, what "
-            "beta starts at (0.9), its rate, and when a layer goes down (beta below 0.2)",
+            "reconstructed: the paper's code is not public, and neither are the quantization-error regulariser, where "
+            "beta starts (0.9) and is kept (0.05 to 0.95), its rate, and when a layer goes down (beta below 0.2)",
             "with a budget the size penalty is a price that rises until it is met, and the result is projected into "
             "it; without one, lambda times the cost as in the paper: strategy_options={'penalty_options': "
             "{'strength': ...}} traces the front",

@@ -29,11 +29,12 @@ class NeighbourGate(TemperedGate):
 
     Attributes:
         logits: of beta, `(groups, candidates - 1)`, for each pair of neighbours; only the rung's is used, and those
-            below wait where they started. They are kept within plus and minus `LARGEST`, beta within 0.001 and 0.999.
+            below wait where they started. They are kept within plus and minus `LARGEST`, beta within 0.05 and 0.95:
+            what is surer has next to no gradient, and noise that made it so would have decided for good.
         rung: position of the upper candidate, `(groups,)`.
     """
 
-    LARGEST = math.log(999)
+    LARGEST = math.log(19)
     first_logit = math.log(9)
     _drawn: Tensor | None = None
 
