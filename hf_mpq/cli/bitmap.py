@@ -90,19 +90,20 @@ def legend(model: "nn.Module") -> Columns:
 
 
 def matrix_table(model: "nn.Module") -> Table:
-    """A line for each matrix: shape, sub-groups, mean bits, how many sub-groups have which."""
+    """A line for each matrix: shape, sub-groups, mean bits, how many sub-groups have which, and those of its input."""
     from .. import assignment_of
     from ..nn.matrix import QuantizedMatrix
     from ..nn.packed import PackedMatrix
     from ..nn.walk import matrices
 
-    table = Table("matrix", "shape", "sub-groups", "mean bits", "sub-groups at each precision")
-    assignment = assignment_of(model).matrices
+    table = Table("matrix", "shape", "sub-groups", "mean bits", "sub-groups at each precision", "input")
+    assignment = assignment_of(model)
     for name, module in matrices(model, (QuantizedMatrix, PackedMatrix)):
-        layout, one = module.storage().layout, assignment[name]
+        layout, one = module.storage().layout, assignment.matrices[name]
         mean = np.average(one.bits, weights=layout.sizes)
         counts = "  ".join(f"{count} at {bits}" for bits, count in one.histogram().items())
-        table.add_row(name, f"{layout.shape[0]} x {layout.shape[1]}", str(layout.count), f"{mean:.2f}", counts)
+        shape, bits = f"{layout.shape[0]} x {layout.shape[1]}", str(assignment.activation_bits.get(name, ""))
+        table.add_row(name, shape, str(layout.count), f"{mean:.2f}", counts, bits)
     return table
 
 

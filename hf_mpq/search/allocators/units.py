@@ -33,7 +33,7 @@ class Units:
     def __init__(self, space: PrecisionSpace, scores: Scores):
         self.space = space
         self._owners = owners_of(space, scores)
-        self._choices = {name: space.open_choices[name] for name in self._owners}
+        self._choices = {name: one for name, one in space.open_choices.items() if name in self._owners}
         self.members = members_of(space.weights, self._choices, self._owners)
         self._first = {key: self._choices[names[0]] for key, names in self.members.items()}
         self._width = max((len(one.candidates) for one in self._first.values()), default=1)
