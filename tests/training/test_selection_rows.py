@@ -35,9 +35,9 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
         seen["scored"] |= {one for batch in batches for one in places(batch)}
         init(self, folder, model, config, method, batches, *args)
 
-    def compared(teacher, student, batches):
+    def compared(teacher, student, batches, *kept):
         seen["compared"] |= {one for batch in batches for one in places(batch)}
-        return divergence(teacher, student, batches)
+        return divergence(teacher, student, batches, *kept)
 
     made = run_stages.StageTrainer
 
