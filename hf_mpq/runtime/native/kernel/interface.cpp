@@ -18,14 +18,14 @@ namespace hf_mpq {
 
 extern const Path PORTABLE;
 #if defined(__x86_64__)
-extern const Path AVX512_VNNI;
+extern const Path AVX512_VNNI, AVX_VNNI, AVX2;
 #endif
 
 namespace {
 
 const Path* const PATHS[] = {
 #if defined(__x86_64__)
-    &AVX512_VNNI,
+    &AVX512_VNNI, &AVX_VNNI, &AVX2,
 #endif
     &PORTABLE,
 };
