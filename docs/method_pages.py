@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from hf_mpq.core import METHODS, MethodSpec
+from hf_mpq.core import METHODS, MethodSpec, StageSpec
+from hf_mpq.search.strategies import STRATEGIES
 
 PAGES = Path(__file__).parent / "methods"
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
@@ -62,9 +63,19 @@ def _command(method: MethodSpec) -> str:
     if not method.stages:
         code = f'small = hf_mpq.compress(model, ..., method="{method.name}")'
         return f"```python\n{code}\n```"
-    python = f'config = MPQConfig(method="{method.name}", budget="2.5bits")'
+    budget = ', budget="2.5bits"' if _chooses(method) else ""
+    python = f'config = MPQConfig(method="{method.name}"{budget})'
     shell = f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml ..."
     return f"```bash\n{shell}\n```\n\n```python\n{python}  # and MPQTrainer\n```"
+
+
+def _chooses(method: MethodSpec) -> bool:
+    """Whether it decides precisions within a budget."""
+    return method.allocator is not None or any(map(_searches, method.stages))
+
+
+def _searches(stage: StageSpec) -> bool:
+    return stage.strategy is not None and STRATEGIES[stage.strategy].searches
 
 
 def _parts(method: MethodSpec) -> str:
@@ -82,9 +93,9 @@ def _parts(method: MethodSpec) -> str:
     return "\n".join(f"- **{word}**: {text}" for word, text in points.items() if text)
 
 
-def _stage(stage) -> str:
+def _stage(stage: StageSpec) -> str:
     words = [" + ".join(name + _options(options) for name, options in stage.objectives.items())]
-    words += [f"{stage.strategy} search"] if stage.strategy else []
+    words += [f"{stage.strategy} {'search' if _searches(stage) else 'strategy'}"] if stage.strategy else []
     words += [name + _options(options) for name, options in stage.schedules.items()]
     return f"`{stage.name}` ({', '.join(words)})"
 

@@ -89,8 +89,9 @@ class TrainingFree:
 
     @property
     def open(self) -> bool:
-        """Whether there is anything to choose."""
-        return any(len(one.candidates) > 1 for one in self.space.open_choices.values())
+        """Whether there is anything to choose; nested codes serve every precision."""
+        served = {name for name, spec in self.space.weights.items() if spec.nested}
+        return any(len(one.candidates) > 1 for name, one in self.space.open_choices.items() if name not in served)
 
     @property
     def uses_scores(self) -> bool:

@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     q_bert,
     sdq,
     uniform,
+    vertical,
     weight_coupling,
     zeroquant,
 )

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import to_stored_type
+from ..weights.roles import PerPrecision
 
 
-class MPQLayerNorm(nn.LayerNorm):
+class MPQLayerNorm(PerPrecision, nn.LayerNorm):
     """An `nn.LayerNorm` with stored-type parameters.
 
     Args of `from_norm`:
@@ -15,6 +16,8 @@ class MPQLayerNorm(nn.LayerNorm):
             `weight` and `bias` are the highest's, `lower_weight` and `lower_bias` `(precisions - 1, features)` the
             others'. Empty for a single set.
     """
+
+    by_precision = frozenset({"lower_weight", "lower_bias"})
 
     @classmethod
     def from_norm(cls, norm: nn.LayerNorm, float_dtype: str, precisions: tuple[int, ...] = ()) -> "MPQLayerNorm":

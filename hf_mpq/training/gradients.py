@@ -1,6 +1,6 @@
 """How the gradients of the passes of one step become one gradient."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 
@@ -13,6 +13,9 @@ Gradients = Sequence[Tensor | None]
 """Of one pass: a gradient for each parameter, None where the pass has none."""
 Combiner = Callable[[Sequence[Gradients]], list[Tensor | None]]
 """From the gradients of every pass to one for each parameter."""
+
+CHUNK = 1 << 20
+"""Numbers that are multiplied at a time in float64."""
 
 COMBINERS: Registry[Combiner] = Registry("gradient combiner")
 
@@ -44,7 +47,8 @@ def min_norm_weights(products: Tensor) -> Tensor:
         products: inner products of the vectors, `(vectors, vectors)`; at most ten vectors.
 
     Returns:
-        `(vectors,)` float64 on the CPU.
+        `(vectors,)` float64 on the CPU; equal ones where products are not finite, as in a step that a gradient scaler
+        leaves out.
 
     Raises:
         ValueError: for more than ten vectors.
@@ -53,6 +57,8 @@ def min_norm_weights(products: Tensor) -> Tensor:
     if count > 10:
         raise ValueError(f"min-norm is solved by trying every support, at most of 10 passes; got {count}")
     products = products.double().cpu()
+    if not bool(products.isfinite().all()):
+        return torch.full((count,), 1 / count, dtype=torch.float64)
     products = products / products.diagonal().amax().clamp(min=torch.finfo(torch.float64).tiny)
     best, least = torch.full((count,), 1 / count, dtype=torch.float64), float("inf")
     for size in range(1, count + 1):
@@ -81,10 +87,13 @@ def _on_support(products: Tensor, support: tuple[int, ...]) -> Tensor:
 def _products(passes: Sequence[Gradients]) -> Tensor:
     """Inner products of the passes' gradients, `(passes, passes)` float64; what a pass lacks is zero."""
     table = torch.zeros(len(passes), len(passes), dtype=torch.float64)
-    for a, first in enumerate(passes):
-        for b, second in enumerate(passes[: a + 1]):
-            pairs = [(x, y) for x, y in zip(first, second) if x is not None and y is not None]
-            table[a, b] = table[b, a] = sum(float((x.double() * y.double()).sum()) for x, y in pairs)
+    for each in zip(*passes):
+        here = torch.tensor([place for place, grad in enumerate(each) if grad is not None])
+        if len(here) and each[here[0]].device != table.device:
+            table = table.to(each[here[0]].device)
+        for part in zip(*(grad.flatten().split(CHUNK) for grad in each if grad is not None)):
+            rows = torch.stack(part).double()
+            table[here[:, None].to(table.device), here.to(table.device)] += rows @ rows.T
     return table
 
 
@@ -100,10 +109,14 @@ class PassGradients:
     Args:
         parameters: that are trained.
         combine: a registered name of `COMBINERS`.
+        by_entries: those among them whose entries are parameters of their own, such as the scales of every precision:
+            an entry that one pass alone touches keeps that gradient.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], combine: str):
+    def __init__(self, parameters: Sequence[nn.Parameter], combine: str, by_entries: Iterable[nn.Parameter] = ()):
         self.parameters, self._combine = list(parameters), COMBINERS[combine]
+        chosen = {id(one) for one in by_entries}
+        self._by_entries = [place for place, one in enumerate(self.parameters) if id(one) in chosen]
         self._kept: dict[str, list[Tensor | None]] = {}
 
     @contextmanager
@@ -119,7 +132,22 @@ class PassGradients:
     @torch.no_grad()
     def merge(self) -> None:
         """Give every parameter its merged gradient, and begin anew."""
-        merged = self._combine(list(self._kept.values())) if self._kept else [None] * len(self.parameters)
-        for parameter, grad in zip(self.parameters, merged):
-            parameter.grad = grad
+        passes = list(self._kept.values())
+        own = {place: _take_own(passes, place) for place in self._by_entries}
+        merged = self._combine(passes) if passes else [None] * len(self.parameters)
+        for place, (parameter, grad) in enumerate(zip(self.parameters, merged)):
+            parameter.grad = _sum([grad, own.get(place)])
         self._kept = {}
+
+
+def _take_own(passes: Sequence[list[Tensor | None]], place: int) -> Tensor | None:
+    """The gradient of the entries of one parameter that a single pass touches; what is left to merge is the others'."""
+    found = [one[place] for one in passes if one[place] is not None]
+    if not found:
+        return None
+    shared = torch.stack([grad != 0 for grad in found]).sum(0) > 1
+    left = bool(shared.any())
+    for one in passes:
+        if one[place] is not None:
+            one[place] = one[place] * shared if left else None
+    return torch.stack(found).sum(0) * ~shared

@@ -62,7 +62,8 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
     Args:
         model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`. Without
             a method in its config, open precisions are searched as by `"mpq"`, and fixed ones trained as by
-            `"uniform"`. A nested model is trained at every precision that it serves, in every step.
+            `"uniform"`. A nested model is trained at every precision that it serves, in every step: without a method as
+            by `"vertical"`, else by the mean of the losses.
         args: the usual arguments for the whole run.
         teacher: a float model that objectives distil from; None is a frozen float copy of the weights in `model`,
             neither rounded nor masked.

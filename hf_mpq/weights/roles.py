@@ -14,7 +14,17 @@ QUANTIZER_PARAMETERS = "quantizers"
 """With `WEIGHTS` and `GATE_PARAMETERS` the groups that a pass of a search updates: all that the quantizers learn."""
 
 
-class LearnedPart(nn.Module):
+class PerPrecision(nn.Module):
+    """Base of modules that may have parameters of which every precision has entries of its own.
+
+    Attributes:
+        by_precision: names of those parameters. A pass at one precision has a gradient in its own entries alone.
+    """
+
+    by_precision: ClassVar[frozenset[str]] = frozenset()
+
+
+class LearnedPart(PerPrecision):
     """Base of quantizers, gates, masks, sources and transforms.
 
     Attributes:
@@ -38,6 +48,13 @@ class LearnedPart(nn.Module):
     def unit(self, name: str) -> Tensor:
         """What an offset is counted in: a tensor that broadcasts with it."""
         raise NotImplementedError(f"{type(self).__name__} has an offset {name!r}, and no `unit` for it")
+
+
+def parameters_by_precision(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Every parameter of which each precision has entries of its own."""
+    for module in model.modules():
+        if isinstance(module, PerPrecision):
+            yield from (one for name, one in module.named_parameters(recurse=False) if name in module.by_precision)
 
 
 class Role(NamedTuple):

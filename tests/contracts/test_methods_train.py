@@ -8,14 +8,15 @@ from hf_mpq.weights.roles import OFFSETS, STEPS, roles_in
 from tests.training.runs import quantized, sentences, trainer
 
 TRAINED = {name: METHODS[name].stages for name in METHODS if METHODS[name].stages}
-CONFIGS = {name: {"budget": "3bits"} if isinstance(METHODS[name].config["bits"], tuple) else {} for name in TRAINED}
+OPEN = {name for name in TRAINED if isinstance(METHODS[name].config["bits"], tuple) and name != "vertical"}
+CONFIGS = {name: {"budget": "3bits"} if name in OPEN else {} for name in TRAINED}
 CONFIGS["channelwise"]["bits"] = (2, 4, 8)  # with 0 so short a search prunes whole matrices, which then rest
 RUNS = {
     **{name: (name, CONFIGS[name]) for name in TRAINED},
     "learned ranges": ("uniform", {"activation": "learned"}),
     "open inputs": ("mpq", {"budget": "3bits", "bits": (2, 4), "activation_bits": (4, 8), "activation": "learned"}),
     "inputs alone": ("mpq", {"bits": 4, "gate": "fixed", "activation_bits": (4, 8), "budget": "4bits"}),
-    "nested": (None, {"bits": (2, 4, 8), "nested": True, "switchable_norms": True}),
+    "nested": ("uniform", {"bits": (2, 4, 8), "nested": True, "switchable_norms": True}),
     "unit rows": ("uniform", {"transforms": {"unit-rows": {}}}),
 }
 

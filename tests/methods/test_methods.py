@@ -25,7 +25,7 @@ BUDGETS = {
     "sdq": "2.5bits",
     "weight-coupling": "2.5bits",
 }
-FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform"}
+FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical"}
 QUICK = {
     "q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
     "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},

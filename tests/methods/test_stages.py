@@ -13,11 +13,11 @@ from hf_mpq.cost import limits_of
 from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Progress
 from hf_mpq.training.objectives import OBJECTIVES
-from hf_mpq.training.run.plan import plan_of
+from hf_mpq.training.run.plan import decides, plan_of
 from tests.tiny import tiny_batch, tiny_model
 
 TRAINED = [name for name in METHODS if METHODS[name].stages]
-SEARCHING = [name for name in TRAINED if any(stage.strategy for stage in METHODS[name].stages)]
+SEARCHING = [name for name in TRAINED if any(decides(stage) for stage in METHODS[name].stages)]
 
 
 def test_these_methods_train():
@@ -32,6 +32,7 @@ def test_these_methods_train():
         "q8",
         "sdq",
         "uniform",
+        "vertical",
         "weight-coupling",
     ]
     assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "mpq", "sdq", "weight-coupling"]
@@ -43,7 +44,7 @@ def test_stages_name_parts_that_exist_and_take_their_options(name):
     stages = METHODS[name].stages
     assert len({stage.name for stage in stages}) == len(stages)
     ends = "searched" if METHODS[name].retraining_free else "trained"
-    assert (stages[-1].strategy is None) == (ends == "trained"), f"what is {ends} at last is the result"
+    assert decides(stages[-1]) == (ends == "searched"), f"what is {ends} at last is the result"
     for stage in stages:
         assert stage.strategy is None or stage.strategy in STRATEGIES
         assert set(stage.arguments) <= known
@@ -55,7 +56,7 @@ def test_stages_name_parts_that_exist_and_take_their_options(name):
 def test_a_method_that_does_not_search_can_be_given_its_bits(name):
     spec = METHODS[name]
     searches, open_bits = name in SEARCHING, isinstance(spec.config["bits"], tuple)
-    assert searches or spec.allocator is not None or not open_bits
+    assert searches or spec.allocator is not None or not open_bits or spec.config.get("nested")
 
 
 @pytest.mark.parametrize("name", SEARCHING)

@@ -26,7 +26,7 @@ CASES = {
     "q8": {"head": "token"},
     "uniform": {"bits": 3, "head": "masked"},
     "weight-coupling": {"budget": "3bits", "groups": "matrix"},
-    None: {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
+    "vertical": {},
 }
 STAGES = {
     "channelwise": {"search": {"strategy_options": {"warmup": 0.0}}},
@@ -150,7 +150,10 @@ def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, alon
 
 @pytest.mark.parametrize(
     "method",
-    [method if method in ("mpq", "aq-bert") else pytest.param(method, marks=pytest.mark.full) for method in CASES],
+    [
+        method if method in ("mpq", "aq-bert", "vertical") else pytest.param(method, marks=pytest.mark.full)
+        for method in CASES
+    ],
 )
 def test_two_processes_train_as_one(method, alone, tmp_path):
     expected = alone(method)
@@ -177,7 +180,7 @@ class SameWeights(TrainerCallback):
             self.gradients.append(torch.cat(found) if found else torch.zeros(1))
 
 
-@pytest.mark.parametrize("method", ["channelwise", None])
+@pytest.mark.parametrize("method", ["channelwise", "vertical"])
 def test_from_the_same_weights_every_step_has_the_same_gradient_however_it_is_cut(method, tmp_path):
     """Sums are right in every step: runs whose steps are cut otherwise part only because an optimizer makes whole steps
     of rounding errors, and then a code or a decision flips."""

@@ -76,6 +76,44 @@ def test_what_only_one_pass_touches_keeps_its_gradient():
     assert torch.equal(merged[1], own) and torch.equal(merged[2], own) and merged[3] is None
 
 
+def test_entries_that_only_one_pass_touches_keep_their_gradient():
+    """As scales of several precisions in one parameter; the row that both touch is merged."""
+    scales, weight = torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(2))
+    kept = PassGradients([scales, weight], "min-norm", [scales])
+    first, second = (torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0]))
+    with kept.of("high"):
+        (scales[0] * first + 2 * scales[2] * first + weight * first).sum().backward()
+    with kept.of("low"):
+        (scales[1] * second + scales[2] * second + weight * second).sum().backward()
+    kept.merge()
+    assert torch.equal(scales.grad[0], first) and torch.equal(scales.grad[1], second)
+    assert torch.equal(scales.grad[2], torch.tensor([6.0, 1.0])), "each entry of it is one pass's too"
+    share = min_norm_weights(torch.tensor([[9.0, 0], [0, 1]])).float()
+    torch.testing.assert_close(weight.grad, share[0] * first + share[1] * second)
+
+
+def test_entries_that_passes_share_are_merged_with_the_rest():
+    scales, weight = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    kept = PassGradients([scales, weight], "min-norm", [scales])
+    slopes = {"high": torch.tensor([3.0, 5.0]), "low": torch.tensor([-1.0, 0.0])}
+    for name, slope in slopes.items():
+        with kept.of(name):
+            (scales * slope + 2 * weight * slope.flip(0)).sum().backward()
+    kept.merge()
+    rows = torch.stack([torch.cat([one[:1], 2 * one.flip(0)]) for one in slopes.values()])
+    merged = min_norm_weights(rows @ rows.T).float() @ rows
+    torch.testing.assert_close(torch.cat([scales.grad[:1], weight.grad]), merged)
+    assert scales.grad[1] == 5
+
+
+def test_gradients_that_are_not_finite_stay_so_and_raise_nothing():
+    """As in a step that a gradient scaler leaves out."""
+    bad = torch.tensor([1.0, float("inf")])
+    for one in (bad, bad / bad * float("nan")):
+        (merged,) = COMBINERS["min-norm"]([[one], [torch.ones(2)]])
+        assert not merged.isfinite().all()
+
+
 @pytest.mark.parametrize("combine", list(COMBINERS))
 @pytest.mark.parametrize("cuts", [1, 2, 4])
 def test_a_step_is_the_same_however_it_is_cut(combine, cuts):

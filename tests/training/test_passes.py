@@ -78,7 +78,20 @@ def by_hand(combine):
         log_softmax(low.logits, 1), log_softmax(high.logits.detach(), 1), reduction="batchmean", log_target=True
     )
     passes = [torch.autograd.grad(loss, [*parameters.values()], allow_unused=True) for loss in (high.loss, soft)]
-    return {name: grad for name, grad in zip(parameters, COMBINERS[combine](passes)) if grad is not None}
+    own = {name: _own(*grads) for name, *grads in zip(parameters, *passes) if name.endswith("quantizer.step")}
+    merged = COMBINERS[combine]([[_without(own, *one) for one in zip(parameters, each)] for each in passes])
+    parts = {name: [one for one in (grad, own.get(name)) if one is not None] for name, grad in zip(parameters, merged)}
+    assert any(one is not None and one.any() for one in own.values()), "each path has steps of its own"
+    return {name: sum(part) for name, part in parts.items() if part}
+
+
+def _own(high, low):
+    """Of steps: what one path alone has a gradient for."""
+    return None if high is None or low is None else (high + low) * ((high == 0) | (low == 0))
+
+
+def _without(own, name, grad):
+    return grad if own.get(name) is None else grad * (own[name] == 0)
 
 
 @pytest.mark.parametrize("combine", list(COMBINERS))
@@ -118,17 +131,17 @@ def test_a_path_that_is_not_the_models():
 
 
 def test_passes_without_a_search_run_where_nothing_is_open(tmp_path, known):
-    class Once(SearchStrategy):
+    class Every(SearchStrategy):
         searches, combine = False, "min-norm"
 
         def passes(self, progress):
             return tuple(Pass(f"{bits} bits", precision=bits) for bits in (2, 4, 8))
 
-    known("once", Once)
-    student = quantized(None, bits=(2, 4, 8), nested=True)
+    known("every", Every)
+    student = quantized("uniform", bits=(2, 4, 8), nested=True)
     before = {name: one.clone() for name, one in student.named_parameters() if name.endswith("quantizer.scale")}
-    run = trainer(student, tmp_path, max_steps=2, stages={"qat": {"strategy": "once"}})
-    assert [stage.strategy for stage in run.plan] == ["once"]
+    run = trainer(student, tmp_path, max_steps=2, stages={"qat": {"strategy": "every"}})
+    assert [stage.strategy for stage in run.plan] == ["every"]
     run.train()
     after = dict(run.model.named_parameters())
     assert all((before[name] != after[name]).any(0).all() for name in before), "a scale of every precision moved"

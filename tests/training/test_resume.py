@@ -27,7 +27,7 @@ RUNS = {
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "sdq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
-    "uniform": {"bits": (2, 4, 8), "nested": True, "switchable_norms": True},
+    "vertical": {"bits": (2, 4, 8)},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
 }
 QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
@@ -83,7 +83,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_
 
 def assert_same_run(method, tmp_path, expected):
     files = [folder / "assignment.json" for folder in (tmp_path, expected)]
-    assert method == "uniform" or Assignment.load(files[0]) == Assignment.load(files[1])
+    assert method == "vertical" or Assignment.load(files[0]) == Assignment.load(files[1])
     for folder in stage_folders(method):
         ours, theirs = weights_of(tmp_path / folder), weights_of(expected / folder)
         assert ours.keys() == theirs.keys()

@@ -15,7 +15,7 @@ from hf_mpq.training.stage.relative_adam import RelativeAdam, UnitAdam
 from hf_mpq.weights import ACTIVATIONS, GATES, QUANTIZERS, SOURCES, TRANSFORMS, ActivationQuantizer
 from hf_mpq.weights.masks import MASKS
 from hf_mpq.weights.quantizers import LearnedStepQuantizer
-from hf_mpq.weights.roles import roles_in
+from hf_mpq.weights.roles import parameters_by_precision, roles_in
 from tests.training.runs import quantized, sentences, trainer
 
 LAYOUT = SubgroupLayout((8, 8), 4)
@@ -41,6 +41,22 @@ def test_every_registered_part_declares_what_it_learns(make, kind):
     for one in declared:
         if one.role == "offsets":
             assert part.unit(one.name).expand_as(one.parameter) is not None
+
+
+@pytest.mark.parametrize("name", list(QUANTIZERS))
+def test_a_quantizer_declares_what_every_precision_has_entries_of_its_own_in(name):
+    torch.manual_seed(0)
+    part, weight = QUANTIZERS[name](LAYOUT, (2, 3, 4)), torch.randn(8, 8)
+    part.calibrate(weight)
+    learned = dict(part.named_parameters())
+    found = (
+        [torch.autograd.grad(part.candidate(weight, b).square().sum(), [*learned.values()]) for b in (2, 3, 4)]
+        if learned
+        else []
+    )
+    apart = {key for key, grads in zip(learned, zip(*found)) if sum((grad != 0).int() for grad in grads).max() == 1}
+    assert part.by_precision == apart
+    assert {id(one) for one in parameters_by_precision(part)} == {id(learned[key]) for key in apart}
 
 
 def groups_of(model):

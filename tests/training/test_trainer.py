@@ -28,7 +28,7 @@ from hf_mpq.nn.batches import batches_of
 from hf_mpq.runs.checkpoints import complete_checkpoints
 from hf_mpq.search.strategies.gate_search import GateSearch
 from hf_mpq.training.run import parts, selection
-from hf_mpq.training.run.plan import plan_of, shares, trial_steps
+from hf_mpq.training.run.plan import decides, plan_of, shares, trial_steps
 from hf_mpq.training.run.students import Students
 from hf_mpq.training.stage.checkpoints import load_state, saved_state
 from hf_mpq.training.stage.forward_names import named_inputs
@@ -47,6 +47,7 @@ TRAINED = {
     "q8": {"groups": "matrix"},
     "sdq": {"budget": "3bits"},
     "uniform": {"budget": "2.5bits", "bits": (2, 3, 4, 8)},
+    "vertical": {},
     "weight-coupling": {"budget": "2.5bits", "groups": "matrix"},
 }
 ALWAYS = ("mpq", "aq-bert", "class-based")
@@ -95,7 +96,7 @@ def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(
 
     shown = {name for row in logs.rows for name in row}
     assert {f"loss_{name}" for stage in METHODS[method].stages for name in stage.objectives} <= shown
-    if METHODS[method].stages[0].strategy:
+    if decides(METHODS[method].stages[0]):
         assert {"expected_cost", "cost", "uncertainty"} <= shown
         assert METHODS[method].retraining_free or {"loss_penalty", "temperature"} <= shown
         assert all(
@@ -107,7 +108,7 @@ def test_a_method_trains_within_its_budget_and_what_it_ships_is_what_it_trained(
     last = [row for row in logs.rows if "loss" in row][-1]
     assert "cost" in last and sum(share for name, share in last.items() if name.startswith("bits/")) == pytest.approx(1)
     shipped = hf_mpq.size_report(packed)
-    if budget is not None and METHODS[method].stages[-1].strategy is None:
+    if budget is not None and not decides(METHODS[method].stages[-1]):
         assert last["cost"] == pytest.approx(shipped.average_bits)
     scores = [row for row in run.state.log_history if "eval_loss" in row][: len(stages)]
     assert [(row["stage"], row["step"]) for row in scores] == [

@@ -17,6 +17,7 @@ from .bilevel import Bilevel
 from .descending import Descending
 from .gate_search import GateSearch
 from .joint import Joint
+from .once import Once
 from .penalties import PENALTIES, Penalty
 from .projection import likeliest
 from .weight_coupling import WeightCoupling
@@ -35,6 +36,7 @@ __all__ = [
     "Descending",
     "GateSearch",
     "Joint",
+    "Once",
     "Pass",
     "Penalty",
     "Progress",

@@ -19,7 +19,7 @@ from ...search.strategies.penalties import PENALTIES
 from ..arguments import REINITS, MPQTrainingArguments, examples_per_step
 from ..objectives import OBJECTIVES
 
-DEFAULT_OPEN, DEFAULT_FIXED = "mpq", "uniform"
+DEFAULT_OPEN, DEFAULT_FIXED, DEFAULT_NESTED = "mpq", "uniform", "vertical"
 
 
 def _whole(value: Any) -> int:
@@ -58,9 +58,12 @@ CHANGEABLE: Mapping[str, Callable[[Any], Any]] = {
 
 
 def method_of(config: Any) -> MethodSpec:
-    """The config's method; without one the default search where precisions are open, else plain training."""
+    """The config's method; without one the default search where precisions are open, training of all precisions at once
+    where they are nested, else plain training."""
     if config.method is not None:
         return METHODS[config.method]
+    if config.nested and not config.searches_inputs:
+        return METHODS[DEFAULT_NESTED]
     decided = config.gate_name == "fixed" and not config.searches_inputs
     return METHODS[DEFAULT_FIXED if decided else DEFAULT_OPEN]
 

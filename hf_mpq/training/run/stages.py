@@ -86,7 +86,7 @@ class StageRunner:
             strategy,
             self.args.seed + number if self.args.data_seed is None else self.args.data_seed + number,
             number,
-            self._fixed_metrics(student) if strategy is None else None,
+            None if decides(stage) else self._fixed_metrics(student),
             stage.trainable,
             data_collator=self.data_collator,
             train_dataset=rows,

@@ -12,6 +12,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ...nn.walk import served_precisions, set_precision, take_path
 from ...search.strategies import Pass, Progress, SearchStrategy
+from ...weights.roles import parameters_by_precision
 from ..arguments import MPQTrainingArguments
 from ..callbacks import UpdateQuantizers
 from ..gradients import PassGradients
@@ -29,8 +30,8 @@ from .totals import Totals
 
 
 def plain_passes(student: nn.Module) -> tuple[Pass, ...]:
-    """The passes of a step without a search: one, or one at each precision of a nested model, the highest last; the
-    step's loss is their mean."""
+    """The passes of a step without a strategy: one, or one at each precision of a nested model; the step's loss is
+    their mean."""
     served = served_precisions(student)
     return tuple(Pass(f"{bits} bits", precision=bits, share=1 / len(served)) for bits in served) or (Pass(),)
 
@@ -73,7 +74,8 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
         self._means, self._search_batches, self._begun, self.stops = RunningMeans(), None, None, False
         self._passes, self._sampler = plain_passes(module.student), None
         merged = strategy is not None and strategy.combine != "sum"
-        self._gradients = PassGradients(self.groups.every, strategy.combine) if merged else None
+        own = parameters_by_precision(module.student)
+        self._gradients = PassGradients(self.groups.every, strategy.combine, own) if merged else None
         callbacks = [FollowProgress(self), UpdateQuantizers(), *(options.pop("callbacks", None) or [])]
         super().__init__(module, args, callbacks=callbacks, **options)
         self.data_collator = SeededCollator(self.data_collator, seed)
@@ -164,6 +166,8 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
             units = self._search_units if one.data == "search" else self._units
             one = with_path(one, number, self.model.student, self.progress)
             total += self._run_pass(model, one, batches[one.data], units)
+        if any(one.precision is not None for one in passes):  # between steps a model is what it is saved as
+            set_precision(self.model.student, served_precisions(self.model.student)[-1])
         if self._gradients is not None and self.accelerator.sync_gradients:
             self._gradients.merge()
         return total
@@ -262,7 +266,9 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
                 logs.update({f"{name}_{key}": value for key, value in objective.metrics().items()})
             for schedule in self.model.schedules.values():
                 logs.update(schedule.metrics(self.model.student))
-            logs.update(self._facts if self.strategy is None else self.strategy.metrics(self.model.student))
+            logs.update(self._facts)
+            if self.strategy is not None:
+                logs.update(self.strategy.metrics(self.model.student))
         super().log({"stage": self.number, **logs}, *args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -27,6 +27,7 @@ class LearnedStepQuantizer(SignedGridQuantizer):
 
     narrow = False
     roles = {"step": STEPS}  # noqa: RUF012
+    by_precision = frozenset({"step"})
 
     def __init__(
         self,

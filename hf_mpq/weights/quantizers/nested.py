@@ -22,6 +22,7 @@ class NestedQuantizer(WeightQuantizer):
 
     encoding = "nested"
     roles = {"scale": STEPS}  # noqa: RUF012
+    by_precision = frozenset({"scale"})
 
     def __init__(self, layout, candidates, scale_dtype=torch.float16):
         super().__init__(layout, candidates, scale_dtype)
