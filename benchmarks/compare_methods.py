@@ -4,7 +4,11 @@
     python benchmarks/compare_methods.py --tasks sst2 --methods mpq uniform --budgets 2bits 2.5bits --table
 
 Every run is a row of `results.jsonl`; what is there is not run again, and an interrupted run goes on where it was. The
-tables, the paired intervals and the picture are made of what is there, and name the command of what is not.
+tables, the paired intervals and the picture are made of what is there, and name the command of what is not. A report
+alone (--table) may have several variants; --against says which row the intervals are against.
+
+A method that is not trained again after its search has one run for all budgets of a seed. --assignments_of trains what
+the runs of another method found.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from comparison import command, write_report
 from study import Results, Study, agreement, divergences
 
 import hf_mpq
+from hf_mpq.core import METHODS
 from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
 
 CONFIGS = {
@@ -31,7 +36,7 @@ CONFIGS = {
 }
 """Candidates where they differ from the method's own."""
 KEYS = ("task", "method", "variant", "budget", "seed")
-CELLS = ("tasks", "methods", "budgets", "seeds", "variant", "table")
+CELLS = ("tasks", "methods", "budgets", "seeds", "variant", "table", "against")
 """Arguments that say which rows; all others are their settings."""
 FAIR = ("epochs", "learning_rate", "batch_size", "train_rows", "float_epochs", "dev_rows", "selection_examples")
 """Settings that all rows of a task and variant share."""
@@ -43,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = Results(args.out / "results.jsonl", *KEYS)
     for task in args.tasks if not args.table else ():
         _check_alike(results.rows, task, args, settings)
+        variant = args.variant[0]
         study = Study(
             task,
             args.models,
@@ -53,14 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         _float_row(study, results, args)
         for seed, budget, method in product(args.seeds, args.budgets, args.methods):
-            key = dict(zip(KEYS, (task, method, args.variant, budget, seed)))
-            folder = _folder(key, args)
+            key = dict(zip(KEYS, (task, method, variant, budget, seed)))
             if not results.has(**key):
-                results.add(**key, **_run(study, key, folder, args), settings=settings, command=command(key, settings))
-            _remove(folder)
-    cells = product(args.tasks, args.methods, args.budgets, args.seeds)
-    wanted = [dict(zip(KEYS, (task, method, args.variant, budget, seed))) for task, method, budget, seed in cells]
-    write_report(results.rows, wanted, args.out, settings)
+                results.add(**key, **_run(study, key, args), settings=settings, command=command(key, settings))
+            _remove_done(results, key, args)
+    cells = product(args.tasks, args.methods, args.variant, args.budgets, args.seeds)
+    write_report(results.rows, [dict(zip(KEYS, cell)) for cell in cells], args.out, settings, args.against)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -77,15 +81,21 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     parser.add_argument("--train_rows", type=int, default=6000)
     parser.add_argument("--float_epochs", type=float, default=3.0, help="of the float model, where it is not there yet")
     parser.add_argument("--dev_rows", type=int, default=None)
-    parser.add_argument("--variant", default="", help="name of a run with other --config or --stages")
+    parser.add_argument(
+        "--variant", nargs="+", default=[""], help="name of a run with other --config or --stages; several with --table"
+    )
     parser.add_argument("--config", type=json.loads, default={}, help='fields of MPQConfig, such as {"bits": [2, 4]}')
     parser.add_argument("--stages", type=json.loads, default={}, help="changes to stages, as in MPQTrainingArguments")
+    parser.add_argument("--assignments_of", default="", help="method whose runs' precisions are trained, not searched")
     parser.add_argument("--selection_examples", type=int, default=256, help="0: no selection rule")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
     parser.add_argument("--save_steps", type=int, default=50, help="steps that an interruption loses at most")
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
+    parser.add_argument("--against", default="mpq", help="'method' or 'method (variant)' of the paired intervals")
     args = parser.parse_args(argv)
+    if len(args.variant) > 1 and not args.table:
+        parser.error("one --variant is run at a time; several are for --table")
     changed = {
         name: value for name, value in vars(args).items() if name not in CELLS and value != parser.get_default(name)
     }
@@ -95,8 +105,8 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
 def _check_alike(rows: list[dict], task: str, args: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Rows of one table are trained alike; raises SystemExit where one was not."""
     for row in rows:
-        if "settings" in row and (row["task"], row["variant"]) == (task, args.variant):
-            names = (*FAIR, *(("config", "stages") if row["method"] in args.methods else ()))
+        if "settings" in row and (row["task"], row["variant"]) == (task, args.variant[0]):
+            names = (*FAIR, *(("config", "stages", "assignments_of") if row["method"] in args.methods else ()))
             other = [
                 f"{name} {row['settings'].get(name, 'at its default')}, now {settings.get(name, 'at its default')}"
                 for name in names
@@ -123,8 +133,20 @@ def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None
         )
 
 
+def _name(key: dict) -> str:
+    return "-".join(str(part) for part in key.values() if part != "")
+
+
 def _folder(key: dict, args: argparse.Namespace) -> Path:
-    return args.out / "runs" / "-".join(str(part) for part in key.values() if part != "")
+    """Of a run: one for all budgets of a method that is not trained again after its search."""
+    return args.out / "runs" / _name({**key, "budget": ""} if METHODS[key["method"]].retraining_free else key)
+
+
+def _remove_done(results: Results, key: dict, args: argparse.Namespace) -> None:
+    """Delete the folder of a run that has given all its rows."""
+    budgets = args.budgets if METHODS[key["method"]].retraining_free else [key["budget"]]
+    if all(results.has(**{**key, "budget": budget}) for budget in budgets):
+        _remove(_folder(key, args))
 
 
 def _remove(folder: Path) -> None:
@@ -136,15 +158,26 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(going, ignore_errors=True)
 
 
-def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Train one model, and judge it; an interrupted run goes on, and its folder stays until its row is there."""
-    method, seed = key["method"], key["seed"]
-    config = {**CONFIGS.get(method, {}), **args.config}
-    model = hf_mpq.quantize(
-        study.model(),
-        hf_mpq.MPQConfig(method=method, budget=None if method == "q8" else key["budget"], embedding_bits=8, **config),
-    )
-    spec = hf_mpq.core.METHODS[method]
+def _config(key: dict, args: argparse.Namespace) -> hf_mpq.MPQConfig:
+    """What a run is quantized by. A super-net has no budget of its own, and given precisions need none."""
+    method = key["method"]
+    own, given = CONFIGS.get(method, {}), {}
+    if args.assignments_of:
+        found = args.out / "kl" / f"{_name({**key, 'method': args.assignments_of, 'variant': ''})}.assignment.json"
+        if not found.exists():
+            raise SystemExit(f"{found} is not there: first run --methods {args.assignments_of} with the same --out")
+        same = METHODS[args.assignments_of].config
+        given = {"assignment": found, **{name: same[name] for name in ("bits", "groups", "quantizer") if name in same}}
+    free = method == "q8" or METHODS[method].retraining_free or args.assignments_of
+    budget = None if free else key["budget"]
+    return hf_mpq.MPQConfig(method=method, budget=budget, embedding_bits=8, **{**own, **given, **args.config})
+
+
+def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
+    """Train one model, and judge it; an interrupted run goes on, and its folder stays until its rows are there."""
+    method, seed, folder = key["method"], key["seed"], _folder(key, args)
+    model = hf_mpq.quantize(study.model(), _config(key, args))
+    spec = METHODS[method]
     same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
     arguments = hf_mpq.MPQTrainingArguments(
@@ -175,15 +208,18 @@ def _run(study: Study, key: dict, folder: Path, args: argparse.Namespace) -> dic
     )
     start, resumed = perf_counter(), (folder / "stages.json").exists()
     trainer.train(resume_from_checkpoint=resumed)
+    searched = trainer.assignments([key["budget"]])[0] if spec.retraining_free else None
     seconds = perf_counter() - start
-    trainer.save_packed(folder / "packed")
+    shutil.rmtree(folder / "packed", ignore_errors=True)
+    trainer.save_packed(folder / "packed", searched)
     packed = study.task.auto_class.from_pretrained(folder / "packed")
     logits, report = study.logits(packed, study.unseen), hf_mpq.size_report(packed)
     distances = divergences(study.unseen_logits, logits)
     (args.out / "kl").mkdir(exist_ok=True)
-    np.save(args.out / "kl" / f"{folder.name}.npy", distances)
+    np.save(args.out / "kl" / f"{_name(key)}.npy", distances)
+    hf_mpq.assignment_of(packed).save(args.out / "kl" / f"{_name(key)}.assignment.json")
     run = json.loads((folder / "stages.json").read_text())
-    shutil.copy(folder / "stages.json", args.out / "kl" / f"{folder.name}.json")
+    shutil.copy(folder / "stages.json", args.out / "kl" / f"{_name(key)}.json")
     return {
         **study.judge(packed),
         "unseen_kl": float(distances.mean()),

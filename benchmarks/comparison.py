@@ -21,13 +21,16 @@ SHOWN = {
 }
 
 
-def write_report(rows: list[dict], wanted: list[dict], folder: Path, settings: Mapping[str, Any]) -> None:
+def write_report(
+    rows: list[dict], wanted: list[dict], folder: Path, settings: Mapping[str, Any], against: str = "mpq"
+) -> None:
     """`report.md` and `pareto.png`: what was asked for, and what of it is missing.
 
     Args:
         settings: arguments that are not at their defaults, for the commands of what is missing.
+        against: `method` or `method (variant)` that the paired intervals are against.
     """
-    text = "\n\n".join([_table(rows, wanted), _intervals(wanted, folder), _missing(rows, wanted, settings)])
+    text = "\n\n".join([_table(rows, wanted), _intervals(wanted, folder, against), _missing(rows, wanted, settings)])
     (folder / "report.md").write_text(text.strip() + "\n")
     _picture(rows, wanted, folder / "pareto.png")
     print(text)
@@ -89,8 +92,8 @@ def _cell(name: str, values: list[float]) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(half) or not half else f" ± {half:.{digits}f}")
 
 
-def _intervals(wanted: list[dict], folder: Path) -> str:
-    """How much nearer to the float model `mpq` is than each other method, on the same rows."""
+def _intervals(wanted: list[dict], folder: Path, against: str = "mpq") -> str:
+    """How much nearer to the float model one method is than each other one, on the same rows."""
     arrays = {_name(key) + key["task"] + key["budget"]: [] for key in wanted}
     for key in wanted:
         file = folder / "kl" / ("-".join(str(part) for part in key.values() if part != "") + ".npy")
@@ -98,12 +101,12 @@ def _intervals(wanted: list[dict], folder: Path) -> str:
             arrays[_name(key) + key["task"] + key["budget"]].append(np.load(file))
     lines = []
     for task, budget, method in dict.fromkeys((key["task"], key["budget"], _name(key)) for key in wanted):
-        ours, theirs = arrays.get("mpq" + task + budget, []), arrays[method + task + budget]
+        ours, theirs = arrays.get(against + task + budget, []), arrays[method + task + budget]
         seeds = min(len(ours), len(theirs))
-        if method != "mpq" and seeds:
+        if method != against and seeds:
             mean, low, high = paired(theirs[:seeds], ours[:seeds])
             lines.append(
-                f"- {task}, {budget}: KL of {method} minus that of mpq: {mean:.4f} ({low:.4f} to {high:.4f}), "
+                f"- {task}, {budget}: KL of {method} minus that of {against}: {mean:.4f} ({low:.4f} to {high:.4f}), "
                 f"{seeds} seed(s), {len(ours[0])} rows"
             )
     return "\n".join(lines)

@@ -177,6 +177,40 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
     assert again == rows[2]
 
 
+@pytest.mark.full
+def test_one_super_net_has_the_rows_of_all_budgets_and_what_it_finds_is_trained_on_its_own(small, tmp_path):
+    from compare_methods import main
+
+    call, own = (
+        [*small[:-2], "--budgets", "3bits", "2.5bits"],
+        ["--assignments_of", "weight-coupling", "--methods", "uniform"],
+    )
+    quick = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 1, "patience": 0}}
+    base = {"objectives": {"task": {}}, "schedules": {"turbulence": {"share": 0}}, "strategy_options": quick}
+    coupled = [*call, "--methods", "weight-coupling", "--stages"]
+    main([*coupled, json.dumps({"supernet": {"strategy_options": quick}})])
+    main([*coupled, json.dumps({"supernet": base}), "--variant", "base"])
+    assert not list((tmp_path / "out/runs").iterdir()), "one folder for both budgets"
+    main([*call, *own, "--variant", "own"])
+    rows = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()][1:]
+    kinds = [("weight-coupling", ""), ("weight-coupling", "base"), ("uniform", "own")]
+    expected = [(*kind, budget) for kind in kinds for budget in ("3bits", "2.5bits")]
+    assert [(row["method"], row["variant"], row["budget"]) for row in rows] == expected
+    assert all(row["code_bits"] <= float(row["budget"].removesuffix("bits")) for row in rows)
+    for name in ("code_bits", "megabytes"):
+        assert [row[name] for row in rows[:2]] == [row[name] for row in rows[4:]], "the same precisions"
+    assert all(ours["unseen_kl"] != theirs["unseen_kl"] for ours, theirs in zip(rows[:2], rows[4:])), "other weights"
+    assert "--assignments_of weight-coupling" in rows[-1]["command"]
+    shown = ["--methods", "weight-coupling", "--variant", "", "base", "--table", "--against", "weight-coupling"]
+    main([*call, *shown])
+    report = (tmp_path / "out/report.md").read_text()
+    assert report.count("KL of weight-coupling (base) minus that of weight-coupling:") == 2 and "not run" not in report
+    with pytest.raises(SystemExit):
+        main([*call, *own, "--variant", "one", "two"])
+    with pytest.raises(SystemExit, match="first run --methods weight-coupling"):
+        main([*call, *own, "--seeds", "5", "--variant", "own"])
+
+
 def test_a_run_is_kept_until_its_row_is_written(small, tmp_path, monkeypatch):
     import compare_methods
     import study
