@@ -20,7 +20,7 @@ from .compensation import compensate_pruned_share
 from .gate_metrics import gate_metrics
 from .open_gates import open_gates
 from .penalties import PENALTIES, Target
-from .projection import likeliest
+from .projection import check_limits, likeliest
 from .sampling import decided
 from .seeding import seeded
 from .start import FROM_SCORES, GATE_STARTS, start_logits
@@ -86,8 +86,10 @@ class GateSearch(SearchStrategy):
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:
         """Set logits and temperature; raises ValueError without open gates, or without scores or budget where the start
-        is made of them."""
+        is made of them, and BudgetError where nothing keeps the limits that the decision has to."""
         gates = open_gates(self.space, model)
+        if self.decision == "projection":
+            check_limits(self.space, self.limits)
         logits = start_logits(self.start, self.space, self.limits, scores)
         for name, gate in gates.items():
             gate.set_temperature(self.temperature.start)

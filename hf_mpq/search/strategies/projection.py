@@ -7,6 +7,7 @@ from torch import Tensor
 from ...core import Assignment, PrecisionSpace
 from ...cost import Limits
 from ..allocators import allocate
+from ..allocators.start import check_possible
 from ..allocators.units import Units
 
 
@@ -26,11 +27,21 @@ def likeliest(space: PrecisionSpace, reluctances: Mapping[str, Tensor], limits: 
         ValueError: when a matrix is open, but there is no reluctance of its gate.
     """
     scores = {name: _reluctance(name, reluctances) for name in space.open_choices}
-    limits = tuple(limit for limit in limits if limit.amount is not None)
-    if limits:
-        return allocate.choose(space, limits, scores)
+    if bounded(limits):
+        return allocate.choose(space, bounded(limits), scores)
     units = Units(space, scores)
     return units.assignment(units.score.argmin(axis=1))
+
+
+def check_limits(space: PrecisionSpace, limits: Limits) -> None:
+    """Raise BudgetError when no assignment keeps the limits, so that nobody searches for one."""
+    if bounded(limits):
+        check_possible(space, bounded(limits))
+
+
+def bounded(limits: Limits) -> Limits:
+    """Those that have an amount."""
+    return tuple(limit for limit in limits if limit.amount is not None)
 
 
 def _reluctance(name: str, reluctances: Mapping[str, Tensor]) -> Tensor:

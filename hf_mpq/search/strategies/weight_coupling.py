@@ -14,7 +14,7 @@ from ..judge import Judge
 from .base import DRAWN, HIGHEST, STRATEGIES, Pass, Progress, SearchStrategy
 from .gate_metrics import gate_metrics
 from .open_gates import open_gates
-from .projection import likeliest
+from .projection import check_limits, likeliest
 
 
 @STRATEGIES.register("weight-coupling")
@@ -54,8 +54,9 @@ class WeightCoupling(SearchStrategy):
         self.paths, self.allocator = paths, ALLOCATORS.make(name, options=options)
 
     def prepare(self, model: nn.Module, scores: Mapping[str, Tensor] | None = None) -> None:
-        """Raises ValueError without open gates."""
+        """Raises ValueError without open gates, and BudgetError where nothing keeps the limits."""
         open_gates(self.space, model)
+        check_limits(self.space, self.limits)
 
     def passes(self, progress: Progress) -> tuple[Pass, ...]:
         """The maximum path, then drawn ones that it teaches."""

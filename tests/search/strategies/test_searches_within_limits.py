@@ -96,3 +96,11 @@ def test_logs_have_every_limit(case):
         assert found[f"expected_cost/{cost.what}"] == pytest.approx(float(cost.expected(usages(case.model)).detach()))
         assert f"cost/{cost.what}" in found
     assert found["cost"] == found["cost/bits"] and found["expected_cost"] == found["expected_cost/bits"]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_what_no_projection_can_meet_is_said_before_the_search(make_case, name):
+    case = make_case("3bits + activations:0.1x", bits=(2, 4), activation_bits=8)
+    strategy = case.strategy(name, decision="projection", start="zeros")
+    with pytest.raises(BudgetError, match=r"bytes of activations cannot be met; the smallest possible is .* more"):
+        strategy.prepare(case.model)
