@@ -94,14 +94,16 @@ def matrix_table(model: "nn.Module") -> Table:
     from .. import assignment_of
     from ..nn.matrix import QuantizedMatrix
     from ..nn.packed import PackedMatrix
+    from ..nn.precision import lowered_precisions
     from ..nn.walk import matrices
 
     table = Table("matrix", "shape", "sub-groups", "mean bits", "sub-groups at each precision", "input")
-    assignment = assignment_of(model)
+    assignment, used = assignment_of(model), lowered_precisions(model)
     for name, module in matrices(model, (QuantizedMatrix, PackedMatrix)):
         layout, one = module.storage().layout, assignment.matrices[name]
         mean = np.average(one.bits, weights=layout.sizes)
         counts = "  ".join(f"{count} at {bits}" for bits, count in one.histogram().items())
+        counts += f", used at {used[name]}" if name in used else ""
         shape, bits = f"{layout.shape[0]} x {layout.shape[1]}", str(assignment.activation_bits.get(name, ""))
         table.add_row(name, shape, str(layout.count), f"{mean:.2f}", counts, bits)
     return table

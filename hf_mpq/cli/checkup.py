@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -168,6 +169,7 @@ def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]
         f"{report.total_bytes} bytes of tensors and {header} of header; {report.ratio:.3f} of "
         f"float32, {report.average_bits:.2f} bits per encoder weight",
     )
+    yield from _precisions(model)
     with torch.inference_mode():
         values = [value for value in model(**example(model, 1, 8)).values() if isinstance(value, torch.Tensor)]
     finite = all(bool(value.isfinite().all()) for value in values)
@@ -178,6 +180,22 @@ def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]
         if finite
         else "a forward pass gives infinite numbers or NaN: pack the model again",
     )
+
+
+def _precisions(model) -> Iterator[Finding]:
+    """What nested codes serve, and at what they are used."""
+    from ..nn.precision import nested_matrices
+
+    layers = nested_matrices(model).values()
+    words = ", ".join(
+        f"{count} matrices serve {'/'.join(map(str, served))} bits and are used at {used}"
+        + (f" ({served[-1]} of {planes} bit planes are here)" if served[-1] != planes else "")
+        for (served, used, planes), count in Counter(
+            (layer.nested, layer.used_precision, layer.stored.nested[-1]) for layer in layers
+        ).items()
+    )
+    if words:
+        yield Finding("precisions", OK, words)
 
 
 def _tokenizer(folder: Path, config: dict, trust: bool) -> Finding:

@@ -1,4 +1,4 @@
-"""What loading a model costs, measured in a process of its own: `python -m hf_mpq.cli.loading DIR`."""
+"""What loading a model costs, measured in a process of its own: `python -m hf_mpq.cli.loading DIR BITS`."""
 
 import json
 import subprocess
@@ -17,13 +17,15 @@ def resident(field: str) -> int | None:
     return 1024 * int(lines[field].split()[0])
 
 
-def load_and_run(folder: str, trust: bool = False) -> dict[str, float | None]:
+def load_and_run(folder: str, trust: bool = False, bits: str | None = None) -> dict[str, float | None]:
     """Seconds until loaded; bytes that the process took more at its peak, a forward pass at 1 x 32 included."""
     import torch
 
     from .models import config_of, kind_of  # imports what it needs, hf_mpq's quantizer too
+    from .typed import checked_precisions
 
     kind, options = kind_of(folder, config_of(folder, trust), trust)
+    options |= {} if bits is None else {"bits": checked_precisions(bits)}
     before, start = resident("VmRSS"), time.perf_counter()
     model = kind.from_pretrained(folder, **options).eval()
     seconds = time.perf_counter() - start
@@ -33,9 +35,9 @@ def load_and_run(folder: str, trust: bool = False) -> dict[str, float | None]:
     return {"seconds": seconds, "peak_bytes": None if peak is None else peak - before}
 
 
-def loading_cost(folder: str, trust: bool = False) -> dict[str, float | None]:
+def loading_cost(folder: str, trust: bool = False, bits: str | None = None) -> dict[str, float | None]:
     """`load_and_run` in a fresh process, so that what this one holds already does not count."""
-    command = [sys.executable, "-m", "hf_mpq.cli.loading", folder, *["trust"] * trust]
+    command = [sys.executable, "-m", "hf_mpq.cli.loading", folder, bits or "", *["trust"] * trust]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise OSError(f"{folder} could not be loaded in a process of its own: {result.stderr.strip()[-300:]}")
@@ -43,4 +45,4 @@ def loading_cost(folder: str, trust: bool = False) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(load_and_run(sys.argv[1], "trust" in sys.argv[2:])))
+    print(json.dumps(load_and_run(sys.argv[1], "trust" in sys.argv[3:], sys.argv[2] or None)))

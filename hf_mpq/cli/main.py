@@ -10,6 +10,7 @@ from .commands.compress import compress
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.export import export
+from .commands.extract import extract
 from .commands.inspect import inspect
 from .commands.push import push
 from .commands.recipes import recipes
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recipes, name="recipes")
-for command in (compress, inspect, verify, bench, export, push, doctor, demo):
+for command in (compress, inspect, verify, bench, export, extract, push, doctor, demo):
     app.command(command.__name__)(guarded(command))
 app.command("train", context_settings=PASS_ON)(guarded(train))
 

@@ -22,6 +22,8 @@ TOKENIZER_FILES = (
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..plugin.precision import Bits
+
 
 def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
     """The config of a model; `trust` runs code that lies beside it.
@@ -87,14 +89,15 @@ def load_float(source: str | Path, trust: bool = False) -> "PreTrainedModel":
     return _load(source, config, trust, dtype=torch.float32)
 
 
-def load_packed(source: str | Path, trust: bool = False) -> "PreTrainedModel":
-    """A packed model, in eval mode; `trust` runs code that lies beside it.
+def load_packed(source: str | Path, trust: bool = False, bits: "Bits | None" = None) -> "PreTrainedModel":
+    """A packed model, in eval mode; `trust` runs code that lies beside it, of a nested one only the planes that `bits`
+    needs are read.
 
     Raises:
         UserError: it is a float model, a trainable one, or cannot be loaded.
         PackedFormatError: it is damaged.
     """
-    model = load_quantized(source, trust)
+    model = load_quantized(source, trust, bits)
     if model.config.quantization_config.storage != "packed":
         raise UserError(
             f"{source} is a checkpoint for training, not packed: hf_mpq.pack(model).save_pretrained(...) packs it"
@@ -102,8 +105,8 @@ def load_packed(source: str | Path, trust: bool = False) -> "PreTrainedModel":
     return model
 
 
-def load_quantized(source: str | Path, trust: bool = False) -> "PreTrainedModel":
-    """A model quantized by hf_mpq, packed or trainable, in eval mode; `trust` runs code that lies beside it."""
+def load_quantized(source: str | Path, trust: bool = False, bits: "Bits | None" = None) -> "PreTrainedModel":
+    """A model quantized by hf_mpq, packed or trainable, in eval mode; `trust` and `bits` as of `load_packed`."""
     import hf_mpq  # noqa: F401
 
     config = config_of(source, trust)
@@ -113,7 +116,7 @@ def load_quantized(source: str | Path, trust: bool = False) -> "PreTrainedModel"
     method = described["quant_method"] if isinstance(described, dict) else described.quant_method
     if method != "mpq":
         raise UserError(f"{source} is quantized by {method!r}, not by hf_mpq: give a folder that hf_mpq packed")
-    return _load(source, config, trust)
+    return _load(source, config, trust, **({} if bits is None else {"bits": bits}))
 
 
 def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tuple[type, dict]:

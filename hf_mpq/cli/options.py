@@ -19,6 +19,14 @@ DataConfig = Annotated[
 ]
 MaxLength = Annotated[int, typer.Option(min=2, help="Tokens after which inputs are cut.")]
 EvalRows = Annotated[int | None, typer.Option(min=1, help="Score only so many rows of the evaluation split.")]
+Precisions = Annotated[
+    str | None,
+    typer.Option(
+        "--bits",
+        help="Of a nested model, read only what this needs: a precision (4), precisions by pattern "
+        "(layer=4,query=8: later ones win), or a budget (3bits, 4MB, 0.1x).",
+    ),
+]
 DATA = (
     "A task (sst2, squad, conll2003, ...), a file (parquet, csv, tsv, json, jsonl, txt), a folder of such files or "
     "of datasets' save_to_disk, or a data set on the Hub (owner/name)."

@@ -1,11 +1,16 @@
 """What was typed, checked before anything heavy is imported or loaded."""
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..core import METHODS, Budgets, Part, budgets_of, nearest, unknown
+from ..core import METHODS, Budget, Budgets, Part, budgets_of, nearest, unknown
 from .errors import UserError
 from .models import check_place, is_path
 from .rows.files import READERS
+
+if TYPE_CHECKING:
+    from ..plugin.precision import Bits
 
 WORDS = {
     "scorer": ("class-importance", "distance", "distribution", "fisher", "gradient", "hessian", "kl"),
@@ -103,3 +108,33 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise UserError(f"--bits {text!r} is not understood: write one number (4) or several (2,3,4,8)") from None
+
+
+def checked_precisions(text: str | None) -> "Bits | None":
+    """`--bits` of a nested model: `"4"`, `"query=8,layer.0=2"`, the same as a JSON object, or a budget; None was not
+    given.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if text is None or text.strip().isdigit():
+        return None if text is None else int(text)
+    if text.lstrip().startswith("{"):
+        return _from_json(text)
+    if "=" not in text:
+        Budget.parse(text)
+        return text
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if not all(number.strip().isdigit() for _, _, number in pairs):
+        raise UserError(f"--bits {text!r} is not understood: write pattern=bits with commas between, such as query=8")
+    return {pattern.strip(): int(number) for pattern, _, number in pairs}
+
+
+def _from_json(text: str) -> dict[str, int]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--bits {text!r} is no JSON ({error}): write for example '{{\"query\": 8}}'") from error
+    if not isinstance(found, dict) or not all(type(bits) is int for bits in found.values()):
+        raise UserError(f"--bits {text!r} is no object of patterns with bits: write for example '{{\"query\": 8}}'")
+    return found

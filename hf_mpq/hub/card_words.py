@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..core import read_json
+from ..nn.precision import nested_matrices
 from ..report.measures.size_report import SizeReport, size_report
 from .facts import CardFacts
 
@@ -62,9 +63,18 @@ def section_words(folder: Path, model: nn.Module, facts: CardFacts, picture: str
         "picture": picture,
         "command": facts.command,
         "versions": words_of(config.origin, "versions"),
+        "precisions": _precisions(model),
+        "used_bits": f"{sizes.used_bits:.2f}",
         "megabytes": lambda count: f"{count / 1e6:.2f}",
         "number": lambda value: f"{value:.4f}",
     }
+
+
+def _precisions(model: nn.Module) -> str:
+    """The precisions that all nested codes serve, in words; empty where there are none."""
+    served = [set(layer.nested) for layer in nested_matrices(model).values()]
+    found = [str(bits) for bits in sorted(set.intersection(*served))] if served else []
+    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))
 
 
 def words_of(content: Any, part: str | None = None) -> dict[str, str]:

@@ -36,7 +36,7 @@ class QuantizedMatrix(nn.Module):
     @property
     def used_precision(self) -> int:
         """Of nested codes, the precision that forward uses."""
-        return self.program.gate.active
+        return self.program.gate.active or self.spec.nested[-1]
 
     def set_precision(self, bits: int) -> None:
         """Use nested codes at `bits`; raises ValueError when that precision is not served."""

@@ -50,6 +50,7 @@ def home(tmp_path_factory, tokenizer) -> Path:
     (folder / "my_recipe.py").write_text("import sys; print(sys.argv[1:]); sys.exit(int(sys.argv[-1]) - 1)")
     _float_model(folder / "my-fine-tuned-bert", table, tokenizer)
     _packed_model(folder / "my-fine-tuned-bert", folder / "packed", bits=8, rules={"layer.0.intermediate": {"bits": 6}})
+    _packed_model(folder / "my-fine-tuned-bert", folder / "nested", bits=(2, 4, 8), nested=True, switchable_norms=True)
     _packed_model(folder / "my-fine-tuned-bert", folder / "worse", turned=True, bits=1, embedding_bits=1)
     return folder
 

@@ -62,7 +62,7 @@ def test_example(line, here, run):
         run(command, *arguments, *extra)
         assert out is None or (here / out[1]).exists()
     finally:
-        for name in ("packed-again", "onnx", "dense", "out", "demo-out"):
+        for name in ("packed-again", "onnx", "dense", "out", "demo-out", "nested-4bit", "nested-mixed", "nested-3bit"):
             shutil.rmtree(here / name, ignore_errors=True)
 
 

@@ -57,6 +57,8 @@ AT_ONCE = [
     (2, "bench", "me/bert", "--backend", "cpu-in8"),
     (2, "bench", "me/bert", "--shapes", "many"),
     (2, "push", "a/b/c", "me/small-bert"),
+    (2, "extract", "a/b/c", "--bits", "4", "x"),
+    (2, "extract", "me/bert", "--bits", "4 bits or so", "x"),
 ]
 IN_TURN = """
 import json, sys

@@ -27,6 +27,8 @@ def names(tmp_path, monkeypatch, tokenizer) -> dict:
     model = tiny_model("bert")
     model.save_pretrained("my-fine-tuned-bert")
     hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4))).save_pretrained("my-packed-bert")
+    nested = hf_mpq.MPQConfig(bits=(2, 4, 8), nested=True, switchable_norms=True)
+    hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), nested)).save_pretrained("my-nested-bert")
     space = hf_mpq.MPQConfig(bits=(2, 3, 4, 8)).resolve(model)
     scores = {name: torch.rand(spec.layout.count, len(spec.candidates)) for name, spec in space.weights.items()}
     rows = Dataset.from_dict({"input_ids": [[3, 4, 5], [6, 7, 8, 9]]})

@@ -16,7 +16,7 @@ from ..embedder import encoder_of
 from ..errors import UserError
 from ..models import load_float, load_packed, longest_input
 from ..timing import summary, take_turns
-from ..typed import check_models, check_word
+from ..typed import check_models, check_word, checked_precisions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Measurements of each.")] = 15,
     loading: Annotated[bool, typer.Option(help="Load time and memory, in processes of their own.")] = True,
+    bits: options.Precisions = None,
     trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
@@ -51,12 +52,13 @@ def bench(
     [bold]Exit codes[/bold]: 0 done; 2 wrong arguments or files, or a backend that cannot run this model here.
     """
     check_models(folder, teacher)
+    precisions = checked_precisions(bits)
     for word in backend or ():
         check_word("backend", word)
     wanted = [_shape(text) for text in re.split(r"[,\s]+", shapes.strip())]
     from ...report.measures.speed import device_name
 
-    packed = on(device, load_packed(folder, trust_remote_code))
+    packed = on(device, load_packed(folder, trust_remote_code, precisions))
     _check_lengths(wanted, packed)
     models = _prepared(packed, backend)
     if teacher is not None:
@@ -64,7 +66,8 @@ def bench(
     with _threads(threads) as used:
         latencies = {f"{batch}x{tokens}": _latencies(models, batch, tokens, rounds) for batch, tokens in wanted}
     places = {"packed": str(folder), **({FLOAT: teacher} if teacher is not None else {})}
-    sizes = {name: _cost(place, loading, trust_remote_code) for name, place in places.items()}
+    asked = {"packed": bits}
+    sizes = {name: _cost(place, loading, trust_remote_code, asked.get(name)) for name, place in places.items()}
     found = {"device": device_name(packed.device), "threads": used, "latency": latencies, "model": sizes}
     if json:
         print_json(found)
@@ -140,13 +143,13 @@ def _latencies(models: "dict[str, nn.Module]", batch: int, tokens: int, rounds: 
     return {name: summary(times, batch) for name, times in taken.items()}
 
 
-def _cost(place: str, loading: bool, trust: bool) -> dict[str, float | None]:
+def _cost(place: str, loading: bool, trust: bool, bits: str | None) -> dict[str, float | None]:
     """Bytes of the weights on disk, for a folder; seconds and memory of loading them."""
     from ..loading import loading_cost
 
     files = [file for file in Path(encoder_of(place)).glob("*") if file.suffix in (".safetensors", ".bin")]
     size = sum(file.stat().st_size for file in files) if files else None
-    return {"disk_bytes": size, **(loading_cost(str(encoder_of(place)), trust) if loading else {})}
+    return {"disk_bytes": size, **(loading_cost(str(encoder_of(place)), trust, bits) if loading else {})}
 
 
 def short(number: float) -> str:

@@ -15,7 +15,7 @@ from ..errors import UserError, one_line
 from ..folders import MANIFEST, new_folder
 from ..models import load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
-from ..typed import check_models, check_word, checked_data
+from ..typed import check_models, check_word, checked_data, checked_precisions
 
 OPTIONS = (
     (r"calibration=<[^>]*>", "--data, a task or a file of texts"),
@@ -50,6 +50,7 @@ def export(
     examples: Annotated[int, typer.Option(min=1, help="Rows of the data that fix activation ranges.")] = 128,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
+    bits: options.Precisions = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.Trust = False,
     json: options.Json = False,
@@ -70,10 +71,11 @@ def export(
     check_word("export format", format)
     check_word("activations", activations)
     check_models(folder)
+    precisions = checked_precisions(bits)
     data = checked_data(data)
     import hf_mpq
 
-    model, embedder = load_packed(folder, trust_remote_code), Embedder.of(folder)
+    model, embedder = load_packed(folder, trust_remote_code, precisions), Embedder.of(folder)
     words = load_tokenizer(tokenizer or folder, trust=trust_remote_code)
     rows = None
     if data is not None:

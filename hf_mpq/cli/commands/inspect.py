@@ -11,7 +11,7 @@ from ..console import print_json, say, screen
 from ..errors import UserError
 from ..models import load_quantized
 from ..pruned import pruned_parts, pruned_table
-from ..typed import check_models
+from ..typed import check_models, checked_precisions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +25,7 @@ def inspect(
     run: Annotated[Path | None, typer.Option(help="The page tells of the training run in this folder, too.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="The page has speed and memory here, too.")] = False,
     dark: Annotated[bool, typer.Option("--dark", help="The picture for a dark page.")] = False,
+    bits: options.Precisions = None,
     trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
@@ -43,9 +44,10 @@ def inspect(
     if html is None and (run is not None or measure):
         raise UserError("--run and --measure are for the page: say where with --html FILE.html")
     check_models(folder)
+    precisions = checked_precisions(bits)
     from ... import size_report
 
-    model = load_quantized(folder, trust_remote_code)
+    model = load_quantized(folder, trust_remote_code, precisions)
     if picture is not None:
         from ...core.files import whole_file
         from ...report import bit_map
@@ -56,7 +58,7 @@ def inspect(
     if html is not None:
         from ...report import write_html
 
-        write_html(html, model if trust_remote_code else folder, run, measure=measure)
+        write_html(html, model if trust_remote_code or bits else folder, run, measure=measure)
         say(f"wrote {html}")
     if json:
         print_json(_content(model, folder))
@@ -85,6 +87,7 @@ def _content(model: "nn.Module", folder: Path) -> dict:
             "embedding_bytes",
             "head_bytes",
             "average_bits",
+            "used_bits",
             "ratio",
             "paper_mib",
         )
@@ -95,6 +98,15 @@ def _content(model: "nn.Module", folder: Path) -> dict:
         "storage": model.config.quantization_config.storage,
         "size": size,
         "bits": bits,
+        "nested": _nested(model),
         "activation_bits": dict(assignment.activation_bits),
         "pruned": pruned_parts(model),
     }
+
+
+def _nested(model: "nn.Module") -> dict[str, dict]:
+    """Of matrices with nested codes, the precisions that are stored, and the one that is used."""
+    from ...nn.precision import nested_matrices
+
+    layers = nested_matrices(model).items()
+    return {name: {"precisions": list(layer.nested), "used": layer.used_precision} for name, layer in layers}

@@ -12,7 +12,7 @@ from ..errors import NO, UserError
 from ..models import load_float, load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
 from ..scores import Judge, Judged
-from ..typed import check_models, check_word, checked_data
+from ..typed import check_models, check_word, checked_data, checked_precisions
 
 DEFAULT_DROP = 1.0
 Share = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this share, 0 to 1.")]
@@ -35,6 +35,7 @@ def verify(
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the packed model's.")] = None,
+    bits: options.Precisions = None,
     trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
@@ -53,10 +54,12 @@ def verify(
     [bold]Exit codes[/bold]: 0 good enough; 1 not; 2 wrong arguments or files, or a damaged model.
     """
     check_models(folder, teacher)
+    precisions = checked_precisions(bits)
     data = checked_data(data)
     check_word("task", task)
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
-    student, float_model = load_packed(folder, trust_remote_code), load_float(teacher, trust_remote_code)
+    student = load_packed(folder, trust_remote_code, precisions)
+    float_model = load_float(teacher, trust_remote_code)
     words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]), trust=trust_remote_code)
     source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
     examples = open_data(source, float_model.config)

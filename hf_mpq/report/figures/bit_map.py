@@ -64,7 +64,7 @@ def bit_map(model: nn.Module | str | Path, dark: bool = False, title: str | None
 def _title(model: nn.Module) -> str:
     report = size_report(model)
     return (
-        f"{type(model).__name__}: {report.average_bits:.2f} bits per encoder weight, "
+        f"{type(model).__name__}: {report.used_bits:.2f} bits per encoder weight, "
         f"{report.total_bytes / 1e6:.1f} MB on disk"
     )
 

@@ -20,7 +20,8 @@ class BlockBits:
 
     Attributes:
         block: which it is.
-        bits: of each output neuron, or input feature where columns are cut, `(lines,)`; 0 = pruned, 32 = float.
+        bits: of each output neuron, or input feature where columns are cut, `(lines,)`; 0 = pruned, 32 = float; nested
+            codes at the precision that is used.
         line_length: weights of each.
         axis: 0 when rows are cut, 1 when columns are.
     """
@@ -61,6 +62,7 @@ def _parts(name: str, module: nn.Module, in_scope: bool, family: Family | None) 
         packed = isinstance(module, PackedMatrix)
         layout = module.stored.layout if packed else module.spec.layout
         bits = layout.expand(module.group_bits() if packed else module.program.gate.derive()).cpu().numpy()
+        bits = np.full_like(bits, module.used_precision) if module.nested else bits
     elif in_scope and isinstance(module, nn.Linear | nn.Embedding):
         shards = family.shards(name) if isinstance(module, nn.Linear) else 1
         layout = SubgroupLayout(tuple(module.weight.shape), shards=shards)

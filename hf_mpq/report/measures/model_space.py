@@ -1,5 +1,6 @@
 """What cost models need to know of a quantized model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import transformers
@@ -7,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core import Assignment, PrecisionSpace
+from ...nn.precision import used_precisions
 from ...plugin import MPQConfig, assignment_of
 from ...plugin.architectures import architecture, class_of
 from ...plugin.space import skeleton
@@ -15,13 +17,18 @@ from ...runs.files import SCORES, START
 
 
 def space_of(model: nn.Module) -> tuple[PrecisionSpace, Assignment]:
-    """The resolved space of a quantized model, packed or trainable, and the point of it that the model is.
+    """The resolved space of a quantized model, packed or trainable, and the point of it that the model is; nested codes
+    at the precision that is used.
 
     Raises:
         ValueError: when the model is not quantized by hf_mpq.
     """
-    assignment = assignment_of(model)
-    return kept_or_made(model), assignment
+    assignment, used = assignment_of(model), used_precisions(model)
+    lowered = {
+        name: replace(assignment.matrices[name], bits=(bits,) * len(assignment.matrices[name].bits))
+        for name, bits in used.items()
+    }
+    return kept_or_made(model), replace(assignment, matrices={**assignment.matrices, **lowered})
 
 
 def scored_space(run_folder: str | Path) -> tuple[PrecisionSpace, dict[str, Tensor]] | None:

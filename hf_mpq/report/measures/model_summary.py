@@ -37,6 +37,7 @@ class ModelSummary:
         float_bytes: of the same model in float32.
         paper_mib: encoder size as papers count it, see `SizeReport.paper_mib`.
         average_bits: per encoder weight, stored codes only.
+        used_bits: of those that are read; less where nested codes are used below what is stored. None: all.
         pruned: share of the encoder's sub-groups; None for a float model.
         sequence_length: tokens that `macs`, `bops` and `energy` are for.
         macs, bops, float_bops: multiply-accumulates and bit operations of one sequence through the encoder layers.
@@ -61,6 +62,7 @@ class ModelSummary:
     paper_mib: float
     average_bits: float
     pruned: float | None = None
+    used_bits: float | None = None
     sequence_length: int = 128
     macs: float | None = None
     bops: float | None = None
@@ -106,7 +108,8 @@ class ModelSummary:
         """What tables show."""
         yield "size", "on disk", f"{self.disk_bytes / 1e6:.2f} MB, {self.ratio:.3f} of float32"
         yield "size", "as papers count", f"{self.paper_mib:.2f} MiB: encoder codes, biases and norms"
-        yield "size", "bits per encoder weight", f"{self.average_bits:.2f}"
+        used = "" if self.used_bits in (None, self.average_bits) else f", {self.used_bits:.2f} of them used"
+        yield "size", "bits per encoder weight", f"{self.average_bits:.2f}{used}"
         if self.pruned is not None:
             yield "size", "pruned sub-groups", f"{self.pruned:.1%}"
         yield from (("quality", name, f"{value:.4g}") for name, value in self.scores.items())

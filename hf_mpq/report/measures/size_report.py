@@ -34,6 +34,7 @@ class Part:
         float_bytes: what it took as float32.
         stored: shapes of the codes; None for a layer that stays float.
         paper_bits: bits by the papers' convention.
+        used: of nested codes, the shapes of what the active precision reads; else as `stored`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     float_bytes: int
     stored: MatrixStorage | None
     paper_bits: float
+    used: MatrixStorage | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,16 @@ class SizeReport:
     def average_bits(self) -> float:
         """Stored code bits per compressible encoder weight, as budgets in bits count them: pruned, folded and masked
         ones at 0, masks themselves apart; 32 for a float model."""
-        matrices = [part.stored for part in self.parts if part.place == "encoder" and part.stored is not None]
+        return self._average([part.stored for part in self.parts if part.place == "encoder"])
+
+    @property
+    def used_bits(self) -> float:
+        """The same of the codes that are read: fewer where nested codes are used below what is stored."""
+        return self._average([part.used for part in self.parts if part.place == "encoder"])
+
+    @staticmethod
+    def _average(found: list[MatrixStorage | None]) -> float:
+        matrices = [stored for stored in found if stored is not None]
         weights = sum(stored.layout.shape[0] * stored.layout.shape[1] for stored in matrices)
         codes = sum(stored.code_bits for stored in matrices)
         return codes / weights if weights else 32.0
@@ -105,7 +116,10 @@ class SizeReport:
             self._add_row(table, place, [part for part in self.parts if part.place == place])
         table.add_section()
         self._add_row(table, "total", list(self.parts))
-        table.caption = f"{self.average_bits:.2f} bits per encoder weight\n{self.paper_mib:.2f} MiB as papers count"
+        used = f", {self.used_bits:.2f} of them used" if self.used_bits < self.average_bits else ""
+        table.caption = (
+            f"{self.average_bits:.2f} bits per encoder weight{used}\n{self.paper_mib:.2f} MiB as papers count"
+        )
         text = StringIO()
         Console(file=text, width=80, force_jupyter=False, color_system=None).print(table)
         return text.getvalue()
@@ -173,7 +187,8 @@ def _matrix_part(name: str, place: str, module: QuantizedMatrix | PackedMatrix) 
     rows, columns = stored.layout.shape
     biases = 0 if stored.bias is None else rows
     paper = _code_bits(stored) + 8 * biases
-    return Part(name, place, stored.total_bytes, 4 * (rows * columns + biases), stored, paper)
+    used = stored.cut(module.used_precision) if module.nested else stored
+    return Part(name, place, stored.total_bytes, 4 * (rows * columns + biases), stored, paper, used)
 
 
 def _code_bits(stored: MatrixStorage) -> int:

@@ -82,6 +82,7 @@ def summarize(
         sum(part.float_bytes for part in report.parts),
         report.paper_mib,
         report.average_bits,
+        used_bits=report.used_bits,
         sequence_length=tokens,
         scores=dict(scores or {}),
         left_out=reasons,

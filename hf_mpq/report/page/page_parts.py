@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ...nn.precision import lowered_precisions
 from ...plugin import MPQConfig, assignment_of
 from ...runs.reader import Run
 from ..figures.theme import Theme
@@ -60,10 +61,11 @@ def matrices(model: nn.Module, report: SizeReport) -> Iterator[dict[str, Any]]:
     """Name, shape, bits and bytes of every quantized matrix."""
     if not isinstance(getattr(model.config, "quantization_config", None), MPQConfig):
         return
-    stored = {part.name: part for part in report.parts if part.stored is not None}
+    stored, used = {part.name: part for part in report.parts if part.stored is not None}, lowered_precisions(model)
     for name, matrix in assignment_of(model).matrices.items():
         layout, histogram = stored[name].stored.layout, matrix.histogram()
         words = ", ".join(f"{count} at {bits} bits" if bits else f"{count} pruned" for bits, count in histogram.items())
+        words += f", used at {used[name]} bits" if name in used else ""
         yield {
             "name": name,
             "shape": "{} x {}".format(*layout.shape),

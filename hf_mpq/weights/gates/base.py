@@ -37,6 +37,8 @@ class Gate(LearnedPart, ABC):
         self.groups = groups
         self.candidates = candidates
 
+    active: int | None = None
+    """The one precision that all sub-groups use, of a gate that is switched; None of others."""
     _path: Tensor | None = None
 
     def role_of(self, name: str) -> str:
@@ -136,6 +138,10 @@ class Gate(LearnedPart, ABC):
             ValueError: when the gate has no such start.
         """
         raise ValueError(f"a gate of {type(self).__name__} cannot start from preferences; choose gate='softmax'")
+
+    def set_precision(self, bits: int) -> None:
+        """Use one precision for all sub-groups; raises ValueError where the gate is not switched."""
+        raise ValueError(f"a gate of {type(self).__name__} chooses precisions itself; nested codes need gate='switch'")
 
     def set_temperature(self, temperature: float) -> None:
         """Set how soft the choice is, where the gate has a temperature."""
