@@ -9,6 +9,12 @@ alone (--table) may have several variants; --against says which row the interval
 
 A method that is not trained again after its search has one run for all budgets of a seed. --assignments_of trains what
 the runs of another method found.
+
+One run of `vertical` is a row at each of its precisions, beside runs at one precision of as many steps; `cut` is its
+negative control, a model that was trained at 8 bits and then cut down:
+
+    python benchmarks/compare_methods.py --tasks mrpc --methods vertical uniform cut --against uniform \\
+        --budgets 8bits 4bits 3bits 2bits --seeds 0 1 2
 """
 
 import argparse
@@ -24,6 +30,7 @@ import numpy as np
 import recipes_folder  # noqa: F401
 import torch
 from comparison import command, write_report
+from served import SERVED, check_budgets, pack_served, served_config
 from study import Results, Study, agreement, divergences
 
 import hf_mpq
@@ -94,6 +101,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     parser.add_argument("--table", action="store_true", help="run nothing, only report")
     parser.add_argument("--against", default="mpq", help="'method' or 'method (variant)' of the paired intervals")
     args = parser.parse_args(argv)
+    check_budgets(args.methods, args.budgets, args.config)
     if len(args.variant) > 1 and not args.table:
         parser.error("one --variant is run at a time; several are for --table")
     changed = {
@@ -138,13 +146,18 @@ def _name(key: dict) -> str:
 
 
 def _folder(key: dict, args: argparse.Namespace) -> Path:
-    """Of a run: one for all budgets of a method that is not trained again after its search."""
-    return args.out / "runs" / _name({**key, "budget": ""} if METHODS[key["method"]].retraining_free else key)
+    """Of a run, perhaps one for all budgets."""
+    return args.out / "runs" / _name({**key, "budget": ""} if _has_one_run(key["method"]) else key)
+
+
+def _has_one_run(method: str) -> bool:
+    """Whether one run serves all budgets: it is nested, or not trained again after its search."""
+    return method in SERVED or METHODS[method].retraining_free
 
 
 def _remove_done(results: Results, key: dict, args: argparse.Namespace) -> None:
     """Delete the folder of a run that has given all its rows."""
-    budgets = args.budgets if METHODS[key["method"]].retraining_free else [key["budget"]]
+    budgets = args.budgets if _has_one_run(key["method"]) else [key["budget"]]
     if all(results.has(**{**key, "budget": budget}) for budget in budgets):
         _remove(_folder(key, args))
 
@@ -161,6 +174,8 @@ def _remove(folder: Path) -> None:
 def _config(key: dict, args: argparse.Namespace) -> hf_mpq.MPQConfig:
     """What a run is quantized by. A super-net has no budget of its own, and given precisions need none."""
     method = key["method"]
+    if method in SERVED:
+        return served_config(method, args.config)
     own, given = CONFIGS.get(method, {}), {}
     if args.assignments_of:
         found = args.out / "kl" / f"{_name({**key, 'method': args.assignments_of, 'variant': ''})}.assignment.json"
@@ -177,7 +192,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     """Train one model, and judge it; an interrupted run goes on, and its folder stays until its rows are there."""
     method, seed, folder = key["method"], key["seed"], _folder(key, args)
     model = hf_mpq.quantize(study.model(), _config(key, args))
-    spec = METHODS[method]
+    spec = METHODS[SERVED.get(method, method)]
     same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
     changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
     arguments = hf_mpq.MPQTrainingArguments(
@@ -211,7 +226,10 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     searched = trainer.assignments([key["budget"]])[0] if spec.retraining_free else None
     seconds = perf_counter() - start
     shutil.rmtree(folder / "packed", ignore_errors=True)
-    trainer.save_packed(folder / "packed", searched)
+    if method in SERVED:
+        pack_served(method, trainer, study.model(), key["budget"], args.config)
+    else:
+        trainer.save_packed(folder / "packed", searched)
     packed = study.task.auto_class.from_pretrained(folder / "packed")
     logits, report = study.logits(packed, study.unseen), hf_mpq.size_report(packed)
     distances = divergences(study.unseen_logits, logits)
