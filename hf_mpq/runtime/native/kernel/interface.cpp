@@ -19,6 +19,8 @@ namespace hf_mpq {
 extern const Path PORTABLE;
 #if defined(__x86_64__)
 extern const Path AVX512_VNNI, AVX_VNNI, AVX2;
+#elif defined(__aarch64__)
+extern const Path NEON_I8MM, NEON_DOT;
 #endif
 
 namespace {
@@ -26,6 +28,8 @@ namespace {
 const Path* const PATHS[] = {
 #if defined(__x86_64__)
     &AVX512_VNNI, &AVX_VNNI, &AVX2,
+#elif defined(__aarch64__)
+    &NEON_I8MM, &NEON_DOT,
 #endif
     &PORTABLE,
 };

@@ -1,7 +1,7 @@
 // Sums of unsigned bytes times int8 weights. Sixteen tokens of four features are a vector, four weights of a row are
 // broadcast to it.
 
-#if HF_AVX512
+#if HF_AVX512 || HF_NEON
 constexpr int TILE_ROWS[] = {0, 24, 12, 8};  // by the panel's vectors: 24 sums in registers
 #elif HF_AVX2
 constexpr int TILE_ROWS[] = {0, 8, 4};
@@ -48,6 +48,25 @@ struct Sums {
     const __m256i one = _mm256_add_epi32((__m256i)sums, _mm256_madd_epi16(x.even, w.even));
     return (ints)_mm256_add_epi32(one, _mm256_madd_epi16(x.odd, w.odd));
   }
+#elif HF_I8MM
+  typedef uint8x16_t Vector;
+  static HF_INLINE Vector load(const uint8_t* x) { return vld1q_u8(x); }
+  static HF_INLINE int8x16_t weights(const int8_t* four) {
+    int32_t value;
+    __builtin_memcpy(&value, four, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(value));
+  }
+  static HF_INLINE ints add(ints sums, Vector x, int8x16_t w) { return (ints)vusdotq_s32((int32x4_t)sums, x, w); }
+#elif HF_NEON
+  // Both factors of vdot are signed: bytes are 128 less, which `first` makes up for.
+  typedef int8x16_t Vector;
+  static HF_INLINE Vector load(const uint8_t* x) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x), vdupq_n_u8(128))); }
+  static HF_INLINE Vector weights(const int8_t* four) {
+    int32_t value;
+    __builtin_memcpy(&value, four, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(value));
+  }
+  static HF_INLINE ints add(ints sums, Vector x, Vector w) { return (ints)vdotq_s32((int32x4_t)sums, x, w); }
 #else
   struct Vector {
     ints at[4];
@@ -63,17 +82,27 @@ struct Sums {
     return sums;
   }
 #endif
+  // What sums of a row begin with.
+  static HF_INLINE ints first(int32_t level_sum) {
+#if HF_NEON && !HF_I8MM
+    return all(128 * level_sum);
+#else
+    return ints{};
+#endif
+  }
 };
 
-// ROWS rows from `weights` on, times a panel of V vectors: sums (ROWS, V, LANES).
+// R rows from `row` on, times a panel of V vectors: sums (ROWS, V, LANES).
 template <int R, int V>
-static inline void tile(const uint8_t* x, const int8_t* weights, int64_t stride, int64_t quads, int32_t* to) {
+static inline void tile(const uint8_t* x, const Matrix& matrix, int64_t row, int32_t* to) {
+  const int8_t* const weights = matrix.levels + row * matrix.stride;
+  const int64_t stride = matrix.stride, quads = matrix.quads;
   ints sums[R][V];
   const int8_t* rows[R / 4];
 #pragma GCC unroll 24
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 3
-    for (int v = 0; v < V; v++) sums[r][v] = ints{};
+    for (int v = 0; v < V; v++) sums[r][v] = Sums::first(matrix.level_sum[row + r]);
 #pragma GCC unroll 6
   for (int g = 0; g < R / 4; g++) rows[g] = weights + 4 * g * stride;
   const int64_t three = 3 * stride;
@@ -87,7 +116,7 @@ static inline void tile(const uint8_t* x, const int8_t* weights, int64_t stride,
       const int64_t steps[] = {0, stride, 2 * stride, three};
 #pragma GCC unroll 4
       for (int r = 0; r < 4; r++) {
-        const Sums::Vector w = Sums::weights(rows[g] + steps[r]);
+        const auto w = Sums::weights(rows[g] + steps[r]);
 #pragma GCC unroll 3
         for (int v = 0; v < V; v++) sums[4 * g + r][v] = Sums::add(sums[4 * g + r][v], here[v], w);
       }
@@ -107,11 +136,11 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, i
   const uint8_t* const panel = x.panel(vector);
   int64_t row = from;
   for (; row + TILE_ROWS[V] <= to; row += TILE_ROWS[V]) {
-    tile<TILE_ROWS[V], V>(panel, matrix.levels + row * matrix.stride, matrix.stride, matrix.quads, sums);
+    tile<TILE_ROWS[V], V>(panel, matrix, row, sums);
     put.template tile<V>(vector, row, TILE_ROWS[V], sums);
   }
   for (; row < to; row += 4) {
-    tile<4, V>(panel, matrix.levels + row * matrix.stride, matrix.stride, matrix.quads, sums);
+    tile<4, V>(panel, matrix, row, sums);
     put.template tile<V>(vector, row, 4, sums);
   }
 }

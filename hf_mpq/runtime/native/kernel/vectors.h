@@ -43,6 +43,17 @@ HF_INLINE floats rounded(floats value) { return (floats)_mm256_round_ps((__m256)
 HF_INLINE floats as_floats(ints value) { return (floats)_mm256_cvtepi32_ps((__m256i)value); }
 HF_INLINE floats root(floats value) { return (floats)_mm256_sqrt_ps((__m256)value); }
 HF_INLINE floats reciprocal(floats x) { return 1.0f / x; }
+#elif HF_NEON
+HF_INLINE floats all(float value) { return (floats)vdupq_n_f32(value); }
+HF_INLINE ints all(int32_t value) { return (ints)vdupq_n_s32(value); }
+HF_INLINE floats fused(floats a, floats b, floats c) { return (floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+HF_INLINE floats smaller(floats limit, floats value) { return (floats)vminq_f32((float32x4_t)limit, (float32x4_t)value); }
+HF_INLINE floats larger(floats limit, floats value) { return (floats)vmaxq_f32((float32x4_t)limit, (float32x4_t)value); }
+HF_INLINE ints nearest(floats value) { return (ints)vcvtnq_s32_f32((float32x4_t)value); }
+HF_INLINE floats rounded(floats value) { return (floats)vrndnq_f32((float32x4_t)value); }
+HF_INLINE floats as_floats(ints value) { return (floats)vcvtq_f32_s32((int32x4_t)value); }
+HF_INLINE floats root(floats value) { return (floats)vsqrtq_f32((float32x4_t)value); }
+HF_INLINE floats reciprocal(floats x) { return 1.0f / x; }
 #else
 HF_INLINE floats all(float value) {
   floats found;
