@@ -4,29 +4,30 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from ...core import Assignment, PrecisionSpace, Usage
 from ...cost import Limits
+from ...nn.walk import reluctances, usages
+from .projection import likeliest
 
 
 @torch.no_grad()
-def gate_metrics(
-    space: PrecisionSpace, limits: Limits, usages: Mapping[str, Usage], assignment: Assignment
-) -> dict[str, float]:
-    """The state of a search.
+def gate_metrics(space: PrecisionSpace, limits: Limits, model: nn.Module) -> dict[str, float]:
+    """The state of a search, with the likeliest assignment as what it would decide:
 
     - `expected_cost`: of the mixture, in the unit of the main limit's cost;
-    - `cost`: of `assignment`, exactly;
+    - `cost`: of the assignment, exactly;
     - `expected_cost/<what>` and `cost/<what>`, such as `cost/activations`: the same in each of several limits;
     - `uncertainty`: mean over open sub-groups and inputs of one minus the largest probability: 0 when all is decided;
-    - `bits/<b>`: share of the open weights that have b bits in `assignment`; these add up to 1;
+    - `bits/<b>`: share of the open weights that have b bits in the assignment; these add up to 1;
     - `inputs/<b>`: share of the open inputs that have b bits in it.
     """
-    expected = by_limit("expected_cost", limits, [float(limit.cost.expected(usages)) for limit in limits])
+    used, assignment = usages(model), likeliest(space, reluctances(model))
     return {
-        **expected,
+        **by_limit("expected_cost", limits, [float(limit.cost.expected(used)) for limit in limits]),
         **by_limit("cost", limits, [limit.cost.of(assignment) for limit in limits]),
-        "uncertainty": _uncertainty(space, usages),
+        "uncertainty": _uncertainty(space, used),
         **_shares(space, assignment),
         **_input_shares(space, assignment),
     }

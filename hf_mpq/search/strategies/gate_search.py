@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage, Written, name_and_options
 from ...cost import Limit, Limits
-from ...nn.walk import reluctances, usages
+from ...nn.walk import reluctances
 from ..allocators.base import Scores
 from ..judge import Judge
 from .base import Progress, SearchStrategy
@@ -141,11 +141,9 @@ class GateSearch(SearchStrategy):
         return model, found
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
-        """What the gates say, and what `gate_metrics` says of the argmax."""
-        with torch.no_grad():
-            used = usages(model)
-        state = gate_metrics(self.space, self.limits, used, likeliest(self.space, reluctances(model)))
-        return {**next(iter(open_gates(self.space, model).values())).metrics(), **state}
+        """What the gates say, and `gate_metrics`."""
+        own = next(iter(open_gates(self.space, model).values())).metrics()
+        return {**own, **gate_metrics(self.space, self.limits, model)}
 
     def _targets(self) -> list[Target]:
         specs = self.space.weights

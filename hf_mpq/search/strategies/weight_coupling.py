@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from math import inf
 
-import torch
 from torch import Tensor, nn
 
 from ...core import Assignment, BudgetError, PrecisionSpace, Written, name_and_options
 from ...cost import Limits
-from ...nn.walk import usages
 from ..allocators import ALLOCATORS
 from ..judge import Judge
 from .base import DRAWN, HIGHEST, STRATEGIES, Pass, Progress, SearchStrategy
@@ -76,9 +74,7 @@ class WeightCoupling(SearchStrategy):
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
         """See `gate_metrics`; what is decided is the maximum path here."""
-        tables = {name: gate.reluctance() for name, gate in open_gates(self.space, model).items()}
-        with torch.no_grad():
-            return gate_metrics(self.space, self.limits, usages(model), likeliest(self.space, tables))
+        return gate_metrics(self.space, self.limits, model)
 
     def _decided(self, scores: Mapping[str, Tensor], judge: Judge) -> Assignment:
         return self.allocator.choose(self.space, self.limits, scores, judge.damage, judge.progress)
