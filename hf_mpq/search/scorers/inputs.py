@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...core import ActivationSpec, PrecisionSpace
 from ...nn import absolute_name
 from ...weights import ActivationQuantizer
+from .products import ProductRecorder
 
 Inputs = Mapping[str, tuple[nn.Module, ActivationSpec]]
 
@@ -25,7 +26,7 @@ def candidates_of(spec: ActivationSpec) -> list[ActivationQuantizer]:
     return [ActivationQuantizer.from_spec(spec.decided(bits)).eval() for bits in spec.candidates]
 
 
-class InputRecorder:
+class InputRecorder(ProductRecorder):
     """Hooks that collect `<grad_n, dx_b>` of the input of each layer while batches run forward and backward: what each
     candidate changes in it, times the gradient of example n, summed over tokens and features. A context manager.
 
@@ -40,31 +41,17 @@ class InputRecorder:
     """
 
     def __init__(self, inputs: Inputs):
+        shapes = {name: (1, len(spec.candidates)) for name, (_, spec) in inputs.items()}
+        super().__init__({name: (module,) for name, (module, _) in inputs.items()}, shapes)
         self.inputs = inputs
-        self.totals, self.products, self.sizes = (
-            {name: torch.zeros(1, len(spec.candidates), dtype=torch.float64) for name, (_, spec) in inputs.items()}
-            for _ in range(3)
+        self.products, self.sizes = (
+            {name: torch.zeros_like(total) for name, total in self.totals.items()} for _ in range(2)
         )
         self._quantizers = {name: candidates_of(spec) for name, (_, spec) in inputs.items()}
-        self._examples, self._found = 0, {}
-
-    def __enter__(self) -> "InputRecorder":
-        hooks = ((module, self._forward(name)) for name, (module, _) in self.inputs.items())
-        self._hooks = [module.register_forward_hook(hook) for module, hook in hooks]
-        return self
-
-    def __exit__(self, *error) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def begin(self, examples: int) -> None:
-        """Before each backward pass."""
-        self._examples, self._found = examples, {}
 
     def finish(self) -> None:
-        """After each backward pass."""
-        for name, products in self._found.items():  # (examples or 1, candidates)
-            self.totals[name] += products.double().square().sum(0).cpu()
+        super().finish()
+        for name, products in self._found.items():
             self.products[name] += products.double().abs().sum(0).cpu()
 
     def _forward(self, name: str):
@@ -80,7 +67,7 @@ class InputRecorder:
         changes = [one.rounded(x).float() - x.float() for one in self._quantizers[name]]
         products = torch.stack([(change * gradient).reshape(count, -1) for change in changes], dim=2)
         self.sizes[name] += products.abs().sum((0, 1)).double().cpu()
-        self._found[name] = self._found.get(name, 0) + products.sum(1)
+        self._add(name, products.sum(1, keepdim=True))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...core import WeightSpec, track
 from .base import rounding_errors
+from .products import ProductRecorder
 
 UNSEEN = 0.5
 """How often a row of a table counts as read beyond what was seen."""
@@ -14,7 +15,7 @@ CHUNK = 1 << 21
 """Entries of examples' gradients at a time, so that they stay in cache."""
 
 
-class ProjectionRecorder:
+class ProjectionRecorder(ProductRecorder):
     """Hooks that collect `E_n[<grad_n, dW_b>^2]` while batches run forward and backward; used as a context manager.
 
     The gradient of a linear layer's weight is made for each example, summed over its tokens, and multiplied with every
@@ -38,39 +39,15 @@ class ProjectionRecorder:
         readers: Mapping[str, Sequence[nn.Module]],
         progress: bool = False,
     ):
-        self.layers, self.readers = layers, readers
+        shapes = {name: (spec.layout.count, len(spec.candidates)) for name, (_, spec) in layers.items()}
+        super().__init__(readers, shapes)
+        self.layers = layers
         self.changes = {
             name: rounding_errors(module.weight, spec)
             for name, (module, spec) in track(layers.items(), "scales", disable=not progress)
         }
-        self.totals = {
-            name: torch.zeros(spec.layout.count, len(spec.candidates), dtype=torch.float64)
-            for name, (_, spec) in layers.items()
-        }
         self._squares = {name: 0.0 for name in layers}  # of gradients behind a table, summed over tokens: (in,)
         self._tokens = dict.fromkeys(layers, 0)
-        self._examples, self._found = 0, {}
-
-    def __enter__(self) -> "ProjectionRecorder":
-        self._hooks = [
-            module.register_forward_hook(self._forward(name))
-            for name, modules in self.readers.items()
-            for module in modules
-        ]
-        return self
-
-    def __exit__(self, *error) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def begin(self, examples: int) -> None:
-        """Before each backward pass."""
-        self._examples, self._found = examples, {}
-
-    def finish(self) -> None:
-        """After each backward pass."""
-        for name, products in self._found.items():  # (examples or 1, groups, candidates)
-            self.totals[name] += products.double().square().sum(0).cpu()
 
     def unseen(self, name: str) -> Tensor:
         """For a table: what every row would add if it had been read `UNSEEN` times more, `(groups, candidates)`."""
@@ -99,7 +76,7 @@ class ProjectionRecorder:
             found = torch.stack([_table_products(spec, x, gradient, change) for change in changes], dim=2)
         else:
             found = _linear_products(spec, x.float().reshape(count, -1, x.shape[-1]), gradient, changes)
-        self._found[name] = self._found.get(name, 0) + found
+        self._add(name, found)
 
 
 def _linear_products(spec: WeightSpec, x: Tensor, gradient: Tensor, changes: list[Tensor]) -> Tensor:
