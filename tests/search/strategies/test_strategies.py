@@ -18,11 +18,12 @@ SEARCHES = [name for name in STRATEGIES if STRATEGIES[name].searches]
 GATES, WEIGHTS = frozenset({"gates"}), frozenset({"weights", "quantizers"})
 
 
+@pytest.mark.parametrize("inputs", [None, (4, 8)], ids=["float inputs", "open inputs"])
 @pytest.mark.parametrize("gate", ["softmax", "gumbel", "neighbour"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_the_contract(make_case, at_step, loss_of, name, gate):
+def test_the_contract(make_case, at_step, loss_of, name, gate, inputs):
     """Passes are made of known groups, gates move by their optimizer, and the decision can be fixed and packed."""
-    case = make_case(gate=gate)
+    case = make_case(gate=gate, activation_bits=inputs)
     top = gate == "neighbour" and "start" in options_of(STRATEGIES[name])  # scores leave pairs no doubt
     strategy = case.strategy(name, **{"start": "top"} if top else {})
     strategy.prepare(case.model, case.scores() if strategy.needs_scores else None)
@@ -31,6 +32,7 @@ def test_the_contract(make_case, at_step, loss_of, name, gate):
     before = [logits.detach().clone() for logits in gates]
     optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[kind](gates, **options)
     moved = False
+    case.model.train()  # what is drawn, and no budget counts, learns from the loss alone
     for step in (19, 20, 29):
         strategy.schedule(case.model, at_step(step))
         optimizer.zero_grad()
@@ -42,7 +44,9 @@ def test_the_contract(make_case, at_step, loss_of, name, gate):
                 loss_of(case, strategy, at_step(step), one.penalised).backward()
         optimizer.step()
     assert all((logits != start).any() == moved and logits.isfinite().all() for logits, start in zip(gates, before))
-    model, assignment = strategy.derive(case.model)
+    shares = [value for key, value in strategy.metrics(case.model).items() if key.startswith("inputs/")]
+    assert sum(shares) == pytest.approx(0.0 if inputs is None else 1.0)
+    model, assignment = strategy.derive(case.model.eval())
     assert model is case.model and set(assignment.matrices) == set(case.space.weights)
     assert not strategy.keeps_limit or case.cost.of(assignment) <= case.limit
     hf_mpq.fix(model, assignment)
