@@ -114,7 +114,10 @@ struct Pass {
     const Matrix& reader = project ? encoder.projection : first.attend;
     settle(norm ? &encoder.embedding_norm : nullptr, width, project ? encoder.projection_grid : first.attend_grid, reader);
     if (!project) return;
-    multiply(room.narrow, encoder.projection, ToPanels<false>{room.narrow, encoder.projection, room.hidden});
+    Bytes narrow = room.narrow;
+    narrow.quads = encoder.projection.quads;
+    narrow.fixed = !encoder.projection_grid.dynamic;
+    multiply(narrow, encoder.projection, ToPanels<false>{narrow, encoder.projection, room.hidden});
     settle(nullptr, encoder.hidden, first.attend_grid, first.attend);
   }
 
@@ -185,7 +188,7 @@ struct Pass {
       });
       team.wait();
       const Levels levels(layer.down_grid, all(layer.down_grid.step), all((int32_t)layer.down_grid.zero));
-      multiply(from, layer.up, ToBytes<ACTIVATION>{from, layer.up, levels, to});
+      multiply(from, layer.up, ToBytes<ACTIVATION>{from, layer.up, levels, to, layer.bytes_fit});
       return;
     }
     multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
@@ -202,13 +205,17 @@ struct Pass {
   void through(const Layer& layer, const Layer* next) const {
     Bytes narrow = room.narrow, broad = room.broad;
     narrow.quads = layer.attend.quads;
+    narrow.fixed = !layer.attend_grid.dynamic;
     attention(layer, narrow);
     join(layer);
     broad.quads = layer.output.quads;
+    broad.fixed = !layer.output_grid.dynamic;
     multiply(broad, layer.output, ToPanels<true>{broad, layer.output, room.hidden});
     settle(&layer.attention_norm, encoder.hidden, layer.up_grid, layer.up);
     narrow.quads = layer.up.quads;
+    narrow.fixed = !layer.up_grid.dynamic;
     broad.quads = layer.down.quads;
+    broad.fixed = !layer.down_grid.dynamic;
     switch (layer.activation) {
       case HF_GELU: widen<HF_GELU>(layer, narrow, broad); break;
       case HF_GELU_TANH: widen<HF_GELU_TANH>(layer, narrow, broad); break;

@@ -1,16 +1,36 @@
 // What becomes of sums: outputs in float, and then one of four things.
 
 // Outputs of one vector of tokens: step scale (sum - zero level_sum) + shift offset + bias. The zero point is taken off
-// integers: scaled first, they would be rounded at several times the size of the difference.
+// integers: scaled first, they would be rounded at several times the size of the difference. On a fixed grid, much of
+// that is known before. Whatever other tokens of the vector are, one is rounded in the same places.
 struct Output {
   floats step, shift;
   ints zero;
+  const Matrix& matrix;
+  bool fixed, plain;  // plain: and no step is NaN
 
-  Output(const Bytes& x, int64_t token) : step(load(x.step + token)), shift(load(x.shift + token)), zero(load(x.zero + token)) {}
-  HF_INLINE floats operator()(const Matrix& matrix, int64_t row, const int32_t* sums) const {
+  Output(const Bytes& x, const Matrix& matrix, int64_t token)
+      : step(load(x.step + token)), shift(load(x.shift + token)), zero(load(x.zero + token)), matrix(matrix),
+        fixed(x.fixed && !matrix.offset), plain(fixed && !any_nan(step)) {}
+
+  template <bool PLAIN>
+  HF_INLINE floats at(int64_t row, const int32_t* sums) const {
+    if (PLAIN || fixed) {
+      const floats y = fused(as_floats(load(sums) + all(matrix.start[row])), all(matrix.step_scale[row]), all(matrix.bias[row]));
+      return PLAIN ? y : step == step ? y : step;
+    }
     const ints whole = load(sums) - zero * all(matrix.level_sum[row]);
     const floats y = fused(as_floats(whole) * step, all(matrix.scale[row]), all(matrix.bias[row]));
     return matrix.offset ? fused(shift, all(matrix.offset[row]), y) : y;
+  }
+
+  // `put(r, y)` for rows from `row` on; the sums of each are `stride` apart.
+  template <class Put>
+  HF_INLINE void each(int64_t row, int rows, const int32_t* sums, int64_t stride, const Put& put) const {
+    if (plain)
+      for (int r = 0; r < rows; r++) put(r, at<true>(row + r, sums + r * stride));
+    else
+      for (int r = 0; r < rows; r++) put(r, at<false>(row + r, sums + r * stride));
   }
 };
 
@@ -24,9 +44,10 @@ struct ToRows {
   template <int V>
   HF_INLINE void tile(int64_t vector, int64_t row, int rows, const int32_t* sums) const {
     for (int v = 0; v < V; v++) {
-      const Output output(x, (vector + v) * LANES);
-      for (int r = 0; r < rows; r++)
-        store(to + (row + r - base) * stride + (vector + v) * LANES, output(matrix, row + r, sums + (r * V + v) * LANES));
+      float* const first = to + (row - base) * stride + (vector + v) * LANES;
+      Output(x, matrix, (vector + v) * LANES).each(row, rows, sums + v * LANES, V * LANES, [&](int r, floats y) {
+        store(first + r * stride, y);
+      });
     }
   }
 };
@@ -40,16 +61,13 @@ struct ToPanels {
 
   template <int V>
   HF_INLINE void tile(int64_t vector, int64_t row, int rows, const int32_t* sums) const {
-    float* const panel = to + vector * LANES * matrix.rows;
+    float* const panel = to + vector * LANES * matrix.rows + row * V * LANES;
     const int here = (int)least(rows, matrix.rows - row);
-    for (int v = 0; v < V; v++) {
-      const Output output(x, (vector + v) * LANES);
-      for (int r = 0; r < here; r++) {
-        float* const at = panel + (row + r) * V * LANES + v * LANES;
-        const floats y = output(matrix, row + r, sums + (r * V + v) * LANES);
+    for (int v = 0; v < V; v++)
+      Output(x, matrix, (vector + v) * LANES).each(row, here, sums + v * LANES, V * LANES, [&](int r, floats y) {
+        float* const at = panel + (r * V + v) * LANES;
         store(at, ADD ? y + load(at) : y);
-      }
-    }
+      });
   }
 };
 
@@ -62,14 +80,12 @@ struct ToActivated {
 
   template <int V>
   HF_INLINE void tile(int64_t vector, int64_t row, int rows, const int32_t* sums) const {
-    float* const panel = to + vector * LANES * matrix.rows;
+    float* const panel = to + vector * LANES * matrix.rows + row * V * LANES;
     const int here = (int)least(rows, matrix.rows - row);
-    for (int v = 0; v < V; v++) {
-      const Output output(x, (vector + v) * LANES);
-      for (int r = 0; r < here; r++)
-        store(panel + (row + r) * V * LANES + v * LANES,
-              activated<ACTIVATION>(output(matrix, row + r, sums + (r * V + v) * LANES)));
-    }
+    for (int v = 0; v < V; v++)
+      Output(x, matrix, (vector + v) * LANES).each(row, here, sums + v * LANES, V * LANES, [&](int r, floats y) {
+        store(panel + (r * V + v) * LANES, activated<ACTIVATION>(y));
+      });
   }
 };
 
@@ -81,23 +97,40 @@ struct ToBytes {
   const Matrix& matrix;
   const Levels& levels;
   const Bytes& to;
+  bool bytes_fit;
 
   template <int V>
   HF_INLINE void tile(int64_t vector, int64_t row, int rows, const int32_t* sums) const {
-    uint8_t* const panel = to.panel(vector);
     for (int v = 0; v < V; v++) {
-      const Output output(x, (vector + v) * LANES);
-      floats none{};
-      for (int r = 0; r < rows; r += 4) {
-        ints four{};
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-          const floats y = activated<ACTIVATION>(output(matrix, row + r + i, sums + ((r + i) * V + v) * LANES));
-          four |= levels(y, none) << (8 * i);
-        }
-        store((int32_t*)(panel + ((row + r) / 4 * V + v) * LANES * 4), four);
-      }
-      if (any_nan(none)) to.spoil((vector + v) * LANES, none);
+      const Output output(x, matrix, (vector + v) * LANES);
+      uint8_t* const at = to.panel(vector) + (row / 4 * V + v) * LANES * 4;
+      if (!bytes_fit || any_above(output.step, matrix.largest)) careful<V>(output, vector + v, row, rows, sums + v * LANES, at);
+      else if (output.plain) quick<V, true>(output, row, rows, sums + v * LANES, at);
+      else quick<V, false>(output, row, rows, sums + v * LANES, at);
     }
+  }
+
+  template <int V, bool PLAIN>
+  HF_INLINE void quick(const Output& output, int64_t row, int rows, const int32_t* sums, uint8_t* at) const {
+    for (int r = 0; r < rows; r += 4) {
+      floats y[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) y[i] = activated<ACTIVATION>(output.at<PLAIN>(row + r + i, sums + (r + i) * V * LANES));
+      store((int32_t*)(at + r * V * LANES), levels.four(y));
+    }
+  }
+
+  template <int V>
+  void careful(const Output& output, int64_t vector, int64_t row, int rows, const int32_t* sums, uint8_t* at) const {
+    floats none{};
+    for (int r = 0; r < rows; r += 4) {
+      ints four{};
+      for (int i = 0; i < 4; i++) {
+        const floats y = activated<ACTIVATION>(output.at<false>(row + r + i, sums + (r + i) * V * LANES));
+        four |= (bytes_fit ? levels.careful(y, none) : levels(y, none)) << (8 * i);
+      }
+      store((int32_t*)(at + r * V * LANES), four);
+    }
+    if (any_nan(none)) to.spoil(vector * LANES, none);
   }
 };

@@ -84,9 +84,31 @@ void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float f
   if (from.offset) to.offset[at] = from.offset[row] * factor;
 }
 
-Matrix laid_out(Arena& arena, const hf_matrix& from) {
+// What is known of a matrix beside its rows once its grid is.
+void complete(Arena& arena, Matrix& made, const hf_grid& grid) {
+  made.start = arena.take<int32_t>(made.padded_rows), made.step_scale = arena.take<float>(made.padded_rows);
+  double scale = 0, bias = 0;
+  for (int64_t i = 0; i < made.padded_rows; i++) {
+    if (!grid.dynamic) made.start[i] = -(int32_t)grid.zero * made.level_sum[i], made.step_scale[i] = grid.step * made.scale[i];
+    scale += std::abs((double)made.scale[i]), bias += std::abs((double)made.bias[i]);
+  }
+  const double sums = 255.0 * 255 * made.columns * scale;  // NaN and infinity of one row are of all
+  if (!made.offset && std::isfinite(sums) && bias < 1e30) made.largest = (float)std::min(1e30, 1e30 / std::max(sums, 1e-30));
+}
+
+// The same, for steps of which the outputs fit into 32 bits as levels of another grid.
+float largest_step(const Matrix& made, float limit) {
+  double scale = 0, bias = 0;
+  for (int64_t i = 0; i < made.rows; i++) {
+    scale = std::max(scale, std::abs((double)made.scale[i])), bias = std::max(bias, std::abs((double)made.bias[i]));
+  }
+  return (float)std::min<double>(made.largest, (limit - bias) / std::max(255.0 * 255 * made.columns * scale, 1e-30));
+}
+
+Matrix laid_out(Arena& arena, const hf_matrix& from, const hf_grid& grid) {
   Matrix made = empty(arena, from.rows, from.columns, from.offset);
   for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, i, 1);
+  complete(arena, made, grid);
   return made;
 }
 
@@ -100,6 +122,7 @@ Matrix by_heads(Arena& arena, const hf_layer& from, int64_t size) {
     for (int part = 0; part < 3; part++)
       for (int64_t i = 0; i < size; i++)
         put_row(made, (3 * h + part) * size + i, *parts[part], h * size + i, part ? 1 : factor);
+  complete(arena, made, from.attend_grid);
   return made;
 }
 
@@ -142,7 +165,11 @@ Layer layer_of(Arena& arena, const hf_layer& from, int64_t hidden) {
   Layer made;
   made.heads = from.heads, made.head_size = from.query.rows / from.heads;
   made.attend = by_heads(arena, from, made.head_size);
-  made.output = laid_out(arena, from.output), made.up = laid_out(arena, from.up), made.down = laid_out(arena, from.down);
+  made.output = laid_out(arena, from.output, from.output_grid);
+  made.up = laid_out(arena, from.up, from.up_grid), made.down = laid_out(arena, from.down, from.down_grid);
+  const hf_grid& grid = from.down_grid;
+  made.bytes_fit = !grid.dynamic && !grid.symmetric && grid.levels == 255 && std::isnormal(grid.step);
+  if (made.bytes_fit) made.up.largest = largest_step(made.up, 1e9f * grid.step);
   made.attend_grid = from.attend_grid, made.output_grid = from.output_grid;
   made.up_grid = from.up_grid, made.down_grid = from.down_grid;
   made.attention_norm = norm_of(arena, from.attention_norm, hidden), made.norm = norm_of(arena, from.norm, hidden);
@@ -177,7 +204,7 @@ Made* make(const hf_encoder& from, const Path* path) {
   made->width = from.width, made->hidden = from.hidden, made->passes = from.layers;
   made->words = from.words, made->positions = from.positions, made->types = from.types;
   made->embedding_norm = norm_of(made->arena, from.embedding_norm, from.width);
-  if (from.projection.rows) made->projection = laid_out(made->arena, from.projection);
+  if (from.projection.rows) made->projection = laid_out(made->arena, from.projection, from.projection_grid);
   made->projection_grid = from.projection_grid;
   Layer* const layers = made->arena.take<Layer>(from.distinct_layers);
   for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden);

@@ -26,6 +26,7 @@ struct Bytes {
   int64_t quads;
   float *step, *shift;  // shift: step (sum of bytes - columns zero), for weights with offsets
   int32_t* zero;
+  bool fixed = false;  // all tokens have the step and zero of one grid, but those that hold NaN or infinity
 
   uint8_t* panel(int64_t first_vector) const { return values + first_vector * LANES * 4 * quads; }
   // No byte says NaN or infinity: the step of a token that holds one is NaN, and so are the outputs that are made of it.

@@ -14,6 +14,19 @@ struct Levels {
     high = all(grid.symmetric ? 128 + grid.levels : grid.levels) - at;
   }
 
+  // Of four vectors, as bytes, where every byte is a level and no value is NaN or infinite.
+  HF_INLINE ints four(const floats (&values)[4]) const {
+    const floats at = as_floats(zero);
+    return packed(nearest(fused(values[0], inverse, at)), nearest(fused(values[1], inverse, at)),
+                  nearest(fused(values[2], inverse, at)), nearest(fused(values[3], inverse, at)));
+  }
+
+  // The same of any one.
+  HF_INLINE ints careful(floats values, floats& none) const {
+    none = fused(values, floats{}, none);
+    return nearest(smaller(all(255.0f), larger(floats{}, fused(values, inverse, as_floats(zero)))));
+  }
+
   // `none` becomes NaN where a value is NaN or infinite.
   HF_INLINE ints operator()(floats values, floats& none) const {
     none = fused(values, floats{}, none);

@@ -17,6 +17,7 @@
 #define HF_QUERIES 3
 #define HF_KEYS 8
 #define HF_CHUNK 65536
+#define HF_AHEAD true
 #include "kernel.h"
 
 #ifdef __clang__

@@ -15,7 +15,9 @@ struct Matrix {
   int64_t rows = 0, columns = 0, padded_rows = 0, stride = 0, quads = 0;
   int8_t* levels = nullptr;
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
-  int32_t* level_sum = nullptr;
+  int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
+  float* step_scale = nullptr;                     // of a fixed grid: its step times scale
+  float largest = -1;  // for steps up to this outputs are finite, and integers of them do not overflow
 };
 
 struct Norm {
@@ -26,6 +28,7 @@ struct Norm {
 // Rows of `attend` go by heads: query, key and value of the first, of the second... Queries are scaled for exp2.
 struct Layer {
   Matrix attend, output, up, down;
+  bool bytes_fit;  // on the grid of down: all of a byte, and outputs of up never beyond 32 bits
   hf_grid attend_grid, output_grid, up_grid, down_grid;
   Norm attention_norm, norm;
   int64_t heads, head_size;

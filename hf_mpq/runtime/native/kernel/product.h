@@ -105,8 +105,14 @@ static inline void tile(const uint8_t* x, const Matrix& matrix, int64_t row, int
     for (int v = 0; v < V; v++) sums[r][v] = Sums::first(matrix.level_sum[row + r]);
 #pragma GCC unroll 6
   for (int g = 0; g < R / 4; g++) rows[g] = weights + 4 * g * stride;
-  const int64_t three = 3 * stride;
+  const int64_t three = 3 * stride, ahead = R * stride;
   for (int64_t q = 0; q < quads; q++) {
+    if (HF_AHEAD && q % 16 == 0)  // the rows of the next tile
+#pragma GCC unroll 6
+      for (int g = 0; g < R / 4; g++) {
+        prefetch(rows[g] + ahead), prefetch(rows[g] + stride + ahead);
+        prefetch(rows[g] + 2 * stride + ahead), prefetch(rows[g] + three + ahead);
+      }
     Sums::Vector here[V];
 #pragma GCC unroll 3
     for (int v = 0; v < V; v++) here[v] = Sums::load(x + v * LANES * 4);
