@@ -1,4 +1,8 @@
 // One instruction set: `HF_PATH` names its namespace.
+#ifndef HF_AHEAD
+#define HF_AHEAD false  // whether weights are brought near before they are read
+#endif
+
 namespace hf_mpq::HF_PATH {
 #include "vectors.h"
 #include "layout.h"

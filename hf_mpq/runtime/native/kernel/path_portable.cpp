@@ -7,7 +7,6 @@
 #define HF_QUERIES 1
 #define HF_KEYS 8
 #define HF_CHUNK 32768
-#define HF_AHEAD false
 #include "kernel.h"
 
 namespace hf_mpq {
