@@ -1,5 +1,6 @@
 """The kernel on machines that are not this one: cross-compiled, and run by an emulator."""
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 KERNEL = Path(__file__).parents[2] / "hf_mpq" / "runtime" / "native" / "kernel"
 HARNESS = Path(__file__).parent / "kernel" / "agree.cpp"
 FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-pthread", "-w")
+CPU = Path("/proc/cpuinfo")
 ARM = ("aarch64-linux-gnu-g++", "qemu-aarch64")
 
 
@@ -28,3 +30,14 @@ def test_arm_gives_what_plain_code_gives(tmp_path):
     found = subprocess.run([*emulator, built(ARM[0], tmp_path)], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     assert {"neon-i8mm", "neon-dot", "portable"} == {line.split()[0] for line in found.stdout.splitlines()}
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    shutil.which("g++") is None or platform.machine() != "x86_64" or "avx512_vnni" not in CPU.read_text(),
+    reason="tiles are emulated beside AVX512",
+)
+def test_emulated_tiles_give_what_plain_code_gives(tmp_path):
+    found = subprocess.run([built("g++", tmp_path, "-DHF_EMULATED_TILES")], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert {"amx", "avx512-vnni", "portable"} <= {line.split()[0] for line in found.stdout.splitlines()}

@@ -8,9 +8,12 @@ struct Room {
   int64_t stride;                 // tokens of `joined` and `head`
 };
 
+// Bytes that may be read behind the last ones, and are multiplied with zeros: 16 quads of the widest panel.
+constexpr int64_t BEHIND = 16 * WIDEST * LANES * 4;
+
 static inline Bytes bytes_for(int64_t columns, int64_t tokens, Bump& bump) {
   Bytes made;
-  made.values = bump.take<uint8_t>(up_to(columns, 4) * tokens);
+  made.values = bump.take<uint8_t>(up_to(columns, 4) * tokens + BEHIND);
   made.step = bump.take<float>(tokens), made.shift = bump.take<float>(tokens);
   made.zero = bump.take<int32_t>(tokens);
   return made;
@@ -37,7 +40,7 @@ static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads)
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
   const int64_t both = (most(encoder.hidden, encoder.width) + encoder.most_wide) * tokens * 4 +
                        (encoder.most_inner * stride + QUERIES * LANES) * 4 +
-                       2 * (up_to(encoder.most_columns, 4) * tokens + 12 * tokens) + 16 * 2 * ALIGN;
+                       2 * (up_to(encoder.most_columns, 4) * tokens + BEHIND + 12 * tokens) + 16 * 2 * ALIGN;
   const int64_t each = ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
                        (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN;
   return both + threads * each + ALIGN;
@@ -139,7 +142,7 @@ struct Pass {
   // All rows of a matrix, by the whole team.
   template <class Put>
   void multiply(Bytes from, const Matrix& matrix, const Put& put) const {
-    const Share share(matrix.padded_rows, team, 24);
+    const Share share(matrix.padded_rows, team, STEP);
     product(panels, from, matrix, share.from, share.to, put);
     team.wait();
   }

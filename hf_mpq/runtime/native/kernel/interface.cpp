@@ -18,7 +18,7 @@ namespace hf_mpq {
 
 extern const Path PORTABLE;
 #if defined(__x86_64__)
-extern const Path AVX512_VNNI, AVX_VNNI, AVX2;
+extern const Path AMX, AVX512_VNNI, AVX_VNNI, AVX2;
 #elif defined(__aarch64__)
 extern const Path NEON_I8MM, NEON_DOT;
 #endif
@@ -27,13 +27,14 @@ namespace {
 
 const Path* const PATHS[] = {
 #if defined(__x86_64__)
-    &AVX512_VNNI, &AVX_VNNI, &AVX2,
+    &AMX, &AVX512_VNNI, &AVX_VNNI, &AVX2,
 #elif defined(__aarch64__)
     &NEON_I8MM, &NEON_DOT,
 #endif
     &PORTABLE,
 };
 
+constexpr int64_t TILE = 32;    // rows that may be read behind the last one
 constexpr int64_t BLOCK = 256;  // tokens that one thread takes at once: what it works on should fit in its cache
 constexpr float LOG2_E = 1.44269504088896341f;
 
@@ -66,9 +67,9 @@ Matrix empty(Arena& arena, int64_t rows, int64_t columns, bool offset) {
   Matrix made;
   made.rows = rows, made.columns = columns, made.quads = (columns + 3) / 4;
   made.padded_rows = (rows + ROWS - 1) / ROWS * ROWS;
-  made.stride = made.quads * 4;
+  made.stride = (made.columns + 63) / 64 * 64;  // tiles are read whole, with zeros behind the last column
   if (made.stride % 1024 == 0) made.stride += 64;  // rows would fall on the same lines of the cache
-  made.levels = arena.take<int8_t>(made.padded_rows * made.stride);
+  made.levels = arena.take<int8_t>((made.padded_rows + TILE) * made.stride);
   made.scale = arena.take<float>(made.padded_rows), made.bias = arena.take<float>(made.padded_rows);
   made.level_sum = arena.take<int32_t>(made.padded_rows);
   if (offset) made.offset = arena.take<float>(made.padded_rows);

@@ -9,6 +9,11 @@ constexpr int TILE_ROWS[] = {0, 8, 4};
 constexpr int TILE_ROWS[] = {0, 4};
 #endif
 constexpr int MOST_SUMS = 24 * LANES;
+#if HF_AMX
+constexpr int64_t STEP = 32;
+#else
+constexpr int64_t STEP = 24;  // rows that are given out together
+#endif
 
 struct Sums {
 #if HF_AVX512
@@ -135,6 +140,50 @@ static inline void tile(const uint8_t* x, const Matrix& matrix, int64_t row, int
     for (int v = 0; v < V; v++) store(to + (r * V + v) * LANES, sums[r][v]);
 }
 
+#if HF_AMX
+// Tiles: sums of 32 rows and V vectors in 0 to 3, rows of weights in 4 and 5, vectors in 6 and 7. What weights and bytes
+// have behind the last column is multiplied with zeros.
+template <int V>
+static inline void rows_of_tiles(const uint8_t* x, const Matrix& matrix, int64_t row, int32_t* to) {
+  const int8_t* const upper = matrix.levels + row * matrix.stride;
+  const int8_t* const lower = upper + 16 * matrix.stride;
+  constexpr int64_t across = V * LANES * 4;
+  HF_TILE_ZERO(0);
+  HF_TILE_ZERO(1);
+  if (V > 1) {
+    HF_TILE_ZERO(2);
+    HF_TILE_ZERO(3);
+  }
+  for (int64_t q = 0; q < matrix.quads; q += 16) {
+    HF_TILE_LOAD(6, x + q * across, across);
+    HF_TILE_LOAD(4, upper + 4 * q, matrix.stride);
+    HF_TILE_PRODUCT(0, 4, 6);
+    HF_TILE_LOAD(5, lower + 4 * q, matrix.stride);
+    HF_TILE_PRODUCT(1, 5, 6);
+    if (V > 1) {
+      HF_TILE_LOAD(7, x + q * across + LANES * 4, across);
+      HF_TILE_PRODUCT(2, 4, 7);
+      HF_TILE_PRODUCT(3, 5, 7);
+    }
+  }
+  HF_TILE_STORE(0, to, across);
+  HF_TILE_STORE(1, to + 16 * V * LANES, across);
+  if (V > 1) {
+    HF_TILE_STORE(2, to + LANES, across);
+    HF_TILE_STORE(3, to + 16 * V * LANES + LANES, across);
+  }
+}
+
+template <int V, class Put>
+static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, int64_t from, int64_t to, const Put& put) {
+  alignas(64) int32_t sums[32 * V * LANES];
+  const uint8_t* const panel = x.panel(vector);
+  for (int64_t row = from; row < to; row += 32) {
+    rows_of_tiles<V>(panel, matrix, row, sums);
+    put.template tile<V>(vector, row, (int)least(32, to - row), sums);
+  }
+}
+#else
 // `put(V, first vector, row, rows, sums)` for rows `from` to `to` of a matrix and one panel.
 template <int V, class Put>
 static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, int64_t from, int64_t to, const Put& put) {
@@ -150,6 +199,7 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, i
     put.template tile<V>(vector, row, 4, sums);
   }
 }
+#endif
 
 // Bytes of weights that stay in the cache while all panels pass.
 constexpr int64_t CHUNK = HF_CHUNK;
@@ -158,7 +208,7 @@ constexpr int64_t CHUNK = HF_CHUNK;
 template <class Put>
 static inline void product(const Panels& panels, const Bytes& x, const Matrix& matrix, int64_t from, int64_t to,
                            const Put& put) {
-  const int64_t rows = most(24, CHUNK / matrix.stride / 24 * 24);
+  const int64_t rows = most(STEP, CHUNK / matrix.stride / STEP * STEP);
   for (int64_t first = from; first < to; first += rows) {
     const int64_t last = least(to, first + rows);
     for (int64_t p = 0; p < panels.count(); p++) {
