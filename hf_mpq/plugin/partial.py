@@ -103,18 +103,12 @@ class PartialLoading:
         model._keys_to_ignore_on_load_unexpected = kind([*(ignored or ()), *own])
 
     def fill(self, model: nn.Module) -> None:
-        """Read what is left of them.
-
-        Raises:
-            ValueError: where a layer is offloaded with its buffers.
-        """
+        """Read what is left of them, onto the devices where transformers made room for it."""
         wanted = {full: name for name, full in self._hidden.items()}
         prefixes, digests = self.files.prefixes(self.cut), Digests.of(self.files.files)
         for full, tensor in read_tensors(self.files.files, digests, prefixes, wanted):
             owner, _, part = wanted[full].rpartition(".")
             module = model.get_submodule(owner)
-            if module.get_buffer(part).is_meta:
-                raise ValueError("bits= loads no codes that are offloaded: write them alone with hf_mpq.extract first")
             module.get_buffer(part).copy_(self.cut.of(full, tensor))
             module._non_persistent_buffers_set.discard(part)
 

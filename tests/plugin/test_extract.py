@@ -28,7 +28,7 @@ from tests.plugin.models import (
     write_tensors,
 )
 from tests.plugin.test_precisions import MIXED, nested_model, same
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_model
+from tests.tiny import HEADS, MOST, outputs, tiny_model
 
 ASKED = {"8": 8, "4": 4, "2": 2, "mixed": MIXED, "bits": "3bits", "bytes": "19kB", "share": "0.18x"}
 
@@ -143,7 +143,7 @@ def test_matrices_that_no_pattern_finds_keep_everything(whole, folder, tmp_path)
         hf_mpq.set_precision(extracted, 8)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_every_family_and_head(family, tmp_path):
     nested_model(family).save_pretrained(tmp_path / "whole")
     hf_mpq.extract(tmp_path / "whole", MIXED if family == "bert" else 4, tmp_path / "out")
@@ -413,11 +413,14 @@ def test_ways_to_load(whole, folder, tokenizer, tmp_path):
     model, info = HEADS["sequence"].from_pretrained(whole, bits=4, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert not any(module._non_persistent_buffers_set for _, module in matrices(model, PackedMatrix))
+    places = {"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"}
+    for device_map in ({"": "cpu"}, places):
+        assert same(reload(whole, bits=4, device_map=device_map, offload_folder=tmp_path / "offloaded"), want)
     tokenizer.save_pretrained(folder)
     pipe = pipeline("text-classification", model=str(folder), model_kwargs={"bits": 2}, device="cpu")
     assert set(used_precisions(pipe.model).values()) == {2}
     assert set(used_precisions(reload(whole)).values()) == {8}
     kept = hf_mpq.set_precision(reload(whole), 2)
-    kept.save_pretrained(tmp_path)
-    assert set(used_precisions(reload(tmp_path, bits=8)).values()) == {8}
-    assert outputs(reload(tmp_path))[0].equal(outputs(reload(whole, bits=2))[0])
+    kept.save_pretrained(tmp_path / "kept")
+    assert set(used_precisions(reload(tmp_path / "kept", bits=8)).values()) == {8}
+    assert outputs(reload(tmp_path / "kept"))[0].equal(outputs(reload(whole, bits=2))[0])

@@ -14,7 +14,7 @@ from hf_mpq.nn.precision import used_precisions
 from hf_mpq.plugin.precision import budget_precisions
 from hf_mpq.plugin.space import space_of
 from tests.plugin.models import close, read_config, reload
-from tests.tiny import FAMILIES, outputs, tiny_model
+from tests.tiny import MOST, outputs, tiny_model
 
 NESTED = {"bits": (2, 4, 8), "nested": True, "switchable_norms": True, "groups": 5}
 MIXED = {"": 4, r"layer\.0\.": 2, r"\.query$": 8}
@@ -150,7 +150,7 @@ def test_norms_of_a_mixed_model_use_their_set():
     assert all(position == (0 if "layer.0." in name else 2) for name, position in positions.items())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_every_family(family, tmp_path):
     model = nested_model(family)
     hf_mpq.set_precision(model, "3bits")
