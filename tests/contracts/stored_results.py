@@ -110,6 +110,7 @@ def results() -> dict[str, str]:
         "mpq": trained("mpq", "2.5bits"),
         "aq-bert": trained("aq-bert", "2.5bits"),
         "uniform": trained("uniform", None),
+        "vertical": trained("vertical", None),
     }
 
 
