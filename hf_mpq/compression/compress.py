@@ -255,6 +255,11 @@ def _check_needs(engine: TrainingFree, asked: bool, known: bool) -> None:
             "give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
             "example MPQConfig(bits=4)"
         )
+    if not engine.open and asked and engine.config.nested:
+        raise ValueError(
+            "a nested model serves every one of its precisions: compress it without a budget, and call "
+            "hf_mpq.set_precision(model, budget) on what comes"
+        )
     if not engine.open and asked:
         raise ValueError(
             "the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "

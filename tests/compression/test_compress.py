@@ -87,6 +87,16 @@ def test_words_that_are_read_often_get_more_bits():
     assert bits[3:43].mean() > bits[43:].mean() + 0.5
 
 
+def test_nested_codes_need_no_budget_and_serve_several():
+    config = MPQConfig(bits=(2, 4, 8), nested=True, groups=8)
+    model = compress(tiny_model("bert"), config=config, progress=False)
+    found = [outputs(hf_mpq.set_precision(model, bits))[0] for bits in (2, 4, 8)]
+    distances = [float((one - outputs(tiny_model("bert"))[0]).square().sum()) for one in found]
+    assert distances == sorted(distances, reverse=True)
+    with pytest.raises(ValueError, match=r"compress it without a budget, and call hf_mpq\.set_precision"):
+        compress(tiny_model("bert"), "3bits", config=config, progress=False)
+
+
 def test_fixed_bits_need_no_budget():
     model = tiny_model("bert")
     plain = quiet(model, config=MPQConfig(bits=3, groups=8))
