@@ -16,7 +16,8 @@ class RoundingGradient(ABC):
     levels.
 
     A value gets a larger one that has, on its way against the gradient, farther to go to where its level changes. With
-    `delta=0` it is straight-through, bit for bit.
+    `delta=0` it is straight-through, bit for bit. The sign is that of each backward pass: under another number of
+    micro-batches or processes the sum differs, by `delta` of it at most.
 
     Args:
         delta: how much, at least 0.

@@ -111,6 +111,7 @@ def results() -> dict[str, str]:
         "aq-bert": trained("aq-bert", "2.5bits"),
         "uniform": trained("uniform", None),
         "vertical": trained("vertical", None),
+        "fdq": trained("fdq", "3bits"),
     }
 
 

@@ -24,6 +24,7 @@ BUDGETS = {
     "channelwise": "3bits",
     "sdq": "2.5bits",
     "weight-coupling": "2.5bits",
+    "fdq": "3bits",
 }
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical"}
 QUICK = {

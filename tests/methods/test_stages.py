@@ -4,7 +4,6 @@ import inspect
 from dataclasses import fields
 
 import pytest
-from transformers import TrainingArguments
 
 import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainingArguments, assignment_of, compress, quantize, size_report
@@ -26,6 +25,7 @@ def test_these_methods_train():
         "aq-bert+kd",
         "channelwise",
         "class-based",
+        "fdq",
         "ghost",
         "mpq",
         "q-bert",
@@ -35,12 +35,12 @@ def test_these_methods_train():
         "vertical",
         "weight-coupling",
     ]
-    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "mpq", "sdq", "weight-coupling"]
+    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "fdq", "mpq", "sdq", "weight-coupling"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_stages_name_parts_that_exist_and_take_their_options(name):
-    known = {field.name for field in fields(TrainingArguments)}
+    known = {field.name for field in fields(MPQTrainingArguments)}
     stages = METHODS[name].stages
     assert len({stage.name for stage in stages}) == len(stages)
     ends = "searched" if METHODS[name].retraining_free else "trained"

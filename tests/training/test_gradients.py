@@ -22,6 +22,7 @@ CASES = {
     "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "sdq": {"budget": "3bits"},
+    "fdq": {"budget": "3bits", "quantizer_options": {}, "activation_options": {}},
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
     "uniform": {"bits": 3, "head": "masked"},
@@ -30,12 +31,14 @@ CASES = {
 }
 STAGES = {
     "channelwise": {"search": {"strategy_options": {"warmup": 0.0}}},
+    "fdq": {"search": {"strategy_options": {"warmup": 0.0, "every": 1}}},
     "weight-coupling": {
         "supernet": {
             "strategy_options": {"paths": 2, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
         }
     },
 }
+"""FDQ is without its modified gradients, which go by the sign that a gradient has in each micro-batch."""
 
 
 class Record(TrainerCallback):

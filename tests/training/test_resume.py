@@ -26,6 +26,7 @@ RUNS = {
     "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "sdq": {"budget": "3bits"},
+    "fdq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "vertical": {"bits": (2, 4, 8)},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},

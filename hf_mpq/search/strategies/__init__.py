@@ -19,6 +19,7 @@ from .gate_search import GateSearch
 from .joint import Joint
 from .once import Once
 from .penalties import PENALTIES, Penalty
+from .phases import Phases
 from .projection import likeliest
 from .weight_coupling import WeightCoupling
 
@@ -39,6 +40,7 @@ __all__ = [
     "Once",
     "Pass",
     "Penalty",
+    "Phases",
     "Progress",
     "SearchStrategy",
     "WeightCoupling",

@@ -153,8 +153,9 @@ def stage_optimizer(
         name, options = strategy.gate_optimizer()
         parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)
     if groups.gate_scales and strategy is not None:
-        rate = strategy.gate_optimizer()[1]["lr"]
-        parts["gate scales"] = RelativeAdam([{"params": groups.gate_scales, "group": _GATE_GROUP}], rate)
+        _, options = strategy.gate_optimizer()
+        own = {name: options[name] for name in ("lr", "betas") if name in options}
+        parts["gate scales"] = RelativeAdam([{"params": groups.gate_scales, "group": _GATE_GROUP}], **own)
     return JointOptimizer(parts)
 
 
