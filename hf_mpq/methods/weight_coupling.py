@@ -24,8 +24,9 @@ WEIGHT_COUPLING = METHODS.add(
         ),
         retraining_free=True,
         deviations=(
-            "precisions of weights are drawn and searched; activations stay at the 8 bits of the config, where the "
-            "paper draws and searches them too",
+            "activations stay at 8 bits unless several are given, activation_bits=(2, 3, 4, 6, 8): these are drawn and "
+            "searched too, as in the paper, in one search with the weights and not after them; only budgets that count "
+            "activations lower them",
             "the maximum path is 8 bits and is taught by the float model beside its labels; the paper's are 6 bits and "
             "labels alone",
             "there is no batch normalisation to keep for every pair of precisions, nor to estimate anew: layer "

@@ -112,6 +112,7 @@ def results() -> dict[str, str]:
         "uniform": trained("uniform", None),
         "vertical": trained("vertical", None),
         "fdq": trained("fdq", "3bits"),
+        "weight-coupling": trained("weight-coupling", "2.5bits"),
     }
 
 

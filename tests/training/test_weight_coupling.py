@@ -160,6 +160,25 @@ def test_only_what_is_allowed_is_drawn():
     assert {int(highest[name]) for name in highest} == {1, 3, 4}
 
 
+def test_open_inputs_are_drawn_and_searched_too(tmp_path):
+    model = super_net(activation_bits=(2, 4, 8), budget="3bits + activations:0.76x")
+    paths = [drawn_path(model, seeded(step)) for step in range(40)]
+    inputs = [name for name in paths[0] if name.endswith(".input")]
+    assert len(inputs) == 6 and all({int(path[name]) for path in paths} == {0, 1, 2} for name in inputs)
+    run = trainer(model, tmp_path, **{**OPTIONS, "max_steps": 2, "save_strategy": "no"})
+    run.train()
+    found = hf_mpq.assignment_of(run.model)
+    assert min(found.activation_bits.values()) < 8 and hf_mpq.size_report(run.model).average_bits <= 3
+    (free,) = run.assignments(["3bits"])
+    assert set(free.activation_bits.values()) == {8}, "a budget that does not count them does not lower them"
+    assert hf_mpq.assignment_of(run.searched_model(free)) == free
+
+
+def test_following_inputs_have_no_path_of_their_own():
+    model = super_net(activation_bits="weights")
+    assert not [name for name in drawn_path(model, seeded(0)) if name.endswith(".input")]
+
+
 def test_a_path_by_another_name_is_refused():
     with pytest.raises(ValueError, match="'highest' or 'drawn'; got 'lowest'"):
         with_path(Pass(path="lowest"), 0, super_net(), Progress(0, 1, 1))
