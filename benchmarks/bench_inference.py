@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--shape", choices=("minilm", "bert-base"), default="minilm", help="bert-base: random weights")
-    parser.add_argument("--shapes", nargs="+", default=["1x32", "1x128", "8x128", "32x128"], help="batch x tokens")
+    parser.add_argument("--shapes", nargs="+", default=["1x32", "1x128", "8x128", "32x128"], help="batch x tokens; 16x8-128: rows of 8 to 128")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--engines", nargs="+", default=None, help="names, or parts of them; default: all")
@@ -143,10 +143,7 @@ def _engines(args: argparse.Namespace, setting: Setting) -> dict[str, Engine]:
 
 def _measure(engines: Mapping[str, Engine], shape: str, setting: Setting, args: argparse.Namespace) -> dict[str, dict]:
     """Milliseconds of one call, and ratios to the reference, for each engine."""
-    rows, tokens = map(int, shape.split("x"))
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1000, setting.model.config.vocab_size, (rows, tokens), generator=generator)
-    batch = dict(zip(INPUTS, (ids, torch.ones_like(ids), torch.zeros_like(ids))))
+    batch = _random_batch(shape, setting.model.config.vocab_size)
     calls = {name: _calls(engine, batch) for name, engine in engines.items()}
     taken = {name: [] for name in engines}
     for _ in range(args.rounds):
@@ -159,6 +156,15 @@ def _measure(engines: Mapping[str, Engine], shape: str, setting: Setting, args: 
             taken[name].append((time.perf_counter() - start) / calls[name] * 1000)
     reference = taken.get(args.reference)
     return {name: _summary(times, reference) for name, times in taken.items()}
+
+
+def _random_batch(shape: str, words: int) -> dict[str, Tensor]:
+    """Of `rows x tokens`, or of rows that are as long as evenly spaced between `least-most` tokens, and padded."""
+    rows, least, most = map(int, re.fullmatch(r"(\d+)x(\d+)(?:-(\d+))?", shape).groups(default=shape.split("x")[1]))
+    ids = torch.randint(1000, words, (rows, most), generator=torch.Generator().manual_seed(0))
+    lengths = torch.linspace(least, most, rows).round()
+    mask = (torch.arange(most) < lengths.unsqueeze(1)).long()
+    return dict(zip(INPUTS, (ids * mask, mask, torch.zeros_like(ids))))
 
 
 def _calls(engine: Engine, batch: Mapping[str, Tensor]) -> int:

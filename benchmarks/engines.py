@@ -59,6 +59,7 @@ NEEDS = {
     "openvino": ("onnx", "openvino"),
     "nncf": ("openvino", "nncf"),
     "torchao": ("torchao",),
+    "ctranslate2": ("ctranslate2",),
 }
 
 
@@ -225,10 +226,22 @@ def _nncf(setting: Setting) -> Path:
     return folder
 
 
-def _ours(setting: Setting, what: str, attention: str = "float32") -> Engine:
+@ENGINES.register("ctranslate2 int8")
+def ctranslate2_int8(setting: Setting) -> Engine:
+    """int8 weights, a range per token."""
+    from ctranslate2.converters import TransformersConverter
+
+    folder = setting.folder / "ctranslate2"
+    setting.model.save_pretrained(folder)
+    setting.model.base_model.save_pretrained(setting.folder / "body")
+    TransformersConverter(str(setting.folder / "body")).convert(str(folder / "encoder"), quantization="int8")
+    return _engine(setting, "ctranslate2", folder, megabytes_of(folder / "encoder"))
+
+
+def _ours(setting: Setting, what: str, attention: str = "float32", backend: str = "cpu-int8") -> Engine:
     model = getattr(setting, what)
     size = hf_mpq.size_report(model).total_bytes / 1e6
-    return _engine(setting, "ours", _saved(setting, model, f"ours-{what}"), size, attention=attention)
+    return _engine(setting, "ours", _saved(setting, model, f"ours-{what}"), size, attention=attention, backend=backend)
 
 
 @ENGINES.register("ours cpu-int8, fixed ranges")
@@ -253,6 +266,24 @@ def ours_per_token(setting: Setting) -> Engine:
 def ours_pruned(setting: Setting) -> Engine:
     """Trained, half of the feed-forward rows and heads gone."""
     return _ours(setting, "pruned")
+
+
+@ENGINES.register("ours cpu-native, fixed ranges")
+def native_static(setting: Setting) -> Engine:
+    """Dense, the whole encoder in one call."""
+    return _ours(setting, "packed", backend="cpu-native")
+
+
+@ENGINES.register("ours cpu-native, per token")
+def native_per_token(setting: Setting) -> Engine:
+    """Dense, the whole encoder in one call."""
+    return _ours(setting, "per_token", backend="cpu-native")
+
+
+@ENGINES.register("ours cpu-native, half pruned")
+def native_pruned(setting: Setting) -> Engine:
+    """Trained, half of the feed-forward rows and heads gone."""
+    return _ours(setting, "pruned", backend="cpu-native")
 
 
 def _exported(setting: Setting, model: nn.Module, name: str, format: str, activations: str | None = None) -> Engine:

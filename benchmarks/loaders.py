@@ -24,7 +24,7 @@ from hf_mpq.core.inputs import INPUTS
 
 Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
 LOADERS: Registry[Callable[..., Predict]] = Registry("loader")
-RUNTIMES = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch._dynamo", "ours": "torch"}
+RUNTIMES = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch._dynamo", "ours": "torch", "ctranslate2": "ctranslate2"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,27 @@ def load_torch(path: Path, threads: int, compiled: bool = False) -> Predict:
 
 
 @LOADERS.register("ours")
-def load_ours(path: Path, threads: int, attention: str) -> Predict:
+def load_ours(path: Path, threads: int, attention: str, backend: str = "cpu-int8") -> Predict:
     """A packed folder; `attention` is the type that attention multiplies in."""
     model = AutoModelForSequenceClassification.from_pretrained(path)
-    return _torch(hf_mpq.prepare(model, "cpu-int8", getattr(torch, attention)))
+    return _torch(hf_mpq.prepare(model, backend, getattr(torch, attention)))
+
+
+@LOADERS.register("ctranslate2")
+def load_ctranslate2(path: Path, threads: int) -> Predict:
+    """A converted encoder, whose padding it removes, and the checkpoint's head by torch."""
+    import ctranslate2
+
+    encoder = ctranslate2.Encoder(str(path / "encoder"), device="cpu", intra_threads=threads, compute_type="int8")
+    head = AutoModelForSequenceClassification.from_pretrained(path).classifier.eval()
+
+    def predict(batch: Mapping[str, Tensor]) -> np.ndarray:
+        lengths = batch["attention_mask"].sum(1).int().numpy()
+        given = (ctranslate2.StorageView.from_array(one) for one in (batch["input_ids"].int().numpy(), lengths))
+        with torch.inference_mode():
+            return head(torch.from_numpy(np.array(encoder.forward_batch(*given).pooler_output))).numpy()
+
+    return predict
 
 
 @LOADERS.register("ort")
