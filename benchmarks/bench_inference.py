@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--shape", choices=("minilm", "bert-base"), default="minilm", help="bert-base: random weights")
-    parser.add_argument("--shapes", nargs="+", default=["1x32", "1x128", "8x128", "32x128"], help="batch x tokens; 16x8-128: rows of 8 to 128")
+    shapes = ["1x32", "1x128", "8x128", "32x128"]
+    parser.add_argument("--shapes", nargs="+", default=shapes, help="batch x tokens; 16x8-128: rows of 8 to 128")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--engines", nargs="+", default=None, help="names, or parts of them; default: all")

@@ -44,7 +44,8 @@ def agreement(some, others):
 
 
 @pytest.mark.parametrize("activation", ["dynamic-token", "static"])
-def test_labels_are_those_of_the_packed_model(classifier, activation):
+@pytest.mark.parametrize("backend", ["cpu-int8", "cpu-native"])
+def test_labels_are_those_of_the_packed_model(classifier, backend, activation):
     """At least 99.5 %, or about as many as of the packed model in double precision: where a rounded float puts one
     activation on the next level, logits near zero can change their sign."""
     model, tokenizer, dev = classifier
@@ -56,7 +57,7 @@ def test_labels_are_those_of_the_packed_model(classifier, activation):
     packed = hf_mpq.pack(quantized).eval()
     want = answers(packed, tokenizer, sentences)
     exact = answers(copy.deepcopy(packed).double(), tokenizer, sentences)
-    got = answers(hf_mpq.prepare(packed, "cpu-int8"), tokenizer, sentences)
+    got = answers(hf_mpq.prepare(packed, backend), tokenizer, sentences)
     assert (want.argmax(1) == labels).float().mean() > 0.7
     assert agreement(got, want) >= min(0.995, agreement(exact, want) - 0.003)
     assert (got - want).abs().median() <= 1.5 * (exact - want).abs().median() + 1e-3
