@@ -24,7 +24,13 @@ from hf_mpq.core.inputs import INPUTS
 
 Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
 LOADERS: Registry[Callable[..., Predict]] = Registry("loader")
-RUNTIMES = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch._dynamo", "ours": "torch", "ctranslate2": "ctranslate2"}
+RUNTIMES = {
+    "ort": "onnxruntime",
+    "openvino": "openvino",
+    "torch": "torch._dynamo",
+    "ours": "torch",
+    "ctranslate2": "ctranslate2",
+}
 
 
 @dataclass(frozen=True)
