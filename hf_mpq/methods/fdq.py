@@ -41,7 +41,8 @@ FDQ = METHODS.add(
             "the penalty is the paper's squared hinge of each budget, relative to the budget; pre-training is the "
             "first fifth of the search stage, where steps and ranges stand still; the weights take the trainer's AdamW "
             "and schedule",
-            "embedding tables and the pooler, which the paper's networks lack, are not searched",
+            "embedding tables and the pooler, which the paper's networks lack, are not searched, and their scales are "
+            "found by least squared error and constant",
         ),
     ),
 )

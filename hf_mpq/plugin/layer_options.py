@@ -3,7 +3,7 @@
 import regex
 
 from ..core import search
-from ..weights import QUANTIZERS
+from ..weights import GATES, QUANTIZERS
 from .fields import ConfigFields
 
 
@@ -39,7 +39,8 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
         }
         if isinstance(config.activation_bits, tuple):
             chosen["activation_bits"] = config.activation_bits[-1]
-        if config.nested or _beyond(config.weight_quantizer, bits):
+        own_grid = config.nested or GATES[config.gate_name].sets_grid
+        if own_grid or _beyond(config.weight_quantizer, bits):
             chosen |= {"quantizer": "symmetric", "quantizer_options": {}}
     if role == "embedding":
         chosen |= {"groups": "channel", "activation_bits": None}

@@ -25,6 +25,7 @@ from ..nn.precision import use_precisions
 from ..nn.shapes import changed_shapes
 from ..nn.walk import is_open, matrices, reluctances
 from ..search.strategies import likeliest as most_probable
+from ..weights.activations import FixedGridQuantizer
 from .config import MPQConfig
 from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
 from .heads import is_latency, join_heads
@@ -196,9 +197,8 @@ def unpack(model: nn.Module) -> nn.Module:
     norms = dict(matrices(model, PackedLayerNorm))
     grids = {name: octets for name, octets in model.named_buffers() if name.endswith("grid_bytes")}
     if grids:
-        config.activation = "fixed"
-        options = config.activation_options
-        config.activation_options = {key: value for key, value in options.items() if key == "symmetric"}
+        frozen = next(one for one in model.modules() if isinstance(one, FixedGridQuantizer))
+        config.activation, config.activation_options = frozen.name, frozen.options
     config.assignment = derive(model).to_dict()
     config.storage, config.packed = "trainable", {}
     dequantize_modules(model)

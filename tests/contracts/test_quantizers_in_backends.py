@@ -8,8 +8,9 @@ import torch
 import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.exporters.base import EXPORTERS, unmet
+from hf_mpq.nn import calibrate_activations
 from hf_mpq.runtime import BACKENDS
-from hf_mpq.weights import QUANTIZERS
+from hf_mpq.weights import ACTIVATIONS, QUANTIZERS
 from tests.tiny import HEADS, outputs, tiny_batch, tiny_model
 
 CODES = {
@@ -19,6 +20,7 @@ CODES = {
     "transformed": {"bits": 4, "transforms": {"unit-rows": {}}},
     "masked": {"bits": 4, "mask": "element"},
 }
+REMEMBERED = [name for name in ACTIVATIONS if ACTIVATIONS[name].stored_bytes and name != "fixed"]
 
 
 def packed(name: str, **fields):
@@ -67,6 +69,17 @@ def test_every_backend_runs_what_a_quantizer_writes(name):
 @pytest.mark.parametrize("name", CODES)
 def test_the_dense_export_is_the_model(name, tmp_path):
     check_exports(packed(name, activation_bits=None), tmp_path, ["dense"])
+
+
+@pytest.mark.parametrize("name", REMEMBERED)
+def test_every_backend_runs_the_inputs_that_a_range_was_learned_for(name):
+    """At bits below eight, too."""
+    config = MPQConfig(
+        bits=4, activation=name, activation_bits=8, attention_bits=8, rules={"output": {"activation_bits": 5}}
+    )
+    model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), config)
+    calibrate_activations(model, [tiny_batch()])
+    check_backends(hf_mpq.pack(model).eval())
 
 
 @pytest.mark.full

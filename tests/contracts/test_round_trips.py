@@ -11,6 +11,7 @@ from hf_mpq.core import MatrixAssignment
 from hf_mpq.nn import calibrate_activations
 from hf_mpq.nn.walk import matrices
 from hf_mpq.runtime import compact
+from hf_mpq.weights import ACTIVATIONS
 from tests.contracts.test_families import close
 from tests.contracts.test_folding import pruned_assignment, unrounded_weight, zero_rows
 from tests.contracts.test_sizes import bytes_on_disk
@@ -48,7 +49,9 @@ def test_folding_everything_at_once_keeps_the_float_function(family):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("activation", ["static", "learned"])
+@pytest.mark.parametrize(
+    "activation", [name for name in ACTIVATIONS if ACTIVATIONS[name].stored_bytes and name != "fixed"]
+)
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
 def test_learned_ranges_survive_unpacking(family, activation, tmp_path):
     model = hf_mpq.quantize(tiny_model(family), MPQConfig(activation=activation, attention_bits=8))

@@ -87,7 +87,8 @@ def test_passes_update_weights_quantizers_and_gates_apart():
     model = quantized(None, **CASES["learned ranges"])
     groups, layers = groups_of(model), [layer for _, layer in matrices(model)]
     ids = lambda several: {id(one) for one in several}  # noqa: E731
-    ranges = ids(layer.program.quantizer.range for layer in layers)
+    ranges = ids(one for layer in layers for one in layer.program.quantizer.parameters())
+    assert len(ranges) == sum(layer.spec.role == "encoder" for layer in layers)  # others have constant scales
     steps = ids(one for layer in layers if layer.program.gate.searching for one in layer.program.gate.parameters())
     assert {name: len(several) for name, several in groups.by_group.items()}.keys() == EVERY_GROUP
     assert ids(groups.held(EVERY_GROUP - {"quantizers"})) == ranges

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+import hf_mpq
+from hf_mpq import MPQConfig
 from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.weights import GATES, QUANTIZERS, Choice, WeightProgram
+from tests.tiny import tiny_model
 from tests.weights.cases import LAYOUTS, decoded, weight_of
 
 GATE = "learned-range"
@@ -190,3 +193,14 @@ def test_under_other_gates_the_range_is_shared_by_all_precisions():
         inside = ratio.abs() <= levels
         expected = torch.where(inside, (ratio.round() - ratio) / levels, part.sign()).sum()
         assert quantizer.range.grad[group].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"quantizer": "learned-range", "activation_bits": (4, 8)}], ids=["weights", "inputs"]
+)
+def test_a_config_whose_gate_needs_another_quantizer_is_refused_before_anything_is_made(fields):
+    model = tiny_model("bert", num_hidden_layers=1)
+    before = {name: type(module) for name, module in model.named_modules()}
+    with pytest.raises(ValueError, match="choose 'learned-range' for both, and as the activation where"):
+        hf_mpq.quantize(model, MPQConfig(bits=(2, 4), gate="learned-range", **fields))
+    assert {name: type(module) for name, module in model.named_modules()} == before

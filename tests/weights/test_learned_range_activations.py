@@ -65,7 +65,7 @@ def test_without_delta_the_gradient_is_straight_through_bit_for_bit(rule):
 
     def gradients(gradient):
         x = torch.randn(5, 12, generator=torch.Generator().manual_seed(3)).requires_grad_()
-        quantizer = ACTIVATIONS["learned-range"](3, gradient)
+        quantizer = ACTIVATIONS["learned-range"](3, gradient=gradient)
         quantizer.calibrate(x.detach() / 2)
         quantizer(x).backward(upstream)
         return x, x.grad, quantizer.range.grad, quantizer
@@ -79,6 +79,18 @@ def test_without_delta_the_gradient_is_straight_through_bit_for_bit(rule):
     expected = torch.where(inside, rounding_gradient(rule)(upstream, ratio - ratio.round()), 0.0)
     torch.testing.assert_close(some, expected)
     assert not torch.equal(some, plain)
+
+
+def test_it_starts_from_a_percentile_the_largest_over_the_examples():
+    x = torch.randperm(2000, generator=torch.Generator().manual_seed(0)).float().sub(1000).view(2, 10, 100)
+    for percentile, options in ((99.9, {}), (50, {"percentile": 50}), (100, {"percentile": 100})):
+        quantizer = ActivationQuantizer.from_spec(ActivationSpec("learned-range", 8, options))
+        for example in (x / 2, x, x / 3):
+            quantizer.calibrate(example)
+        assert quantizer.range.item() == pytest.approx(torch.quantile(x.abs(), percentile / 100).item(), abs=1.5)
+        assert quantizer.spec.options == options
+    with pytest.raises(ValueError, match="above 0 and at most 100, got 0"):
+        ACTIVATIONS["learned-range"](percentile=0)
 
 
 def test_a_rule_is_an_option_that_a_spec_keeps():

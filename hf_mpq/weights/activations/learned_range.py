@@ -5,16 +5,14 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from ...core import Written, plain, replace_forward
+from ...core import Written, constant, plain, replace_forward
 from ..compilation import compiled_when_large
 from ..roles import RANGES
 from ..rounding_gradients import RoundingGradient, rounding_gradient
 from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
 from .fixed import FixedGridQuantizer
 
-SMALLEST_RANGE = 1e-6
-CALIBRATED_SHARE = 0.999
-"""Of the values of an example that its range covers at least."""
+SMALLEST_RANGE, PERCENTILE = 1e-6, 99.9
 
 
 @ACTIVATIONS.register("learned-range")
@@ -23,10 +21,11 @@ class LearnedRangeActivation(ActivationQuantizer):
 
     Levels are signed, for what leaves a GELU is negative too. Where the bits are decided the step `d` is
     `x_max / (2^(b-1) - 1)`; under the gate `"learned-range"` it is learned as well. Gradients are those of the weight
-    quantizer of this name. It starts from the 99.9th percentile of `|x|`, the largest over the examples.
+    quantizer of this name. It starts from a percentile of `|x|`, the largest over the examples.
 
     Args:
         bits: 2 to 8.
+        percentile: that it starts from, the paper's by default; 100 is the largest value.
         gradient: rule for the gradient of rounding, a part such as `"inverse-tanh"`, the paper's for activations; None
             is straight-through.
 
@@ -39,15 +38,19 @@ class LearnedRangeActivation(ActivationQuantizer):
     straight_through = False
     roles = {"range": RANGES}  # noqa: RUF012
 
-    def __init__(self, bits: int = 8, gradient: Written | None = None):
+    def __init__(self, bits: int = 8, percentile: float = PERCENTILE, gradient: Written | None = None):
         super().__init__(bits, symmetric=True)
+        if not 0 < percentile <= 100:
+            raise ValueError(f"a percentile is above 0 and at most 100, got {percentile}")
+        self.percentile = percentile
         self.gradient, self._written = rounding_gradient(gradient), plain(gradient)
         self.range = nn.Parameter(torch.ones(()))
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
 
     @property
     def options(self) -> dict:
-        return {} if self._written is None else {"gradient": self._written}
+        found = {} if self.percentile == PERCENTILE else {"percentile": self.percentile}
+        return found if self._written is None else {**found, "gradient": self._written}
 
     def largest(self) -> Tensor:
         return replace_forward(self.range, self.range.clamp(min=SMALLEST_RANGE)).reshape(1)
@@ -59,7 +62,7 @@ class LearnedRangeActivation(ActivationQuantizer):
 
     def fake_quantized(self, x: Tensor) -> Tensor:
         levels = 2 ** (self.bits - 1) - 1
-        return self.on_levels(x, self.largest() / levels, torch.tensor(levels))
+        return self.on_levels(x, self.largest() / levels, constant((levels,), torch.float32, x.device))
 
     def on_levels(self, x: Tensor, step: Tensor, highest: Tensor) -> Tensor:
         largest = self._range_of(x)
@@ -84,7 +87,7 @@ class LearnedRangeActivation(ActivationQuantizer):
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         sizes = x.abs().float().flatten()
-        found = sizes.kthvalue(ceil(CALIBRATED_SHARE * len(sizes))).values.clamp(min=SMALLEST_RANGE)
+        found = sizes.kthvalue(ceil(self.percentile / 100 * len(sizes))).values.clamp(min=SMALLEST_RANGE)
         self.range.copy_(torch.where(self.ready, torch.maximum(self.range, found), found))
         self.ready.fill_(True)
 
