@@ -111,7 +111,7 @@ class CpuNative(Backend):
         for layer in packed_linears(model):
             layer.prepared[cls.name] = Int8Product(layer) if multiplies_integers(layer) else float_product(layer)
         _prepare_lookups(model, cls.name)
-        make_native(model)
+        make_native(model, attention_dtype)
 
 
 @BACKENDS.register("cuda-float")

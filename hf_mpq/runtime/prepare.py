@@ -33,9 +33,9 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
             which its first use finds out; see `hf_mpq.runtime.automatic.FastestBackend`, kept as
             `model.fastest_backend`. `"cpu-native"` computes nothing for padding: hidden states there are 0.
 
-        attention_dtype: `torch.bfloat16` lets the fused layers of cpu-int8 multiply attention in it where the CPU does,
-            which is faster; what it rounds moves more activations to the next level, so labels agree with those
-            of the packed model less often.
+        attention_dtype: `torch.bfloat16` lets cpu-native and the fused layers of cpu-int8 multiply attention in it
+            where the CPU does, which is faster; what it rounds moves more activations to the next level, so labels
+            agree with those of the packed model less often.
 
     Returns:
         The same model.

@@ -3,6 +3,7 @@
 import copy
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +126,22 @@ def test_a_token_is_the_same_in_every_batch_padding_and_number_of_threads(family
             assert torch.equal(hidden(model, batch), together)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 3, "hidden_size": 51}], ids=str)
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_attention_in_bfloat16_is_near_and_the_same_in_every_batch(family, changes):
+    model, batch = packed_model(family, changes=changes), ragged()
+    real = batch["attention_mask"].bool()
+    want = hidden(native(model), batch)
+    got = hidden(hf_mpq.prepare(model, NAME, torch.bfloat16), batch)
+    bfloat16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() and PATHS[0] in ("amx", "avx512-vnni")
+    assert torch.equal(got, want) != bfloat16
+    difference = (got - want)[real].abs()
+    assert difference.median() < 0.02 * want.abs().max() and difference.max() < 0.3 * want.abs().max()
+    for row, length in enumerate(LENGTHS):
+        one = {"input_ids": batch["input_ids"][row : row + 1, :length]}
+        assert torch.equal(hidden(model, one)[0], got[row, :length])
 
 
 def test_what_is_given_beside_ids_counts():

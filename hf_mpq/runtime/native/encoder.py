@@ -50,13 +50,14 @@ class Native:
     Args:
         model: prepared for `NAME`.
         body: its encoder.
+        attention_dtype: of what attention multiplies, where the machine does.
 
     Raises:
         Unfit: the kernel cannot run it.
     """
 
-    def __init__(self, model: nn.Module, body: nn.Module):
-        self.plan = Plan(model, body, NAME, os.environ.get(INSTRUCTIONS) or None)
+    def __init__(self, model: nn.Module, body: nn.Module, attention_dtype: torch.dtype):
+        self.plan = Plan(model, body, NAME, os.environ.get(INSTRUCTIONS) or None, attention_dtype == torch.bfloat16)
         self.body = (body,)  # in a tuple: the body keeps this one
         pooler = getattr(body, "pooler", None)
         apart = set() if pooler is None else set(pooler.modules())
@@ -130,7 +131,7 @@ def _after_padding(ids: Tensor, padding: int) -> Tensor:
     return real.cumsum(1) * real + padding
 
 
-def make_native(model: nn.Module) -> str | None:
+def make_native(model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> str | None:
     """Give the encoder of a model that is prepared for `NAME` its one call, in place; returns why it cannot have one,
     or None."""
     if library() is None:
@@ -139,7 +140,7 @@ def make_native(model: nn.Module) -> str | None:
     reason = unfit(model, body)
     if reason is None:
         try:
-            swap_in(body, NativeEncoder, native=Native(model, body))
+            swap_in(body, NativeEncoder, native=Native(model, body, attention_dtype))
         except Unfit as error:
             reason = str(error)
     return reason

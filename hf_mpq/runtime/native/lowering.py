@@ -42,13 +42,16 @@ class Plan:
         model: whose tables are prepared.
         body: its encoder.
         name: of the backend that they are prepared for.
+        bfloat16: whether attention multiplies in it, where the machine does.
         instructions: which set of them runs it; default: the fastest that this machine has.
 
     Raises:
         Unfit: the kernel cannot run it, with the reason.
     """
 
-    def __init__(self, model: nn.Module, body: nn.Module, name: str, instructions: str | None = None):
+    def __init__(
+        self, model: nn.Module, body: nn.Module, name: str, instructions: str | None = None, bfloat16: bool = False
+    ):
         self.form, self.hidden = FORMS[body.config.model_type], body.config.hidden_size
         self.modules: list[nn.Module] = []
         self._body, self._name, self._alive = body, name, []
@@ -58,6 +61,7 @@ class Plan:
         ]
         order = _order(body.config, family, len(layers))
         described = structures.Encoder(hidden=self.hidden, layers=len(order), distinct_layers=len(layers))
+        described.bfloat16 = bfloat16
         described.distinct = (structures.Layer * len(layers))(*layers)
         described.order = (c_int32 * len(order))(*order)
         self._embeddings(described)

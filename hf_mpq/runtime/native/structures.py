@@ -78,6 +78,7 @@ class Encoder(Structure):
         ("distinct", POINTER(Layer)),
         ("order", POINTER(c_int32)),
         ("distinct_layers", c_int64),
+        ("bfloat16", c_int32),
     )
 
 

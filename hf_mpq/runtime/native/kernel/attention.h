@@ -13,6 +13,36 @@ struct Head {
   int64_t out_stride;
 };
 
+template <int Q>
+HF_INLINE void put_scores(const Head& head, int64_t first, int64_t key, const floats (&sums)[KEYS][Q], float* to) {
+#pragma GCC unroll 8
+  for (int k = 0; k < KEYS; k++)
+#pragma GCC unroll 3
+    for (int q = 0; q < Q; q++) {
+      float* const at = to + ((key + k) * Q + q) * LANES;
+      store(at, head.relative ? sums[k][q] + load(head.relative + first + q * LANES - key - k) : sums[k][q]);
+    }
+}
+
+template <int Q>
+HF_INLINE void put_mixed(const Head& head, int64_t first, int64_t d, const floats (&sums)[KEYS][Q], const floats (&share)[Q]) {
+  const int here = (int)least(KEYS, head.size - d);
+#pragma GCC unroll 8
+  for (int k = 0; k < KEYS; k++)
+    if (k < here)
+#pragma GCC unroll 3
+      for (int q = 0; q < Q; q++) store(head.out + (d + k) * head.out_stride + first + q * LANES, sums[k][q] * share[q]);
+}
+
+template <int Q>
+HF_INLINE void largest_score(const float* scores, int64_t tokens, floats (&best)[Q]) {
+#pragma GCC unroll 3
+  for (int q = 0; q < Q; q++) best[q] = load(scores + q * LANES);
+  for (int64_t k = 1; k < tokens; k++)
+#pragma GCC unroll 3
+    for (int q = 0; q < Q; q++) best[q] = larger(best[q], load(scores + (k * Q + q) * LANES));
+}
+
 // Scores (tokens, Q, LANES) of Q vectors of queries from `first` on.
 template <int Q>
 static inline void scores(const Head& head, int64_t first, float* to) {
@@ -34,13 +64,7 @@ static inline void scores(const Head& head, int64_t first, float* to) {
         for (int q = 0; q < Q; q++) sums[k][q] = fused(here[q], one, sums[k][q]);
       }
     }
-#pragma GCC unroll 8
-    for (int k = 0; k < KEYS; k++)
-#pragma GCC unroll 3
-      for (int q = 0; q < Q; q++) {
-        float* const at = to + ((key + k) * Q + q) * LANES;
-        store(at, head.relative ? sums[k][q] + load(head.relative + first + q * LANES - key - k) : sums[k][q]);
-      }
+    put_scores<Q>(head, first, key, sums, to);
   }
 }
 
@@ -48,11 +72,9 @@ static inline void scores(const Head& head, int64_t first, float* to) {
 template <int Q>
 static inline void softmax(float* scores, int64_t tokens, floats (&share)[Q]) {
   floats best[Q], sum[Q];
+  largest_score<Q>(scores, tokens, best);
 #pragma GCC unroll 3
-  for (int q = 0; q < Q; q++) best[q] = load(scores + q * LANES), sum[q] = floats{};
-  for (int64_t k = 1; k < tokens; k++)
-#pragma GCC unroll 3
-    for (int q = 0; q < Q; q++) best[q] = larger(best[q], load(scores + (k * Q + q) * LANES));
+  for (int q = 0; q < Q; q++) sum[q] = floats{};
   for (int64_t k = 0; k < tokens; k++)
 #pragma GCC unroll 3
     for (int q = 0; q < Q; q++) {
@@ -88,12 +110,7 @@ static inline void mix(const Head& head, int64_t first, const float* powers, con
         for (int q = 0; q < Q; q++) sums[k][q] = fused(here[q], one, sums[k][q]);
       }
     }
-    const int here = (int)least(KEYS, head.size - d);
-#pragma GCC unroll 8
-    for (int k = 0; k < KEYS; k++)
-      if (k < here)
-#pragma GCC unroll 3
-        for (int q = 0; q < Q; q++) store(head.out + (d + k) * head.out_stride + first + q * LANES, sums[k][q] * share[q]);
+    put_mixed<Q>(head, first, d, sums, share);
   }
 }
 
@@ -105,12 +122,18 @@ static inline void some_queries(const Head& head, int64_t first, float* room) {
   mix<Q>(head, first, room, share);
 }
 
+// `work(Wide<vectors>, first query)` for all queries.
+template <class Work>
+HF_INLINE void in_turn(int64_t tokens, const Work& work) {
+  int64_t first = 0;
+  for (; first + (QUERIES - 1) * LANES < tokens; first += QUERIES * LANES) work(Wide<QUERIES>(), first);
+#if HF_QUERIES > 2
+  for (; first + LANES < tokens; first += 2 * LANES) work(Wide<2>(), first);
+#endif
+  for (; first < tokens; first += LANES) work(Wide<1>(), first);
+}
+
 // `room`: (tokens and KEYS more, QUERIES, LANES). What is written behind the last token is overwritten by whom it belongs to.
 static inline void attend(const Head& head, float* room) {
-  int64_t first = 0;
-  for (; first + (QUERIES - 1) * LANES < head.tokens; first += QUERIES * LANES) some_queries<QUERIES>(head, first, room);
-#if HF_QUERIES > 2
-  for (; first + LANES < head.tokens; first += 2 * LANES) some_queries<2>(head, first, room);
-#endif
-  for (; first < head.tokens; first += LANES) some_queries<1>(head, first, room);
+  in_turn(head.tokens, [&](auto wide, int64_t first) { some_queries<decltype(wide)::value>(head, first, room); });
 }

@@ -6,6 +6,9 @@ struct Room {
   Bytes narrow, broad;            // read by attend and up, and by output and down
   float *head, *scores, *line;    // of one thread
   int64_t stride;                 // tokens of `joined` and `head`
+#if HF_BF16
+  Pairs pairs;  // of one thread
+#endif
 };
 
 // Bytes that may be read behind the last ones, and are multiplied with zeros: 16 quads of the widest panel.
@@ -18,6 +21,9 @@ static inline Bytes bytes_for(int64_t columns, int64_t tokens, Bump& bump) {
   made.zero = bump.take<int32_t>(tokens);
   return made;
 }
+
+// Of keys, with room for the whole vectors that are written, at no multiple of what caches alias.
+HF_INLINE int64_t pairs_of(int64_t tokens) { return up_to(tokens, LANES) / 2 + LANES; }
 
 static inline Room room_of(const Encoder& encoder, const Block& block, const Team& team, Bump bump) {
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
@@ -32,8 +38,20 @@ static inline Room room_of(const Encoder& encoder, const Block& block, const Tea
     room.head = bump.take<float>((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES);
     room.scores = bump.take<float>((block.longest + KEYS) * QUERIES * LANES);
     room.line = bump.take<float>(up_to(encoder.width, LANES));
+#if HF_BF16
+    if (!encoder.bfloat16) continue;
+    room.pairs.keys = pairs_of(block.longest);
+    room.pairs.query = bump.take<int32_t>((encoder.most_head + 1) / 2 * stride + QUERIES * LANES);
+    room.pairs.key = bump.take<int32_t>((encoder.most_head + 1) / 2 * stride + QUERIES * LANES);
+    room.pairs.value = bump.take<int32_t>((encoder.most_head + KEYS) * room.pairs.keys);
+#endif
   }
   return room;
+}
+
+static inline int64_t pairs_bytes(const Encoder& encoder, const Block& block, int64_t stride) {
+  return 8 * ((encoder.most_head + 1) / 2 * stride + QUERIES * LANES) +
+         4 * (encoder.most_head + KEYS) * pairs_of(block.longest) + 3 * 2 * ALIGN;
 }
 
 static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads) {
@@ -42,14 +60,10 @@ static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads)
                        (encoder.most_inner * stride + QUERIES * LANES) * 4 +
                        2 * (up_to(encoder.most_columns, 4) * tokens + BEHIND + 12 * tokens) + 16 * 2 * ALIGN;
   const int64_t each = ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
-                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN;
+                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN +
+                       (encoder.bfloat16 ? pairs_bytes(encoder, block, stride) : 0);
   return both + threads * each + ALIGN;
 }
-
-template <int V>
-struct Wide {
-  static constexpr int value = V;
-};
 
 // `work(Wide<V>, first vector)` for the panels of this thread.
 template <class Work>
@@ -153,14 +167,27 @@ struct Pass {
     for (int64_t h = share.from; h < share.to; h++) {
       product(panels, from, layer.attend, h * rows, (h + 1) * rows,
               ToRows{from, layer.attend, room.head, h * rows, room.stride});
+#if HF_BF16
+      if (encoder.bfloat16) {
+        const int64_t size = layer.head_size, tokens = panels.tokens();
+        pair_features(room.head, size, room.stride, tokens, room.pairs.query);
+        pair_features(room.head + size * room.stride, size, room.stride, tokens, room.pairs.key);
+      }
+#endif
       for (int64_t s = 0; s < block.sequences; s++) {
         const int64_t start = block.starts[s], skip = layer.head_size * room.stride;
         const float* const query = room.head + start;
         const float* const relative =
             encoder.relative ? encoder.relative + h * (2 * encoder.span - 1 + 2 * ALIGN) + ALIGN + encoder.span - 1 : nullptr;
-        attend(Head{query, query + skip, query + 2 * skip, layer.head_size, room.stride, block.starts[s + 1] - start, relative,
-                    room.joined + h * skip + start, room.stride},
-               room.scores);
+        const Head head{query, query + skip, query + 2 * skip, layer.head_size, room.stride, block.starts[s + 1] - start,
+                        relative, room.joined + h * skip + start, room.stride};
+#if HF_BF16
+        if (encoder.bfloat16) {
+          attend(head, room.pairs, start, room.scores);
+          continue;
+        }
+#endif
+        attend(head, room.scores);
       }
     }
     team.wait();

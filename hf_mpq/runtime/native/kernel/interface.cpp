@@ -204,6 +204,9 @@ Made* make(const hf_encoder& from, const Path* path) {
   made->path = path;
   made->width = from.width, made->hidden = from.hidden, made->passes = from.layers;
   made->words = from.words, made->positions = from.positions, made->types = from.types;
+#if defined(__x86_64__)
+  made->bfloat16 = from.bfloat16 && __builtin_cpu_supports("avx512bf16");
+#endif
   made->embedding_norm = norm_of(made->arena, from.embedding_norm, from.width);
   if (from.projection.rows) made->projection = laid_out(made->arena, from.projection, from.projection_grid);
   made->projection_grid = from.projection_grid;

@@ -62,6 +62,7 @@ typedef struct {
   const hf_layer* distinct;
   const int32_t* order;
   int64_t distinct_layers;
+  int32_t bfloat16;                  // what attention multiplies, where the machine does
 } hf_encoder;
 
 // One batch, (batch, tokens) everywhere. What is masked is never computed: its outputs are 0.

@@ -3,6 +3,10 @@
 #define HF_AHEAD false  // whether weights are brought near before they are read
 #endif
 
+#ifndef HF_BF16
+#define HF_BF16 false  // whether it has products of bfloat16
+#endif
+
 namespace hf_mpq::HF_PATH {
 #include "vectors.h"
 #include "layout.h"
@@ -11,5 +15,6 @@ namespace hf_mpq::HF_PATH {
 #include "epilogue.h"
 #include "normalise.h"
 #include "attention.h"
+#include "attention_pairs.h"
 #include "encode.h"
 }  // namespace hf_mpq::HF_PATH

@@ -3,6 +3,11 @@
 
 constexpr int WIDEST = HF_WIDEST;  // panel, in vectors
 
+template <int V>
+struct Wide {
+  static constexpr int value = V;
+};
+
 struct Panels {
   int64_t vectors;
 

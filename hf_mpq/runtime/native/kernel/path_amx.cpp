@@ -17,18 +17,19 @@
 #define HF_TILE_PRODUCT(to, weights, bytes) _tile_dpbsud(to, weights, bytes)
 #endif
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,amx-tile,amx-int8"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8"))), apply_to = function)
 #else
 #pragma GCC push_options
 #ifdef HF_EMULATED_TILES
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,prefer-vector-width=512")
 #else
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,amx-tile,amx-int8,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8,prefer-vector-width=512")
 #endif
 #endif
 
 #define HF_PATH amx
 #define HF_AVX512 1
+#define HF_BF16 1
 #define HF_AMX 1
 #define HF_LANES 16
 #define HF_WIDEST 2

@@ -43,6 +43,7 @@ struct Encoder {
   hf_grid projection_grid;
   float* relative = nullptr;  // (heads, 2 span - 1), by query minus key, scaled for exp2
   int64_t span = 0;
+  bool bfloat16 = false;  // products of attention, where the machine has them
   int64_t passes;
   const Layer** layers;       // (passes)
   int64_t most_inner, most_wide, most_head, most_columns;  // largest of all layers
