@@ -5,9 +5,10 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 from transformers import TrainerCallback
 
-from hf_mpq.nn.walk import matrices, take_path
+from hf_mpq.nn.walk import gates, matrices, take_path
 from hf_mpq.search.strategies import GATE_PARAMETERS, MODEL_PARAMETERS, STRATEGIES, Pass, SearchStrategy
 from hf_mpq.training.gradients import COMBINERS
+from tests.tiny import outputs
 from tests.training.runs import collate, quantized, sentences, trainer
 from tests.training.test_gradients import still
 
@@ -145,3 +146,24 @@ def test_passes_without_a_search_run_where_nothing_is_open(tmp_path, known):
     run.train()
     after = dict(run.model.named_parameters())
     assert all((before[name] != after[name]).any(0).all() for name in before), "a scale of every precision moved"
+
+
+@pytest.mark.parametrize("method", ["weight-coupling", "vertical"])
+def test_an_interrupted_pass_leaves_the_model_as_it_is_saved(method, tmp_path):
+    """Between two passes the model is at a drawn path, or a lower precision; nobody sees it so."""
+    run = trainer(quantized(method, layers=1), tmp_path, max_steps=2)
+    passes = []
+
+    def interrupt(model, args):
+        passes.append(model.training)
+        if passes.count(True) == 2:
+            raise KeyboardInterrupt
+
+    hook = run.model.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    hook.remove()
+    assert all(gate.path is None for gate in gates(run.model).values())
+    run.save_packed(tmp_path / "packed")
+    packed = type(run.model).from_pretrained(tmp_path / "packed")
+    torch.testing.assert_close(outputs(run.model)[0], outputs(packed)[0], atol=1e-5, rtol=0)

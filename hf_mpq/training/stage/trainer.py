@@ -1,6 +1,6 @@
 """One stage of a run: an ordinary Trainer whose steps are the passes of a strategy."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,26 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
             kind: self._prepare_inputs(self._search_samples[self._micro] if kind == "search" else inputs)
             for kind in kinds
         }
-        for number, one in enumerate(passes):
-            units = self._search_units if one.data == "search" else self._units
-            one = with_path(one, number, self.model.student, self.progress)
-            total += self._run_pass(model, one, batches[one.data], units)
-        if any(one.precision is not None for one in passes):  # between steps a model is what it is saved as
-            set_precision(self.model.student, served_precisions(self.model.student)[-1])
+        try:
+            for number, one in enumerate(passes):
+                units = self._search_units if one.data == "search" else self._units
+                one = with_path(one, number, self.model.student, self.progress)
+                total += self._run_pass(model, one, batches[one.data], units)
+        finally:  # between steps, and where one was interrupted, a model is what it is saved as
+            self._leave(passes)
         if self._gradients is not None and self.accelerator.sync_gradients:
             self._gradients.merge()
         return total
+
+    def _leave(self, passes: Sequence[Pass]) -> None:
+        for one in passes:
+            self._leave_path(one)
+        if any(one.precision is not None for one in passes):
+            set_precision(self.model.student, served_precisions(self.model.student)[-1])
+
+    def _leave_path(self, one: Pass) -> None:
+        if one.path is not None:
+            take_path(self.model.student, {})
 
     def _run_pass(self, model: nn.Module, one: Pass, batch: Mapping[str, Any], units: Mapping[str, float]) -> Tensor:
         stage = self.model
@@ -192,8 +203,7 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
             loss = loss + self._part(PENALTY, stage.penalty)
         with nullcontext() if self._gradients is None else self._gradients.of(one.name):
             found = self._backward(loss * one.share, one.updates)
-        if one.path is not None:
-            take_path(stage.student, {})
+        self._leave_path(one)
         return found
 
     def compute_loss(
