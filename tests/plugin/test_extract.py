@@ -424,3 +424,11 @@ def test_ways_to_load(whole, folder, tokenizer, tmp_path):
     kept.save_pretrained(tmp_path / "kept")
     assert set(used_precisions(reload(tmp_path / "kept", bits=8)).values()) == {8}
     assert outputs(reload(tmp_path / "kept"))[0].equal(outputs(reload(whole, bits=2))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("asked", [4, "3bits"])
+def test_a_partial_load_in_another_type_chooses_the_same(asked, dtype, whole):
+    found = reload(whole, bits=asked, dtype=dtype)
+    assert used_precisions(found) == used_precisions(reload(whole, bits=asked))
+    assert same(found, hf_mpq.set_precision(reload(whole, dtype=dtype), asked))

@@ -38,7 +38,7 @@ class PackedEmbedding(PackedMatrix):
         stored = self.stored
         if stored.layout.axis == 1 or stored.kept or stored.length != stored.layout.line_length:
             return self.decode().index_select(0, rows)
-        values = torch.zeros(len(rows), stored.length, device=rows.device)
+        values = torch.zeros(len(rows), stored.length, dtype=torch.float32, device=rows.device)
         floats, planes = self.group_floats(), self.code_planes()
         line_floats = self.line_floats().index_select(0, rows)
         for bits, lines in self.lines_by_precision().items():

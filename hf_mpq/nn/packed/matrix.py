@@ -61,7 +61,7 @@ class PackedMatrix(PackedModule):
         if self.stored.bias is None:
             return None
         rows = self.stored.layout.shape[0]
-        full = torch.zeros(rows, device=self.device)
+        full = torch.zeros(rows, dtype=torch.float32, device=self.device)
         if self.stored.bias:
             full[self.row_flags()] = from_bytes(self.bias_values, getattr(torch, self.stored.float_dtype))
         return full.to(self.compute_dtype)
@@ -156,7 +156,7 @@ class PackedMatrix(PackedModule):
     def decode(self) -> Tensor:
         """The weight in float32, `(out, in)`."""
         stored, layout = self.stored, self.stored.layout
-        lines = torch.zeros(layout.shape[layout.axis], stored.length, device=self.device)
+        lines = torch.zeros(layout.shape[layout.axis], stored.length, dtype=torch.float32, device=self.device)
         floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
         keep = self._kept_flags()
         for bits, chosen in self.lines_by_precision().items():
@@ -186,7 +186,7 @@ class PackedMatrix(PackedModule):
         if layout.axis != 0 or not self.has_integers():
             return None
         levels = torch.zeros(layout.shape[0], stored.length, dtype=torch.int8, device=self.device)
-        scale = torch.ones(layout.shape[0], device=levels.device)
+        scale = torch.ones(layout.shape[0], dtype=torch.float32, device=levels.device)
         offset = torch.zeros_like(scale)
         floats, line_floats, planes = self.group_floats(), self.line_floats(), self.code_planes()
         keep, encoding = self._kept_flags(), ENCODINGS[stored.encoding]
