@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core import METHODS, Budget, Budgets, Part, budgets_of, nearest, unknown
+from ..core import METHODS, Budgets, Part, budgets_of, nearest, unknown
 from .errors import UserError
 from .models import check_place, is_path
 from .rows.files import READERS
@@ -122,7 +122,7 @@ def checked_precisions(text: str | None) -> "Bits | None":
     if text.lstrip().startswith("{"):
         return _from_json(text)
     if "=" not in text:
-        Budget.parse(text)
+        budgets_of(text)
         return text
     pairs = [part.rpartition("=") for part in text.split(",")]
     if not all(number.strip().isdigit() for _, _, number in pairs):

@@ -42,6 +42,7 @@ def test_mistakes(here, refused, tmp_path):
     assert "no nested precisions" in refused("extract", "packed", "--bits", "4", out)
     assert "found in no nested matrix" in refused("extract", "nested", "--bits", "nowhere=4", out)
     assert "smallest possible" in refused("extract", "nested", "--bits", "1kB", out)
+    assert "two limits of one kind" in refused("extract", "nested", "--bits", "3bits + 2bits", out)
     assert not out.exists()
 
 

@@ -182,3 +182,9 @@ def test_a_setting_in_config_json_that_cannot_be(tmp_path):
         reload(tmp_path)
     with pytest.raises(ValueError, match="precision of x must be 1 to 8"):
         MPQConfig(bits=4, precision={"x": 9})
+
+
+def test_nested_codes_beside_a_table_whose_bits_are_open():
+    model = nested_model(embedding_bits=(2, 8))
+    assert set(used_precisions(model).values()) == {8}
+    assert hf_mpq.assignment_of(model).matrices["embeddings.word_embeddings"].bits[0] in (2, 8)

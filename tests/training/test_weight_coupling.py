@@ -286,6 +286,9 @@ def test_another_process_finds_the_same_and_the_run_stays(trained):
     assert hf_mpq.assignment_of(again.model) == hf_mpq.assignment_of(trained.model)
     with pytest.raises(BudgetError, match="smallest possible is 2"):
         trained.assignments(["1bits"])
+    for one in ("3bits", 0.2):
+        with pytest.raises(BudgetError, match=f"give a list, such as \\['{one}'\\]"):
+            trained.assignments(one)
     assert hf_mpq.assignment_of(trained.model) == hf_mpq.assignment_of(again.model), "also after an error"
 
 

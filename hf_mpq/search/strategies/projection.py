@@ -1,10 +1,12 @@
 """From what open gates say to one assignment, within limits where there are some."""
 
 from collections.abc import Mapping
+from math import inf
 
+import torch
 from torch import Tensor
 
-from ...core import Assignment, PrecisionSpace
+from ...core import Assignment, OpenChoice, PrecisionSpace
 from ...cost import Limits
 from ..allocators import allocate
 from ..allocators.start import check_possible
@@ -26,7 +28,7 @@ def likeliest(space: PrecisionSpace, reluctances: Mapping[str, Tensor], limits: 
         BudgetError: when nothing keeps them.
         ValueError: when a matrix is open, but there is no reluctance of its gate.
     """
-    scores = {name: _reluctance(name, reluctances) for name in space.open_choices}
+    scores = {name: _reluctance(space, name, reluctances) for name in space.open_choices}
     if bounded(limits):
         return allocate.choose(space, bounded(limits), scores)
     units = Units(space, scores)
@@ -44,7 +46,16 @@ def bounded(limits: Limits) -> Limits:
     return tuple(limit for limit in limits if limit.amount is not None)
 
 
-def _reluctance(name: str, reluctances: Mapping[str, Tensor]) -> Tensor:
+def _reluctance(space: PrecisionSpace, name: str, reluctances: Mapping[str, Tensor]) -> Tensor:
+    """Of nested codes the highest precision is the file's, and no gate is asked."""
+    if name in space.weights and space.weights[name].nested:
+        return _highest_alone(space.open_choices[name])
     if name not in reluctances:
         raise ValueError(f"{name!r} is open, and its gate says nothing of its candidates")
     return reluctances[name]
+
+
+def _highest_alone(choice: OpenChoice) -> Tensor:
+    found = torch.full((choice.groups, len(choice.candidates)), inf)
+    found[:, -1] = 0.0
+    return found

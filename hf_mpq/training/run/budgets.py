@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ...core import Assignment, Budget, StageSpec, budgets_of
+from ...core import Assignment, Budget, BudgetError, StageSpec, budgets_of
 from ...plugin import fix
 from ...runs.files import STAGES
 from .plan import decides, stage_folder
@@ -29,8 +29,10 @@ class SeveralBudgets:
 
         Raises:
             ValueError: when the run has no finished search, or one that decides without looking at the budget.
-            BudgetError: for a budget that cannot be read or met.
+            BudgetError: for a budget that cannot be read or met, and for one that is in no list.
         """
+        if isinstance(budgets, str | float | int | Budget):
+            raise BudgetError(f"several budgets are asked for: give a list, such as [{str(budgets)!r}]")
         wanted = [budgets_of(one) for one in budgets]
         stage, folder = self._last_search()
         with self._searched(folder) as student:
