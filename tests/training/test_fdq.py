@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import hf_mpq
@@ -50,6 +51,39 @@ class Moves(TrainerCallback):
             self.coasts[self.stage, name] = any(not torch.equal(*pair) for pair in zip(held, before))
             for one, value in zip(held, before):
                 one.data, one.grad = value, None
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Stop(TrainerCallback):
+    """Interrupts the search after a step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.output_dir.endswith("search") and state.global_step == 5:
+            raise Interrupted
+
+
+def short(folder, **options):
+    """Eight steps of search with a move at every second one, and one of fine-tuning."""
+    stages = {
+        "search": {"arguments": {"max_steps": 8}, "strategy_options": {"warmup": 0.0, "every": 2}},
+        "finetune": {"arguments": {"max_steps": 1}},
+    }
+    return trainer(quantized("fdq", layers=1, budget=BUDGETS), folder, stages=stages, **options)
+
+
+def test_a_search_is_resumed_between_two_moves(tmp_path):
+    """From step 3; steps, ranges and their moments are those of the uninterrupted run."""
+    short(tmp_path / "whole").train()
+    with pytest.raises(Interrupted):
+        short(tmp_path / "part", callbacks=[Stop()]).train()
+    short(tmp_path / "part").train(resume_from_checkpoint=True)
+    for stage in ("1-search", "2-finetune"):
+        files = [tmp_path / run / stage / "model" / "model.safetensors" for run in ("whole", "part")]
+        ours, theirs = map(load_file, files)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture(scope="module")
