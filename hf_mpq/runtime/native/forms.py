@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
@@ -30,24 +31,38 @@ class Form:
     Attributes:
         output: what its encoder gives.
         pool: from the encoder and its hidden states to `pooler_output`; None where it has none.
-        norms: of a layer, after attention and after the feed-forward matrices.
+        norms: of a layer, of attention and of the feed-forward matrices: after what is added, or, with `final_norm`, of
+            what they read.
         words, positions, types: tables that are added; None where there is none.
         embedding_norm: after that.
-        projection: from the width of the tables to that of the layers; need not be there.
+        projection: from the width of the tables to that of the layers; need not be there, as little as a table.
+        norm_last: projection comes before normalisation.
+        final_norm: after all layers.
         after_padding: positions count what is no padding, from the padding's id on; otherwise columns.
         relative: module whose `compute_position_bias` gives what is added to scores, by distance.
+        rotary: module that gives cosines and sines of positions for a kind of layer, which its `attention_type` names.
+        disentangled: module whose `rel_embeddings` stand for distances in scores, where `config.relative_attention` is
+            set.
     """
 
     output: type[ModelOutput]
     pool: Callable[[nn.Module, Tensor], Tensor | None] | None = _first_token
     norms: tuple[str, str] = _BERT_NORMS
     words: str = "embeddings.word_embeddings"
-    positions: str = "embeddings.position_embeddings"
+    positions: str | None = "embeddings.position_embeddings"
     types: str | None = "embeddings.token_type_embeddings"
     embedding_norm: str = "embeddings.LayerNorm"
     projection: str | None = None
+    norm_last: bool = False
+    final_norm: str | None = None
     after_padding: bool = False
     relative: str | None = None
+    rotary: str | None = None
+    disentangled: str | None = None
+
+    def score_terms(self, config: PretrainedConfig) -> int:
+        """Products that a score is the sum of."""
+        return 1 if self.disentangled is None else 1 + len({"c2p", "p2c"} & set(config.pos_att_type or ()))
 
 
 _POOLED = BaseModelOutputWithPoolingAndCrossAttentions
@@ -69,6 +84,24 @@ FORMS: dict[str, Form] = {
         types=None,
         after_padding=True,
         relative="encoder",
+    ),
+    "modernbert": Form(
+        BaseModelOutput,
+        None,
+        ("attn_norm", "mlp_norm"),
+        words="embeddings.tok_embeddings",
+        positions=None,
+        types=None,
+        embedding_norm="embeddings.norm",
+        final_norm="final_norm",
+        rotary="rotary_emb",
+    ),
+    "deberta-v2": Form(
+        BaseModelOutput,
+        None,
+        projection="embeddings.embed_proj",
+        norm_last=True,
+        disentangled="encoder",
     ),
 }
 """`config.model_type` to form."""

@@ -1,6 +1,7 @@
 """A prepared model as plain data for the kernel."""
 
 from ctypes import byref, c_int32
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,10 +63,15 @@ class Plan:
         order = _order(body.config, family, len(layers))
         described = structures.Encoder(hidden=self.hidden, layers=len(order), distinct_layers=len(layers))
         described.bfloat16 = bfloat16
+        described.norm_first = self.form.final_norm is not None
+        if self.form.final_norm is not None:
+            described.final_norm = self._norm(body, self.form.final_norm)
         described.distinct = (structures.Layer * len(layers))(*layers)
         described.order = (c_int32 * len(order))(*order)
         self._embeddings(described)
         self._relative(described)
+        self._turns(described)
+        self._distances(described)
         self._drop = library().hf_mpq_drop
         self.handle = library().hf_mpq_make(byref(described), None if instructions is None else instructions.encode())
         if not self.handle:
@@ -107,6 +113,8 @@ class Plan:
 
     def _norm(self, parent: nn.Module, name: str) -> structures.Norm:
         norm = self._module(parent, name)
+        if isinstance(norm, nn.Identity):
+            return structures.Norm()
         bias = torch.zeros_like(norm.weight) if norm.bias is None else norm.bias
         return structures.Norm(self._floats(norm.weight), self._floats(bias), norm.eps)
 
@@ -115,17 +123,38 @@ class Plan:
         attention = layer.get_submodule(names.attention)
         if any(isinstance(module, AttentionQuantizers | QuantizedDropout) for module in attention.modules()):
             raise Unfit("its attention is quantized")
-        attend = [self._linear(layer, name) for name in (names.query, names.key, names.value)]
+        attended = [names.query] if names.fused else [names.query, names.key, names.value]
+        attend = [self._linear(layer, name) for name in attended]
         output, up, down = (self._linear(layer, name) for name in (names.output, names.up, names.down))
-        matrices = [self._matrix(one) for one in (*attend, output, up, down)]
-        grids = [_grid(part) for part in (attend, [output], [up], [down])]
+        nothing = [structures.Matrix()] * (3 - len(attend))
+        matrices = [*map(self._matrix, attend), *nothing, *map(self._matrix, (output, up, down))]
+        apart = _values(attend[:2]) != _values(attend[2:]) if len(attend) == 3 else False
+        grids = [_grid(part) for part in (attend[:2] if apart else attend, [output], [up], [down])]
         norms = [self._norm(layer, name) for name in self.form.norms]
-        heads = attend[0].out_features // (config.hidden_size // config.num_attention_heads)
-        return structures.Layer(*matrices, *grids, *norms, heads, NONLINEARITIES[getattr(config, family.activation)])
+        size = config.hidden_size // config.num_attention_heads
+        made = structures.Layer(*matrices, *grids)
+        made.value_grid, made.value_apart = _grid(attend[-1:]), apart
+        made.attention_norm, made.norm = norms
+        made.heads = attend[0].out_features // (3 if names.fused else 1) // size
+        made.activation, made.gated = NONLINEARITIES[getattr(config, family.activation)], family.gated
+        made.scale, made.turn = (size * self.form.score_terms(config)) ** -0.5, -1
+        if self.form.rotary is not None:
+            made.turn, made.window = self._kinds.index(layer.attention_type), self._window(layer)
+        if self._places is not None:
+            made.position_key, made.position_query = self._projected_positions(attention, attend)
+        return made
+
+    def _window(self, layer: nn.Module) -> int:
+        if layer.attention_type != "sliding_attention":
+            return 0
+        window = self._body.config.sliding_window
+        if window < 1:
+            raise Unfit("its tokens read no others")
+        return window
 
     def _table(self, name: str | None) -> structures.Table:
         """As it is prepared: levels and scales, or floats."""
-        if name is None:
+        if name is None or not _has(self._body, name):
             return structures.Table()
         module = self._module(self._body, name)
         stored = module.prepared.get(self._name) if isinstance(module, PackedEmbedding) else None
@@ -142,10 +171,11 @@ class Plan:
         tables = [self._table(name) for name in (form.words, form.positions, form.types)]
         self._tables, self._alive = self._alive, alive
         described.words, described.positions, described.types = tables
-        described.embedding_norm = self._norm(self._body, form.embedding_norm)
-        described.width = self._body.get_submodule(form.embedding_norm).normalized_shape[0]
+        described.embedding_norm, described.norm_last = self._norm(self._body, form.embedding_norm), form.norm_last
+        described.width = self.hidden
         if form.projection is not None and _has(self._body, form.projection):
             projection = self._linear(self._body, form.projection)
+            described.width = projection.in_features
             described.projection, described.projection_grid = self._matrix(projection), _grid([projection])
 
     def _relative(self, described: structures.Encoder) -> None:
@@ -157,6 +187,62 @@ class Plan:
         by_distance = torch.cat([biases[:, 1:, 0].flip(1), biases[:, 0]], 1)  # of key minus query, ascending
         described.relative, described.span = self._floats(by_distance), span
 
+    def _turns(self, described: structures.Encoder) -> None:
+        """Cosines and sines of every position, as the model itself makes them."""
+        if self.form.rotary is None:
+            return
+        config, rotary = self._body.config, self._module(self._body, self.form.rotary)
+        positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
+        with torch.no_grad():
+            found = [rotary(torch.zeros(1), positions, kind) for kind in self._kinds]
+        halves = [torch.cat([part[0].chunk(2, -1)[0] for part in one], -1) for one in found]
+        turns = torch.stack(halves)
+        described.turns, described.turn_kinds, described.turn_positions = self._floats(turns), *turns.shape[:2]
+
+    @cached_property
+    def _kinds(self) -> list[str]:
+        return sorted(set(self._body.config.layer_types))
+
+    @cached_property
+    def _places(self) -> Tensor | None:
+        """Of each distance, query minus key, ascending, the row of the table of positions; None where attention has
+        none."""
+        config = self._body.config
+        if self.form.disentangled is None or not config.relative_attention:
+            return None
+        owner, span = self._body.get_submodule(self.form.disentangled), config.max_position_embeddings
+        buckets = owner.get_rel_pos(torch.zeros(1, span, 1))[0]  # of query and key
+        by_distance = torch.cat([buckets[0, 1:].flip(0), buckets[:, 0]])
+        half = len(owner.get_rel_embedding()) // 2
+        return (by_distance + half).clamp(0, 2 * half - 1).to(torch.int32)
+
+    def _projected_positions(self, attention: nn.Module, attend: list[PackedLinear]) -> list[int | None]:
+        """Of a layer, what its scores get from distances: positions through matrices of their own, or those of keys and
+        queries."""
+        config, owner = self._body.config, self._body.get_submodule(self.form.disentangled)
+        norms = [module for name, module in owner.named_children() if name == "LayerNorm"]
+        self.modules += [owner.rel_embeddings, *norms]
+        query, key, _ = attend
+        if not config.share_att_key:
+            key, query = (getattr(attention, name, None) for name in ("pos_key_proj", "pos_query_proj"))
+            self.modules += [module for module in (key, query) if module is not None]
+        found = []
+        for kind, matrix in (("c2p", key), ("p2c", query)):
+            if kind not in config.pos_att_type:
+                found.append(None)
+                continue
+            with torch.no_grad():
+                positions = matrix(owner.get_rel_embedding())
+            if positions.shape[1] != attend[0].out_features:
+                raise Unfit("heads were taken out of its attention, but not out of its positions")
+            found.append(self._floats(positions.t().float()))
+        return found
+
+    def _distances(self, described: structures.Encoder) -> None:
+        if self._places is not None:
+            described.places, described.distances = self._pointer(self._places), (len(self._places) + 1) // 2
+            described.place_count = len(self._body.get_submodule(self.form.disentangled).get_rel_embedding())
+
 
 def unfit(model: nn.Module, body: nn.Module) -> str | None:
     """Why the kernel cannot run a model, as far as can be said at once; None where it seems to."""
@@ -165,6 +251,10 @@ def unfit(model: nn.Module, body: nn.Module) -> str | None:
         return f"models of type {config.model_type!r} are not among those that it runs: {', '.join(FORMS)}"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "it is a decoder"
+    if getattr(config, "conv_kernel_size", 0) > 0 and FORMS[config.model_type].disentangled is not None:
+        return "it has a convolution"
+    if FORMS[config.model_type].rotary is not None and _turns_by_length(config):
+        return "how far its positions are turned depends on the text's length"
     if getattr(config, "position_embedding_type", "absolute") != "absolute":
         return "its positions are relative"
     activation = getattr(config, family_of(model).activation)
@@ -173,8 +263,12 @@ def unfit(model: nn.Module, body: nn.Module) -> str | None:
     return None
 
 
+def _values(layers: list[PackedLinear]) -> set:
+    return {grid_values(layer.input_quantizer) for layer in layers}
+
+
 def _grid(layers: list[PackedLinear]) -> structures.Grid:
-    found = {grid_values(layer.input_quantizer) for layer in layers}
+    found = _values(layers)
     values = found.pop()
     if found or values is None:
         raise Unfit("the inputs of its layers are quantized in a way that the kernel has not")
@@ -188,6 +282,11 @@ def _order(config: Any, family: Family, count: int) -> list[int]:
     groups, passes = getattr(config, family.shared_layers), config.num_hidden_layers
     inner = count // groups
     return [int(i / (passes / groups)) * inner + j for i in range(passes) for j in range(inner)]
+
+
+def _turns_by_length(config: Any) -> bool:
+    kinds = [parameters.get("rope_type", "default") for parameters in config.rope_parameters.values()]
+    return any(kind in ("dynamic", "longrope") for kind in kinds)
 
 
 def _has(module: nn.Module, name: str) -> bool:

@@ -50,15 +50,23 @@ class Table(Structure):
 
 
 class Layer(Structure):
-    """An encoder layer that normalises after each sum."""
+    """An encoder layer."""
 
     _fields_ = (
         *((name, Matrix) for name in ("query", "key", "value", "output", "up", "down")),
         *((name, Grid) for name in ("attend_grid", "output_grid", "up_grid", "down_grid")),
+        ("value_grid", Grid),
+        ("value_apart", c_int32),
         ("attention_norm", Norm),
         ("norm", Norm),
         ("heads", c_int64),
         ("activation", c_int32),
+        ("gated", c_int32),
+        ("scale", c_float),
+        ("turn", c_int32),
+        ("window", c_int64),
+        ("position_key", c_void_p),
+        ("position_query", c_void_p),
     )
 
 
@@ -72,6 +80,15 @@ class Encoder(Structure):
         ("embedding_norm", Norm),
         ("projection", Matrix),
         ("projection_grid", Grid),
+        ("norm_last", c_int32),
+        ("norm_first", c_int32),
+        ("final_norm", Norm),
+        ("turns", c_void_p),
+        ("turn_kinds", c_int64),
+        ("turn_positions", c_int64),
+        ("places", c_void_p),
+        ("distances", c_int64),
+        ("place_count", c_int64),
         ("relative", c_void_p),
         ("span", c_int64),
         ("layers", c_int64),

@@ -89,12 +89,13 @@ int main() {
   };
   for (const auto& kind : kinds) {
     Random random;
-    hf_layer layers[LAYERS];
+    hf_layer layers[LAYERS]{};
     for (hf_layer& one : layers) {
       for (hf_matrix* m : {&one.query, &one.key, &one.value, &one.output}) *m = random.matrix(HIDDEN, HIDDEN, kind.offset);
       one.up = random.matrix(INNER, HIDDEN, kind.offset), one.down = random.matrix(HIDDEN, INNER, kind.offset);
       one.attend_grid = one.output_grid = one.up_grid = one.down_grid = kind.grid;
       one.attention_norm = random.norm(), one.norm = random.norm(), one.heads = HEADS, one.activation = HF_GELU;
+      one.scale = 0.25f, one.turn = -1;
     }
     const int32_t order[] = {0, 1};
     hf_encoder encoder{};

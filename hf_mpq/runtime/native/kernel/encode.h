@@ -5,6 +5,8 @@ struct Room {
   float *hidden, *joined, *wide;  // by panels, by rows, by panels; the last two never at once
   Bytes narrow, broad;            // read by attend and up, and by output and down
   float *head, *scores, *line;    // of one thread
+  float *turns, *near;            // (kinds, size of a head, stride); and of one thread, (2 sizes of a head, near_stride)
+  int64_t near_stride;
   int64_t stride;                 // tokens of `joined` and `head`
 #if HF_BF16
   Pairs pairs;  // of one thread
@@ -24,6 +26,8 @@ static inline Bytes bytes_for(int64_t columns, int64_t tokens, Bump& bump) {
 
 // Of keys, with room for the whole vectors that are written, at no multiple of what caches alias.
 HF_INLINE int64_t pairs_of(int64_t tokens) { return up_to(tokens, LANES) / 2 + LANES; }
+// Distances between tokens of one sequence, and what vectors reach over.
+static inline int64_t reach(const Encoder& encoder, const Block& block) { return encoder.places ? block.longest + SLACK : 0; }
 
 static inline Room room_of(const Encoder& encoder, const Block& block, const Team& team, Bump bump) {
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
@@ -34,7 +38,10 @@ static inline Room room_of(const Encoder& encoder, const Block& block, const Tea
   room.wide = bump.take<float>(encoder.most_wide * tokens);
   room.narrow = bytes_for(encoder.most_columns, tokens, bump);
   room.broad = bytes_for(encoder.most_columns, tokens, bump);
+  room.turns = bump.take<float>(encoder.turn_kinds * encoder.most_head * stride);
+  room.near_stride = 2 * reach(encoder, block);
   for (int i = 0; i <= team.index; i++) {
+    room.near = bump.take<float>(2 * encoder.most_head * room.near_stride);
     room.head = bump.take<float>((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES);
     room.scores = bump.take<float>((block.longest + KEYS) * QUERIES * LANES);
     room.line = bump.take<float>(up_to(encoder.width, LANES));
@@ -57,9 +64,11 @@ static inline int64_t pairs_bytes(const Encoder& encoder, const Block& block, in
 static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads) {
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
   const int64_t both = (most(encoder.hidden, encoder.width) + encoder.most_wide) * tokens * 4 +
+                       encoder.turn_kinds * encoder.most_head * stride * 4 + 2 * ALIGN +
                        (encoder.most_inner * stride + QUERIES * LANES) * 4 +
                        2 * (up_to(encoder.most_columns, 4) * tokens + BEHIND + 12 * tokens) + 16 * 2 * ALIGN;
-  const int64_t each = ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
+  const int64_t each = 2 * encoder.most_head * 2 * reach(encoder, block) * 4 + 2 * ALIGN +
+                       ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
                        (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN +
                        (encoder.bfloat16 ? pairs_bytes(encoder, block, stride) : 0);
   return both + threads * each + ALIGN;
@@ -129,26 +138,61 @@ struct Pass {
     const bool project = encoder.projection.rows;
     const Layer& first = *encoder.layers[0];
     const Matrix& reader = project ? encoder.projection : first.attend;
-    settle(norm ? &encoder.embedding_norm : nullptr, width, project ? encoder.projection_grid : first.attend_grid, reader);
-    if (!project) return;
+    const Norm *const made = norm ? &encoder.embedding_norm : nullptr, *const last = encoder.norm_last ? made : nullptr;
+    settle(project && last ? nullptr : made, width, project ? encoder.projection_grid : first.attend_grid, reader);
+    if (!project) return enter(first);
     Bytes narrow = room.narrow;
     narrow.quads = encoder.projection.quads;
     narrow.fixed = !encoder.projection_grid.dynamic;
     multiply(narrow, encoder.projection, ToPanels<false>{narrow, encoder.projection, room.hidden});
-    settle(nullptr, encoder.hidden, first.attend_grid, first.attend);
+    settle(last, encoder.hidden, first.attend_grid, first.attend);
+    enter(first);
+  }
+
+  // What the first layer normalises before anything else.
+  void enter(const Layer& first) const {
+    if (encoder.norm_first && first.attention_norm.weight) read(first.attention_norm, first.attend_grid, first.attend);
+  }
+
+  // How far queries and keys of each token are turned.
+  void place_turns() const {
+    if (!encoder.turns) return;
+    const int64_t size = encoder.most_head;
+    const Share share(room.stride, team);
+    for (int64_t token = share.from, s = 0; token < share.to; token++) {
+      const bool real = token < block.tokens;
+      while (real && block.starts[s + 1] <= token) s++;
+      const int64_t place = real ? block.places[token] : 0;
+      const int64_t at = !real ? 0 : request.positions ? request.positions[place] : place - block.places[block.starts[s]];
+      for (int64_t kind = 0; kind < encoder.turn_kinds; kind++)
+        for (int64_t i = 0; i < size; i++)
+          room.turns[(kind * size + i) * room.stride + token] = encoder.turns[(kind * encoder.turn_positions + at) * size + i];
+    }
+    team.wait();
   }
 
   // What is hidden, normalised where it is said how, and quantized for who reads it.
   void settle(const Norm* norm, int64_t features, const hf_grid& grid, const Matrix& reader) const {
-    Bytes to = room.narrow;
-    to.quads = reader.quads;
+    settle_into(room.hidden, norm, features, grid, reader);
+  }
+
+  // The same, but what is hidden stays as it is.
+  void read(const Norm& norm, const hf_grid& grid, const Matrix& reader) const {
+    settle_into(norm.weight ? room.wide : room.hidden, norm.weight ? &norm : nullptr, encoder.hidden, grid, reader);
+  }
+
+  void settle_into(float* normalised, const Norm* norm, int64_t features, const hf_grid& grid, const Matrix& reader) const {
+    Bytes to = room.narrow, also = room.broad;
+    to.quads = also.quads = reader.quads;
     each_panel(panels, team, [&](auto wide, int64_t vector) {
       constexpr int V = decltype(wide)::value;
-      float* const panel = room.hidden + vector * LANES * features;
+      const float* const from = room.hidden + vector * LANES * features;
+      float* const panel = normalised + vector * LANES * features;
       Extent found[V];
-      if (norm) normalise<V>(panel, features, *norm, found);
+      if (norm) normalise<V>(from, panel, features, *norm, found);
       else extents<V>(panel, V * LANES, features, found);
       quantize<V>(panel, V * LANES, features, grid, found, to, vector, reader.offset);
+      if (reader.apart) quantize<V>(panel, V * LANES, features, *reader.apart, found, also, vector, reader.offset);
     });
     team.wait();
   }
@@ -164,11 +208,24 @@ struct Pass {
   void attention(const Layer& layer, Bytes from) const {
     const Share share(layer.heads, team);
     const int64_t rows = 3 * layer.head_size;
-    for (int64_t h = share.from; h < share.to; h++) {
-      product(panels, from, layer.attend, h * rows, (h + 1) * rows,
-              ToRows{from, layer.attend, room.head, h * rows, room.stride});
+    Bytes also = room.broad;
+    also.quads = layer.attend.quads;
+    also.fixed = layer.attend.apart && !layer.attend.apart->dynamic;
 #if HF_BF16
-      if (encoder.bfloat16) {
+    const bool pairs = encoder.bfloat16 && !layer.window && !layer.position_key;
+#endif
+    for (int64_t h = share.from; h < share.to; h++) {
+      const int64_t value = layer.attend.apart ? h * rows + 2 * layer.head_size : (h + 1) * rows;
+      product(panels, from, layer.attend, h * rows, value, ToRows{from, layer.attend, room.head, h * rows, room.stride});
+      if (layer.attend.apart)
+        product(panels, also, layer.attend, value, (h + 1) * rows, ToRows{also, layer.attend, room.head, h * rows, room.stride});
+      if (layer.turn >= 0)
+        for (int part = 0; part < 2; part++)
+          turn(room.head + part * layer.head_size * room.stride, layer.head_size / 2, room.stride,
+               room.turns + layer.turn * layer.head_size * room.stride, panels.tokens());
+      if (layer.position_key) spread(layer, h);
+#if HF_BF16
+      if (pairs) {
         const int64_t size = layer.head_size, tokens = panels.tokens();
         pair_features(room.head, size, room.stride, tokens, room.pairs.query);
         pair_features(room.head + size * room.stride, size, room.stride, tokens, room.pairs.key);
@@ -178,19 +235,33 @@ struct Pass {
         const int64_t start = block.starts[s], skip = layer.head_size * room.stride;
         const float* const query = room.head + start;
         const float* const relative =
-            encoder.relative ? encoder.relative + h * (2 * encoder.span - 1 + 2 * ALIGN) + ALIGN + encoder.span - 1 : nullptr;
+            encoder.relative ? encoder.relative + h * (2 * encoder.span - 1 + 2 * ALIGN) + ALIGN + encoder.span - 1 : layer.near;
+        const float* const near = layer.position_key ? room.near + room.near_stride / 2 : nullptr;
         const Head head{query, query + skip, query + 2 * skip, layer.head_size, room.stride, block.starts[s + 1] - start,
-                        relative, room.joined + h * skip + start, room.stride};
+                        relative, room.joined + h * skip + start, room.stride,
+                        near, near ? near + layer.head_size * room.near_stride : nullptr, room.near_stride};
 #if HF_BF16
-        if (encoder.bfloat16) {
+        if (pairs) {
           attend(head, room.pairs, start, room.scores);
           continue;
         }
 #endif
-        attend(head, room.scores);
+        attend(head, room.scores, layer.window);
       }
     }
     team.wait();
+  }
+
+  // Positions of one head by distance.
+  void spread(const Layer& layer, int64_t head) const {
+    const int64_t width = room.near_stride, first = head * layer.head_size;
+    const int32_t* const places = encoder.places - width / 2;
+    for (int part = 0; part < 2; part++)
+      for (int64_t d = 0; d < layer.head_size; d++) {
+        const float* const from = (part ? layer.position_query : layer.position_key) + (first + d) * encoder.place_count;
+        float* const to = room.near + (part * layer.head_size + d) * width;
+        for (int64_t i = 0; i < width; i++) to[i] = from[places[i]];
+      }
   }
 
   void join(const Layer& layer) const {
@@ -208,7 +279,7 @@ struct Pass {
 
   template <int ACTIVATION>
   void widen(const Layer& layer, Bytes from, Bytes to) const {
-    if (!layer.down_grid.dynamic && !layer.down.offset) {
+    if (!layer.down_grid.dynamic && !layer.down.offset && !layer.gated) {
       each_panel(panels, team, [&](auto wide, int64_t vector) {
         for (int64_t token = vector * LANES; token < (vector + decltype(wide)::value) * LANES; token += LANES) {
           store(to.step + token, all(layer.down_grid.step));
@@ -221,13 +292,15 @@ struct Pass {
       multiply(from, layer.up, ToBytes<ACTIVATION>{from, layer.up, levels, to, layer.bytes_fit});
       return;
     }
-    multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
+    const int64_t inner = layer.gated ? layer.up.rows / 2 : layer.up.rows;
+    if (layer.gated) multiply(from, layer.up, ToGated<ACTIVATION>{from, layer.up, room.wide});
+    else multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
     each_panel(panels, team, [&](auto wide, int64_t vector) {
       constexpr int V = decltype(wide)::value;
-      const float* const panel = room.wide + vector * LANES * layer.up.rows;
+      const float* const panel = room.wide + vector * LANES * inner;
       Extent found[V];
-      extents<V>(panel, V * LANES, layer.up.rows, found);
-      quantize<V>(panel, V * LANES, layer.up.rows, layer.down_grid, found, to, vector, layer.down.offset);
+      extents<V>(panel, V * LANES, inner, found);
+      quantize<V>(panel, V * LANES, inner, layer.down_grid, found, to, vector, layer.down.offset);
     });
     team.wait();
   }
@@ -241,7 +314,8 @@ struct Pass {
     broad.quads = layer.output.quads;
     broad.fixed = !layer.output_grid.dynamic;
     multiply(broad, layer.output, ToPanels<true>{broad, layer.output, room.hidden});
-    settle(&layer.attention_norm, encoder.hidden, layer.up_grid, layer.up);
+    if (encoder.norm_first) read(layer.norm, layer.up_grid, layer.up);
+    else settle(&layer.attention_norm, encoder.hidden, layer.up_grid, layer.up);
     narrow.quads = layer.up.quads;
     narrow.fixed = !layer.up_grid.dynamic;
     broad.quads = layer.down.quads;
@@ -252,8 +326,9 @@ struct Pass {
       default: widen<HF_RELU>(layer, narrow, broad);
     }
     multiply(broad, layer.down, ToPanels<true>{broad, layer.down, room.hidden});
-    if (next) settle(&layer.norm, encoder.hidden, next->attend_grid, next->attend);
-    else finish(layer.norm);
+    if (!next) finish(encoder.norm_first ? encoder.final_norm : layer.norm);
+    else if (encoder.norm_first) read(next->attention_norm, next->attend_grid, next->attend);
+    else settle(&layer.norm, encoder.hidden, next->attend_grid, next->attend);
   }
 
   // The last normalisation, and out.
@@ -263,7 +338,7 @@ struct Pass {
       constexpr int V = decltype(wide)::value;
       float* const panel = room.hidden + vector * LANES * features;
       Extent found[V];
-      normalise<V>(panel, features, norm, found);
+      if (norm.weight) normalise<V>(panel, panel, features, norm, found);
       for (int64_t lane = 0; lane < V * LANES && vector * LANES + lane < block.tokens; lane++) {
         float* const to = request.out + block.places[vector * LANES + lane] * features;
         for (int64_t f = 0; f < features; f++) to[f] = panel[f * V * LANES + lane];
@@ -276,6 +351,7 @@ struct Pass {
 static void run(const Encoder& encoder, const Block& block, const hf_request& request, char* memory, Team& team) {
   const Room room = room_of(encoder, block, team, Bump{(char*)up_to((int64_t)memory, ALIGN)});
   Pass pass{encoder, block, request, room, team, Panels(block.tokens)};
+  pass.place_turns();
   pass.embed();
   for (int64_t i = 0; i < encoder.passes; i++)
     pass.through(*encoder.layers[i], i + 1 < encoder.passes ? encoder.layers[i + 1] : nullptr);

@@ -89,6 +89,27 @@ struct ToActivated {
   }
 };
 
+// The same of rows that alternate: activated, and what that is multiplied with.
+template <int ACTIVATION>
+struct ToGated {
+  const Bytes& x;
+  const Matrix& matrix;
+  float* to;
+
+  template <int V>
+  HF_INLINE void tile(int64_t vector, int64_t row, int rows, const int32_t* sums) const {
+    float* const panel = to + vector * LANES * (matrix.rows / 2) + row / 2 * V * LANES;
+    const int here = (int)least(rows, matrix.rows - row);
+    for (int v = 0; v < V; v++) {
+      floats first{};
+      Output(x, matrix, (vector + v) * LANES).each(row, here, sums + v * LANES, V * LANES, [&](int r, floats y) {
+        if (r % 2) store(panel + (r / 2 * V + v) * LANES, first * y);
+        else first = activated<ACTIVATION>(y);
+      });
+    }
+  }
+};
+
 // Activated and quantized to a fixed range, in the form that the next matrix reads. Rows beyond the last become bytes of
 // no column.
 template <int ACTIVATION>

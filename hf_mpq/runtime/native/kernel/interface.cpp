@@ -86,10 +86,11 @@ void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float f
 }
 
 // What is known of a matrix beside its rows once its grid is.
-void complete(Arena& arena, Matrix& made, const hf_grid& grid) {
+void complete(Arena& arena, Matrix& made, const hf_grid& shared, int64_t size = 1) {
   made.start = arena.take<int32_t>(made.padded_rows), made.step_scale = arena.take<float>(made.padded_rows);
   double scale = 0, bias = 0;
   for (int64_t i = 0; i < made.padded_rows; i++) {
+    const hf_grid& grid = made.apart && i / size % 3 == 2 ? *made.apart : shared;
     if (!grid.dynamic) made.start[i] = -(int32_t)grid.zero * made.level_sum[i], made.step_scale[i] = grid.step * made.scale[i];
     scale += std::abs((double)made.scale[i]), bias += std::abs((double)made.bias[i]);
   }
@@ -106,24 +107,30 @@ float largest_step(const Matrix& made, float limit) {
   return (float)std::min<double>(made.largest, (limit - bias) / std::max(255.0 * 255 * made.columns * scale, 1e-30));
 }
 
-Matrix laid_out(Arena& arena, const hf_matrix& from, const hf_grid& grid) {
+// Rows of one that is gated alternate.
+Matrix laid_out(Arena& arena, const hf_matrix& from, const hf_grid& grid, bool gated = false) {
   Matrix made = empty(arena, from.rows, from.columns, from.offset);
-  for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, i, 1);
+  for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, gated ? i % 2 * (from.rows / 2) + i / 2 : i, 1);
   complete(arena, made, grid);
   return made;
 }
 
 // Query, key and value of each head after those of the one before.
 Matrix by_heads(Arena& arena, const hf_layer& from, int64_t size) {
-  const hf_matrix* const parts[] = {&from.query, &from.key, &from.value};
+  const bool joined = !from.key.rows;
+  const hf_matrix* const parts[] = {&from.query, joined ? &from.query : &from.key, joined ? &from.query : &from.value};
   const bool offset = from.query.offset || from.key.offset || from.value.offset;
-  Matrix made = empty(arena, 3 * from.query.rows, from.query.columns, offset);
-  const float factor = LOG2_E / std::sqrt((float)size);
+  Matrix made = empty(arena, 3 * from.heads * size, from.query.columns, offset);
   for (int64_t h = 0; h < from.heads; h++)
     for (int part = 0; part < 3; part++)
       for (int64_t i = 0; i < size; i++)
-        put_row(made, (3 * h + part) * size + i, *parts[part], h * size + i, part ? 1 : factor);
-  complete(arena, made, from.attend_grid);
+        put_row(made, (3 * h + part) * size + i, *parts[part], ((joined ? part * from.heads : 0) + h) * size + i,
+                part ? 1 : LOG2_E * from.scale);
+  if (from.value_apart) {
+    hf_grid* const apart = arena.take<hf_grid>(1);
+    *apart = from.value_grid, made.apart = apart;
+  }
+  complete(arena, made, from.attend_grid, size);
   return made;
 }
 
@@ -135,6 +142,7 @@ Norm norm_of(Arena& arena, const hf_norm& from, int64_t features) {
 struct Made : Encoder {
   Arena arena;
   const Path* path;
+  bool by_distance = false;  // attention depends on how far tokens are apart
   mutable std::mutex mutex;
   mutable std::vector<std::pair<int64_t, void*>> rooms;  // memory of earlier calls
 
@@ -162,12 +170,34 @@ struct Made : Encoder {
   }
 };
 
-Layer layer_of(Arena& arena, const hf_layer& from, int64_t hidden) {
+// What is added to scores by distance, where those beyond a window have no part.
+const float* near_of(Arena& arena, int64_t window) {
+  const int64_t reach = window + SLACK;
+  float* const made = arena.take<float>(2 * reach + 1);
+  for (int64_t i = 0; i <= 2 * reach; i++) made[i] = std::abs(i - reach) > window ? -1e30f : 0;
+  return made + reach;
+}
+
+// What positions add to scores; zeros where there is nothing.
+const float* positions_of(Arena& arena, const float* from, int64_t count, float factor) {
+  float* const made = arena.take<float>(count);
+  for (int64_t i = 0; from && i < count; i++) made[i] = from[i] * factor;
+  return made;
+}
+
+Layer layer_of(Arena& arena, const hf_layer& from, int64_t hidden, int64_t places) {
   Layer made;
-  made.heads = from.heads, made.head_size = from.query.rows / from.heads;
+  made.heads = from.heads, made.head_size = from.query.rows / (from.key.rows ? 1 : 3) / from.heads;
+  made.gated = from.gated, made.turn = from.turn, made.window = from.window;
+  if (from.window) made.near = near_of(arena, from.window);
+  if (from.position_key || from.position_query) {
+    const int64_t count = made.heads * made.head_size * places;
+    made.position_key = positions_of(arena, from.position_key, count, 1);
+    made.position_query = positions_of(arena, from.position_query, count, LOG2_E * from.scale);
+  }
   made.attend = by_heads(arena, from, made.head_size);
   made.output = laid_out(arena, from.output, from.output_grid);
-  made.up = laid_out(arena, from.up, from.up_grid), made.down = laid_out(arena, from.down, from.down_grid);
+  made.up = laid_out(arena, from.up, from.up_grid, from.gated), made.down = laid_out(arena, from.down, from.down_grid);
   const hf_grid& grid = from.down_grid;
   made.bytes_fit = !grid.dynamic && !grid.symmetric && grid.levels == 255 && std::isnormal(grid.step);
   if (made.bytes_fit) made.up.largest = largest_step(made.up, 1e9f * grid.step);
@@ -186,6 +216,7 @@ void measure(Made& made, const Layer* layers, int64_t count) {
     made.most_wide = std::max(made.most_wide, layer->up.padded_rows);
     made.most_head = std::max(made.most_head, layer->head_size);
   }
+  made.most_wide = std::max(made.most_wide, made.norm_first ? made.hidden : 0);
   made.most_columns = std::max({made.most_columns, made.most_inner, made.most_wide});
 }
 
@@ -199,6 +230,19 @@ void place_relative(Made& made, const hf_encoder& from, int64_t heads) {
       made.relative[h * row + ALIGN + i] = from.relative[h * (2 * from.span - 1) + 2 * from.span - 2 - i] * LOG2_E;
 }
 
+void place_distances(Made& made, const hf_encoder& from) {
+  const int64_t middle = from.distances - 1 + SLACK;
+  int32_t* const places = made.arena.take<int32_t>(2 * middle + 1);
+  for (int64_t i = 0; i <= 2 * middle; i++)
+    places[i] = from.places[std::clamp<int64_t>(i - SLACK, 0, 2 * from.distances - 2)];
+  made.places = places + middle, made.distances = from.distances, made.place_count = from.place_count;
+}
+
+void place_turns(Made& made, const hf_encoder& from, int64_t size) {
+  made.turn_kinds = from.turn_kinds, made.turn_positions = from.turn_positions;
+  made.turns = made.arena.copy(from.turns, from.turn_kinds * from.turn_positions * size);
+}
+
 Made* make(const hf_encoder& from, const Path* path) {
   auto made = std::make_unique<Made>();
   made->path = path;
@@ -207,15 +251,21 @@ Made* make(const hf_encoder& from, const Path* path) {
 #if defined(__x86_64__)
   made->bfloat16 = from.bfloat16 && __builtin_cpu_supports("avx512bf16");
 #endif
-  made->embedding_norm = norm_of(made->arena, from.embedding_norm, from.width);
+  made->norm_last = from.norm_last, made->norm_first = from.norm_first;
+  made->embedding_norm = norm_of(made->arena, from.embedding_norm, from.norm_last ? from.hidden : from.width);
+  made->final_norm = norm_of(made->arena, from.final_norm, from.hidden);
   if (from.projection.rows) made->projection = laid_out(made->arena, from.projection, from.projection_grid);
   made->projection_grid = from.projection_grid;
   Layer* const layers = made->arena.take<Layer>(from.distinct_layers);
-  for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden);
+  for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden, from.place_count);
   made->layers = made->arena.take<const Layer*>(from.layers);
   for (int64_t i = 0; i < from.layers; i++) made->layers[i] = &layers[from.order[i]];
   measure(*made, layers, from.distinct_layers);
+  made->by_distance = from.relative || from.places;
+  for (int64_t i = 0; i < from.distinct_layers; i++) made->by_distance |= layers[i].window > 0;
   if (from.relative) place_relative(*made, from, layers[0].heads);
+  if (from.places) place_distances(*made, from);
+  if (from.turns) place_turns(*made, from, layers[0].head_size);
   return made.release();
 }
 
@@ -246,7 +296,7 @@ struct Work {
 };
 
 bool inside(const hf_table& table, const int64_t* rows, const std::vector<int64_t>& places) {
-  if (!rows) return true;
+  if (!rows || !table.rows) return true;
   return std::all_of(places.begin(), places.end(), [&](int64_t place) { return rows[place] >= 0 && rows[place] < table.rows; });
 }
 
@@ -285,7 +335,13 @@ int serve(const Made& made, const hf_request& request) {
   const Packed packed(request);
   const int64_t hidden = made.hidden;
   if (packed.empty_rows) return HF_NO_TOKEN;
-  if (made.relative && (packed.holes() || request.tokens > made.span)) return HF_HOLES;
+  if (made.by_distance && packed.holes()) return HF_HOLES;
+  if ((made.relative && request.tokens > made.span) || (made.places && request.tokens > made.distances)) return HF_HOLES;
+  if (made.turns) {
+    const hf_table turns{nullptr, nullptr, nullptr, nullptr, made.turn_positions};
+    if (!inside(turns, request.positions, packed.places)) return HF_OUTSIDE_TABLE;
+    if (!request.positions && request.tokens > made.turn_positions) return HF_OUTSIDE_TABLE;
+  }
   if (request.ids && !(inside(made.words, request.ids, packed.places) && inside(made.types, request.types, packed.places) &&
                        inside(made.positions, request.positions, packed.places)))
     return HF_OUTSIDE_TABLE;

@@ -40,13 +40,23 @@ typedef struct {
 
 enum { HF_GELU = 0, HF_GELU_TANH = 1, HF_RELU = 2 };
 
-// h = norm(x + output(attention(x))), then norm(h + down(activation(up(h)))).
+// h = attention_norm(x + output(attention(x))), then norm(h + down(activation(up(h)))). Where norms come before:
+// h = x + output(attention(attention_norm(x))), then h + down(activation(up(norm(h)))).
 typedef struct {
-  hf_matrix query, key, value, output, up, down;
+  hf_matrix query, key, value, output, up, down;  // key and value without rows: query holds all three, one below the other
   hf_grid attend_grid, output_grid, up_grid, down_grid;  // of what each reads
+  hf_grid value_grid;  // of what value reads, where `value_apart` says that it is another than attend_grid
+  int32_t value_apart;
   hf_norm attention_norm, norm;
   int64_t heads;
   int32_t activation;
+  int32_t gated;     // whether the lower half of what up gives is multiplied with the activated upper half
+  float scale;       // of scores: one over the root of a head's size, or less
+  int32_t turn;      // which turn of the encoder queries and keys get; -1: none
+  int64_t window;    // tokens read no others that are further away; 0: they read all
+  // (rows of query, places), or both null: query i and key j get scale (query_i position_key[p] + key_j position_query[p])
+  // more, where p is the encoder's place of i - j.
+  const float *position_key, *position_query;
 } hf_layer;
 
 typedef struct {
@@ -56,6 +66,15 @@ typedef struct {
   hf_norm embedding_norm;            // without weight: there is none
   hf_matrix projection;              // from width to hidden; without rows: there is none
   hf_grid projection_grid;
+  int32_t norm_last;                 // whether embedding_norm comes after projection
+  int32_t norm_first;                // whether layers normalise what matrices read, and not sums
+  hf_norm final_norm;                // after all layers; without weight: there is none
+  // (kinds, turn_positions, size of a head): cosines for the first half of a head, then sines; or null. Features i and
+  // i + half are turned together.
+  const float* turns;
+  int64_t turn_kinds, turn_positions;
+  const int32_t* places;             // (2 distances - 1), by query minus key; or null
+  int64_t distances, place_count;
   const float* relative;             // (heads, 2 span - 1) added to scores, by key minus query; or null
   int64_t span;
   int64_t layers;                    // passes through layers; `order` says through which, so that they can be shared
@@ -85,5 +104,5 @@ enum {
   HF_OUTSIDE_TABLE = 1,
   HF_NO_MEMORY = 2,
   HF_NO_TOKEN = 3,  // a row of which all is masked
-  HF_HOLES = 4,     // masked tokens between others, or more tokens than distances, where scores depend on them
+  HF_HOLES = 4,     // masked tokens between others, or more tokens than distances, where attention depends on them
 };

@@ -70,9 +70,10 @@ static inline void extents(const float* from, int64_t stride, int64_t features, 
     for (int v = 0; v < V; v++) found[v].see(load(from + f * stride + v * LANES));
 }
 
-// Floats (features, V, LANES) normalised in place, in two passes: in one, the variance would be lost beside large means.
+// Floats (features, V, LANES) normalised, in two passes: in one, the variance would be lost beside large means. They can
+// stay in place.
 template <int V>
-static inline void normalise(float* values, int64_t features, const Norm& norm, Extent (&found)[V]) {
+static inline void normalise(const float* values, float* to, int64_t features, const Norm& norm, Extent (&found)[V]) {
   constexpr int64_t stride = V * LANES;
   const floats share = all(1.0f / features);
   floats mean[V], scale[V];
@@ -97,9 +98,9 @@ static inline void normalise(float* values, int64_t features, const Norm& norm, 
     const floats weight = all(norm.weight[f]), bias = all(norm.bias[f]);
 #pragma GCC unroll 3
     for (int v = 0; v < V; v++) {
-      float* const at = values + f * stride + v * LANES;
-      const floats y = fused((load(at) - mean[v]) * scale[v], weight, bias);
-      store(at, y);
+      const int64_t at = f * stride + v * LANES;
+      const floats y = fused((load(values + at) - mean[v]) * scale[v], weight, bias);
+      store(to + at, y);
       found[v].see(y);
     }
   }

@@ -17,6 +17,7 @@ struct Matrix {
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
   int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
   float* step_scale = nullptr;                     // of a fixed grid: its step times scale
+  const hf_grid* apart = nullptr;                  // of what the last third of each head's rows reads, where it differs
   float largest = -1;  // for steps up to this outputs are finite, and integers of them do not overflow
 };
 
@@ -32,8 +33,13 @@ struct Layer {
   hf_grid attend_grid, output_grid, up_grid, down_grid;
   Norm attention_norm, norm;
   int64_t heads, head_size;
-  int32_t activation;
+  int32_t activation, gated, turn;  // rows of a gated `up` alternate: activated, factor
+  int64_t window;
+  const float* near = nullptr;      // of a window, at distance 0: added to scores by query minus key
+  const float *position_key = nullptr, *position_query = nullptr;  // (heads head_size, places), the latter scaled for exp2
 };
+
+constexpr int64_t SLACK = 128;  // distances that vectors of queries and keys reach over
 
 struct Encoder {
   int64_t width, hidden;
@@ -44,6 +50,12 @@ struct Encoder {
   float* relative = nullptr;  // (heads, 2 span - 1), by query minus key, scaled for exp2
   int64_t span = 0;
   bool bfloat16 = false;  // products of attention, where the machine has them
+  bool norm_last, norm_first;
+  Norm final_norm;
+  const float* turns = nullptr;
+  int64_t turn_kinds = 0, turn_positions = 0;
+  const int32_t* places = nullptr;  // at distance 0, by query minus key, SLACK beyond both ends
+  int64_t distances = 0, place_count = 0;
   int64_t passes;
   const Layer** layers;       // (passes)
   int64_t most_inner, most_wide, most_head, most_columns;  // largest of all layers
