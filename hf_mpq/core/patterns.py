@@ -9,8 +9,10 @@ def search(pattern: str, text: str, whole: bool = False) -> regex.Match | None:
     """`re.search`, or `re.fullmatch`, of a pattern that may come with a file.
 
     Raises:
-        ValueError: it is none, or still tries other ways after a second.
+        ValueError: it is none or no text, or still tries other ways after a second.
     """
+    if not isinstance(pattern, str):
+        raise ValueError(f"a pattern is text, such as 'query'; got {pattern!r}")
     try:
         compiled = regex.compile(pattern)
         return (compiled.fullmatch if whole else compiled.search)(text, timeout=SECONDS)

@@ -121,7 +121,7 @@ _from_pretrained = getattr(PreTrainedModel.from_pretrained, "whole", PreTrainedM
 
 @functools.wraps(_from_pretrained)
 def _partly(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
-    if kwargs.get("bits") is None or not _is_ours(pretrained_model_name_or_path, kwargs):
+    if "bits" not in kwargs or not _is_ours(pretrained_model_name_or_path, kwargs):
         return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
     with _asking(kwargs.pop("bits")):
         return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)

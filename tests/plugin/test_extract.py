@@ -420,6 +420,7 @@ def test_ways_to_load(whole, folder, tokenizer, tmp_path):
     pipe = pipeline("text-classification", model=str(folder), model_kwargs={"bits": 2}, device="cpu")
     assert set(used_precisions(pipe.model).values()) == {2}
     assert set(used_precisions(reload(whole)).values()) == {8}
+    assert same(reload(whole, bits=None), reload(whole))
     kept = hf_mpq.set_precision(reload(whole), 2)
     kept.save_pretrained(tmp_path / "kept")
     assert set(used_precisions(reload(tmp_path / "kept", bits=8)).values()) == {8}

@@ -111,6 +111,7 @@ def test_what_cannot_be_is_said_and_changes_nothing():
         ({"": 2, "nowhere": 4}, ValueError, "'nowhere' is found in no nested matrix; the first is 'encoder"),
         ({"word_embeddings": 4}, ValueError, "embeddings.word_embeddings, which .* has codes of one precision"),
         ({"(": 4}, ValueError, "no regular expression"),
+        ({0: 4}, ValueError, "a pattern is text, such as 'query'; got 0"),
         ({"": "4"}, ValueError, "whole number of bits"),
         ("4", BudgetError, "'4bits' for the mean precision"),
         ("8ms", BudgetError, "chosen by size"),
