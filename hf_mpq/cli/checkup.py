@@ -11,6 +11,7 @@ from .embedder import encoder_of
 from .embedder_checkup import embedder_findings
 from .errors import MISTAKES, UserError, one_line
 from .findings import BROKEN, NOTE, OK, Finding
+from .kernel_checkup import kernel_finding
 from .models import ASKING, Untrusted, has_tokenizer, load_packed
 
 AGAIN = "copy or download it again"
@@ -180,6 +181,7 @@ def _contents(folder: Path, files: list[Path], trust: bool) -> Iterator[Finding]
         if finite
         else "a forward pass gives infinite numbers or NaN: pack the model again",
     )
+    yield kernel_finding(model)
 
 
 def _precisions(model) -> Iterator[Finding]:

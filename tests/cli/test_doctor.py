@@ -7,9 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import hf_mpq
 from hf_mpq.format.model_folder import UNFINISHED
+from hf_mpq.runtime.int8 import unsupported
+from hf_mpq.runtime.native import built
 from tests.plugin.models import read_config, read_tensors, signed_anew, stored_model, write_tensors
 from tests.processes import run_python
+from tests.tiny import tiny_model
 
 CODES = "bert.encoder.layer.0.attention.self.query.codes"
 
@@ -37,6 +41,25 @@ def test_sound(folder, states, run):
     assert {state for state, _ in found.values()} == {"ok", "note"} and found["card"][0] == "note"
     assert found["contents"][1].endswith("digests agree") and "transformers" in found["versions"][1]
     assert "is sound" in run("doctor", folder, "--quick").stdout
+
+
+@pytest.mark.parametrize(
+    ("family", "rules", "said"),
+    [
+        ("modernbert", {}, "ModernBertModel runs whole in one call"),
+        ("bert", {r".*layer\.1\.output\.dense": {"bits": None}}, "layer by layer"),
+    ],
+    ids=["whole", "by layers"],
+)
+def test_what_the_kernel_runs(family, rules, said, tmp_path, states):
+    config = hf_mpq.MPQConfig(bits=4, activation_bits=8, rules=rules)
+    hf_mpq.pack(hf_mpq.quantize(tiny_model(family), config)).save_pretrained(tmp_path)
+    state, detail = states(tmp_path)["cpu-native"]
+    if built() and unsupported() is None:
+        assert said in detail and state == ("note" if rules else "ok")
+        assert not rules or "encoder.layer.1.output.dense" in detail
+    else:
+        assert state == "note"
 
 
 def test_what_happens_without_the_import(folder, states, monkeypatch):

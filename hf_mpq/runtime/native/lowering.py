@@ -260,7 +260,22 @@ def unfit(model: nn.Module, body: nn.Module) -> str | None:
     activation = getattr(config, family_of(model).activation)
     if activation not in NONLINEARITIES:
         return f"its activation is {activation!r}, and it knows {', '.join(NONLINEARITIES)}"
-    return None
+    return _without_integers(model)
+
+
+def _without_integers(model: nn.Module) -> str | None:
+    """Which matrices of the encoder's layers keep it from one call."""
+    family = family_of(model)
+    names = [
+        name
+        for prefix in family.layer_prefixes(model)
+        for name in (f"{prefix}.{one}" for one in family.names.matrices if one not in family.names.extra)
+        if not can_fuse(model.get_submodule(absolute_name(model, name)))
+    ]
+    if not names:
+        return None
+    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"integers for both weight and input, and nothing else done to either, are wanting of {few}"
 
 
 def _values(layers: list[PackedLinear]) -> set:
