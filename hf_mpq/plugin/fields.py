@@ -189,8 +189,10 @@ class ConfigFields:
             return
         self.method = METHODS.name_of(self.method)
         own = {} if complete else METHODS[self.method].config
-        for name, value in {**own, **separated(own, own)}.items():
-            if name not in given:
+        own = {**own, **separated(own, own)}
+        others = {f"{slot}_options" for slot in SLOTS if slot in given and getattr(self, slot) != own.get(slot)}
+        for name, value in own.items():
+            if name not in given and name not in others:  # options are those of the method's part alone
                 setattr(self, name, copy.deepcopy(value))
 
     def part(self, slot: str) -> Part | None:

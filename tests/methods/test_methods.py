@@ -109,6 +109,16 @@ def test_what_is_said_wins_over_the_method():
     assert MPQConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
 
 
+def test_options_of_a_method_go_with_its_part():
+    """Another part in its place has none of them; the same one keeps them."""
+    assert MPQConfig(method="channelwise", quantizer="lsq").part("quantizer") == Part("lsq")
+    other = MPQConfig(method="fdq", activation="dynamic-token", gate="softmax")
+    assert other.part("activation") == Part("dynamic-token") and other.part("gate") == Part("softmax")
+    assert other.part("quantizer") == Part("learned-range", gradient="ewgs")
+    assert MPQConfig(method="fdq", quantizer="learned-range").part("quantizer") == other.part("quantizer")
+    assert MPQConfig.from_dict(other.to_dict()).to_dict() == other.to_dict()
+
+
 def test_unknown_and_taken_names():
     with pytest.raises(ValueError, match=r"unknown method 'guess'; the known ones are: .*zeroquant"):
         MPQConfig(method="guess")

@@ -22,7 +22,7 @@ CASES = {
     "aq-bert": {"budget": "3bits"},
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "sdq": {"budget": "3bits"},
-    "fdq": {"budget": "3bits", "quantizer_options": {}, "activation_options": {}},
+    "fdq": {"budget": "3bits", "quantizer_options": {}, "activation": "dynamic-token", "activation_bits": 8},
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
     "uniform": {"bits": 3, "head": "masked"},
@@ -38,7 +38,8 @@ STAGES = {
         }
     },
 }
-"""FDQ is without its modified gradients, which go by the sign that a gradient has in each micro-batch."""
+"""FDQ is without its modified gradients, which go by the sign that a gradient has in each micro-batch, and without what
+it learns of inputs: single numbers, whose gradients are sums of what rounding left, and turn as soon as codes move."""
 
 
 class Record(TrainerCallback):
