@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import hf_mpq
-from hf_mpq.nn import body_of
+from hf_mpq.nn import MPQLinear, body_of, calibrate_activations, correct_low_rank
+from hf_mpq.runtime import CompactLinear
 from hf_mpq.runtime.int8 import unsupported
 from hf_mpq.runtime.native import NAME, NativeEncoder, make_native, paths
 from hf_mpq.runtime.native.encoder import INSTRUCTIONS
+from tests.contracts.test_folding import pruned_model
 from tests.runtime.test_int8 import packed_model
 from tests.runtime.test_native import hidden, native, ragged
 from tests.runtime.test_native import path as path  # a fixture
-from tests.tiny import outputs, tiny_batch
+from tests.tiny import outputs, tiny_batch, tiny_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -157,3 +159,51 @@ def test_every_head_reads_it(family, head):
     real = tiny_batch()["attention_mask"].bool()
     for one, other in zip(outputs(model), before):
         assert (one - other)[real].abs().max() < 0.1 * other.abs().max()
+
+
+def shifted_model(family: str, activation: str):
+    """Packed, with layers that shift and scale their inputs."""
+    model = hf_mpq.quantize(tiny_model(family), hf_mpq.MPQConfig(bits=4, activation_bits=8, activation=activation))
+    for layer in (one for name, one in model.named_modules() if isinstance(one, MPQLinear) and "layer" in name):
+        width = layer.in_features
+        shift = None if layer.bias is None else torch.linspace(-0.4, 0.3, width)
+        layer.set_input_affine(torch.linspace(0.4, 2.5, width), shift)
+    if activation == "static":
+        calibrate_activations(model, [tiny_batch()])
+    return hf_mpq.pack(model).eval()
+
+
+@pytest.mark.parametrize("activation", ["dynamic-token", "static"])
+@pytest.mark.parametrize("family", ["bert", *CASES])
+@torch.no_grad()
+def test_inputs_are_shifted_and_scaled(family, activation, monkeypatch):
+    model, batch = shifted_model(family, activation), ragged()
+    want = body_of(copy.deepcopy(model).double())(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    for instructions in PATHS:
+        monkeypatch.setenv(INSTRUCTIONS, instructions)
+        assert_alike(hidden(native(model), batch)[real], want[real])
+
+
+@pytest.mark.parametrize("family", ["bert", *CASES])
+@torch.no_grad()
+def test_low_rank_corrections_are_rounded_into_the_matrix(family):
+    model = hf_mpq.quantize(tiny_model(family), hf_mpq.MPQConfig(bits=2, activation_bits=8, low_rank=4))
+    correct_low_rank(model, tiny_model(family), [tiny_batch()])
+    model, batch = hf_mpq.pack(model).eval(), ragged()
+    want = body_of(copy.deepcopy(model).double())(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    difference = (hidden(native(model), batch)[real] - want[real]).abs() / want[real].abs().max()
+    assert difference.median() < 0.01 and difference.max() < 0.1
+
+
+@pytest.mark.parametrize("kinds", [{"pointwise", "heads"}, {"value", "scores"}], ids=["removed", "empty"])
+@pytest.mark.parametrize("family", ["bert", *CASES])
+@torch.no_grad()
+def test_pruned_rows_and_heads(family, kinds):
+    """The second head and a quarter of the feed-forward rows, which are not computed; or rows that stay, as zeros."""
+    model, batch = hf_mpq.pack(pruned_model(family, kinds, activation_bits=8)).eval(), ragged()
+    want = body_of(copy.deepcopy(model).double())(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    assert_alike(hidden(native(model), batch)[real], want[real])
+    assert any(isinstance(layer, CompactLinear) for layer in model.modules()) == ("heads" in kinds)

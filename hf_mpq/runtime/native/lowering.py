@@ -12,7 +12,6 @@ from ...nn.attention import QuantizedDropout
 from ...nn.families import Family
 from ...nn.integers import IntegerMatrix
 from ...nn.naming import absolute_name
-from ..int8.layer import can_fuse
 from ..int8.native import grid_values
 from ..lookup import IntegerLookup
 from . import structures
@@ -103,11 +102,13 @@ class Plan:
     def _matrix(self, layer: PackedLinear) -> structures.Matrix:
         matrix = IntegerMatrix.of(layer)
         floats = [self._pointer(values) for values in (matrix.scale, matrix.offset, matrix.bias)]
-        return structures.Matrix(self._pointer(matrix.levels), *floats, *matrix.levels.shape)
+        made = structures.Matrix(self._pointer(matrix.levels), *floats, *matrix.levels.shape)
+        made.input_scale, made.input_shift = self._pointer(layer.input_scale), self._pointer(layer.input_shift)
+        return made
 
     def _linear(self, parent: nn.Module, name: str) -> PackedLinear:
         layer = self._module(parent, name)
-        if not can_fuse(layer):
+        if not _multiplies(layer):
             raise Unfit(f"{name} has no integers for both its weight and its input")
         return layer
 
@@ -125,6 +126,8 @@ class Plan:
             raise Unfit("its attention is quantized")
         attended = [names.query] if names.fused else [names.query, names.key, names.value]
         attend = [self._linear(layer, name) for name in attended]
+        if not _read_alike(attend):
+            raise Unfit("its queries, keys and values do not shift and scale their inputs alike")
         output, up, down = (self._linear(layer, name) for name in (names.output, names.up, names.down))
         nothing = [structures.Matrix()] * (3 - len(attend))
         matrices = [*map(self._matrix, attend), *nothing, *map(self._matrix, (output, up, down))]
@@ -270,12 +273,27 @@ def _without_integers(model: nn.Module) -> str | None:
         name
         for prefix in family.layer_prefixes(model)
         for name in (f"{prefix}.{one}" for one in family.names.matrices if one not in family.names.extra)
-        if not can_fuse(model.get_submodule(absolute_name(model, name)))
+        if not _multiplies(model.get_submodule(absolute_name(model, name)))
     ]
     if not names:
         return None
     few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"integers for both weight and input, and nothing else done to either, are wanting of {few}"
+    return f"not both weight and input have integers, or the output is quantized too: {few}"
+
+
+def _multiplies(layer: nn.Module) -> bool:
+    """Whether both a layer's input and its weight have integers."""
+    return isinstance(layer, PackedLinear) and layer.output_quantizer is None and layer.has_integers()
+
+
+def _read_alike(layers: list[PackedLinear]) -> bool:
+    """Whether layers do the same to their input first."""
+    given = [(layer.input_scale, layer.input_shift) for layer in layers]
+    return all(
+        one is other if one is None or other is None else torch.equal(one, other)
+        for values in given[1:]
+        for one, other in zip(given[0], values)
+    )
 
 
 def _values(layers: list[PackedLinear]) -> set:

@@ -28,6 +28,8 @@ class Matrix(Structure):
         ("bias", c_void_p),
         ("rows", c_int64),
         ("columns", c_int64),
+        ("input_scale", c_void_p),
+        ("input_shift", c_void_p),
     )
 
 

@@ -191,8 +191,9 @@ struct Pass {
       Extent found[V];
       if (norm) normalise<V>(from, panel, features, *norm, found);
       else extents<V>(panel, V * LANES, features, found);
-      quantize<V>(panel, V * LANES, features, grid, found, to, vector, reader.offset);
-      if (reader.apart) quantize<V>(panel, V * LANES, features, *reader.apart, found, also, vector, reader.offset);
+      const float* const read = adjusted<V>(panel, room.wide + vector * LANES * features, V * LANES, features, reader, found);
+      quantize<V>(read, V * LANES, features, grid, found, to, vector, reader.offset);
+      if (reader.apart) quantize<V>(read, V * LANES, features, *reader.apart, found, also, vector, reader.offset);
     });
     team.wait();
   }
@@ -269,9 +270,10 @@ struct Pass {
     to.quads = layer.output.quads;
     each_panel(panels, team, [&](auto wide, int64_t vector) {
       constexpr int V = decltype(wide)::value;
-      const float* const from = room.joined + vector * LANES;
+      float* const joined = room.joined + vector * LANES;
       Extent found[V];
-      extents<V>(from, room.stride, layer.output.columns, found);
+      extents<V>(joined, room.stride, layer.output.columns, found);
+      const float* const from = adjusted<V>(joined, joined, room.stride, layer.output.columns, layer.output, found);
       quantize<V>(from, room.stride, layer.output.columns, layer.output_grid, found, to, vector, layer.output.offset);
     });
     team.wait();
@@ -279,7 +281,7 @@ struct Pass {
 
   template <int ACTIVATION>
   void widen(const Layer& layer, Bytes from, Bytes to) const {
-    if (!layer.down_grid.dynamic && !layer.down.offset && !layer.gated) {
+    if (!layer.down_grid.dynamic && !layer.down.offset && !layer.down.input_scale && !layer.gated) {
       each_panel(panels, team, [&](auto wide, int64_t vector) {
         for (int64_t token = vector * LANES; token < (vector + decltype(wide)::value) * LANES; token += LANES) {
           store(to.step + token, all(layer.down_grid.step));
@@ -297,10 +299,10 @@ struct Pass {
     else multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
     each_panel(panels, team, [&](auto wide, int64_t vector) {
       constexpr int V = decltype(wide)::value;
-      const float* const panel = room.wide + vector * LANES * inner;
+      float* const panel = room.wide + vector * LANES * inner;
       Extent found[V];
       extents<V>(panel, V * LANES, inner, found);
-      quantize<V>(panel, V * LANES, inner, layer.down_grid, found, to, vector, layer.down.offset);
+      quantize<V>(adjusted<V>(panel, panel, V * LANES, inner, layer.down, found), V * LANES, inner, layer.down_grid, found, to, vector, layer.down.offset);
     });
     team.wait();
   }

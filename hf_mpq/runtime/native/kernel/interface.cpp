@@ -107,11 +107,24 @@ float largest_step(const Matrix& made, float limit) {
   return (float)std::min<double>(made.largest, (limit - bias) / std::max(255.0 * 255 * made.columns * scale, 1e-30));
 }
 
+// Inputs' shifts and scales.
+void adjust(Arena& arena, Matrix& made, const hf_matrix& from) {
+  if (!from.input_scale && !from.input_shift) return;
+  float* const scale = arena.take<float>(from.columns);
+  float* const shift = arena.take<float>(from.columns);
+  for (int64_t i = 0; i < from.columns; i++) {
+    scale[i] = from.input_scale ? from.input_scale[i] : 1;
+    if (from.input_shift) shift[i] = from.input_shift[i];
+  }
+  made.input_scale = scale, made.input_shift = shift;
+}
+
 // Rows of one that is gated alternate.
 Matrix laid_out(Arena& arena, const hf_matrix& from, const hf_grid& grid, bool gated = false) {
   Matrix made = empty(arena, from.rows, from.columns, from.offset);
   for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, gated ? i % 2 * (from.rows / 2) + i / 2 : i, 1);
   complete(arena, made, grid);
+  adjust(arena, made, from);
   return made;
 }
 
@@ -131,6 +144,7 @@ Matrix by_heads(Arena& arena, const hf_layer& from, int64_t size) {
     *apart = from.value_grid, made.apart = apart;
   }
   complete(arena, made, from.attend_grid, size);
+  adjust(arena, made, from.query);
   return made;
 }
 
@@ -216,7 +230,7 @@ void measure(Made& made, const Layer* layers, int64_t count) {
     made.most_wide = std::max(made.most_wide, layer->up.padded_rows);
     made.most_head = std::max(made.most_head, layer->head_size);
   }
-  made.most_wide = std::max(made.most_wide, made.norm_first ? made.hidden : 0);
+  made.most_wide = std::max({made.most_wide, made.hidden, made.width});  // also holds what is read, where that is not hidden
   made.most_columns = std::max({made.most_columns, made.most_inner, made.most_wide});
 }
 

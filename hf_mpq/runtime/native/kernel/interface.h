@@ -16,13 +16,15 @@ typedef struct {
   float step, zero;   // zero: the byte that stands for 0
 } hf_grid;
 
-// weight = levels scale + offset, by rows; read while an encoder is made, and copied.
+// weight = levels scale + offset, by rows; read while an encoder is made, and copied. Of each input x, (x - input_shift) /
+// input_scale is quantized; those of query, key and value are the query's.
 typedef struct {
   const int8_t* levels;  // (rows, columns)
   const float* scale;    // (rows)
   const float* offset;   // (rows), or null
   const float* bias;     // (rows)
   int64_t rows, columns;
+  const float *input_scale, *input_shift;  // (columns), or null
 } hf_matrix;
 
 typedef struct {

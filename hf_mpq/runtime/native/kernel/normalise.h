@@ -70,6 +70,23 @@ static inline void extents(const float* from, int64_t stride, int64_t features, 
     for (int v = 0; v < V; v++) found[v].see(load(from + f * stride + v * LANES));
 }
 
+// Floats as a matrix reads them, where it shifts and scales its inputs; then extents are those of what is in `to`, which can
+// be where they come from.
+template <int V>
+static inline const float* adjusted(const float* from, float* to, int64_t stride, int64_t features, const Matrix& reader,
+                                    Extent (&found)[V]) {
+  if (!reader.input_scale) return from;
+  for (int v = 0; v < V; v++) found[v] = Extent();
+  for (int64_t f = 0; f < features; f++)
+    for (int v = 0; v < V; v++) {
+      const int64_t at = f * stride + v * LANES;
+      const floats y = (load(from + at) - all(reader.input_shift[f])) / all(reader.input_scale[f]);
+      store(to + at, y);
+      found[v].see(y);
+    }
+  return to;
+}
+
 // Floats (features, V, LANES) normalised, in two passes: in one, the variance would be lost beside large means. They can
 // stay in place.
 template <int V>

@@ -17,6 +17,7 @@ struct Matrix {
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
   int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
   float* step_scale = nullptr;                     // of a fixed grid: its step times scale
+  const float *input_scale = nullptr, *input_shift = nullptr;  // both, or none
   const hf_grid* apart = nullptr;                  // of what the last third of each head's rows reads, where it differs
   float largest = -1;  // for steps up to this outputs are finite, and integers of them do not overflow
 };
