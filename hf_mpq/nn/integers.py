@@ -47,6 +47,15 @@ class IntegerMatrix(NamedTuple):
         return cls(levels, scale + 0 * scale, offset if offset.any() else None, bias, stored is not None)
 
     @classmethod
+    def is_exact(cls, layer: PackedLinear | PackedEmbedding) -> bool:
+        """What `exact` of a layer's matrix is, without decoding it where that can be said at once."""
+        stored = layer.stored
+        if stored.rank or stored.layout.axis or not layer.has_integers():
+            return False
+        complete = not stored.kept and stored.length == stored.layout.line_length
+        return complete or layer.integers() is not None
+
+    @classmethod
     def stacked(cls, parts: list["IntegerMatrix"]) -> "IntegerMatrix":
         """Matrices that read the same input, one below the other."""
         offset = None

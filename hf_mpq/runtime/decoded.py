@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ..nn import PackedEmbedding, PackedLinear
 from ..nn.packed import PackedMatrix
 from .later import Deferred
+from .lookup import IntegerLookup
 
 
 class FloatProduct(Deferred):
@@ -55,7 +56,7 @@ class DecodedTable(Deferred):
 def decode_now(model: nn.Module) -> None:
     """Decode what would be decoded at its first use: a graph that is traced before that cannot hold it."""
     for product in _deferred(model):
-        if isinstance(product, FloatProduct | DecodedTable):
+        if isinstance(product, FloatProduct | DecodedTable | IntegerLookup) and not product.stands_back:
             product.ready()
 
 

@@ -21,9 +21,14 @@ def for_later() -> Iterator[None]:
 
 class Deferred(ABC):
     """Stands in for decoding with something that it makes of the weight: at its first use, so that it takes no memory
-    where it is never chosen. Threads that come at once may make it twice."""
+    where it is never chosen. Threads that come at once may make it twice.
+
+    Attributes:
+        stands_back: whether something else answers in its place nearly always.
+    """
 
     made: Any = None
+    stands_back = False
 
     @abstractmethod
     def _make(self) -> Any:

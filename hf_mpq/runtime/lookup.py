@@ -5,24 +5,30 @@ from torch.nn import functional as F
 
 from ..nn import PackedEmbedding
 from ..nn.integers import IntegerMatrix
+from .later import Deferred
 
 
-class IntegerLookup:
+class IntegerLookup(Deferred):
     """Stands in for a packed table's decoding: int8 levels and a scale for each row, a quarter of the float table.
 
     Args:
-        table: whose rows have this form, as `IntegerMatrix.exact` says.
+        table: whose rows have this form, as `IntegerMatrix.is_exact` says.
     """
 
-    def __init__(self, table: PackedEmbedding, matrix: IntegerMatrix):
-        self.dtype, self.levels = table.compute_dtype, matrix.levels.contiguous()
-        self.scale = matrix.scale.unsqueeze(1)
-        self.offset = None if matrix.offset is None else matrix.offset.unsqueeze(1)
+    def __init__(self, table: PackedEmbedding):
+        self.table, self.dtype = table, table.compute_dtype
+
+    def _make(self) -> IntegerMatrix:
+        matrix = IntegerMatrix.of(self.table)
+        return matrix._replace(levels=matrix.levels.contiguous())
 
     def __call__(self, ids: Tensor) -> Tensor:
         """`(...)` ids to `(..., width)`, in the compute type."""
-        rows = F.embedding(ids, self.levels) * F.embedding(ids, self.scale)
-        return (rows if self.offset is None else rows + F.embedding(ids, self.offset)).to(self.dtype)
+        matrix = self.ready()
+        rows = F.embedding(ids, matrix.levels) * F.embedding(ids, matrix.scale.unsqueeze(1))
+        if matrix.offset is not None:
+            rows = rows + F.embedding(ids, matrix.offset.unsqueeze(1))
+        return rows.to(self.dtype)
 
 
 def prepare_lookup(table: PackedEmbedding, backend: str) -> None:
@@ -30,6 +36,5 @@ def prepare_lookup(table: PackedEmbedding, backend: str) -> None:
     if table.prepared:
         table.prepared[backend] = next(iter(table.prepared.values()))
         return
-    matrix = IntegerMatrix.of(table)
-    if matrix.exact:
-        table.prepared[backend] = IntegerLookup(table, matrix)
+    if IntegerMatrix.is_exact(table):
+        table.prepared[backend] = IntegerLookup(table)

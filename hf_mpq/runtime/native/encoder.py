@@ -57,14 +57,18 @@ class Native:
     """
 
     def __init__(self, model: nn.Module, body: nn.Module, attention_dtype: torch.dtype):
-        self.plan = Plan(model, body, NAME, os.environ.get(INSTRUCTIONS) or None, attention_dtype == torch.bfloat16)
-        self.body = (body,)  # in a tuple: the body keeps this one
+        self.model, self.body = (model,), (body,)  # in tuples: the body keeps this one
+        self.bfloat16 = attention_dtype == torch.bfloat16
+        self.plan = self._planned()
         pooler = getattr(body, "pooler", None)
         apart = set() if pooler is None else set(pooler.modules())
         hooked = [module for module in body.modules() if module is not body and module not in apart]
         self.watch = Watch(body, self.plan.modules, NAME, hooked)
         self.names = list(inspect.signature(body.forward).parameters)
         self._run = library().hf_mpq_run
+
+    def _planned(self) -> Plan:
+        return Plan(self.model[0], self.body[0], NAME, os.environ.get(INSTRUCTIONS) or None, self.bfloat16)
 
     def answer(self, given: Mapping[str, object]):
         """What the encoder's forward gives; None where it has to give it itself."""
@@ -105,8 +109,11 @@ class Native:
         kept += [None if one is None else _whole(one.expand(ids.shape)) for one in (positions, types)]
         out = torch.empty(*ids.shape, self.plan.hidden)
         ids, mask, positions, types = (None if one is None else one.data_ptr() for one in kept)
+        plan = self.plan
+        if plan.moved():
+            plan = self.plan = self._planned()
         request = Request(*out.shape[:2], ids, None, mask, positions, types, out.data_ptr(), torch.get_num_threads())
-        return None if self._run(self.plan.handle, byref(request)) else out
+        return None if self._run(plan.handle, byref(request)) else out
 
 
 def _fits(value: object, ids: Tensor) -> bool:

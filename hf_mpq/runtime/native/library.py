@@ -1,7 +1,7 @@
 """The built kernel, as it was installed with the package."""
 
 import warnings
-from ctypes import CDLL, POINTER, c_char_p, c_int, c_void_p
+from ctypes import CDLL, POINTER, c_char_p, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -40,5 +40,6 @@ def _declared(found: CDLL) -> CDLL:
     found.hf_mpq_paths.restype = c_char_p
     found.hf_mpq_make.argtypes, found.hf_mpq_make.restype = (POINTER(Encoder), c_char_p), c_void_p
     found.hf_mpq_drop.argtypes, found.hf_mpq_drop.restype = (c_void_p,), None
+    found.hf_mpq_bytes.argtypes, found.hf_mpq_bytes.restype = (c_void_p,), c_int64
     found.hf_mpq_run.argtypes, found.hf_mpq_run.restype = (c_void_p, POINTER(Request)), c_int
     return found

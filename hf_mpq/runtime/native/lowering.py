@@ -1,6 +1,6 @@
 """A prepared model as plain data for the kernel."""
 
-from ctypes import byref, c_int32
+from ctypes import Array, byref, c_int32
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..lookup import IntegerLookup
 from . import structures
 from .forms import FORMS
 from .library import library
+from .planes import StoredRows
 
 NONLINEARITIES = {
     "gelu": structures.GELU,
@@ -24,6 +25,9 @@ NONLINEARITIES = {
     "gelu_pytorch_tanh": structures.GELU_TANH,
     "relu": structures.RELU,
 }
+
+MOST_BITS = 6
+"""On average over the rows of a matrix: above, an int8 copy is faster by more than it is larger."""
 
 
 class Unfit(Exception):
@@ -54,7 +58,8 @@ class Plan:
     ):
         self.form, self.hidden = FORMS[body.config.model_type], body.config.hidden_size
         self.modules: list[nn.Module] = []
-        self._body, self._name, self._alive = body, name, []
+        self._body, self._name, self._alive, self._kept = body, name, [], []
+        self._blocks: list[Array] = []
         family = family_of(model)
         layers = [
             self._layer(model.get_submodule(absolute_name(model, one)), family) for one in family.layer_prefixes(model)
@@ -75,36 +80,70 @@ class Plan:
         self.handle = library().hf_mpq_make(byref(described), None if instructions is None else instructions.encode())
         if not self.handle:
             raise Unfit("its weights find no memory, or this machine does not have these instructions")
-        self._alive = self._tables  # all else was copied
+        self._alive = self._kept  # all else was copied
+        self._where = [values.data_ptr() for values in self._kept]
 
     def __del__(self):
         if getattr(self, "handle", None):
             self._drop(self.handle)
+
+    @property
+    def bytes(self) -> int:
+        """That the kernel holds, beside what the model does."""
+        tables = [values for values in self._kept if values.dtype != torch.uint8]
+        return library().hf_mpq_bytes(self.handle) + sum(values.nbytes for values in tables)
+
+    def moved(self) -> bool:
+        """Whether what is read where it lies has gone to another place, as to memory shared with other processes."""
+        return [values.data_ptr() for values in self._kept] != self._where
 
     def _module(self, parent: nn.Module, name: str) -> nn.Module:
         found = parent.get_submodule(name)
         self.modules.append(found)
         return found
 
-    def _pointer(self, values: Tensor | None) -> int | None:
-        """Of values that stay where they are as long as they are needed."""
+    def _pointer(self, values: Tensor | None, keep: bool = False) -> int | None:
+        """Of values that stay where they are until the encoder is made, or as long as it is there."""
         if values is None:
             return None
         values = values.detach().contiguous()
-        self._alive.append(values)
+        (self._kept if keep else self._alive).append(values)
         return values.data_ptr()
 
-    def _floats(self, values: Tensor) -> int:
+    def _floats(self, values: Tensor, keep: bool = False) -> int:
         if values.dtype != torch.float32:
             raise Unfit(f"it computes in {values.dtype}")
-        return self._pointer(values)
+        return self._pointer(values, keep)
+
+    def _matrices(self, layers: list[PackedLinear]) -> list[structures.Matrix]:
+        """Of layers that read the same input, all in planes or none."""
+        rows = [StoredRows.of(layer) for layer in layers]
+        if None in rows or max(one.bits for one in rows) > MOST_BITS:
+            return [self._matrix(layer) for layer in layers]
+        return [self._matrix_in_planes(layer, one) for layer, one in zip(layers, rows)]
 
     def _matrix(self, layer: PackedLinear) -> structures.Matrix:
         matrix = IntegerMatrix.of(layer)
         floats = [self._pointer(values) for values in (matrix.scale, matrix.offset, matrix.bias)]
         made = structures.Matrix(self._pointer(matrix.levels), *floats, *matrix.levels.shape)
+        return self._with_inputs(made, layer)
+
+    def _matrix_in_planes(self, layer: PackedLinear, rows: StoredRows) -> structures.Matrix:
+        bias = torch.zeros_like(rows.scale) if layer.bias is None else layer.bias.float()
+        floats = [self._pointer(values) for values in (rows.scale, rows.offset, bias)]
+        made = structures.Matrix(None, *floats, len(rows.scale), rows.columns)
+        made.planes = self._planes(rows)
+        return self._with_inputs(made, layer)
+
+    def _with_inputs(self, made: structures.Matrix, layer: PackedLinear) -> structures.Matrix:
         made.input_scale, made.input_shift = self._pointer(layer.input_scale), self._pointer(layer.input_shift)
         return made
+
+    def _planes(self, rows: StoredRows, keep: bool = False) -> structures.Planes:
+        self._kept.append(rows.codes)
+        blocks = (structures.Block * len(rows.blocks))(*rows.blocks)
+        self._blocks.append(blocks)
+        return structures.Planes(blocks, self._pointer(rows.places, keep), rows.line)
 
     def _linear(self, parent: nn.Module, name: str) -> PackedLinear:
         layer = self._module(parent, name)
@@ -130,7 +169,7 @@ class Plan:
             raise Unfit("its queries, keys and values do not shift and scale their inputs alike")
         output, up, down = (self._linear(layer, name) for name in (names.output, names.up, names.down))
         nothing = [structures.Matrix()] * (3 - len(attend))
-        matrices = [*map(self._matrix, attend), *nothing, *map(self._matrix, (output, up, down))]
+        matrices = [*self._matrices(attend), *nothing, *(self._matrices([one])[0] for one in (output, up, down))]
         apart = _values(attend[:2]) != _values(attend[2:]) if len(attend) == 3 else False
         grids = [_grid(part) for part in (attend[:2] if apart else attend, [output], [up], [down])]
         norms = [self._norm(layer, name) for name in self.form.norms]
@@ -156,30 +195,33 @@ class Plan:
         return window
 
     def _table(self, name: str | None) -> structures.Table:
-        """As it is prepared: levels and scales, or floats."""
+        """As it is stored, where the kernel can read that; otherwise as it is prepared: levels, or floats."""
         if name is None or not _has(self._body, name):
             return structures.Table()
         module = self._module(self._body, name)
         stored = module.prepared.get(self._name) if isinstance(module, PackedEmbedding) else None
+        rows = StoredRows.of(module) if isinstance(stored, IntegerLookup) else None
+        if rows is not None:
+            stored.stands_back = True
+            floats = [self._pointer(values, keep=True) for values in (rows.scale, rows.offset)]
+            return structures.Table(None, None, *floats, len(rows.scale), self._planes(rows, keep=True))
         if isinstance(stored, IntegerLookup):
-            offset = None if stored.offset is None else stored.offset.view(-1)
-            parts = [self._pointer(values) for values in (stored.levels, stored.scale.view(-1), offset)]
-            return structures.Table(None, *parts, len(stored.levels))
+            matrix = stored.ready()
+            parts = [self._pointer(values, keep=True) for values in (matrix.levels, matrix.scale, matrix.offset)]
+            return structures.Table(None, *parts, len(matrix.levels))
         weight = module.weight if stored is None else stored.weight
-        return structures.Table(self._floats(weight), None, None, None, len(weight))
+        return structures.Table(self._floats(weight, keep=True), None, None, None, len(weight))
 
     def _embeddings(self, described: structures.Encoder) -> None:
-        form, alive = self.form, self._alive
-        self._alive = []
+        form = self.form
         tables = [self._table(name) for name in (form.words, form.positions, form.types)]
-        self._tables, self._alive = self._alive, alive
         described.words, described.positions, described.types = tables
         described.embedding_norm, described.norm_last = self._norm(self._body, form.embedding_norm), form.norm_last
         described.width = self.hidden
         if form.projection is not None and _has(self._body, form.projection):
             projection = self._linear(self._body, form.projection)
             described.width = projection.in_features
-            described.projection, described.projection_grid = self._matrix(projection), _grid([projection])
+            (described.projection,), described.projection_grid = self._matrices([projection]), _grid([projection])
 
     def _relative(self, described: structures.Encoder) -> None:
         if self.form.relative is None:

@@ -18,8 +18,29 @@ class Grid(Structure):
     )
 
 
+BLOCKS, NOWHERE = 64, -1
+
+
+class Block(Structure):
+    """Rows of one precision among stored bit planes."""
+
+    _fields_ = (
+        ("planes", c_void_p),
+        ("plane", c_int64),
+        ("bits", c_int32),
+        ("slope", c_int32),
+        ("shift", c_int32),
+    )
+
+
+class Planes(Structure):
+    """Where levels are stored as bit planes."""
+
+    _fields_ = (("blocks", POINTER(Block)), ("places", c_void_p), ("line", c_int64))
+
+
 class Matrix(Structure):
-    """Levels, and a scale, an offset and a bias per row."""
+    """Levels, or planes of them, and a scale, an offset and a bias per row."""
 
     _fields_ = (
         ("levels", c_void_p),
@@ -30,6 +51,7 @@ class Matrix(Structure):
         ("columns", c_int64),
         ("input_scale", c_void_p),
         ("input_shift", c_void_p),
+        ("planes", Planes),
     )
 
 
@@ -48,6 +70,7 @@ class Table(Structure):
         ("scale", c_void_p),
         ("offset", c_void_p),
         ("rows", c_int64),
+        ("planes", Planes),
     )
 
 

@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int64_t HIDDEN = 48, INNER = 100, HEADS = 3, WORDS = 50, LAYERS = 2, BATCH = 6, TOKENS = 37;
+constexpr int64_t HIDDEN = 48, ODD = 45, INNER = 100, HEADS = 3, WORDS = 50, LAYERS = 2, BATCH = 6, TOKENS = 37;
 std::mt19937 engine(0);
 
 std::vector<float> floats(int64_t count, float spread, float middle = 0) {
@@ -37,10 +37,41 @@ struct Random {
     std::vector<int8_t> made(rows * columns);
     for (int8_t& one : made) one = level(engine);
     levels.push_back(made);
-    return {levels.back().data(), of(rows, 1e-4f, 2e-3f), offset ? of(rows, 0.01f) : nullptr, of(rows, 0.1f), rows, columns};
+    return {levels.back().data(), of(rows, 1e-4f, 2e-3f), offset ? of(rows, 0.01f) : nullptr, of(rows, 0.1f), rows, columns, {}};
+  }
+  // The same levels, in planes: rows of 1 to 8 bits, of which some are empty.
+  std::vector<std::vector<uint8_t>> bytes;
+  std::vector<std::vector<int32_t>> places;
+  std::vector<std::vector<hf_block>> blocks;
+  hf_matrix stored(hf_matrix matrix, int slope) {
+    const int64_t line = (matrix.columns + 7) / 8, most = matrix.rows / 9 + 1;
+    int8_t* const to = levels.back().data();
+    std::vector<hf_block> made;
+    for (int bits = 1; bits <= 8; bits++) {
+      const bool doubled = slope == 2 && bits < 8;
+      bytes.emplace_back(bits * most * line);
+      made.push_back({bytes.back().data(), most * line, bits, doubled ? 2 : 1, doubled ? (1 << bits) - 1 : 1 << (bits - 1)});
+    }
+    std::vector<int32_t> place(matrix.rows, HF_NOWHERE);
+    for (int64_t row = 0; row < matrix.rows; row++) {
+      const int bits = row % 9;
+      const hf_block* const block = bits ? &made[bits - 1] : nullptr;
+      if (bits) place[row] = row / 9 * HF_BLOCKS + bits - 1;
+      for (int64_t i = 0; i < matrix.columns; i++) {
+        const unsigned code = bits ? engine() % (1u << bits) : 0;
+        to[row * matrix.columns + i] = bits ? block->slope * code - block->shift : 0;
+        for (int p = 0; p < bits; p++)
+          if (code >> (bits - 1 - p) & 1)
+            ((uint8_t*)block->planes)[p * block->plane + row / 9 * line + i / 8] |= 128 >> i % 8;
+      }
+    }
+    blocks.push_back(made), places.push_back(place);
+    matrix.planes = {blocks.back().data(), places.back().data(), line};
+    return matrix;
   }
   hf_norm norm() { return {of(HIDDEN, 0.1f, 1), of(HIDDEN, 0.1f), 1e-5f}; }
-  hf_table table(int64_t rows) { return {of(rows * HIDDEN, 0.5f), nullptr, nullptr, nullptr, rows}; }
+  hf_table table(int64_t rows) { return {of(rows * HIDDEN, 0.5f), nullptr, nullptr, nullptr, rows, {}}; }
+  hf_table table_of(const hf_matrix& m) { return {nullptr, m.levels, m.scale, m.offset, m.rows, m.planes}; }
 };
 
 std::vector<float> run(const hf_encoder& encoder, const char* path, int threads) {
@@ -49,7 +80,7 @@ std::vector<float> run(const hf_encoder& encoder, const char* path, int threads)
   std::vector<uint8_t> mask(BATCH * TOKENS);
   const int64_t lengths[BATCH] = {37, 1, 16, 5, 33, 20};
   for (int64_t i = 0; i < BATCH * TOKENS; i++) ids[i] = (7 * i + i / 5) % WORDS, mask[i] = i % TOKENS < lengths[i / TOKENS];
-  std::vector<float> out(BATCH * TOKENS * HIDDEN);
+  std::vector<float> out(BATCH * TOKENS * encoder.hidden);
   hf_request request{};
   request.batch = BATCH, request.tokens = TOKENS, request.ids = ids.data(), request.mask = mask.data();
   request.out = out.data(), request.threads = threads;
@@ -71,6 +102,38 @@ bool check(const std::string& path, const std::vector<float>& want, const hf_enc
   std::printf("%s %s: mean %.1e, most %.1e of %.2f, threads %s: %s\n", path.c_str(), kind, average, worst, largest,
               same ? "agree" : "differ", right ? "right" : "WRONG");
   return right;
+}
+
+// What is read where it is stored against levels that are copied, bit for bit.
+bool check_planes(const std::string& path, int slope) {
+  std::vector<float> found[2];
+  for (const bool planes : {false, true}) {
+    engine.seed(1);
+    Random random;
+    const auto matrix = [&](int64_t rows, int64_t columns) {
+      hf_matrix made = random.stored(random.matrix(rows, columns, slope == 1), slope);
+      if (planes) made.levels = nullptr;
+      else made.planes = {};
+      return made;
+    };
+    hf_layer layer{};
+    for (hf_matrix* m : {&layer.query, &layer.key, &layer.value, &layer.output}) *m = matrix(ODD, ODD);
+    layer.up = matrix(INNER, ODD), layer.down = matrix(ODD, INNER);
+    layer.attend_grid = layer.output_grid = layer.up_grid = layer.down_grid = {1, 0, 255, 0, 0};
+    layer.attention_norm = random.norm(), layer.norm = random.norm(), layer.heads = HEADS;
+    layer.scale = 0.25f, layer.turn = -1;
+    const int32_t order[] = {0};
+    hf_encoder encoder{};
+    encoder.width = encoder.hidden = ODD;
+    encoder.words = random.table_of(matrix(WORDS, ODD));
+    encoder.embedding_norm = random.norm(), encoder.layers = encoder.distinct_layers = 1;
+    encoder.distinct = &layer, encoder.order = order;
+    found[planes] = run(encoder, path.c_str(), 2);
+  }
+  const bool same = !found[0].empty() && found[0].size() == found[1].size() &&
+                    !std::memcmp(found[0].data(), found[1].data(), found[0].size() * sizeof(float));
+  std::printf("%s planes, slope %d: %s\n", path.c_str(), slope, same ? "right" : "WRONG");
+  return same;
 }
 
 }  // namespace
@@ -107,5 +170,7 @@ int main() {
     std::stringstream paths(hf_mpq_paths());
     for (std::string path; std::getline(paths, path, ',');) right &= check(path, want, encoder, kind.name);
   }
+  std::stringstream paths(hf_mpq_paths());
+  for (std::string path; std::getline(paths, path, ',');) right &= check_planes(path, 1) & check_planes(path, 2);
   return !right;
 }

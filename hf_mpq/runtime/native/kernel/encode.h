@@ -7,6 +7,7 @@ struct Room {
   float *head, *scores, *line;    // of one thread
   float *turns, *near;            // (kinds, size of a head, stride); and of one thread, (2 sizes of a head, near_stride)
   int64_t near_stride;
+  int8_t* levels;                 // of one thread, decoded
   int64_t stride;                 // tokens of `joined` and `head`
 #if HF_BF16
   Pairs pairs;  // of one thread
@@ -45,6 +46,7 @@ static inline Room room_of(const Encoder& encoder, const Block& block, const Tea
     room.head = bump.take<float>((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES);
     room.scores = bump.take<float>((block.longest + KEYS) * QUERIES * LANES);
     room.line = bump.take<float>(up_to(encoder.width, LANES));
+    room.levels = bump.take<int8_t>(Decoder::bytes(encoder.most_stride));
 #if HF_BF16
     if (!encoder.bfloat16) continue;
     room.pairs.keys = pairs_of(block.longest);
@@ -69,7 +71,8 @@ static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads)
                        2 * (up_to(encoder.most_columns, 4) * tokens + BEHIND + 12 * tokens) + 16 * 2 * ALIGN;
   const int64_t each = 2 * encoder.most_head * 2 * reach(encoder, block) * 4 + 2 * ALIGN +
                        ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
-                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 3 * 2 * ALIGN +
+                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 4 * 2 * ALIGN +
+                       Decoder::bytes(encoder.most_stride) +
                        (encoder.bfloat16 ? pairs_bytes(encoder, block, stride) : 0);
   return both + threads * each + ALIGN;
 }
@@ -92,13 +95,15 @@ static inline void each_panel(const Panels& panels, const Team& team, const Work
   }
 }
 
-HF_INLINE void add_row(const hf_table& table, int64_t row, int64_t width, float* to) {
+HF_INLINE void add_row(const hf_table& table, int64_t row, int64_t width, float* to, const Decoder& decoder) {
   if (table.floats) {
     const float* const from = table.floats + row * width;
     for (int64_t f = 0; f < width; f++) to[f] += from[f];
     return;
   }
-  const int8_t* const from = table.levels + row * width;
+  const int8_t* from = decoder.levels;
+  if (table.levels) from = table.levels + row * width;
+  else decoder.decode({table.planes, width}, row, row + 1, decoder.levels, 0);
   const float scale = table.scale[row], offset = table.offset ? table.offset[row] : 0;
   for (int64_t f = 0; f < width; f++) to[f] += from[f] * scale + offset;
 }
@@ -110,6 +115,7 @@ struct Pass {
   const Room& room;
   Team& team;
   Panels panels;
+  Decoder decoder;
 
   // Embeddings into panels of `width` features; lanes behind the last token are 0.
   void embed() const {
@@ -123,10 +129,12 @@ struct Pass {
         if (token < block.tokens) {
           const int64_t place = block.places[token];
           if (request.ids) {
-            add_row(encoder.words, request.ids[place], width, room.line);
-            if (encoder.types.rows) add_row(encoder.types, request.types ? request.types[place] : 0, width, room.line);
+            add_row(encoder.words, request.ids[place], width, room.line, decoder);
+            if (encoder.types.rows)
+              add_row(encoder.types, request.types ? request.types[place] : 0, width, room.line, decoder);
             if (encoder.positions.rows)
-              add_row(encoder.positions, request.positions ? request.positions[place] : place % tokens, width, room.line);
+              add_row(encoder.positions, request.positions ? request.positions[place] : place % tokens, width, room.line,
+                      decoder);
           } else {
             for (int64_t f = 0; f < width; f++) room.line[f] = request.embedded[place * width + f];
           }
@@ -202,7 +210,7 @@ struct Pass {
   template <class Put>
   void multiply(Bytes from, const Matrix& matrix, const Put& put) const {
     const Share share(matrix.padded_rows, team, STEP);
-    product(panels, from, matrix, share.from, share.to, put);
+    product(panels, from, matrix, share.from, share.to, put, decoder);
     team.wait();
   }
 
@@ -217,9 +225,10 @@ struct Pass {
 #endif
     for (int64_t h = share.from; h < share.to; h++) {
       const int64_t value = layer.attend.apart ? h * rows + 2 * layer.head_size : (h + 1) * rows;
-      product(panels, from, layer.attend, h * rows, value, ToRows{from, layer.attend, room.head, h * rows, room.stride});
+      product(panels, from, layer.attend, h * rows, value, ToRows{from, layer.attend, room.head, h * rows, room.stride}, decoder);
       if (layer.attend.apart)
-        product(panels, also, layer.attend, value, (h + 1) * rows, ToRows{also, layer.attend, room.head, h * rows, room.stride});
+        product(panels, also, layer.attend, value, (h + 1) * rows, ToRows{also, layer.attend, room.head, h * rows, room.stride},
+                decoder);
       if (layer.turn >= 0)
         for (int part = 0; part < 2; part++)
           turn(room.head + part * layer.head_size * room.stride, layer.head_size / 2, room.stride,
@@ -352,7 +361,7 @@ struct Pass {
 
 static void run(const Encoder& encoder, const Block& block, const hf_request& request, char* memory, Team& team) {
   const Room room = room_of(encoder, block, team, Bump{(char*)up_to((int64_t)memory, ALIGN)});
-  Pass pass{encoder, block, request, room, team, Panels(block.tokens)};
+  Pass pass{encoder, block, request, room, team, Panels(block.tokens), {encoder.decode, room.levels}};
   pass.place_turns();
   pass.embed();
   for (int64_t i = 0; i < encoder.passes; i++)

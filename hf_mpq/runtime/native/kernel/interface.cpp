@@ -18,7 +18,7 @@ namespace hf_mpq {
 
 extern const Path PORTABLE;
 #if defined(__x86_64__)
-extern const Path AMX, AVX512_VNNI, AVX_VNNI, AVX2;
+extern const Path AMX, AVX512_GFNI, AVX512_VNNI, AVX_VNNI, AVX2;
 #elif defined(__aarch64__)
 extern const Path NEON_I8MM, NEON_DOT;
 #endif
@@ -27,14 +27,13 @@ namespace {
 
 const Path* const PATHS[] = {
 #if defined(__x86_64__)
-    &AMX, &AVX512_VNNI, &AVX_VNNI, &AVX2,
+    &AMX, &AVX512_GFNI, &AVX512_VNNI, &AVX_VNNI, &AVX2,
 #elif defined(__aarch64__)
     &NEON_I8MM, &NEON_DOT,
 #endif
     &PORTABLE,
 };
 
-constexpr int64_t TILE = 32;    // rows that may be read behind the last one
 constexpr int64_t BLOCK = 256;  // tokens that one thread takes at once: what it works on should fit in its cache
 constexpr float LOG2_E = 1.44269504088896341f;
 
@@ -50,7 +49,7 @@ class Arena {
     void* const found = std::aligned_alloc(ALIGN, size);
     if (!found) throw std::bad_alloc();
     std::memset(found, 0, size);
-    taken.push_back(found);
+    taken.push_back(found), held += size;
     return (T*)found;
   }
   float* copy(const float* from, int64_t count) {
@@ -58,36 +57,84 @@ class Arena {
     std::copy_n(from, count, to);
     return to;
   }
+  int64_t held = 0;
 
  private:
   std::vector<void*> taken;
 };
 
-Matrix empty(Arena& arena, int64_t rows, int64_t columns, bool offset) {
+// Blocks that are used; 0 of a matrix that is not in planes, otherwise at least 1.
+int32_t count_blocks(const hf_matrix& from) {
+  if (!from.planes.blocks) return 0;
+  int32_t count = 1;
+  for (int64_t i = 0; i < from.rows; i++)
+    if (from.planes.places[i] != HF_NOWHERE) count = std::max(count, from.planes.places[i] % HF_BLOCKS + 1);
+  return count;
+}
+
+Matrix empty(Arena& arena, int64_t rows, int64_t columns, bool offset, int32_t blocks) {
   Matrix made;
   made.rows = rows, made.columns = columns, made.quads = (columns + 3) / 4;
   made.padded_rows = (rows + ROWS - 1) / ROWS * ROWS;
+  const int64_t held = made.padded_rows + TILE;
   made.stride = (made.columns + 63) / 64 * 64;  // tiles are read whole, with zeros behind the last column
   if (made.stride % 1024 == 0) made.stride += 64;  // rows would fall on the same lines of the cache
-  made.levels = arena.take<int8_t>((made.padded_rows + TILE) * made.stride);
-  made.scale = arena.take<float>(made.padded_rows), made.bias = arena.take<float>(made.padded_rows);
-  made.level_sum = arena.take<int32_t>(made.padded_rows);
-  if (offset) made.offset = arena.take<float>(made.padded_rows);
+  if (blocks) {
+    made.planes.blocks = arena.take<hf_block>(blocks), made.planes.columns = columns;
+    int32_t* const places = arena.take<int32_t>(held);
+    std::fill_n(places, held, HF_NOWHERE);
+    made.planes.places = places;
+  } else {
+    made.levels = arena.take<int8_t>(held * made.stride);
+  }
+  made.scale = arena.take<float>(held), made.bias = arena.take<float>(held);
+  made.level_sum = arena.take<int32_t>(held);
+  if (offset) made.offset = arena.take<float>(held);
   return made;
 }
 
-void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float factor) {
-  int8_t* const levels = to.levels + at * to.stride;
-  int32_t sum = 0;
-  for (int64_t i = 0; i < from.columns; i++) sum += levels[i] = from.levels[row * from.columns + i];
-  to.level_sum[at] = sum;
+// Takes over the blocks of one that is laid out in it, as those from `first` on.
+void put_blocks(Matrix& to, int32_t first, const hf_matrix& from) {
+  std::copy_n(from.planes.blocks, count_blocks(from), (hf_block*)to.planes.blocks + first);
+  to.planes.line = from.planes.line;
+}
+
+// Of a row in planes: each plane counts its bits.
+int32_t sum_of(const hf_planes& planes, int32_t place, int64_t columns) {
+  if (place == HF_NOWHERE) return 0;
+  const hf_block& block = planes.blocks[place % HF_BLOCKS];
+  const uint8_t* from = block.planes + place / HF_BLOCKS * planes.line;
+  int64_t codes = 0;
+  for (int32_t p = 0; p < block.bits; p++, from += block.plane) {
+    int64_t bits = 0;
+    for (int64_t i = 0; i < columns; i += 64) {
+      uint64_t eight = 0;
+      std::memcpy(&eight, from + i / 8, std::min<int64_t>(8, (columns - i + 7) / 8));
+      bits += __builtin_popcountll(eight);
+    }
+    codes = 2 * codes + bits;
+  }
+  return (int32_t)(block.slope * codes - block.shift * columns);
+}
+
+void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float factor, int32_t first_block) {
+  if (from.planes.blocks) {
+    const int32_t place = from.planes.places[row];
+    ((int32_t*)to.planes.places)[at] = place == HF_NOWHERE ? place : place + first_block;
+    to.level_sum[at] = sum_of(from.planes, place, from.columns);
+  } else {
+    int8_t* const levels = to.levels + at * to.stride;
+    int32_t sum = 0;
+    for (int64_t i = 0; i < from.columns; i++) sum += levels[i] = from.levels[row * from.columns + i];
+    to.level_sum[at] = sum;
+  }
   to.scale[at] = from.scale[row] * factor, to.bias[at] = from.bias[row] * factor;
   if (from.offset) to.offset[at] = from.offset[row] * factor;
 }
 
 // What is known of a matrix beside its rows once its grid is.
 void complete(Arena& arena, Matrix& made, const hf_grid& shared, int64_t size = 1) {
-  made.start = arena.take<int32_t>(made.padded_rows), made.step_scale = arena.take<float>(made.padded_rows);
+  made.start = arena.take<int32_t>(made.padded_rows + TILE), made.step_scale = arena.take<float>(made.padded_rows + TILE);
   double scale = 0, bias = 0;
   for (int64_t i = 0; i < made.padded_rows; i++) {
     const hf_grid& grid = made.apart && i / size % 3 == 2 ? *made.apart : shared;
@@ -121,8 +168,9 @@ void adjust(Arena& arena, Matrix& made, const hf_matrix& from) {
 
 // Rows of one that is gated alternate.
 Matrix laid_out(Arena& arena, const hf_matrix& from, const hf_grid& grid, bool gated = false) {
-  Matrix made = empty(arena, from.rows, from.columns, from.offset);
-  for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, gated ? i % 2 * (from.rows / 2) + i / 2 : i, 1);
+  Matrix made = empty(arena, from.rows, from.columns, from.offset, count_blocks(from));
+  if (from.planes.blocks) put_blocks(made, 0, from);
+  for (int64_t i = 0; i < from.rows; i++) put_row(made, i, from, gated ? i % 2 * (from.rows / 2) + i / 2 : i, 1, 0);
   complete(arena, made, grid);
   adjust(arena, made, from);
   return made;
@@ -133,12 +181,16 @@ Matrix by_heads(Arena& arena, const hf_layer& from, int64_t size) {
   const bool joined = !from.key.rows;
   const hf_matrix* const parts[] = {&from.query, joined ? &from.query : &from.key, joined ? &from.query : &from.value};
   const bool offset = from.query.offset || from.key.offset || from.value.offset;
-  Matrix made = empty(arena, 3 * from.heads * size, from.query.columns, offset);
+  int32_t first_block[4] = {};
+  const int matrices = joined ? 1 : 3;
+  for (int i = 0; i < matrices; i++) first_block[i + 1] = first_block[i] + count_blocks(*parts[i]);
+  Matrix made = empty(arena, 3 * from.heads * size, from.query.columns, offset, first_block[matrices]);
+  for (int i = 0; i < matrices && from.query.planes.blocks; i++) put_blocks(made, first_block[i], *parts[i]);
   for (int64_t h = 0; h < from.heads; h++)
     for (int part = 0; part < 3; part++)
       for (int64_t i = 0; i < size; i++)
         put_row(made, (3 * h + part) * size + i, *parts[part], ((joined ? part * from.heads : 0) + h) * size + i,
-                part ? 1 : LOG2_E * from.scale);
+                part ? 1 : LOG2_E * from.scale, joined ? 0 : first_block[part]);
   if (from.value_apart) {
     hf_grid* const apart = arena.take<hf_grid>(1);
     *apart = from.value_grid, made.apart = apart;
@@ -176,6 +228,13 @@ struct Made : Encoder {
       std::free(found.second);
     }
     return std::malloc(size);
+  }
+
+  int64_t bytes() const {
+    std::lock_guard<std::mutex> held(mutex);
+    int64_t all = arena.held;
+    for (auto& room : rooms) all += room.first;
+    return all;
   }
 
   void give_back(void* room, int64_t size) const {
@@ -232,6 +291,7 @@ void measure(Made& made, const Layer* layers, int64_t count) {
   }
   made.most_wide = std::max({made.most_wide, made.hidden, made.width});  // also holds what is read, where that is not hidden
   made.most_columns = std::max({made.most_columns, made.most_inner, made.most_wide});
+  made.most_stride = (made.most_columns + 63) / 64 * 64 + 64;
 }
 
 // Scores' biases by query minus key, with room at both ends, which vectors of queries reach over.
@@ -259,7 +319,7 @@ void place_turns(Made& made, const hf_encoder& from, int64_t size) {
 
 Made* make(const hf_encoder& from, const Path* path) {
   auto made = std::make_unique<Made>();
-  made->path = path;
+  made->path = path, made->decode = path->decode;
   made->width = from.width, made->hidden = from.hidden, made->passes = from.layers;
   made->words = from.words, made->positions = from.positions, made->types = from.types;
 #if defined(__x86_64__)
@@ -404,6 +464,8 @@ void* hf_mpq_make(const hf_encoder* encoder, const char* path) {
 }
 
 void hf_mpq_drop(void* encoder) { delete (Made*)encoder; }
+
+int64_t hf_mpq_bytes(const void* encoder) { return ((const Made*)encoder)->bytes(); }
 
 int hf_mpq_run(const void* encoder, const hf_request* request) {
   try {

@@ -16,15 +16,35 @@ typedef struct {
   float step, zero;   // zero: the byte that stands for 0
 } hf_grid;
 
-// weight = levels scale + offset, by rows; read while an encoder is made, and copied. Of each input x, (x - input_shift) /
-// input_scale is quantized; those of query, key and value are the query's.
+// Rows of one precision among bit planes: of eight codes a byte in each plane, and level = slope code - shift.
 typedef struct {
-  const int8_t* levels;  // (rows, columns)
+  const uint8_t* planes;  // of the first row, that of the highest bits first; not copied: they must outlive the encoder
+  int64_t plane;          // bytes from one plane to the next
+  int32_t bits, slope, shift;
+} hf_block;
+
+enum {
+  HF_BLOCKS = 64,   // of a matrix at most; of matrices that read the same input, all together
+  HF_NOWHERE = -1,  // place of a row whose levels are 0
+};
+
+// Where levels are stored as bit planes.
+typedef struct {
+  const hf_block* blocks;  // null: they are not
+  const int32_t* places;   // (rows): HF_BLOCKS times the row of a block, plus the number of the block; or HF_NOWHERE
+  int64_t line;            // bytes of a row in one plane
+} hf_planes;
+
+// weight = levels scale + offset, by rows; read while an encoder is made, and copied, but for planes. Of each input x,
+// (x - input_shift) / input_scale is quantized; those of query, key and value are the query's.
+typedef struct {
+  const int8_t* levels;  // (rows, columns); null: they are in planes
   const float* scale;    // (rows)
   const float* offset;   // (rows), or null
   const float* bias;     // (rows)
   int64_t rows, columns;
   const float *input_scale, *input_shift;  // (columns), or null
+  hf_planes planes;
 } hf_matrix;
 
 typedef struct {
@@ -38,6 +58,7 @@ typedef struct {
   const int8_t* levels;
   const float *scale, *offset;
   int64_t rows;
+  hf_planes planes;  // in place of levels
 } hf_table;
 
 enum { HF_GELU = 0, HF_GELU_TANH = 1, HF_RELU = 2 };
@@ -101,6 +122,7 @@ typedef struct {
 HF_EXPORT const char* hf_mpq_paths(void);                                // what this machine can run, fastest first, by commas
 HF_EXPORT void* hf_mpq_make(const hf_encoder* encoder, const char* path);  // null where memory is short, or the path is unknown
 HF_EXPORT void hf_mpq_drop(void* encoder);
+HF_EXPORT int64_t hf_mpq_bytes(const void* encoder);  // that it holds, of what was copied and of earlier requests
 HF_EXPORT int hf_mpq_run(const void* encoder, const hf_request* request);  // 0, or one of the below
 enum {
   HF_OUTSIDE_TABLE = 1,

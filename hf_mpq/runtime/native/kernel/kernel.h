@@ -11,6 +11,7 @@ namespace hf_mpq::HF_PATH {
 #include "vectors.h"
 #include "layout.h"
 #include "levels.h"
+#include "planes.h"
 #include "product.h"
 #include "epilogue.h"
 #include "normalise.h"

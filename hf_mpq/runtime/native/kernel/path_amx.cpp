@@ -98,6 +98,12 @@ static bool right() {
 
 namespace hf_mpq {
 extern const Path AMX, AVX512_VNNI;
+Decode decode_gfni;
+bool transposes_bits();
+
+static void decode_fastest(const Planes& planes, int64_t first, int64_t last, int8_t* to, int64_t stride) {
+  (transposes_bits() ? decode_gfni : amx::decode)(planes, first, last, to, stride);
+}
 
 // Whether the processor has them, and the system lets this process use them, which is asked for once.
 static bool allowed() {
@@ -117,6 +123,6 @@ static bool available() {
   static const bool found = AVX512_VNNI.available() && allowed() && amx::right();
   return found;
 }
-const Path AMX{"amx", available, amx::bytes_of, amx::run_with_tiles};
+const Path AMX{"amx", available, amx::bytes_of, amx::run_with_tiles, decode_fastest};
 }  // namespace hf_mpq
 #endif

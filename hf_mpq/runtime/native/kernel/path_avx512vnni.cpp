@@ -28,11 +28,15 @@
 #endif
 
 namespace hf_mpq {
-extern const Path AVX512_VNNI;
+extern const Path AVX512_VNNI, AVX512_GFNI;
+Decode decode_gfni;
+bool transposes_bits();
 static bool available() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
-const Path AVX512_VNNI{"avx512-vnni", available, avx512vnni::bytes_of, avx512vnni::run};
+const Path AVX512_VNNI{"avx512-vnni", available, avx512vnni::bytes_of, avx512vnni::run, avx512vnni::decode};
+static bool transposes() { return available() && transposes_bits(); }
+const Path AVX512_GFNI{"avx512-gfni", transposes, avx512vnni::bytes_of, avx512vnni::run, decode_gfni};
 }  // namespace hf_mpq
 #endif

@@ -43,6 +43,6 @@ static bool available() {
   return false;
 #endif
 }
-const Path NEON_DOT{"neon-dot", available, neondot::bytes_of, neondot::run};
+const Path NEON_DOT{"neon-dot", available, neondot::bytes_of, neondot::run, neondot::decode};
 }  // namespace hf_mpq
 #endif

@@ -8,12 +8,23 @@
 namespace hf_mpq {
 
 constexpr int64_t ALIGN = 64;
+constexpr int64_t TILE = 32;  // rows that may be read behind the last one
 constexpr int64_t ROWS = 4;  // matrices have a multiple of so many rows, the last ones empty
+
+struct Planes : hf_planes {
+  int64_t columns = 0;
+};
+
+// Levels of rows `first` to `last`, one behind the other; what lies behind the columns is 0 up to a multiple of 64.
+// Up to 128 bytes behind the last row are written too.
+typedef void Decode(const Planes&, int64_t first, int64_t last, int8_t* to, int64_t stride);
+constexpr int64_t OVER = 128;
 
 // Weights in their natural row order, `stride` bytes a row.
 struct Matrix {
   int64_t rows = 0, columns = 0, padded_rows = 0, stride = 0, quads = 0;
-  int8_t* levels = nullptr;
+  int8_t* levels = nullptr;  // null: they are decoded from planes
+  Planes planes{};
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
   int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
   float* step_scale = nullptr;                     // of a fixed grid: its step times scale
@@ -45,6 +56,7 @@ constexpr int64_t SLACK = 128;  // distances that vectors of queries and keys re
 struct Encoder {
   int64_t width, hidden;
   hf_table words, positions, types;
+  Decode* decode;
   Norm embedding_norm;
   Matrix projection;
   hf_grid projection_grid;
@@ -59,7 +71,7 @@ struct Encoder {
   int64_t distances = 0, place_count = 0;
   int64_t passes;
   const Layer** layers;       // (passes)
-  int64_t most_inner, most_wide, most_head, most_columns;  // largest of all layers
+  int64_t most_inner, most_wide, most_head, most_columns, most_stride;  // largest of all layers
 };
 
 // Whole sequences, their tokens one behind the other without padding.
@@ -83,6 +95,7 @@ struct Path {
   bool (*available)();
   int64_t (*bytes)(const Encoder&, const Block&, int threads);  // of memory that a block needs
   void (*run)(const Encoder&, const Block&, const hf_request&, char* memory, Team& team);
+  Decode* decode;
 };
 
 }  // namespace hf_mpq

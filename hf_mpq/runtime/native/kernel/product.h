@@ -204,13 +204,32 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, i
 // Bytes of weights that stay in the cache while all panels pass.
 constexpr int64_t CHUNK = HF_CHUNK;
 
+// Planes decoded for one thread.
+struct Decoder {
+  Decode* decode;
+  int8_t* levels;
+
+  static int64_t bytes(int64_t most_stride) { return most(CHUNK, STEP * most_stride) + TILE * most_stride + OVER; }
+  // The matrix, of which only rows from `first` to `last` have levels.
+  Matrix operator()(const Matrix& matrix, int64_t first, int64_t last) const {
+    Matrix found = matrix;
+    if (matrix.levels) return found;
+    decode(matrix.planes, first, last, levels, matrix.stride);
+    found.levels = levels - first * matrix.stride;
+    return found;
+  }
+};
+
 // The same for all panels; `from` and `to` are multiples of 4.
 template <class Put>
-static inline void product(const Panels& panels, const Bytes& x, const Matrix& matrix, int64_t from, int64_t to,
-                           const Put& put) {
-  const int64_t rows = most(STEP, CHUNK / matrix.stride / STEP * STEP);
+static inline void product(const Panels& panels, const Bytes& x, const Matrix& all_rows, int64_t from, int64_t to,
+                           const Put& put, const Decoder& decoder) {
+  // What is decoded for a single panel is read at once.
+  const bool once = !all_rows.levels && panels.count() == 1;
+  const int64_t rows = once ? STEP : most(STEP, CHUNK / all_rows.stride / STEP * STEP);
   for (int64_t first = from; first < to; first += rows) {
     const int64_t last = least(to, first + rows);
+    const Matrix matrix = decoder(all_rows, first, last);
     for (int64_t p = 0; p < panels.count(); p++) {
       const int64_t vector = panels.first(p);
       switch (panels.width(p)) {
