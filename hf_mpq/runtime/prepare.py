@@ -1,7 +1,10 @@
 """`prepare`: a packed model made ready to serve."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..core import unknown
 from ..nn import family_of
@@ -27,7 +30,8 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
     smaller load only what has the same rows and columns pruned. `torch.export` traces what `"cpu-float"` prepared.
 
     Args:
-        model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode.
+        model: packed, as `pack` returns it and `from_pretrained` loads it; put in eval mode. Of what holds such models
+            (a SentenceTransformer, a CrossEncoder), each of them is prepared.
         backend: `"reference"`, `"cpu-float"`, `"cpu-int8"`, `"cpu-native"`, `"cuda-float"`, `"cuda"`, or `"auto"`: at
             each shape (batch and tokens, rounded up to powers of two) the fastest of those that can run it where it is,
             which its first use finds out; see `hf_mpq.runtime.automatic.FastestBackend`, kept as
@@ -48,6 +52,11 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
         raise ValueError(f"attention_dtype must be torch.float32 or torch.bfloat16, got {attention_dtype}")
     if not packed_linears(model):
         raise ValueError("prepare needs a packed model: call hf_mpq.pack(model) first, or load a packed one")
+    inside = _models_inside(model)
+    if inside:
+        for one in inside:
+            prepare(one, backend, attention_dtype)
+        return model.eval()
     chosen = _chosen(model, backend)
     undo(model)
     if family_of(model) is not None and not any(isinstance(layer, CompactLinear) for layer in packed_linears(model)):
@@ -59,6 +68,22 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
     else:
         decode_now(model)
     return model.eval()
+
+
+def _models_inside(model: nn.Module) -> list[nn.Module]:
+    """The packed models in what is no model of transformers; none where layers of its own are packed too."""
+    if isinstance(model, PreTrainedModel):
+        return []
+    found = [one for one in _outermost(model) if packed_linears(one)]
+    return found if sum(len(packed_linears(one)) for one in found) == len(packed_linears(model)) else []
+
+
+def _outermost(module: nn.Module) -> Iterator[PreTrainedModel]:
+    for child in module.children():
+        if isinstance(child, PreTrainedModel):
+            yield child
+        else:
+            yield from _outermost(child)
 
 
 def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:

@@ -19,6 +19,7 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.nn import MPQLinear, PackedEmbedding
 from hf_mpq.nn.walk import matrices
+from hf_mpq.runtime import BACKENDS
 from hf_mpq.training import UpdateQuantizers
 from tests.plugin.models import mixed_assignment, read_tensors
 from tests.tiny import tiny_model
@@ -26,6 +27,7 @@ from tests.tiny import tiny_model
 TEXTS = ["returns a list of names", "raises an error", "the value is known", "a", "open the file and read every line"]
 PAIRS = list(zip(TEXTS, TEXTS[::-1]))
 FAMILIES = ["bert", "deberta-v2", "modernbert"]
+CPU = [name for name in BACKENDS if name == "reference" or name.startswith("cpu")]
 
 
 @pytest.fixture
@@ -84,6 +86,21 @@ def test_a_packed_cross_encoder_is_saved_and_loaded(family, folder, tokenizer, t
     np.testing.assert_array_equal(again.predict(PAIRS), found)
     hf_mpq.prepare(again.model, "cpu-float")
     np.testing.assert_allclose(again.predict(PAIRS), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["embedder", "ranker"])
+@pytest.mark.parametrize("backend", ["auto", *CPU])
+def test_what_holds_a_packed_model_is_prepared_by_it(kind, backend, folder, tokenizer):
+    maker, head = (SentenceTransformer, "bare") if kind == "embedder" else (CrossEncoder, "sequence")
+    holder, alone = (maker(folder(packed("bert", head, tokenizer)), device="cpu") for _ in range(2))
+    inside = [one[0].auto_model if kind == "embedder" else one.model for one in (holder, alone)]
+    if backend != "auto" and BACKENDS[backend].unavailable(inside[0]):
+        pytest.skip(BACKENDS[backend].unavailable(inside[0]))
+    assert hf_mpq.prepare(holder, backend) is holder
+    hf_mpq.prepare(inside[1], backend)
+    assert [type(one) for one in inside[0].modules()] == [type(one) for one in inside[1].modules()]
+    ask = (lambda one: one.encode(TEXTS)) if kind == "embedder" else (lambda one: one.predict(PAIRS))
+    np.testing.assert_allclose(ask(holder), ask(alone), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["embedder", "ranker"])
