@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Action
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from transformers import AutoTokenizer, HfArgumentParser
 from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments, size_report
 from hf_mpq.tasks import TASKS, Task, evaluate_model, get_task, subset
 from hf_mpq.training import fine_tune
+
+
+class Several(Action):
+    """Values of an option that may be given several times; they replace those of the YAML files."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.given: list[str] = []
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        self.given += values
+        setattr(namespace, self.dest, self.given)
 
 
 @dataclass
@@ -26,7 +39,10 @@ class RecipeArguments:
         default=None, metadata={"help": "A float model to distil from; default: the model itself."}
     )
     method: str | None = field(default=None, metadata={"help": "A published system, or 'mpq' or 'uniform'."})
-    budget: str | None = field(default=None, metadata={"help": "Such as 2.5bits, 12MB or encoder:0.1x."})
+    budget: list[str] | None = field(
+        default=None,
+        metadata={"help": "Such as 2.5bits, 12MB or encoder:0.1x; several are met together.", "action": Several},
+    )
     config: dict | str = field(
         default_factory=dict, metadata={"help": 'Further fields of MPQConfig, such as {"bits": [2, 3, 4, 8]}.'}
     )

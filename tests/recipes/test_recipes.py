@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from hf_mpq import MPQConfig
 from hf_mpq.core import METHODS
 from hf_mpq.tasks import TASKS
 from tests.processes import run_python
@@ -150,3 +151,16 @@ def test_wrong_files_are_refused(text, words, tmp_path):
         (tmp_path / "wrong.yaml").write_text(text)
     with pytest.raises(SystemExit, match=words):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
+
+
+@pytest.mark.parametrize(
+    "argv", [["--budget", "2bits", "--budget", "activations:9kB"], ["--budget", "2bits", "activations:9kB"]]
+)
+def test_several_budgets_replace_those_of_the_file(argv, tmp_path):
+    from recipe import read_arguments
+
+    file = tmp_path / "one.yaml"
+    file.write_text("task: sst2\nmethod: fdq\nmodel_name_or_path: x\nbudget: 3bits\n")
+    given = [str(file), "--output_dir", str(tmp_path)]
+    assert MPQConfig(budget=read_arguments("sequence-classification", given)[0].budget) == MPQConfig(budget="3bits")
+    assert read_arguments("sequence-classification", given + argv)[0].budget == ["2bits", "activations:9kB"]
