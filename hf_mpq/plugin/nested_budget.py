@@ -67,8 +67,8 @@ def precisions_within(
 def _limit(space: PrecisionSpace, budget: Budget, sizes: ModelSizes) -> "_Limit":
     if budget.kind not in _KINDS or budget.scope not in _SCOPES:
         raise BudgetError(
-            f"precisions of nested codes are chosen by size, and {str(budget)!r} is none of the model or the encoder: "
-            "write for example '4MB', '3bits' or 'encoder:0.1x'"
+            f"precisions of nested codes are chosen by the size of the model or of its encoder, which {str(budget)!r} "
+            "does not limit: write for example '20MB', '3bits' or 'encoder:0.1x'"
         )
     return (_InBits if budget.kind == "bits" else _InBytes)(space, budget, sizes)
 

@@ -121,10 +121,26 @@ _from_pretrained = getattr(PreTrainedModel.from_pretrained, "whole", PreTrainedM
 
 @functools.wraps(_from_pretrained)
 def _partly(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
-    if "bits" not in kwargs or not _is_ours(pretrained_model_name_or_path, kwargs):
+    if "bits" not in kwargs:
         return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
+    if not _is_ours(pretrained_model_name_or_path, kwargs):
+        with _explained(pretrained_model_name_or_path, kwargs["bits"]):
+            return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
     with _asking(kwargs.pop("bits")):
         return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
+
+
+@contextmanager
+def _explained(place: Any, bits: Any) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        if "unexpected keyword argument 'bits'" not in str(error):
+            raise
+        raise TypeError(
+            f"bits={bits!r} chooses among the precisions that a folder packed by hf_mpq has, and {place} is none: to "
+            "quantize a float model give quantization_config=hf_mpq.MPQConfig(bits=...)"
+        ) from error
 
 
 def _is_ours(place: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -333,6 +333,8 @@ def test_other_folders_are_refused(folder, tmp_path):
         with pytest.raises(ValueError, match=r"3 bits are not among|found in no nested|smallest possible"):
             reload(folder, bits=asked)
     tiny_model("bert").save_pretrained(tmp_path / "float")
+    with pytest.raises(TypeError, match=r"float is none: to quantize a float model give quantization_config"):
+        reload(tmp_path / "float", bits=4)
     with pytest.raises(ValueError, match="holds no model packed by hf_mpq"):
         hf_mpq.extract(tmp_path / "float", 4, tmp_path / "out")
     with pytest.raises(TypeError, match="bits"):  # which another library may take

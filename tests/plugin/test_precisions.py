@@ -114,8 +114,12 @@ def test_what_cannot_be_is_said_and_changes_nothing():
         ({0: 4}, ValueError, "a pattern is text, such as 'query'; got 0"),
         ({"": "4"}, ValueError, "whole number of bits"),
         ("4", BudgetError, "'4bits' for the mean precision"),
-        ("8ms", BudgetError, "chosen by size"),
-        ("embedding:4MB", BudgetError, "chosen by size"),
+        (
+            "8ms",
+            BudgetError,
+            "chosen by the size of the model or of its encoder, which 'model:8ms@1x128' does not limit",
+        ),
+        ("embedding:4MB", BudgetError, "chosen by the size"),
         ("1kB", BudgetError, "the smallest possible is"),
         ("1bits", BudgetError, "the smallest possible is 2 bits"),
     ):

@@ -89,4 +89,5 @@ class PackedLinear(ChannelAffine, LowRank, PackedMatrix):
         return y if self.output_quantizer is None else self.output_quantizer(y)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, rows={dict(self.stored.lines)}"
+        used = f", used at {self.used_precision} bits" if self.nested else ""
+        return f"in_features={self.in_features}, out_features={self.out_features}, rows={dict(self.stored.lines)}{used}"
