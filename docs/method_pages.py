@@ -9,12 +9,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import yaml
+
 from hf_mpq.core import METHODS, MethodSpec, StageSpec
 from hf_mpq.search.strategies import STRATEGIES
 
 PAGES = Path(__file__).parent / "methods"
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
-RECIPES = "../../recipes"
+METHOD_RECIPES = Path(__file__).parents[1] / "recipes" / "methods"
+_WITHOUT_TRAINING = "those that train nothing are `hf_mpq.compress(..., method=...)`."
+RECIPES, README = "../../recipes", "../../README.md"
 
 
 def main() -> None:
@@ -39,7 +43,7 @@ def measured() -> list[dict[str, Any]]:
 def _index() -> str:
     lines = [f"| [`{name}`]({name}.md) | {_first(METHODS[name].summary)} | {METHODS[name].paper} |" for name in METHODS]
     table = "\n".join(["| method | what it does | source |", "|---|---|---|", *lines])
-    return f"# Methods\n\nEach is `MPQConfig(method=...)` or a recipe.\n\n{table}\n"
+    return f"# Methods\n\nEach is `MPQConfig(method=...)` or a recipe; {_WITHOUT_TRAINING}\n\n{table}\n"
 
 
 def _first(summary: str) -> str:
@@ -60,13 +64,44 @@ def _page(method: MethodSpec, rows: list[Mapping[str, Any]]) -> str:
 
 
 def _command(method: MethodSpec) -> str:
-    if not method.stages:
-        code = f'small = hf_mpq.compress(model, ..., method="{method.name}")'
-        return f"```python\n{code}\n```"
-    budget = ', budget="2.5bits"' if _chooses(method) else ""
-    python = f'config = MPQConfig(method="{method.name}"{budget})'
-    shell = f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml ..."
-    return f"```bash\n{shell}\n```\n\n```python\n{python}  # and MPQTrainer\n```"
+    """In the shell and in Python, ready to be typed, with the budget of the recipe."""
+    return "\n\n".join(_trained(method) if method.stages else _compressed(method))
+
+
+def _trained(method: MethodSpec) -> list[str]:
+    budget = yaml.safe_load((METHOD_RECIPES / f"{method.name}.yaml").read_text()).get("budget")
+    shell = f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml"
+    lines = [f'config = MPQConfig(method="{method.name}"{f", budget={json.dumps(budget)}" if budget else ""})']
+    lines += [
+        'model = AutoModelForSequenceClassification.from_pretrained("my-fine-tuned-bert", quantization_config=config)'
+    ]
+    lines += ["trainer = MPQTrainer(model, ...)", "trainer.train()", 'trainer.save_packed("packed")']
+    if method.config.get("nested"):
+        lines += ['model = AutoModelForSequenceClassification.from_pretrained("packed", bits=3)  # or another']
+    if _searches(method.stages[-1]):
+        lines += ['found = trainer.assignments(["3bits", "2bits"])  # of other budgets, without training again']
+        lines += ['trainer.save_packed("packed-2bits", found[1])']
+    return [
+        _code("bash", f"{shell} \\\n    --model_name_or_path my-fine-tuned-bert --output_dir out/sst2"),
+        _code("python", "\n".join(lines)),
+        f"What `MPQTrainer` is given is in [the README]({README}#train-it-distil-search-derive-train), what "
+        f"the recipes take and write in [theirs]({RECIPES}/README.md).",
+    ]
+
+
+def _compressed(method: MethodSpec) -> list[str]:
+    option, given = "", "calibration=tokenized_rows"
+    if _chooses(method):
+        option, given = " --budget 6bits", '"6bits", tokenized_rows'
+    shell = f"hf-mpq compress my-fine-tuned-bert --method {method.name} --data sst2{option}"
+    return [
+        _code("bash", f"{shell} --out packed"),
+        _code("python", f'small = hf_mpq.compress(model, {given}, method="{method.name}")'),
+    ]
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
 
 
 def _chooses(method: MethodSpec) -> bool:
