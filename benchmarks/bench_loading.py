@@ -1,8 +1,9 @@
 """Loading a packed model beside the float one: seconds, and how much memory the process takes at its peak.
 
 Each load runs in a fresh process; memory is the peak resident size less what was resident before loading: after loading
-(a float file is only mapped then, its pages come in as they are used) and after a first forward pass at 1 x 32. Models
-are made here (Linux only): a BERT-base shape with random weights, whose loading does not depend on their values.
+(a float file is only mapped then, its pages come in as they are used) and after a first forward pass at 1 x 32. Rows of
+cpu-native also prepare what they load. Models are made here (Linux only): a shape with random weights, whose loading
+does not depend on their values.
 
     python benchmarks/bench_loading.py --rounds 5
 """
@@ -24,6 +25,11 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 import hf_mpq
 
 VARIANTS = {"float32": None, "8 bits": 8, "4 bits": 4, "2 bits": 2}
+SHAPES = {
+    "bert-base": {},
+    "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+}
+NATIVE = "cpu-native"
 
 
 def resident(field: str) -> int:
@@ -61,11 +67,13 @@ def in_fresh_process(*arguments: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def load_once(folder: str) -> None:
-    """Load and print seconds and memory in MB; runs in its own process."""
+def load_once(folder: str, backend: str | None) -> None:
+    """Load, prepare where a backend is named, and print seconds and memory in MB; runs in its own process."""
 
     def load() -> Callable[[], object]:
         model = AutoModelForSequenceClassification.from_pretrained(folder)
+        if backend is not None:
+            hf_mpq.prepare(model, backend)
         return torch.no_grad()(lambda: model(input_ids=torch.ones(1, 32, dtype=torch.long)))
 
     print(json.dumps(measure(load)))
@@ -75,15 +83,22 @@ def main() -> None:
     """Make the folders, then load each of them in turn, round by round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shape", choices=SHAPES, default="bert-base")
     parser.add_argument("--load", help=argparse.SUPPRESS)
+    parser.add_argument("--backend", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load:
-        load_once(args.load)
+        load_once(args.load, args.backend)
         return
-    found = {name: [] for name in VARIANTS}
+    packed = [name for name, bits in VARIANTS.items() if bits is not None]
+    rows_of = {name: (name, ()) for name in VARIANTS}
+    rows_of |= {f"{name}, {NATIVE}": (name, ("--backend", NATIVE)) for name in packed}
+    found = {name: [] for name in rows_of}
     with tempfile.TemporaryDirectory() as root:
         folders = {name: Path(root) / name.replace(" ", "-") for name in VARIANTS}
-        AutoModelForSequenceClassification.from_config(BertConfig()).save_pretrained(folders["float32"])
+        AutoModelForSequenceClassification.from_config(BertConfig(**SHAPES[args.shape])).save_pretrained(
+            folders["float32"]
+        )
         for name, bits in VARIANTS.items():
             if bits is not None:
                 config = hf_mpq.MPQConfig(bits=bits, embedding_bits=max(bits, 4))
@@ -92,16 +107,16 @@ def main() -> None:
                 )
                 hf_mpq.pack(model).save_pretrained(folders[name])
         for _ in range(args.rounds):
-            for name, folder in folders.items():
-                found[name].append(in_fresh_process(__file__, "--load", str(folder)))
+            for name, (variant, options) in rows_of.items():
+                found[name].append(in_fresh_process(__file__, "--load", str(folders[variant]), *options))
         for name, rows in found.items():
-            size = (folders[name] / "model.safetensors").stat().st_size / 1e6
+            size = (folders[rows_of[name][0]] / "model.safetensors").stat().st_size / 1e6
             seconds, ready, loaded, used = (
                 statistics.median(row[key] for row in rows) for key in ("seconds", "ready", "loaded", "used")
             )
             spread = max(row["seconds"] for row in rows) - min(row["seconds"] for row in rows)
             print(
-                f"{name:8s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
+                f"{name:18s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
                 f"load and first pass {ready:.2f} s   "
                 f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB"
             )
