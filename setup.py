@@ -2,7 +2,9 @@
 
 import os
 import sys
+import zlib
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -26,6 +28,7 @@ setup(
             "hf_mpq.runtime.native._kernel",
             sorted(glob(f"{FOLDER}/*.cpp")),
             depends=sorted(glob(f"{FOLDER}/*.h")),
+            define_macros=[("HF_MPQ_INTERFACE", f"{zlib.crc32(Path(FOLDER, 'interface.h').read_bytes())}u")],
             extra_compile_args=FLAGS,
             extra_link_args=["-pthread"],
             optional=True,

@@ -1,8 +1,11 @@
 """Whole encoders in one call, against the packed model in double precision, and against themselves."""
 
 import copy
+import importlib
 import os
+import shutil
 import warnings
+from ctypes import CDLL
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from tests.runtime.test_int8 import packed_model
 from tests.runtime.threads import wrong_answers
 from tests.tiny import FAMILIES, VOCABULARY, outputs, tiny_batch
 
+native_library = importlib.import_module("hf_mpq.runtime.native.library")  # whose function has the same name
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     PATHS = paths()
@@ -284,3 +288,15 @@ def test_what_the_kernel_cannot_run_is_said():
     model = hf_mpq.prepare(packed_model(changes={"hidden_act": "silu"}), NAME)
     assert "'silu'" in make_native(model)
     assert library() is not None
+
+
+def test_a_kernel_of_another_interface_is_not_called(tmp_path, monkeypatch):
+    """It would read fields where they no longer are; an old one cannot even be asked."""
+    shutil.copytree(native_library.HERE, tmp_path / "native", ignore=shutil.ignore_patterns("*.py", "*.cpp"))
+    monkeypatch.setattr(native_library, "HERE", tmp_path / "native")
+    assert library.__wrapped__() is not None
+    header = tmp_path / "native" / "kernel" / "interface.h"
+    header.write_text(header.read_text() + "// more\n")
+    with pytest.warns(UserWarning, match="was built of another version of hf_mpq: install it again"):
+        assert library.__wrapped__() is None
+    assert not native_library._speaks_as_here(CDLL(None))

@@ -142,7 +142,7 @@ def make_native(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
     """Give the encoder of a model that is prepared for `NAME` its one call, in place; returns why it cannot have one,
     or None."""
     if library() is None:
-        return "the kernel is not built"
+        return "the kernel is not built, or of another version: install hf_mpq again"
     body = body_of(model)
     reason = unfit(model, body)
     if reason is None:

@@ -1,9 +1,10 @@
 """The built kernel, as it was installed with the package."""
 
 import warnings
-from ctypes import CDLL, POINTER, c_char_p, c_int, c_int64, c_void_p
+from ctypes import CDLL, POINTER, c_char_p, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 from .structures import Encoder, Request
 
@@ -18,9 +19,13 @@ def library() -> CDLL | None:
     reason = "it was not built when hf_mpq was installed: install a C++ compiler (g++), then hf_mpq again"
     for file in files:
         try:
-            return _declared(CDLL(str(file)))
+            found = CDLL(str(file))
         except OSError as error:
             reason = str(error)
+            continue
+        if _speaks_as_here(found):
+            return _declared(found)
+        reason = f"{file} was built of another version of hf_mpq: install it again"
     warnings.warn(f"whole encoders in one call are left out (layers run by torch's operators): {reason}", stacklevel=2)
     return None
 
@@ -34,6 +39,16 @@ def paths() -> list[str]:
     """Sets of instructions that the kernel can use on this machine, fastest first."""
     found = library()
     return [] if found is None else found.hf_mpq_paths().decode().split(",")
+
+
+def _speaks_as_here(found: CDLL) -> bool:
+    """Whether a kernel was built of the interface that `structures` describes; calling another one would crash."""
+    try:
+        told = found.hf_mpq_interface
+    except AttributeError:  # older than the question
+        return False
+    told.restype = c_uint32
+    return told() == crc32((HERE / "kernel" / "interface.h").read_bytes())
 
 
 def _declared(found: CDLL) -> CDLL:

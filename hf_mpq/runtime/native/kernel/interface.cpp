@@ -444,6 +444,12 @@ int serve(const Made& made, const hf_request& request) {
 
 using namespace hf_mpq;
 
+#ifndef HF_MPQ_INTERFACE
+#define HF_MPQ_INTERFACE 0
+#endif
+
+uint32_t hf_mpq_interface(void) { return HF_MPQ_INTERFACE; }
+
 const char* hf_mpq_paths(void) {
   static const std::string names = [] {
     std::string found;

@@ -119,6 +119,9 @@ typedef struct {
   int32_t threads;
 } hf_request;
 
+// The CRC-32 of this file as it was when the kernel was built; 0: not said.
+HF_EXPORT uint32_t hf_mpq_interface(void);
+
 HF_EXPORT const char* hf_mpq_paths(void);                                // what this machine can run, fastest first, by commas
 HF_EXPORT void* hf_mpq_make(const hf_encoder* encoder, const char* path);  // null where memory is short, or the path is unknown
 HF_EXPORT void hf_mpq_drop(void* encoder);
