@@ -1,5 +1,6 @@
 // Every instruction set of the machine that this runs on against plain C++, on a small random encoder. Prints a line for
 // each, and ends with 1 where one is wrong. For machines that are only emulated: it needs neither Python nor torch.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +14,7 @@
 namespace {
 
 constexpr int64_t HIDDEN = 48, ODD = 45, INNER = 100, HEADS = 3, WORDS = 50, LAYERS = 2, BATCH = 6, TOKENS = 37;
+constexpr int64_t PLACES = 20;
 std::mt19937 engine(0);
 
 std::vector<float> floats(int64_t count, float spread, float middle = 0) {
@@ -89,7 +91,7 @@ std::vector<float> run(const hf_encoder& encoder, const char* path, int threads)
   return out;
 }
 
-bool check(const std::string& path, const std::vector<float>& want, const hf_encoder& encoder, const char* kind) {
+bool check(const std::string& path, const std::vector<float>& want, const hf_encoder& encoder, const std::string& kind) {
   const std::vector<float> got = run(encoder, path.c_str(), 1), threads = run(encoder, path.c_str(), 3);
   double largest = 0, worst = 0, sum = 0;
   for (size_t i = 0; i < got.size() && i < want.size(); i++) {
@@ -99,7 +101,7 @@ bool check(const std::string& path, const std::vector<float>& want, const hf_enc
   const double average = sum / want.size();
   const bool same = got.size() == threads.size() && !std::memcmp(got.data(), threads.data(), got.size() * sizeof(float));
   const bool right = !want.empty() && got.size() == want.size() && average < 2e-3 * largest && worst < 0.1 * largest && same;
-  std::printf("%s %s: mean %.1e, most %.1e of %.2f, threads %s: %s\n", path.c_str(), kind, average, worst, largest,
+  std::printf("%s %s: mean %.1e, most %.1e of %.2f, threads %s: %s\n", path.c_str(), kind.c_str(), average, worst, largest,
               same ? "agree" : "differ", right ? "right" : "WRONG");
   return right;
 }
@@ -150,26 +152,54 @@ int main() {
       {"fixed range", {0, 0, 255, 0.03f, 128}, false},
       {"range per token, offsets", {1, 0, 255, 0, 0}, true},
   };
-  for (const auto& kind : kinds) {
-    Random random;
-    hf_layer layers[LAYERS]{};
-    for (hf_layer& one : layers) {
-      for (hf_matrix* m : {&one.query, &one.key, &one.value, &one.output}) *m = random.matrix(HIDDEN, HIDDEN, kind.offset);
-      one.up = random.matrix(INNER, HIDDEN, kind.offset), one.down = random.matrix(HIDDEN, INNER, kind.offset);
-      one.attend_grid = one.output_grid = one.up_grid = one.down_grid = kind.grid;
-      one.attention_norm = random.norm(), one.norm = random.norm(), one.heads = HEADS, one.activation = HF_GELU;
-      one.scale = 0.25f, one.turn = -1;
+  const struct {
+    const char* name;
+    bool norm_first, places, inputs;
+  } forms[] = {{"", false, false, false},
+               {", norms first, turned, near, gated", true, false, false},
+               {", disentangled, shifted inputs", false, true, true}};
+  for (const auto& kind : kinds)
+    for (const auto& form : forms) {
+      Random random;
+      hf_layer layers[LAYERS]{};
+      for (hf_layer& one : layers) {
+        for (hf_matrix* m : {&one.query, &one.key, &one.value, &one.output}) *m = random.matrix(HIDDEN, HIDDEN, kind.offset);
+        one.up = random.matrix(INNER, HIDDEN, kind.offset), one.down = random.matrix(HIDDEN, INNER, kind.offset);
+        one.attend_grid = one.output_grid = one.up_grid = one.down_grid = kind.grid;
+        one.attention_norm = random.norm(), one.norm = random.norm(), one.heads = HEADS, one.activation = HF_GELU;
+        one.scale = 0.25f, one.turn = -1;
+        if (form.norm_first) {
+          one.query = random.matrix(3 * HIDDEN, HIDDEN, kind.offset), one.key = one.value = hf_matrix{};
+          one.up = random.matrix(2 * INNER, HIDDEN, kind.offset);
+          one.gated = 1, one.turn = &one - layers, one.window = &one == layers ? 5 : 0;
+          if (&one == layers) one.attention_norm = hf_norm{};
+        }
+        if (form.places) {
+          one.position_key = random.of(HIDDEN * PLACES, 0.3f), one.position_query = random.of(HIDDEN * PLACES, 0.3f);
+          one.value_apart = !kind.grid.dynamic, one.value_grid = kind.grid, one.value_grid.step *= 1.5f;
+        }
+        if (form.inputs)
+          for (hf_matrix* m : {&one.query, &one.output, &one.up, &one.down})
+            m->input_scale = random.of(m->columns, 0.1f, 1), m->input_shift = random.of(m->columns, 0.1f);
+      }
+      const int32_t order[] = {0, 1};
+      hf_encoder encoder{};
+      encoder.width = encoder.hidden = HIDDEN;
+      encoder.words = random.table(WORDS), encoder.positions = random.table(TOKENS);
+      encoder.embedding_norm = random.norm(), encoder.layers = encoder.distinct_layers = LAYERS;
+      encoder.distinct = layers, encoder.order = order;
+      std::vector<int32_t> places;
+      for (int64_t d = 1 - TOKENS; d < TOKENS; d++) places.push_back(std::max<int64_t>(0, std::min(PLACES - 1, d + PLACES / 2)));
+      if (form.places) encoder.places = places.data(), encoder.distances = TOKENS, encoder.place_count = PLACES;
+      if (form.norm_first) {
+        encoder.norm_first = 1, encoder.final_norm = random.norm();
+        encoder.turns = random.of(LAYERS * TOKENS * HIDDEN / HEADS, 0.7f), encoder.turn_kinds = LAYERS;
+        encoder.turn_positions = TOKENS;
+      }
+      const std::vector<float> want = run(encoder, "portable", 1);
+      std::stringstream paths(hf_mpq_paths());
+      for (std::string path; std::getline(paths, path, ',');) right &= check(path, want, encoder, std::string(kind.name) + form.name);
     }
-    const int32_t order[] = {0, 1};
-    hf_encoder encoder{};
-    encoder.width = encoder.hidden = HIDDEN;
-    encoder.words = random.table(WORDS), encoder.positions = random.table(TOKENS);
-    encoder.embedding_norm = random.norm(), encoder.layers = encoder.distinct_layers = LAYERS;
-    encoder.distinct = layers, encoder.order = order;
-    const std::vector<float> want = run(encoder, "portable", 1);
-    std::stringstream paths(hf_mpq_paths());
-    for (std::string path; std::getline(paths, path, ',');) right &= check(path, want, encoder, kind.name);
-  }
   std::stringstream paths(hf_mpq_paths());
   for (std::string path; std::getline(paths, path, ',');) right &= check_planes(path, 1) & check_planes(path, 2);
   return !right;

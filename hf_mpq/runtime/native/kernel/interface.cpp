@@ -305,10 +305,10 @@ void place_relative(Made& made, const hf_encoder& from, int64_t heads) {
 }
 
 void place_distances(Made& made, const hf_encoder& from) {
-  const int64_t middle = from.distances - 1 + SLACK;
+  const int64_t middle = from.distances + SLACK;
   int32_t* const places = made.arena.take<int32_t>(2 * middle + 1);
   for (int64_t i = 0; i <= 2 * middle; i++)
-    places[i] = from.places[std::clamp<int64_t>(i - SLACK, 0, 2 * from.distances - 2)];
+    places[i] = from.places[std::clamp<int64_t>(i - SLACK - 1, 0, 2 * from.distances - 2)];
   made.places = places + middle, made.distances = from.distances, made.place_count = from.place_count;
 }
 
