@@ -24,6 +24,8 @@ class ModelSizes:
         code_bits: of all encoder matrices, nested or not.
         weights: number of weights in them.
         encoder: names of the encoder's matrices.
+        norms: scope to the highest precision that is used, to bytes of normalisation parameters of higher ones, which
+            an extract leaves out.
     """
 
     stored: Mapping[str, float]
@@ -31,6 +33,7 @@ class ModelSizes:
     code_bits: float
     weights: int
     encoder: frozenset[str]
+    norms: Mapping[str, Mapping[int, float]]
 
 
 def precisions_within(
@@ -60,8 +63,29 @@ def precisions_within(
     if all(limit.of(highest) <= limit.amount for limit in limits):
         return highest
     scores = {name: np.maximum.accumulate(np.array([changes(name)])[:, ::-1], axis=1)[:, ::-1] for name in nested}
-    found = allocate.choose(space, tuple(Limit(limit.cost, limit.left) for limit in limits), scores)
-    return {name: found.matrices[name].bits[0] for name in nested}
+    *higher, lowest = _tops(nested)
+    for top in higher:
+        try:
+            return _chosen(space, limits, scores, top)
+        except BudgetError:  # with its normalisation parameters; lower ones leave some out
+            continue
+    return _chosen(space, limits, scores, lowest)
+
+
+def _tops(nested: Mapping[str, MatrixStorage]) -> list[int]:
+    """What the highest precision that is used may be, descending."""
+    least = max(stored.served[0] for stored in nested.values())
+    return sorted({bits for stored in nested.values() for bits in stored.served if bits >= least}, reverse=True)
+
+
+def _chosen(
+    space: PrecisionSpace, limits: Sequence["_Limit"], scores: Mapping[str, np.ndarray], top: int
+) -> dict[str, int]:
+    """The precisions that change the weights least, of those up to `top`."""
+    above = {name: np.array(spec.candidates) > top for name, spec in space.weights.items()}
+    allowed = {name: np.where(above[name], np.inf, table) for name, table in scores.items()}
+    found = allocate.choose(space, tuple(Limit(limit.cost, limit.left(top)) for limit in limits), allowed)
+    return {name: found.matrices[name].bits[0] for name in space.weights}
 
 
 def _limit(space: PrecisionSpace, budget: Budget, sizes: ModelSizes) -> "_Limit":
@@ -101,11 +125,11 @@ class _Limit:
     cost: CostModel
     amount: float
     scale, others = 1.0, 0.0
+    norms: Mapping[int, float] = {}
 
-    @property
-    def left(self) -> float:
-        """What the cost must not exceed."""
-        return (self.amount - self.others) / self.scale
+    def left(self, top: int) -> float:
+        """What the cost must not exceed where no precision above `top` is used."""
+        return (self.amount - self.others + self.norms.get(top, 0.0)) / self.scale
 
     def of(self, chosen: Mapping[str, int]) -> float:
         """What the whole model costs at some precisions."""
@@ -115,6 +139,7 @@ class _Limit:
     def check(self, nested: Mapping[str, MatrixStorage]) -> None:
         """Raise BudgetError when the lowest precisions are too much."""
         least = self.of({name: stored.served[0] for name, stored in nested.items()})
+        least -= self.norms.get(_tops(nested)[-1], 0.0)
         if least > self.amount:
             raise unmet(Limit(self.cost, self.amount), least, " with the precisions that are stored")
 
@@ -124,6 +149,7 @@ class _InBytes(_Limit):
         self.cost = StoredSize(space, budget.scope)
         self.amount = budget.amount * (sizes.floats[budget.scope] if budget.kind == "ratio" else 1.0)
         self.others = sizes.stored[budget.scope] - self.of(_highest(space))
+        self.norms = sizes.norms[budget.scope]
 
 
 class _InBits(_Limit):

@@ -1,7 +1,8 @@
 """What a nested model stores beside the codes that a budget chooses: of a trainable one, and of packed tensors."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -23,6 +24,10 @@ def sizes_of_trainable(model: nn.Module) -> ModelSizes:
         bits.of(assignment) * bits.weights,
         bits.weights,
         frozenset(name for name, spec in space.weights.items() if spec.role == "encoder"),
+        {
+            scope: _above(space.norm_precisions, count * ITEM_BYTES[space.norm_dtype])
+            for scope, count in (("model", space.norm_parameters), ("encoder", space.encoder_norm_parameters))
+        },
     )
 
 
@@ -51,7 +56,22 @@ def sizes_of_packed(
         sum(stored.code_bits for stored in found),
         sum(stored.layout.shape[0] * stored.layout.shape[1] for stored in found),
         encoder,
+        {"model": _norms_above(tensors, norms), "encoder": _norms_above(inside, norms)},
     )
+
+
+def _norms_above(tensors: Mapping[str, int], norms: Mapping) -> dict[int, float]:
+    """Of packed tensors: by precision, the bytes of normalisation parameters that are for higher ones."""
+    found = Counter()
+    for name, size in tensors.items():
+        found.update(_above(norms.get(name.rpartition(".")[0], ("", ()))[1], size))
+    return dict(found)
+
+
+def _above(precisions: Sequence[int], size: float) -> dict[int, float]:
+    """By precision, the bytes of the sets for higher ones, of as many sets as precisions in `size` bytes."""
+    count = len(precisions)
+    return {bits: size * (count - 1 - place) / count for place, bits in enumerate(precisions)}
 
 
 def _as_floats(tensors: Mapping[str, int], matrices: Mapping[str, MatrixStorage], norms: Mapping) -> float:

@@ -193,3 +193,21 @@ def test_nested_codes_beside_a_table_whose_bits_are_open():
     model = nested_model(embedding_bits=(2, 8))
     assert set(used_precisions(model).values()) == {8}
     assert hf_mpq.assignment_of(model).matrices["embeddings.word_embeddings"].bits[0] in (2, 8)
+
+
+@pytest.mark.parametrize("storage", ["packed", "trainable"])
+def test_the_smallest_budget_is_what_the_lowest_precisions_take(storage, tmp_path):
+    """Normalisation parameters of precisions that nothing uses are left out of it, as `extract` does."""
+    model = nested_model(storage=storage)
+    packed = hf_mpq.pack(copy.deepcopy(model)) if storage == "trainable" else model
+    packed.save_pretrained(tmp_path / "whole")
+    for bits in (2, 4, 8):
+        least = hf_mpq.size_report(hf_mpq.extract(tmp_path / "whole", bits, tmp_path / str(bits))).total_bytes
+        found = hf_mpq.extract(tmp_path / "whole", f"{least}bytes", tmp_path / f"within{bits}")
+        assert hf_mpq.size_report(found).total_bytes <= least
+        hf_mpq.set_precision(model, f"{least}bytes")
+        assert used_precisions(model) == used_precisions(reload(found))
+        if bits == 2:
+            assert set(used_precisions(model).values()) == {2}
+            with pytest.raises(BudgetError, match=r"smallest possible is .*, 1 bytes more"):
+                hf_mpq.set_precision(model, f"{least - 1}bytes")
