@@ -20,11 +20,19 @@ struct Planes : hf_planes {
 typedef void Decode(const Planes&, int64_t first, int64_t last, int8_t* to, int64_t stride);
 constexpr int64_t OVER = 128;
 
+// Stored rows that are decoded next, to be brought near: row r begins at `from` + r line in its first plane.
+struct Coming {
+  const uint8_t* from = nullptr;
+  int64_t plane = 0, line = 0;
+  int32_t planes = 0;
+};
+
 // Weights in their natural row order, `stride` bytes a row.
 struct Matrix {
   int64_t rows = 0, columns = 0, padded_rows = 0, stride = 0, quads = 0;
   int8_t* levels = nullptr;  // null: they are decoded from planes
   Planes planes{};
+  Coming coming{};
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
   int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
   float* step_scale = nullptr;                     // of a fixed grid: its step times scale

@@ -112,7 +112,11 @@ static inline void tile(const uint8_t* x, const Matrix& matrix, int64_t row, int
   for (int g = 0; g < R / 4; g++) rows[g] = weights + 4 * g * stride;
   const int64_t three = 3 * stride, ahead = R * stride;
   for (int64_t q = 0; q < quads; q++) {
-    if (HF_AHEAD && q % 16 == 0)  // the rows of the next tile
+    if (HF_AHEAD && q % 16 == 0 && matrix.coming.planes) {
+      const uint8_t* const from = matrix.coming.from + row * matrix.coming.line + q / 16 * R * 8;
+      for (int p = 0; p < matrix.coming.planes; p++)
+        for (int b = 0; b < R * 8; b += 64) prefetch(from + p * matrix.coming.plane + b);
+    } else if (HF_AHEAD && q % 16 == 0 && !matrix.planes.blocks)  // the rows of the next tile
 #pragma GCC unroll 6
       for (int g = 0; g < R / 4; g++) {
         prefetch(rows[g] + ahead), prefetch(rows[g] + stride + ahead);
@@ -218,6 +222,15 @@ struct Decoder {
     found.levels = levels - first * matrix.stride;
     return found;
   }
+  // The same for as many rows as are brought near meanwhile.
+  Matrix operator()(const Matrix& matrix, int64_t first, int64_t last, int64_t end) const {
+    Matrix found = (*this)(matrix, first, last);
+    if (matrix.levels || last == end || matrix.planes.places[last] == HF_NOWHERE) return found;
+    const int32_t place = matrix.planes.places[last];
+    const hf_block& block = matrix.planes.blocks[place % HF_BLOCKS];
+    found.coming = {block.planes + (place / HF_BLOCKS - first) * matrix.planes.line, block.plane, matrix.planes.line, block.bits};
+    return found;
+  }
 };
 
 // The same for all panels; `from` and `to` are multiples of 4.
@@ -229,7 +242,7 @@ static inline void product(const Panels& panels, const Bytes& x, const Matrix& a
   const int64_t rows = once ? STEP : most(STEP, CHUNK / all_rows.stride / STEP * STEP);
   for (int64_t first = from; first < to; first += rows) {
     const int64_t last = least(to, first + rows);
-    const Matrix matrix = decoder(all_rows, first, last);
+    const Matrix matrix = once ? decoder(all_rows, first, last, to) : decoder(all_rows, first, last);
     for (int64_t p = 0; p < panels.count(); p++) {
       const int64_t vector = panels.first(p);
       switch (panels.width(p)) {
