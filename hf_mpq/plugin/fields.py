@@ -160,6 +160,11 @@ class ConfigFields:
             raise ValueError("nested=True needs several precisions, for example bits=(2, 4, 8)")
         if self.nested and 0 in self.bits:
             raise ValueError("nested precisions share one set of codes, so none of them can be 0 (pruned)")
+        if self.nested and self.gate_name != "switch" and self.storage != "packed":
+            raise ValueError(
+                f"gate={self.gate_name!r} chooses precisions, and nested ones are all kept: leave out nested=True, or "
+                "take method='vertical'"
+            )
         if self.quantizer == "nested" and not self.nested:
             raise ValueError("quantizer='nested' is chosen by nested=True with several bits")
         if self.switchable_norms and not self.nested:

@@ -211,3 +211,9 @@ def test_the_smallest_budget_is_what_the_lowest_precisions_take(storage, tmp_pat
             assert set(used_precisions(model).values()) == {2}
             with pytest.raises(BudgetError, match=r"smallest possible is .*, 1 bytes more"):
                 hf_mpq.set_precision(model, f"{least - 1}bytes")
+
+
+@pytest.mark.parametrize("method", ["mpq", "sdq", "weight-coupling"])
+def test_methods_that_choose_precisions_take_no_nested_ones(method):
+    with pytest.raises(ValueError, match="leave out nested=True, or take method='vertical'"):
+        MPQConfig(method=method, bits=(2, 4, 8), nested=True).check()
