@@ -14,7 +14,7 @@ from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .decoded import DecodedTable, float_product
 from .int8 import Int8Product, fuse_layers, unsupported, use_native_products
 from .lookup import prepare_lookup
-from .native import make_native
+from .native import built, make_native, paths
 
 BACKENDS: Registry[type["Backend"]] = Registry("backend")
 MOST_COLUMNS = (2**31 - 1) // (255 * 128)
@@ -77,14 +77,7 @@ class CpuInt8(Backend):
 
     @classmethod
     def unavailable(cls, model: nn.Module) -> str | None:
-        if all(layer.input_quantizer is None for layer in packed_linears(model)):
-            return (
-                "the inputs of its layers are float: train or compress with activation_bits=8, or use "
-                "backend='cpu-float'"
-            )
-        if not any(multiplies_integers(layer) for layer in packed_linears(model)):
-            return "its codes stand for no integers times a scale: use backend='cpu-float'"
-        return _not_on_cpu(model) or _too_wide(model) or unsupported()
+        return _without_integers(model) or _not_on_cpu(model) or _too_wide(model) or unsupported()
 
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
@@ -104,12 +97,15 @@ class CpuNative(Backend):
 
     @classmethod
     def unavailable(cls, model: nn.Module) -> str | None:
-        return CpuInt8.unavailable(model)
+        reason = None if built() and paths() else unsupported()  # the kernel has sums of its own for every CPU
+        return _without_integers(model) or _not_on_cpu(model) or _too_wide(model) or reason
 
     @classmethod
     def apply(cls, model: nn.Module, attention_dtype: torch.dtype = torch.float32) -> None:
+        exact = unsupported() is None
         for layer in packed_linears(model):
-            layer.prepared[cls.name] = Int8Product(layer) if multiplies_integers(layer) else float_product(layer)
+            integers = exact and multiplies_integers(layer)
+            layer.prepared[cls.name] = Int8Product(layer) if integers else float_product(layer)
         _prepare_lookups(model, cls.name)
         make_native(model, attention_dtype)
 
@@ -179,6 +175,16 @@ def _prepare_lookups(model: nn.Module, name: str) -> None:
 def multiplies_integers(layer: PackedLinear) -> bool:
     """Whether both a layer's input and its weight have integers."""
     return layer.input_quantizer is not None and layer.has_integers()
+
+
+def _without_integers(model: nn.Module) -> str | None:
+    if all(layer.input_quantizer is None for layer in packed_linears(model)):
+        return (
+            "the inputs of its layers are float: train or compress with activation_bits=8, or use backend='cpu-float'"
+        )
+    if not any(multiplies_integers(layer) for layer in packed_linears(model)):
+        return "its codes stand for no integers times a scale: use backend='cpu-float'"
+    return None
 
 
 def _too_wide(model: nn.Module) -> str | None:

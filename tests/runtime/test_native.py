@@ -14,8 +14,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import hf_mpq
-from hf_mpq.nn import body_of
-from hf_mpq.runtime.int8 import unsupported
+from hf_mpq.nn import PackedLinear, body_of
+from hf_mpq.runtime import backends
+from hf_mpq.runtime.int8 import Int8Product, unsupported
 from hf_mpq.runtime.native import NAME, NativeEncoder, library, make_native, paths
 from hf_mpq.runtime.native.encoder import INSTRUCTIONS
 from tests.runtime.test_int8 import packed_model
@@ -300,3 +301,15 @@ def test_a_kernel_of_another_interface_is_not_called(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="was built of another version of hf_mpq: install it again"):
         assert library.__wrapped__() is None
     assert not native_library._speaks_as_here(CDLL(None))
+
+
+def test_it_runs_where_the_sums_of_other_products_saturate(monkeypatch):
+    """On CPUs with neither VNNI nor AMX, the kernel's own sums are right; what it does not run multiplies floats."""
+    monkeypatch.setattr(backends, "unsupported", lambda: "this CPU has neither AVX512-VNNI nor AMX")
+    model = packed_model()
+    with pytest.raises(ValueError, match="neither"):
+        hf_mpq.prepare(model, "cpu-int8")
+    want = outputs(model)[0]
+    assert_close(outputs(native(model))[0], want, atol=0.02 * float(want.abs().max()), rtol=0)
+    layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+    assert not any(isinstance(layer.prepared[NAME], Int8Product) for layer in layers)
