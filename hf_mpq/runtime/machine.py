@@ -17,6 +17,7 @@ from filelock import FileLock
 from ..core.files import write_text
 from ..cost import LatencyTable
 from .int8.build import fingerprint, state
+from .native import digest
 
 FOLDER = "~/.cache/hf_mpq"
 _HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "kernel": state(),
+        "native kernel": digest(),
         "kernel and flags": fingerprint(),
         "code": code.hexdigest()[:12],
     }

@@ -15,10 +15,11 @@ from .backends import BACKENDS, Backend, packed_linears
 from .compaction import CompactLinear, compact
 from .decoded import decode_now
 from .int8 import restore_layers
-from .native import restore_encoders
+from .native import restore_encoders, runs_natively
 
-AUTOMATIC = ("cpu-int8", "cpu-float", "cuda", "cuda-float")
-"""What `"auto"` chooses from; the first that can run is used where nothing was measured."""
+AUTOMATIC = ("cpu-native", "cpu-int8", "cpu-float", "cuda", "cuda-float")
+"""What `"auto"` chooses from; the first that can run is used where nothing was measured. Of cpu-native and cpu-int8
+it is the former where that runs the whole encoder, and otherwise the latter."""
 
 
 def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -57,14 +58,13 @@ def prepare(model: nn.Module, backend: str = "auto", attention_dtype: torch.dtyp
         for one in inside:
             prepare(one, backend, attention_dtype)
         return model.eval()
-    chosen = _chosen(model, backend)
+    chosen, automatic = _chosen(model, backend), backend.casefold() == "auto"
     undo(model)
     if family_of(model) is not None and not any(isinstance(layer, CompactLinear) for layer in packed_linears(model)):
         compact(model)
-    for one in chosen:
-        one.apply(model.eval(), attention_dtype)
-    if len(chosen) > 1:
-        follow(model, tuple(one.name for one in chosen))
+    names = [one.name for one in chosen if _applied(one, model.eval(), attention_dtype, automatic)]
+    if len(names) > 1:
+        follow(model, tuple(names))
     else:
         decode_now(model)
     return model.eval()
@@ -95,6 +95,19 @@ def _chosen(model: nn.Module, name: str) -> list[type[Backend]]:
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run this model here: {reason}")
     return [BACKENDS[name]]
+
+
+def _applied(backend: type[Backend], model: nn.Module, attention_dtype: torch.dtype, automatic: bool) -> bool:
+    """Prepare for a backend; whether it is one to choose from."""
+    if automatic and backend.name == "cpu-int8" and runs_natively(model):
+        return False
+    backend.apply(model, attention_dtype)
+    if automatic and backend.name == "cpu-native" and not runs_natively(model):
+        for module in model.modules():
+            if isinstance(module, PackedMatrix):
+                module.prepared.pop(backend.name, None)
+        return False
+    return True
 
 
 def undo(model: nn.Module) -> None:

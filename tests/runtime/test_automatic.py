@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import hf_mpq
 from hf_mpq.runtime import automatic
 from hf_mpq.runtime.int8 import unsupported
+from tests.runtime.test_decoded import without_kernel
 from tests.runtime.threads import wrong_answers
 from tests.tiny import outputs, tiny_batch, tiny_model
 
@@ -25,6 +26,7 @@ def packed(family="deberta-v2", **fields):
 @pytest.mark.parametrize("slow, fast", [("cpu-int8", "cpu-float"), ("cpu-float", "cpu-int8")])
 def test_what_is_slower_is_not_chosen(slow, fast, monkeypatch):
     """By a clock that stands still but in one product."""
+    without_kernel(monkeypatch)
     model, now = hf_mpq.prepare(packed()), [0.0]
     monkeypatch.setattr(automatic, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     layer = next(one for one in model.modules() if isinstance(one, hf_mpq.nn.PackedLinear))
@@ -41,7 +43,8 @@ def test_what_is_slower_is_not_chosen(slow, fast, monkeypatch):
     assert model.fastest_backend.milliseconds[4, 16][slow] > model.fastest_backend.milliseconds[4, 16][fast] == 0
 
 
-def test_a_shape_is_measured_once():
+def test_a_shape_is_measured_once(monkeypatch):
+    without_kernel(monkeypatch)
     model = hf_mpq.prepare(packed("mpnet"))
     calls = []
     layer = next(one for one in model.modules() if isinstance(one, hf_mpq.nn.PackedLinear))

@@ -24,11 +24,17 @@ def decoded(model, backend: str) -> list[bool]:
     return [one.prepared[backend].made is not None for one in model.modules() if isinstance(one, PackedLinear)]
 
 
+def without_kernel(monkeypatch) -> None:
+    """Where no whole encoder runs in one call, auto chooses among ways to multiply."""
+    monkeypatch.setattr("hf_mpq.runtime.native.encoder.library", lambda: None)
+
+
 @pytest.fixture(params=BOTH)
 def fastest(request, monkeypatch):
     """The backend that is the fastest, by a clock that goes on when another runs."""
     if unsupported() is not None:
         pytest.skip(unsupported())
+    without_kernel(monkeypatch)
     times = {name: accumulate(repeat(float(name != request.param))) for name in BOTH}
     clock = SimpleNamespace(perf_counter=lambda: next(times[active_backend()]))
     monkeypatch.setattr(automatic, "time", clock)
@@ -56,14 +62,15 @@ def test_auto_keeps_what_it_chose_at_another_shape(fastest):
 
 
 def test_a_table_that_both_read_is_kept(fastest):
-    model = hf_mpq.prepare(packed_model(changes={"head": "masked"}))
+    model = hf_mpq.prepare(packed_model("mpnet", changes={"head": "masked"}))
     outputs(model)
     table = model.get_input_embeddings().prepared
     assert isinstance(table["cpu-float"], DecodedTable) and table["cpu-float"] is table["cpu-int8"]
     assert table["cpu-float"].made is not None
 
 
-def test_float_inputs_are_multiplied_with_one_decoded_weight():
+def test_float_inputs_are_multiplied_with_one_decoded_weight(monkeypatch):
+    without_kernel(monkeypatch)
     if unsupported() is not None:
         pytest.skip(unsupported())
     model = hf_mpq.prepare(packed_model(rules={"output.dense": {"activation_bits": None}}))

@@ -246,13 +246,18 @@ def test_copies_moves_and_loading_decode_again(tmp_path):
     assert not isinstance(body_of(hf_mpq.prepare(model, "cpu-float")), NativeEncoder)
 
 
-def test_a_bare_encoder_chooses_it_by_itself():
+def test_auto_chooses_from_it_where_it_runs_the_whole_encoder(monkeypatch):
     model = packed_model(changes={"head": "bare"})
-    config = model.config
     hf_mpq.prepare(model, "auto")
     outputs(model)
-    assert type(model).__name__ == "BertModel" and model.config is config
-    assert type(copy.deepcopy(model)).__mro__[0] is type(packed_model(changes={"head": "bare"}))
+    assert model.fastest_backend.names == (NAME, "cpu-float") and isinstance(model, NativeEncoder)
+    assert type(model).__name__ == "BertModel"
+    copied = copy.deepcopy(model)
+    assert not isinstance(copied, NativeEncoder) and type(copied) is type(packed_model(changes={"head": "bare"}))
+    monkeypatch.setattr("hf_mpq.runtime.native.encoder.library", lambda: None)
+    other = hf_mpq.prepare(packed_model(), "auto")
+    assert other.fastest_backend.names == ("cpu-int8", "cpu-float")
+    assert not any(NAME in one.prepared for one in other.modules() if isinstance(one, hf_mpq.nn.PackedLinear))
 
 
 def test_many_threads_ask_one_model():

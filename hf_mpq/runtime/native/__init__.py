@@ -1,6 +1,16 @@
 """Whole encoders in one call of a kernel that is built when the package is installed."""
 
-from .encoder import NAME, NativeEncoder, make_native, restore_encoders
-from .library import built, library, paths
+from .encoder import NAME, NativeEncoder, make_native, restore_encoders, runs_natively
+from .library import built, digest, library, paths
 
-__all__ = ["NAME", "NativeEncoder", "built", "library", "make_native", "paths", "restore_encoders"]
+__all__ = [
+    "NAME",
+    "NativeEncoder",
+    "built",
+    "digest",
+    "library",
+    "make_native",
+    "paths",
+    "restore_encoders",
+    "runs_natively",
+]

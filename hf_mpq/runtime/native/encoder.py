@@ -153,6 +153,11 @@ def make_native(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
     return reason
 
 
+def runs_natively(model: nn.Module) -> bool:
+    """Whether the encoder of a prepared model has its one call."""
+    return isinstance(body_of(model), NativeEncoder)
+
+
 def restore_encoders(model: nn.Module) -> None:
     """Make encoders what they were, in place."""
     for module in model.modules():

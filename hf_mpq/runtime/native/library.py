@@ -1,5 +1,6 @@
 """The built kernel, as it was installed with the package."""
 
+import hashlib
 import warnings
 from ctypes import CDLL, POINTER, c_char_p, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
@@ -33,6 +34,13 @@ def library() -> CDLL | None:
 def built() -> bool:
     """Whether the kernel is there, without loading it or a warning."""
     return any(HERE.glob(f"{PREFIX}*.so")) or any(HERE.glob(f"{PREFIX}*.pyd"))
+
+
+@cache
+def digest() -> str | None:
+    """Of the kernel's file; None where it is not there."""
+    files = sorted(HERE.glob(f"{PREFIX}*.so")) + sorted(HERE.glob(f"{PREFIX}*.pyd"))
+    return hashlib.sha256(files[0].read_bytes()).hexdigest()[:12] if files else None
 
 
 def paths() -> list[str]:
