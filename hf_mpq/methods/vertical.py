@@ -20,8 +20,8 @@ VERTICAL = METHODS.add(
             "equation is reconstructed",
             "the multi-objective step is the shortest vector in the convex hull of the precisions' gradients, solved "
             "exactly; strategy={'name': 'once', 'combine': 'sum'} trains by the mean of the losses",
-            "scales start at the range of the least sum of relative errors over the precisions, of least squares; "
-            "above 4 bits an error counts against that of 4 bits, and a third; the paper does not say how they start",
+            "scales start at the range where squared errors, each over the least that its precision could have, sum to "
+            "the least; precisions above 4 bits count a third, over the least error of 4 bits; the paper says nothing",
             "teachers are one precision above, and the float model for the highest, by soft labels and hidden states; "
             "recursive supervision as in Any-Precision DNNs, without a label loss; a teacher among the precisions has "
             "dropout of its own",
