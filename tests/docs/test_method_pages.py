@@ -30,7 +30,7 @@ def test_there_is_no_page_without_a_method():
     assert {page.stem for page in (DOCS / "methods").glob("*.md")} == {"README", *METHODS}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", list(METHODS))
 def test_a_method_says_what_it_does_in_about_three_sentences(name):
     assert 1 <= METHODS[name].summary.count(".") <= 6 and METHODS[name].summary.endswith(".")
 
