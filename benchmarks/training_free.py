@@ -16,7 +16,7 @@ from study import Results, Study
 
 from hf_mpq import MPQConfig, size_report
 from hf_mpq.compression.engine import TrainingFree
-from hf_mpq.core import MethodSpec
+from hf_mpq.core import MethodSpec, budgets_of
 from hf_mpq.nn.batches import batches_of
 
 CANDIDATES = (2, 3, 4, 8)
@@ -64,7 +64,7 @@ class Cells:
         if scorer == "uniform" and bits == int(bits):
             assignment = engine.everywhere(int(bits))
         else:
-            assignment = engine.assignment(f"{bits}bits")
+            assignment = engine.assignment(budgets_of(f"{bits}bits"))
             self.scores[name] = engine.scores()
         torch.manual_seed(self.seed)
         model = engine.build(assignment)

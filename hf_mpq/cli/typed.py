@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 WORDS = {
     "scorer": ("class-importance", "distance", "distribution", "fisher", "gradient", "hessian", "kl"),
-    "allocator": ("distortion", "greedy", "lagrangian", "milp", "ranked", "sorted-layers", "threshold", "uniform"),
+    "allocator": (
+        "bidirectional",
+        "distortion",
+        "greedy",
+        "lagrangian",
+        "milp",
+        "ranked",
+        "sorted-layers",
+        "threshold",
+        "uniform",
+    ),
     "rounding": ("autoround", "gptq", "lkd", "nearest"),
     "export format": ("compressed-tensors", "dense", "onnx", "openvino"),
     "task": ("cola", "conll2003", "docstrings", "mnli", "mrpc", "qnli", "qqp", "rte", "squad", "sst2", "stsb", "wnli"),

@@ -95,4 +95,4 @@ def test_every_command_has_an_example_and_says_its_exit_codes(run):
 
 def test_help_names_every_command(run):
     page = run("--help").stdout
-    assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS) and len(COMMANDS) == 9
+    assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS) and len(COMMANDS) == 10

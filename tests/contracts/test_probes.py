@@ -224,7 +224,7 @@ class TwoPasses(SearchStrategy):
 
 def test_two_passes_merged_by_min_norm(tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES._items, "probe-two-passes", TwoPasses)
-    check_life(lambda: quantized(bits=(2, 8), nested=True), tmp_path, stages={"qat": {"strategy": "probe-two-passes"}})
+    check_life(lambda: quantized(bits=(2, 8), nested=True), tmp_path, stages={"once": {"strategy": "probe-two-passes"}})
 
 
 def widened():

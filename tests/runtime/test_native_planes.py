@@ -95,7 +95,7 @@ def test_rows_of_several_precisions_and_pruned_ones(changes, monkeypatch):
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("kinds", [("pointwise",), ("heads",), ("pointwise", "value", "heads")], ids="-".join)
 def test_what_is_pruned_away_leaves_the_planes(kinds, monkeypatch):
-    model, batch = hf_mpq.pack(pruned_model("bert", kinds, activation_bits=8)).eval(), ragged()
+    model, batch = hf_mpq.pack(pruned_model("bert", set(kinds), activation_bits=8)).eval(), ragged()
     want = copied(model, batch, monkeypatch)
     assert torch.equal(hidden(in_planes(model, monkeypatch), batch), want)
 

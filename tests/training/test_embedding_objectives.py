@@ -8,6 +8,7 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.compression.compress import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
+from hf_mpq.core import budgets_of
 from hf_mpq.nn.batches import batches_of
 from hf_mpq.nn.pooling import embed, embedding_outputs
 from hf_mpq.search.scorers import mean_divergence
@@ -93,9 +94,9 @@ def test_scores_about_embeddings_keep_embeddings():
     last = engine.scores()["encoder.layer.1.output.dense"]
     plain = TrainingFree(model, config, DEFAULT, batches_of(rows, model, 16, 64)).scores()
     assert (last[:, 0] > 0).all() and not torch.allclose(last, plain["encoder.layer.1.output.dense"])
-    good = engine.damage(engine.assignment("4bits"))
+    good = engine.damage(engine.assignment(budgets_of("4bits")))
     engine.keep_scores({name: -table for name, table in engine.scores().items()})
-    assert good < engine.damage(engine.assignment("4bits"))
+    assert good < engine.damage(engine.assignment(budgets_of("4bits")))
 
 
 def test_a_run_distils_embeddings(tmp_path):
