@@ -1,13 +1,17 @@
 """What a stage says beyond its loss is done: schedules, what is trained, float stages."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from hf_mpq import MPQTrainer
+from hf_mpq.core import Part, StageSpec
 from hf_mpq.nn.walk import matrices, set_rounding
 from hf_mpq.search.schedules import SCHEDULES, Schedule
 from hf_mpq.training import TrainingStopped
+from hf_mpq.training.run.plan import _merged
 from tests.tiny import outputs
 from tests.training.runs import quantized, trainer
 
@@ -107,3 +111,18 @@ def test_a_float_stage_trains_without_rounding(tmp_path, monkeypatch):
     run.train()
     assert seen == [False] * 3
     assert isinstance(run, MPQTrainer) and all(layer.program.rounding for _, layer in matrices(run.model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"strategy": "joint"}, {}),
+        ({"strategy": "joint", "strategy_options": {"start": "bits"}}, {"start": "bits"}),
+        ({"strategy": "alternating"}, {"warmup": 0.2}),
+        ({"strategy": Part("alternating", warmup=0.1)}, {"warmup": 0.1}),
+        ({"strategy_options": {"optimizer": "sgd"}}, {"warmup": 0.2, "optimizer": "sgd"}),
+    ],
+)
+def test_another_strategy_has_none_of_the_old_ones_options(changes, options):
+    stage = StageSpec("search", strategy=Part("alternating", warmup=0.2))
+    assert replace(stage, **_merged(stage, changes)).strategy_options == options

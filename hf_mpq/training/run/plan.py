@@ -105,13 +105,16 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
 
 
 def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes, on top of the stage's own where a field is a mapping; a strategy with options has only its own."""
-    merged = dict(changes)
-    if not isinstance(changes.get("strategy"), str | None):
-        own = name_and_options("strategy", changes["strategy"], changes.get("strategy_options") or {})
-        merged["strategy"], merged["strategy_options"] = own
-    elif "strategy_options" in changes:
-        merged["strategy_options"] = {**stage.strategy_options, **changes["strategy_options"]}
+    """The changes, on top of the stage's own where a field is a mapping; another strategy, or one with options, has
+    only its own."""
+    merged, options = dict(changes), changes.get("strategy_options") or {}
+    if changes.get("strategy") is not None:
+        name, own = name_and_options("strategy", changes["strategy"], options)
+        if name == stage.strategy and isinstance(changes["strategy"], str):
+            own = {**stage.strategy_options, **own}
+        merged["strategy"], merged["strategy_options"] = name, own
+    elif options:
+        merged["strategy_options"] = {**stage.strategy_options, **options}
     if "arguments" in changes:
         merged["arguments"] = {**stage.arguments, **changes["arguments"]}
     if "schedules" in changes:
