@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
 from pathlib import Path
+from re import compile as pattern
 from re import findall
 from shutil import rmtree
 
@@ -22,6 +23,7 @@ from transformers.utils import logging
 import hf_mpq  # noqa: F401
 from hf_mpq.rounding import ROUNDERS
 from hf_mpq.tasks import get_task
+from tests.slower import SLOWER
 from tests.tiny import SHARED
 
 torch.set_num_threads(1)
@@ -41,6 +43,15 @@ def _afresh():
     """Every test draws the same numbers, and hears what is said once."""
     torch.manual_seed(0)
     logging.warning_once.cache_clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what `SLOWER` lists, before it is chosen by marks."""
+    slower = pattern("|".join(SLOWER))
+    for item in items:
+        if slower.search(item.nodeid):
+            item.add_marker(pytest.mark.full)
 
 
 def pytest_fixture_setup(fixturedef):

@@ -20,9 +20,9 @@ def _quiet():
     "update_attn_implementation" not in vars(HfQuantizer),
     reason="this transformers builds a model before a quantizer may look at its config",
 )
-def test_two_thousand_damaged_folders():
+def test_seven_hundred_damaged_folders():
     """Each is refused with one error, or gives the outputs that it gave."""
-    counts, faults = fuzz(0, names(few=True), lambda done: done < 2000)
+    counts, faults = fuzz(0, names(few=True), lambda done: done < 700)
     assert not faults, "\n".join(faults)
-    assert counts["refused"] > 1000 and counts["same outputs"] > 20
+    assert counts["refused"] > 350 and counts["same outputs"] > 5
     assert set(counts) <= set(OUTCOMES)
