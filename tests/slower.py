@@ -1,10 +1,10 @@
-"""Cases that only `make test-full` runs: products of parameters of which every entry has another case that always runs."""
+"""What only `make test-full` runs: of products of parameters, whose entries all have another case that always runs."""
 
 OTHERS = r"(roberta|xlm-roberta|distilbert|electra|mpnet)"
 
 SLOWER = (
     # the same method is resumed in its first stage, and other methods at the other steps
-    r"test_a_resumed_run_is_the_uninterrupted_one\[(mpq-.*-2|mpq-2-.*|sdq-2-.*|fdq-2-.*|channelwise-2-.*|aq-bert-2-.*)\]",
+    r"test_a_resumed_run_is_the_uninterrupted_one\[(mpq-.*-2|(mpq|sdq|fdq|channelwise|aq-bert)-2-.*)\]",
     r"test_accumulated_gradients_are_those_of_the_batch\[(mpq-4|q8-2|class-based-2|aq-bert-2)\]",
     r"test_two_processes_train_as_one\[aq-bert\]",
     # each family with some of the kinds, each kind with some of the families
@@ -21,5 +21,5 @@ SLOWER = (
     r"test_native.py::test_hidden_states_are_those_of_double_precision\[(avx2|avx-vnni)-(?!.*(\{\}|static))",
     # seconds each
     r"test_automatic.py::test_a_prepared_model_can_be_compiled",
-    r"compression/test_compress.py::test_interrupted",
+    r"cli/test_compress.py::test_interrupted",
 )
