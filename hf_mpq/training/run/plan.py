@@ -113,7 +113,7 @@ def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
         if name == stage.strategy and isinstance(changes["strategy"], str):
             own = {**stage.strategy_options, **own}
         merged["strategy"], merged["strategy_options"] = name, own
-    elif options:
+    elif "strategy_options" in changes:
         merged["strategy_options"] = {**stage.strategy_options, **options}
     if "arguments" in changes:
         merged["arguments"] = {**stage.arguments, **changes["arguments"]}
