@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import recipes_folder  # noqa: F401
 import torch
-from comparison import command, write_report
+from comparison import command, origin, write_report
 from served import SERVED, check_budgets, pack_served, served_config
 from study import Results, Study, agreement, divergences
 
@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed, budget, method in product(args.seeds, args.budgets, args.methods):
             key = dict(zip(KEYS, (task, method, variant, budget, seed)))
             if not results.has(**key):
-                results.add(**key, **_run(study, key, args), settings=settings, command=command(key, settings))
+                results.add(
+                    **key, **_run(study, key, args), settings=settings, command=command(key, settings), **origin()
+                )
             _remove_done(results, key, args)
     cells = product(args.tasks, args.methods, args.variant, args.budgets, args.seeds)
     write_report(results.rows, [dict(zip(KEYS, cell)) for cell in cells], args.out, settings, args.against)
@@ -234,7 +236,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     logits, report = study.logits(packed, study.unseen), hf_mpq.size_report(packed)
     distances = divergences(study.unseen_logits, logits)
     (args.out / "kl").mkdir(exist_ok=True)
-    np.save(args.out / "kl" / f"{_name(key)}.npy", distances)
+    np.save(args.out / "kl" / f"{_name(key)}.npy", distances.astype(np.float32))
     hf_mpq.assignment_of(packed).save(args.out / "kl" / f"{_name(key)}.assignment.json")
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{_name(key)}.json")

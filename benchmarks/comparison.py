@@ -2,16 +2,21 @@
 
 import json
 import shlex
+import subprocess
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 
 from hf_mpq.report import pareto_front
 from hf_mpq.report.figures.intervals import DRAWS, interval
+from hf_mpq.runtime.machine import machine
 
+HERE = Path(__file__).parent
 SHOWN = {
     "score": "score",
     "unseen_kl": "KL",
@@ -19,6 +24,18 @@ SHOWN = {
     "code_bits": "encoder bits",
     "megabytes": "MB",
 }
+
+
+def origin() -> dict[str, str]:
+    """Where a row comes from: the processor with its instructions and threads, the commit, versions."""
+    cpu = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()["cpu"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
+    return {
+        "machine": f"{cpu} ({capability}, {torch.get_num_threads()} thread(s))",
+        "commit": git.stdout.strip() or "unknown",
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+    }
 
 
 def write_report(

@@ -37,7 +37,7 @@ def pages() -> dict[str, str]:
 
 def measured() -> list[dict[str, Any]]:
     """The committed rows of `benchmarks/compare_methods.py`."""
-    return [json.loads(line) for file in sorted(ROWS.glob("methods*.jsonl")) for line in file.read_text().splitlines()]
+    return [json.loads(line) for file in sorted(ROWS.glob("*/results.jsonl")) for line in file.read_text().splitlines()]
 
 
 def _index() -> str:
