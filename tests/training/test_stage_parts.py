@@ -16,7 +16,7 @@ from tests.tiny import outputs
 from tests.training.runs import quantized, trainer
 
 MASKED = {"method": "weight-coupling", "bits": (2, 4), "mask": "element", "mask_options": {"density": 0.3}}
-OPTIONS = {"gradual-pruning": {"every": 2}, "turbulence": {"every": 0.2}}
+OPTIONS = {"admm": {"every": 2}, "gradual-pruning": {"every": 2}, "turbulence": {"every": 0.2}}
 PRUNING = {
     "supernet": {
         "schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES},

@@ -1,7 +1,8 @@
 """Schedules: what changes by time inside a stage and is no search."""
 
+from .admm import ADMM
 from .base import SCHEDULES, Schedule
 from .gradual_pruning import GradualPruning
 from .turbulence import Turbulence
 
-__all__ = ["SCHEDULES", "GradualPruning", "Schedule", "Turbulence"]
+__all__ = ["ADMM", "SCHEDULES", "GradualPruning", "Schedule", "Turbulence"]
