@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 from accelerate import PartialState
-from transformers import AutoTokenizer, HfArgumentParser
+from transformers import AutoTokenizer, HfArgumentParser, PreTrainedModel
 
-from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments, size_report
+from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments, set_precision, size_report
+from hf_mpq.nn.precision import nested_storages
 from hf_mpq.tasks import TASKS, Task, evaluate_model, get_task, subset
 from hf_mpq.training import fine_tune
 
@@ -164,7 +165,16 @@ def run(kind: str, argv: list[str] | None = None) -> dict[str, float]:
             "encoder_bits": report.average_bits,
             "megabytes": report.total_bytes / 1e6,
         }
+        for bits in _lower_precisions(shipped):
+            scores = evaluate_model(set_precision(shipped, bits), task, dev, tokenizer, recipe.max_length)
+            results |= {f"{name} at {bits} bits": value for name, value in scores.items()}
         (Path(training.output_dir) / "results.json").write_text(json.dumps(results, indent=2))
         print(report)
         print("  ".join(f"{name} {value:.4g}" for name, value in results.items() if isinstance(value, int | float)))
     return results
+
+
+def _lower_precisions(packed: PreTrainedModel) -> list[int]:
+    """What a nested model serves besides the highest, descending."""
+    served = [set(one.served) for one in nested_storages(packed).values()]
+    return sorted(set.intersection(*served), reverse=True)[1:] if served else []

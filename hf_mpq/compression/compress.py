@@ -19,6 +19,7 @@ from ..outliers import OUTLIERS
 from ..plugin.config import MPQConfig
 from ..plugin.guard import check_is_config, check_is_model
 from ..plugin.heads import is_latency, join_heads
+from ..plugin.nested_budget import check_serves_one
 from ..rounding import ROUNDERS
 from ..search import ALLOCATORS, SCORERS
 from ..weights import QUANTIZERS
@@ -105,6 +106,8 @@ def compress(
     check_is_model(model, "compress")
     if getattr(model, "is_quantized", False):
         raise ValueError("this model is quantized already; compress starts from the float model")
+    if isinstance(budget, MPQConfig):
+        raise TypeError("the second argument is the budget, such as '2.5bits'; give a config by name: config=...")
     if config is not None:
         check_is_config(config)
     _check_target(budget, max_drop, evaluate)
@@ -134,7 +137,7 @@ def compress(
         default = replace(default, rounding="nearest")
     engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
     _check_needs(engine, budget is not None or max_drop is not None, bool(budgets) or max_drop is not None)
-    for one in budgets if engine.open else ():
+    for one in budgets:
         engine.check_budgets(one)
     tried = 0 if max_drop is None else 1 + SEARCH_ROUNDS
     engine.announce(tried or max(len(budgets), 1), tried)
@@ -255,11 +258,8 @@ def _check_needs(engine: TrainingFree, asked: bool, known: bool) -> None:
             "give either a budget, such as '0.25x', or max_drop with evaluate; or fix the bits, for "
             "example MPQConfig(bits=4)"
         )
-    if not engine.open and asked and engine.config.nested:
-        raise ValueError(
-            "a nested model serves every one of its precisions: compress it without a budget, and call "
-            "hf_mpq.set_precision(model, budget) on what comes"
-        )
+    if known:
+        check_serves_one(engine.config, engine.open)
     if not engine.open and asked:
         raise ValueError(
             "the config fixes all bits, so there is nothing to choose for a budget: give candidates, for "

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import BudgetError, PrecisionSpace, Usage
+from ..core import BudgetError, PrecisionSpace, Registry, Usage
 from .base import COSTS, CostModel
 from .exact import ExactMatrix, layer_share, matrices_with
 from .expectation import expected_matrices
@@ -17,13 +17,9 @@ from .removable import FeedForwardRows, Removable, removable_parts
 BATCH, TOKENS = 1, 128
 
 Measure = Callable[[PrecisionSpace, int, int], LatencyTable]
-_measure: list[Measure] = []
-
-
-def measured_by(measure: Measure) -> Measure:
-    """Decorator of what measures the model of a space at a batch and a number of tokens; the last one counts."""
-    _measure[:] = [measure]
-    return measure
+MEASURES: Registry[Measure] = Registry("measure of latencies", home="hf_mpq.runtime.latency")
+HERE = "here"
+"""What measures the model of a space, at a batch and a number of tokens, on this machine."""
 
 
 @COSTS.register("latency")
@@ -55,7 +51,7 @@ class Latency(CostModel):
                 "a budget in ms needs a model of a known family, of which rows and heads can be removed; "
                 "give one in bytes or bits"
             )
-        self.latencies = _measure[0](space, batch, tokens) if table is None else table
+        self.latencies = MEASURES[HERE](space, batch, tokens) if table is None else table
         self._parts = removable_parts(space)
 
     def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:

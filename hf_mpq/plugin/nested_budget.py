@@ -10,6 +10,7 @@ from ..cost import AverageBits, CostModel, Limit, StoredSize
 from ..cost.exact import matrices_with
 from ..search.allocators import allocate
 from ..search.allocators.unmet import unmet
+from .config import MPQConfig
 
 _KINDS, _SCOPES = ("bytes", "bits", "ratio"), ("model", "encoder")
 
@@ -34,6 +35,15 @@ class ModelSizes:
     weights: int
     encoder: frozenset[str]
     norms: Mapping[str, Mapping[int, float]]
+
+
+def check_serves_one(config: MPQConfig, searching: bool) -> None:
+    """Raise ValueError for a budget of a model of which nothing is open, and which serves all its precisions."""
+    if config.nested and not searching:
+        raise ValueError(
+            "a nested model serves every one of its precisions: make it without a budget, and call "
+            "hf_mpq.set_precision(model, budget) on what comes, or from_pretrained(folder, bits=budget)"
+        )
 
 
 def precisions_within(

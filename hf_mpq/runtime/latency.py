@@ -11,7 +11,7 @@ from torch import nn
 
 from ..core import BudgetError, PrecisionSpace, WeightSpec
 from ..cost import LatencyTable
-from ..cost.latency import measured_by
+from ..cost.latency import HERE, MEASURES
 from ..nn import absolute_name, calibrate_activations, convert, initialise, pack_modules, set_precision
 from ..nn.shapes import apply_shapes
 from .machine import remembered
@@ -35,7 +35,7 @@ NOISE = (
 """Parts of names of config fields that do not change how long a model takes."""
 
 
-@measured_by
+@MEASURES.register(HERE)
 def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str = "auto") -> LatencyTable:
     """The table of the model that a space was resolved for, with its input types, tables and head. It is measured at
     the first call, which takes half a minute or more, and kept; see `hf_mpq.runtime.machine.remembered`.

@@ -135,6 +135,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
     def _train(self, resume_from_checkpoint: bool | str | Path | None) -> TrainOutput:
         record = self._record(resume_from_checkpoint)
         self._latencies = self._measured(self._config.budgets)
+        self._check_budgets()
         previous, results = None, []
         for number, stage in enumerate(self.plan, 1):
             if not record.finished(stage.name):

@@ -93,7 +93,7 @@ def test_nested_codes_need_no_budget_and_serve_several():
     found = [outputs(hf_mpq.set_precision(model, bits))[0] for bits in (2, 4, 8)]
     distances = [float((one - outputs(tiny_model("bert"))[0]).square().sum()) for one in found]
     assert distances == sorted(distances, reverse=True)
-    with pytest.raises(ValueError, match=r"compress it without a budget, and call hf_mpq\.set_precision"):
+    with pytest.raises(ValueError, match=r"make it without a budget, and call hf_mpq\.set_precision"):
         compress(tiny_model("bert"), "3bits", config=config, progress=False)
 
 

@@ -81,6 +81,8 @@ def test_every_method_runs(method, data_dir, checkpoint, tmp_path):
 
     results = run("sequence-classification", arguments(method, "sst2", data_dir, checkpoint, tmp_path))
     check(results, TASKS["sst2"], tmp_path)
+    lower = (4, 3, 2) if method == "vertical" else ()
+    assert [name for name in results if " at " in name] == [f"accuracy at {bits} bits" for bits in lower]
     assert yaml.safe_load((RECIPES / "methods" / f"{method}.yaml").read_text())["method"] == method
 
 

@@ -9,6 +9,7 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.core import Assignment, BudgetError, MatrixAssignment
 from hf_mpq.cost import Latency, LatencyTable
+from hf_mpq.cost.latency import HERE, MEASURES
 from hf_mpq.runtime import latency, timing
 from hf_mpq.runtime.latency import latency_table
 from tests.tiny import tiny_batch, tiny_model
@@ -35,7 +36,7 @@ def _quick(monkeypatch, cache):
 def measured(monkeypatch):
     """What is asked to be measured, and answered by `TABLE`."""
     asked = []
-    monkeypatch.setattr("hf_mpq.cost.latency._measure", [lambda *given: asked.append(given[1:]) or TABLE])
+    monkeypatch.setitem(MEASURES._items, HERE, lambda *given: asked.append(given[1:]) or TABLE)
     return asked
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core import Assignment, PrecisionSpace
+from ...core import Assignment, BudgetError, PrecisionSpace
 from ...cost import Limits
 from .base import Scores
 from .exact_search import ExactSearch
@@ -61,7 +61,14 @@ def begin(space: PrecisionSpace, limits: Limits, scores: Scores) -> ExactSearch:
 
 def check_possible(space: PrecisionSpace, limits: Limits) -> None:
     """Raise BudgetError when no assignment of `space` can keep some limits; nothing needs to be scored before."""
-    begin(space, limits, no_scores(space)).smallest()
+    try:
+        begin(space, limits, no_scores(space)).smallest()
+    except BudgetError as error:
+        if space.open_choices:
+            raise
+        raise BudgetError(
+            f"{error}; all precisions are fixed: give candidates, such as MPQConfig(bits=(2, 3, 4, 8))"
+        ) from None
 
 
 def needed(scores: Scores | None, allocator: str) -> Scores:

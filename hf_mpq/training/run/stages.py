@@ -11,12 +11,14 @@ from transformers.utils.generic import find_labels
 from ...core import Assignment, Budgets, PrecisionSpace, StageSpec
 from ...cost import COSTS, LatencyTable, Limits, limits_of
 from ...nn import calibrate_activations
-from ...nn.walk import calibrate_weights, is_open, set_rounding
+from ...nn.walk import calibrate_weights, gates, is_open, set_rounding
 from ...plugin import assignment_of, fix
+from ...plugin.nested_budget import check_serves_one
 from ...plugin.space import space_of
 from ...runs.checkpoints import complete_checkpoints, remove_partial_checkpoints
 from ...runs.files import MODEL
 from ...runs.record import RunRecord
+from ...search.allocators.start import check_possible
 from ...search.schedules import SCHEDULES
 from ...search.strategies import STRATEGIES, SearchStrategy
 from ..arguments import MPQTrainingArguments
@@ -146,6 +148,19 @@ class StageRunner:
     def _limits(self, space: PrecisionSpace) -> Limits:
         """What the config's budgets mean for a model."""
         return limits_of(space, self._config.budgets, self._latencies)
+
+    def _check_budgets(self) -> None:
+        """Raise ValueError where nothing can meet the budgets, or one is missing, before anything is trained."""
+        if self._config.budgets:
+            check_serves_one(self._config, self._open)
+            check_possible(self._space, self._limits(self._space))
+        elif self._open and self._config.assignment is None and not decides(self.plan[0]):
+            first, *others = [name for name, gate in gates(self.model).items() if gate.searching]
+            more = f" and {len(others)} more" if others else ""
+            raise ValueError(
+                f"the precisions of {first}{more} are left to choose: give a budget, such as "
+                "MPQConfig(budget='2.5bits'), or fix them"
+            )
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
         """The precisions that a stage without a search trains; None where the config has decided them."""
