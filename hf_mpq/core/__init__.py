@@ -16,7 +16,7 @@ _MODULES = {
     "patterns": ("search",),
     "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),
-    "shape": ("ModelShape",),
+    "shape": ("ModelShape", "Reduction"),
     "space": (
         "Link",
         "OpenChoice",

@@ -61,6 +61,7 @@ class Family:
         removable_heads: whether a whole head can be taken out; not where a table of biases counts the heads.
         interface: whether attention goes through the attention interface of transformers.
         shared_layers: config attribute with the number of layer groups that all layers share.
+        rows: config attribute with the number of feed-forward rows.
     """
 
     layer: str
@@ -74,6 +75,7 @@ class Family:
     removable_heads: bool = True
     interface: bool = True
     shared_layers: str | None = None
+    rows: str = "intermediate_size"
 
     def layer_prefixes(self, model: nn.Module) -> list[str]:
         """Relative names of the encoder layers, in order."""

@@ -50,6 +50,7 @@ DISTILBERT = Family(
     embeddings=("embeddings.word_embeddings", "embeddings.position_embeddings"),
     projections=("pre_classifier", "vocab_transform"),
     activation="activation",
+    rows="hidden_dim",
 )
 ALBERT = Family(
     layer=r"encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+",
