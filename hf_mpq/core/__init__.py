@@ -25,7 +25,7 @@ _MODULES = {
         "WeightSpec",
         "input_of",
     ),
-    "storage": ("MatrixStorage",),
+    "storage": ("MaskStorage", "MatrixStorage"),
     "straight_through": ("replace_forward", "scale_gradient", "to_stored_type"),
     "usage": ("Usage",),
 }

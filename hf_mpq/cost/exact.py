@@ -1,6 +1,6 @@
 """One assignment seen matrix by matrix, with dead rows and columns known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil
@@ -14,14 +14,19 @@ from ..core import (
     Assignment,
     Link,
     Liveness,
+    MaskStorage,
     MatrixAssignment,
     MatrixStorage,
     ModelShape,
+    Part,
     PrecisionSpace,
     SubgroupLayout,
     WeightSpec,
 )
 from ..core.liveness import liveness
+from ..core.storage import FLAGS
+from ..format import mask_encoding
+from ..weights import MASKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,7 @@ class ExactMatrix:
         kept: share of the weights that its mask keeps; None without a mask.
         nested: precisions that the stored codes serve; empty for a plain matrix.
         activation_bits: of the input, where the assignment gives them; else those of the spec hold.
+        keep_of: of the assignment, an N:M pattern in place of that of the spec.
     """
 
     spec: WeightSpec
@@ -43,6 +49,7 @@ class ExactMatrix:
     kept: float | None
     nested: tuple[int, ...]
     activation_bits: int | None = None
+    keep_of: tuple[int, int] | None = None
 
     @property
     def layout(self) -> SubgroupLayout:
@@ -100,11 +107,11 @@ class ExactMatrix:
         return sum(count for bits, count in self.lines.items() if bits)
 
     def storage(self) -> MatrixStorage:
-        """The packed form; with a mask, the number of kept codes is its share of the stored lines, rounded up."""
+        """The packed form; with a mask, the number of kept codes is its share of the stored lines, rounded up, and runs
+        are as long as those of weights that are kept anywhere with the same probability."""
         spec = self.spec
         groups, lines = _stored_counts(self.groups, self.nested), self.stored_lines
         used = [bits for bits in lines if bits]
-        kept = {} if self.kept is None else {bits: ceil(lines[bits] * self.length * self.kept) for bits in used}
         return MatrixStorage(
             self.layout,
             {bits: groups[bits] for bits in used},
@@ -112,7 +119,7 @@ class ExactMatrix:
             {bits: spec.floats[bits] for bits in used},
             encoding=spec.quantizer,
             length=self.length,
-            kept=kept,
+            mask=self._mask({bits: lines[bits] for bits in used}),
             bias=int(self.alive.rows.sum()) if spec.bias else None,
             nested=self.nested,
             scale_dtype=spec.scale_dtype,
@@ -120,6 +127,31 @@ class ExactMatrix:
             affine=spec.affine,
             rank=spec.rank,
         )
+
+    def _mask(self, lines: Mapping[int, int]) -> MaskStorage | None:
+        if self.kept is None or not lines:
+            return None
+        kept = {bits: ceil(count * self.length * self.kept) for bits, count in lines.items()}
+        found = []
+        for part in self._mask_encodings():
+            encoding = mask_encoding(part)
+            sizes = {bits: encoding.size(lines[bits], self.length, kept[bits]) for bits in lines}
+            found.append(MaskStorage(kept, sizes, part))
+        return min(found, key=lambda one: sum(one.sizes.values()))
+
+    def _mask_encodings(self) -> Iterable[Part]:
+        """Those that can store the mask, some of whose blocks may have lost columns."""
+        for part in mask_encodings(self.spec, self.keep_of):
+            if part.name != "n:m" or whole_blocks(self.alive.columns, part.options["block"]):
+                yield part
+
+
+def whole_blocks(live: Tensor, block: int) -> bool:
+    """Whether of every `block` consecutive columns, `live` `(in,)` bool, all are stored or none."""
+    if len(live) % block:
+        return False
+    blocks = live.view(-1, block)
+    return bool((blocks.all(1) == blocks.any(1)).all())
 
 
 @lru_cache(maxsize=4096)
@@ -145,13 +177,25 @@ def stored(bits: int, nested: tuple[int, ...]) -> int:
 
 
 def kept_share(spec: WeightSpec, keep_of: tuple[int, int] | None = None) -> float | None:
-    """Share of single weights that a mask keeps, by `keep_of` or else by the spec; None without a mask."""
-    options = spec.mask_options
+    """Share of single weights that a mask keeps, by `keep_of` or else by the spec; None where all are."""
+    share = MASKS[spec.mask].share(**spec.mask_options) if spec.mask else 1.0
+    share = share if keep_of is None else keep_of[0] / keep_of[1]
+    return share if share < 1 else None
+
+
+def mask_encodings(spec: WeightSpec, keep_of: tuple[int, int] | None = None) -> tuple[Part, ...]:
+    """How a matrix's mask may be stored, as far as its spec and `keep_of` say; blocks are of rows."""
+    name, options = spec.mask, dict(spec.mask_options)
     if keep_of is not None:
-        return keep_of[0] / keep_of[1]
-    if spec.mask == "n:m":
-        return options.get("kept", 2) / options.get("block", 4)
-    return options.get("density", 0.5) if spec.mask == "element" else None
+        name, options = "n:m", {"kept": keep_of[0], "block": keep_of[1], "encoding": options.get("encoding")}
+    found = (FLAGS,) if name is None else MASKS[name].encodings(**options)
+    return tuple(part for part in found if part.name != "n:m" or spec.layout.axis == 0)
+
+
+def mask_rate(spec: WeightSpec) -> float:
+    """Bits that the mask takes for each weight of a stored line; 0 without a mask."""
+    share = kept_share(spec)
+    return 0.0 if share is None else min(mask_encoding(part).rate(share) for part in mask_encodings(spec))
 
 
 def layer_share(space: PrecisionSpace, matrices: Mapping[str, ExactMatrix]) -> float:
@@ -183,6 +227,7 @@ def exact_matrices(space: PrecisionSpace, assignment: Assignment) -> dict[str, E
             kept_share(space.weights[name], matrix.keep_of),
             matrix.nested or space.weights[name].nested,
             assignment.activation_bits.get(name),
+            matrix.keep_of,
         )
         for name, matrix in chosen.items()
     }

@@ -6,10 +6,10 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from ..core import BudgetError, PrecisionSpace, Usage
+from ..core import BudgetError, PrecisionSpace, Usage, WeightSpec
 from ..core.storage import ITEM_BYTES
 from .base import COSTS, CostModel
-from .exact import ExactMatrix, kept_share, layer_share, stored
+from .exact import ExactMatrix, kept_share, layer_share, mask_rate, stored
 from .expectation import ExpectedMatrix, expected_matrices, line_column
 
 SCOPES = ("model", "encoder", "embedding")
@@ -57,9 +57,7 @@ class StoredSize(CostModel):
         length = spec.layout.line_length if live_columns is None or spec.layout.axis == 1 else live_columns
         bits = [stored(candidate, spec.nested) for candidate in spec.candidates]
         factor = spec.rank * ITEM_BYTES[spec.float_dtype] if spec.layout.axis == 0 else 0
-        line = torch.tensor(
-            [_line_bytes(b, length, kept_share(spec)) + factor * (b > 0) for b in bits], dtype=torch.float64
-        )
+        line = torch.tensor([_line_bytes(b, length, spec) + factor * (b > 0) for b in bits], dtype=torch.float64)
         floats = torch.tensor([spec.floats[b] if b else 0 for b in bits], dtype=torch.float64)
         return line_column(spec.layout) * line + floats * ITEM_BYTES[spec.scale_dtype]
 
@@ -91,11 +89,12 @@ def _norms_and_others(space: PrecisionSpace, scope: str, layers: float = 1.0) ->
     return inside[0] + outside, inside[1] + space.other_bytes - space.encoder_other_bytes
 
 
-def _line_bytes(bits: int, length: int, kept: float | None) -> float:
+def _line_bytes(bits: int, length: int, spec: WeightSpec) -> float:
     """Bytes of one line of codes, and of its mask where it has one."""
+    kept = kept_share(spec)
     if kept is None:
         return bits * ceil(length / 8)
-    return (bits * kept + 1) * length / 8 if bits else 0
+    return (bits * kept + mask_rate(spec)) * length / 8 if bits else 0
 
 
 def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
@@ -105,7 +104,7 @@ def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
     total = total + (matrix.shares @ floats).sum() * ITEM_BYTES[spec.scale_dtype]
     total = total + matrix.map_bits * ceil(spec.layout.count / 8)
     if matrix.kept is not None:
-        total = total + (matrix.keep * matrix.lines).sum() * matrix.length / 8
+        total = total + (matrix.keep * matrix.lines).sum() * matrix.length * mask_rate(spec) / 8
     total = total + (1 - matrix.live_columns.detach().prod()) * ceil(columns / 8)
     rows = matrix.used_lines if spec.layout.axis == 0 else spec.layout.shape[0]
     channels = _live_channels(matrix)

@@ -1,4 +1,4 @@
-"""The packed format on disk: bit planes, the version, digests.
+"""The packed format on disk: bit planes, masks, the version, digests.
 
 Metadata of each safetensors file hold a digest of every tensor (`mpq_digests`), what the config says (`mpq_config`),
 and of nested codes a digest of every single plane (`mpq_planes`): who reads only the upper planes checks exactly what
@@ -6,6 +6,7 @@ it reads. A file without digests of planes is read, and checked, whole.
 """
 
 from .digests import Digests, Prefix, plane_digests, planes_to_metadata
+from .masks import MASK_ENCODINGS, mask_encoding, stored_mask
 from .model_folder import check_finished, model_folder
 from .planes import pack_flags, pack_planes, unpack_flags, unpack_planes
 from .store import (
@@ -24,6 +25,7 @@ from .verify import check_finite, read_tensors, refuse, verify
 
 __all__ = [
     "FORMAT_VERSION",
+    "MASK_ENCODINGS",
     "SIGNED_SINCE",
     "Digests",
     "PackedFormatError",
@@ -34,6 +36,7 @@ __all__ = [
     "check_version",
     "digest",
     "digests_to_metadata",
+    "mask_encoding",
     "model_folder",
     "pack_flags",
     "pack_planes",
@@ -44,6 +47,7 @@ __all__ = [
     "read_signature",
     "read_tensors",
     "refuse",
+    "stored_mask",
     "unpack_flags",
     "unpack_planes",
     "verify",

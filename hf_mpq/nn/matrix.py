@@ -5,7 +5,8 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from ..core import MatrixStorage, WeightSpec, to_stored_type
+from ..core import MaskStorage, MatrixStorage, WeightSpec, to_stored_type
+from ..format import stored_mask
 from ..weights import ENCODINGS, ActivationQuantizer, Gate, WeightProgram
 
 
@@ -114,7 +115,7 @@ class QuantizedMatrix(nn.Module):
             floats,
             encoding=encoding,
             nested=spec.nested,
-            kept=self._kept(bits),
+            mask=self._stored_mask(),
             length=live if spec.layout.axis == 0 else spec.layout.line_length,
             bias=int(self.live_rows.sum()) if spec.bias else None,
             scale_dtype=spec.scale_dtype,
@@ -123,12 +124,9 @@ class QuantizedMatrix(nn.Module):
             rank=spec.rank,
         )
 
-    def _kept(self, bits: list[int]) -> dict[int, int]:
-        if self.program.mask is None:
-            return {}
-        lines = self.spec.layout.lines(self.program.keep())
-        line_bits = self.spec.layout.expand(torch.tensor(bits, device=lines.device))
-        return {b: int(lines[line_bits == b].sum()) for b in sorted(set(bits) - {0})}
+    def _stored_mask(self) -> MaskStorage | None:
+        mask = self.program.mask
+        return None if mask is None else stored_mask(self.program.stored_masks(), mask.stored_as)
 
 
 @torch.no_grad()

@@ -1,10 +1,12 @@
 """One trainable layer to its packed twin, and back to a plain float layer."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from ..core import MatrixStorage, to_bytes
-from ..format import pack_flags, pack_planes
+from ..core import MaskStorage, MatrixStorage, to_bytes
+from ..format import mask_encoding, pack_flags, pack_planes
 from ..weights import PrecisionCodes
 from .affine import ChannelAffine
 from .embedding import MPQEmbedding
@@ -32,10 +34,12 @@ def pack_matrix(layer: QuantizedMatrix) -> PackedMatrix:
 def _contents(layer: QuantizedMatrix, stored: MatrixStorage) -> dict[str, Tensor]:
     """The bytes of every buffer that `stored` names."""
     encoded = layer.program.encode(layer.weight.float())
+    if stored.mask is None:
+        encoded = {bits: replace(content, keep=None) for bits, content in encoded.items()}
     parts = {
         "codes": [_code_bytes(content, bits) for bits, content in encoded.items()],
         "scales": [to_bytes(content.floats, getattr(torch, stored.scale_dtype)) for content in encoded.values()],
-        "mask": [pack_flags(content.keep.flatten()) for content in encoded.values() if content.keep is not None],
+        "mask": [_mask_bytes(content, stored.mask) for content in encoded.values() if stored.mask is not None],
         "map": [_map_bytes(layer, stored)],
         "live_columns": [pack_flags(layer.program.live_columns)],
     }
@@ -62,6 +66,12 @@ def _stored_channels(layer: QuantizedMatrix) -> Tensor:
 def _code_bytes(content: PrecisionCodes, bits: int) -> Tensor:
     codes = content.codes if content.keep is None else content.codes[content.keep].unsqueeze(0)
     return pack_planes(codes, bits).flatten()
+
+
+def _mask_bytes(content: PrecisionCodes, mask: MaskStorage) -> Tensor:
+    octets = mask_encoding(mask.encoding).encode(content.keep)
+    assert octets is not None  # it was chosen for what this mask keeps
+    return octets
 
 
 def _map_bytes(layer: QuantizedMatrix, stored: MatrixStorage) -> Tensor:

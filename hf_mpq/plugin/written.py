@@ -7,8 +7,8 @@ from typing import Any, Literal, TypedDict
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
 
-from ..core import ActivationSpec, MatrixStorage
-from ..format import PackedFormatError
+from ..core import ActivationSpec, MaskStorage, MatrixStorage
+from ..format import PackedFormatError, mask_encoding
 from ..weights import ACTIVATIONS, ENCODINGS, ActivationQuantizer
 
 _MISTAKES = (
@@ -87,6 +87,7 @@ class _Matrix(TypedDict, total=False):
     affine: list[Literal["scale", "shift"]]
     rank: int
     keep_of: list[int]
+    mask_encoding: str | dict
     activation: list
 
 
@@ -137,6 +138,7 @@ def read_matrix(content: Mapping[str, Any], shape: tuple[int, ...], bias: bool) 
     _require(0 <= stored.length <= layout.line_length, "length is longer than a line")
     _require(not stored.kept or stored.kept.keys() == stored.groups.keys(), "a mask is on some precisions only")
     _require(all(0 <= n <= stored.lines[b] * stored.length for b, n in stored.kept.items()), "a mask keeps too much")
+    _require(stored.mask is None or _fits(stored, stored.mask), "a mask has another size than what it keeps")
     _require((stored.bias is not None) == bias, "bias is there and not in the model, or the reverse")
     _require(stored.bias is None or 0 <= stored.bias <= shape[0], "bias has more entries than rows")
     _require(0 <= stored.rank <= _LARGEST_RANK, "rank")
@@ -162,6 +164,12 @@ def _spec(spec: Any) -> list:
     _require(isinstance(spec, list) and len(spec) == 3, "an activation is not [name, bits, options]")
     _require(isinstance(spec[1], int) and isinstance(spec[2], dict), "an activation is not [name, bits, options]")
     return spec
+
+
+def _fits(stored: MatrixStorage, mask: MaskStorage) -> bool:
+    encoding = mask_encoding(mask.encoding)
+    numbers = ((stored.lines[bits], stored.length, kept, mask.sizes[bits]) for bits, kept in mask.kept.items())
+    return all(encoding.possible(*one) for one in numbers)
 
 
 def _within(counts, most: int) -> bool:

@@ -1,13 +1,18 @@
 """Masks: which single weights are kept at all."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core import Registry
+from ..core import Part, Registry
+from ..core.storage import FLAGS
+from ..format import MASK_ENCODINGS
+from ..format.masks import Blocks
 from .roles import LearnedPart
 
+RUNS = Part("runs")
 MASKS: Registry[type["WeightMask"]] = Registry("mask")
 
 
@@ -16,14 +21,21 @@ class WeightMask(LearnedPart, ABC):
 
     A mask is open (all is kept), chosen, and chosen anew as often as a schedule wants, or locked.
 
+    Args:
+        encoding: registered name of how it is stored; None takes the smallest of those that can store it.
+
     Attributes:
         locked: whether `revisit` is over for good; set while a stage runs, and not saved.
+
+    Raises:
+        ValueError: no such mask is stored like this.
     """
 
     locked = False
 
-    def __init__(self, shape: tuple[int, int]):
+    def __init__(self, shape: tuple[int, int], encoding: str | None = None, **options: Any):
         super().__init__()
+        self.stored_as = self.encodings(encoding, **options)
         self.register_buffer("keep", torch.ones(shape, dtype=torch.bool))
 
     def initialise(self, weight: Tensor) -> None:
@@ -45,6 +57,32 @@ class WeightMask(LearnedPart, ABC):
             raise ValueError("a locked mask stays as it is; unlock it first")
         self.keep.copy_(self.choose(weight, share))
 
+    @classmethod
+    def encodings(cls, encoding: str | None = None, **options: Any) -> tuple[Part, ...]:
+        """How a mask of these options may be stored; whichever columns are folded away, one of them takes it.
+
+        Raises:
+            ValueError: no such mask is stored as `encoding`.
+        """
+        own = cls._own_encodings(**options)
+        known = {part.name: part for part in (*own, FLAGS, RUNS)}
+        if encoding is None:
+            return tuple(known.values())
+        chosen = known.get(MASK_ENCODINGS.name_of(encoding))
+        if chosen is None:
+            raise ValueError(f"such a mask is not stored as {encoding!r}: use {', '.join(known)}, or None for the best")
+        return (chosen, FLAGS) if chosen in own else (chosen,)
+
+    @classmethod
+    def _own_encodings(cls, **options: Any) -> tuple[Part, ...]:
+        """Those for what is special to this kind of mask."""
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def share(cls, **options: Any) -> float:
+        """Share of the weights that a mask of these options keeps in the end."""
+
     @abstractmethod
     def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
         """Which weights to keep when the given share of the pruning is done: `(out, in)` bool."""
@@ -62,11 +100,15 @@ class ElementMask(WeightMask):
         density: share of weights kept, above 0 and at most 1.
     """
 
-    def __init__(self, shape: tuple[int, int], density: float = 0.5):
-        super().__init__(shape)
+    def __init__(self, shape: tuple[int, int], density: float = 0.5, encoding: str | None = None):
+        super().__init__(shape, encoding)
         if not 0 < density <= 1:
             raise ValueError(f"density must be above 0 and at most 1, got {density}")
         self.density = density
+
+    @classmethod
+    def share(cls, density: float = 0.5, **options: Any) -> float:
+        return density
 
     def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
         return _keep_largest(weight.abs().flatten(), self._count(weight.numel(), share)).view_as(weight)
@@ -88,11 +130,19 @@ class BlockMask(WeightMask):
         ValueError: when the block does not divide the inputs.
     """
 
-    def __init__(self, shape: tuple[int, int], kept: int = 2, block: int = 4):
-        super().__init__(shape)
+    def __init__(self, shape: tuple[int, int], kept: int = 2, block: int = 4, encoding: str | None = None):
+        super().__init__(shape, encoding, kept=kept, block=block)
         if shape[1] % block or not 0 < kept <= block:
             raise ValueError(f"cannot keep {kept} of every {block} in rows of {shape[1]}")
         self.kept, self.block = kept, block
+
+    @classmethod
+    def share(cls, kept: int = 2, block: int = 4, **options: Any) -> float:
+        return kept / block
+
+    @classmethod
+    def _own_encodings(cls, kept: int = 2, block: int = 4, **options: Any) -> tuple[Part, ...]:
+        return (Part("n:m", kept=kept, block=block),) if Blocks.fits(kept, block) else ()
 
     def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
         kept = self.block - round(share * (self.block - self.kept))

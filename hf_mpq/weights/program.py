@@ -145,15 +145,22 @@ class WeightProgram(nn.Module):
     def encode(self, weight: Tensor) -> dict[int, PrecisionCodes]:
         """What is stored, by precision ascending: of each precision the lines of its sub-groups, in order, and of those
         lines the live columns."""
-        bits, value, keep = self.gate.derive(), self.float_weight(weight).float(), self.keep()
+        bits, value, masks = self.gate.derive(), self.float_weight(weight).float(), self.stored_masks()
         line_bits = self.layout.expand(bits)
         stored = {}
         for precision in sorted(set(bits.tolist()) - {0}):
             codes, floats = self.quantizer.encode(value, precision)
-            lines = line_bits == precision
-            kept = None if self.mask is None else self._stored_part(self.layout.lines(keep), lines)
-            stored[precision] = PrecisionCodes(self._stored_part(codes, lines), floats[bits == precision], kept)
+            codes = self._stored_part(codes, line_bits == precision)
+            stored[precision] = PrecisionCodes(codes, floats[bits == precision], masks.get(precision))
         return stored
+
+    def stored_masks(self) -> dict[int, Tensor]:
+        """What a mask keeps of the lines at each precision, ascending, `(lines, length)` bool; empty without a mask."""
+        if self.mask is None:
+            return {}
+        bits, keep = self.gate.derive(), self.layout.lines(self.mask.keep & self.live_columns)
+        line_bits = self.layout.expand(bits)
+        return {one: self._stored_part(keep, line_bits == one) for one in sorted(set(bits.tolist()) - {0})}
 
     def _stored_part(self, lines: Tensor, chosen: Tensor) -> Tensor:
         return lines[chosen][:, self.live_columns] if self.layout.axis == 0 else lines[chosen]

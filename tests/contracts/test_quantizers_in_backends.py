@@ -19,6 +19,8 @@ CODES = {
     "nested": {"bits": (2, 4, 8), "nested": True},
     "transformed": {"bits": 4, "transforms": {"unit-rows": {}}},
     "masked": {"bits": 4, "mask": "element"},
+    "n:m": {"bits": 4, "mask": "n:m"},
+    "sparse": {"bits": 8, "mask": "element", "mask_options": {"density": 0.1}},
 }
 REMEMBERED = [name for name in ACTIVATIONS if ACTIVATIONS[name].stored_bytes and name != "fixed"]
 

@@ -3,7 +3,7 @@ from math import ceil
 
 import pytest
 
-from hf_mpq.core import MatrixStorage, SubgroupLayout
+from hf_mpq.core import MaskStorage, MatrixStorage, Part, SubgroupLayout
 
 ROWS = SubgroupLayout((10, 20), 4)  # sizes 3, 3, 2, 2
 FLOATS = {2: 1, 4: 2, 8: 3}
@@ -12,7 +12,21 @@ STORAGES = [
     MatrixStorage.of(ROWS, (0, 0, 0, 0), FLOATS, encoding="half-step", bias=0),
     MatrixStorage.of(ROWS, (0, 4, 4, 0), FLOATS, encoding="half-step", length=13, bias=6),
     MatrixStorage.of(ROWS, (8, 8, 8, 0), FLOATS, encoding="nested", nested=(2, 4, 8), bias=10),
-    MatrixStorage.of(ROWS, (2, 4, 0, 0), FLOATS, encoding="half-step", kept={2: 30, 4: 29}, scale_dtype="float32"),
+    MatrixStorage.of(
+        ROWS,
+        (2, 4, 0, 0),
+        FLOATS,
+        encoding="half-step",
+        mask=MaskStorage.flags({2: 30, 4: 29}, {2: 3, 4: 3}, 20),
+        scale_dtype="float32",
+    ),
+    MatrixStorage.of(
+        ROWS,
+        (2, 4, 0, 0),
+        FLOATS,
+        encoding="half-step",
+        mask=MaskStorage({2: 30, 4: 30}, {2: 6, 4: 6}, Part("n:m", kept=1, block=2)),
+    ),
     MatrixStorage.of(
         SubgroupLayout((6, 10), 3, axis=1), (2, 0, 4), FLOATS, encoding="half-step", float_dtype="float32"
     ),

@@ -41,11 +41,17 @@ def test_nested_codes_are_stored_once_at_the_highest_precision():
     assert stored(space, 2, 2, 4, 4) == stored(space, 8, 8, 8, 8) == stored(one_matrix(), 8, 8, 8, 8)
 
 
-def test_a_mask_costs_one_bit_per_weight():
+def test_a_mask_costs_what_its_smallest_encoding_does():
     space = one_matrix(mask="n:m", mask_options={"kept": 1, "block": 4})
-    assert stored(space, 4, 4, 4, 4, keep_of=(2, 4)) == 4 * 13 + 25 + 4 * 2 * 2 + 10 * 2  # half of 200 codes
-    assert stored(space, 4, 4, 4, 4) == 4 * 7 + 25 + 4 * 2 * 2 + 10 * 2
-    assert stored(one_matrix(mask="element", mask_options={"density": 0.25}), 4, 4, 4, 4) == stored(space, 4, 4, 4, 4)
+    others = 4 * 2 * 2 + 10 * 2
+    assert stored(space, 4, 4, 4, 4, keep_of=(2, 4)) == 4 * 13 + 3 * 7 + others  # 100 codes, 50 blocks of 6 patterns
+    assert stored(space, 4, 4, 4, 4) == 4 * 7 + 2 * 7 + others
+    half = one_matrix(mask="element", mask_options={"density": 0.5})
+    assert stored(half, 4, 4, 4, 4) == 4 * 13 + 25 + others
+    sparse = one_matrix(mask="element", mask_options={"density": 0.1})
+    assert stored(sparse, 4, 4, 4, 4) == 4 * 3 + 13 + others  # 20 codes and 5 or 6 escapes, two in a byte
+    flags = one_matrix(mask="element", mask_options={"density": 0.1, "encoding": "flags"})
+    assert stored(flags, 4, 4, 4, 4) == 4 * 3 + 25 + others
 
 
 def test_pruned_rows_take_their_bias_and_their_columns_away(make_space, uniform):

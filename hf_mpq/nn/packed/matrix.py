@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...core import MatrixStorage, from_bytes
 from ...core.precisions import check_served
-from ...format import unpack_flags, unpack_planes
+from ...format import mask_encoding, unpack_flags, unpack_planes
 from ...weights import ENCODINGS
 from .active import active_backend, refuse_export
 from .module import PackedModule
@@ -209,13 +209,12 @@ class PackedMatrix(PackedModule):
 
     def _kept_flags(self) -> dict[int, Tensor]:
         """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""
-        stored, flags, start = self.stored, {}, 0
-        for bits, lines in stored.lines.items() if stored.kept else ():
-            size = ceil(lines * stored.length / 8)
-            octets = self._octets("mask")[start : start + size]
-            flags[bits] = unpack_flags(octets, lines * stored.length).view(lines, -1)
-            start += size
-        return flags
+        stored = self.stored
+        if stored.mask is None:
+            return {}
+        encoding, sizes = mask_encoding(stored.mask.encoding), stored.mask.sizes
+        parts = zip(sizes, self._octets("mask").split([*sizes.values()]))
+        return {bits: encoding.decode(octets, stored.lines[bits], stored.length) for bits, octets in parts}
 
     def kept_weights(self) -> Tensor:
         """Weights that a mask keeps, `(out, in)` bool; those of pruned sub-groups count as kept."""

@@ -1,19 +1,15 @@
-"""How many bytes one packed matrix takes, part by part: the one rule for the packer, the loader and the cost model."""
+"""One packed matrix: its codes, its mask, what its channels have, and its low-rank factors."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import ceil, log2
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .layout import SubgroupLayout
-
-ITEM_BYTES = {"float16": 2, "float32": 4}
-
-
-def plane_bytes(lines: int, length: int, bits: int) -> int:
-    """Bytes of `bits` bit planes over `lines` lines of `length` codes, each line padded to a whole byte."""
-    return bits * lines * ceil(length / 8)
+from ..layout import SubgroupLayout
+from .channels import ChannelStorage
+from .codes import CodeStorage
+from .low_rank import LowRankStorage
+from .mask import MaskStorage
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class MatrixStorage:
         floats: precision to stored floats per sub-group.
         encoding: registered name of how codes become values.
         length: stored weights in one line; less than `layout.line_length` when input columns are dead.
-        kept: precision to number of stored codes, where a mask drops some; empty without a mask.
+        mask: how it is stored which weights have a code; None where all do.
         bias: number of stored bias entries; None without a bias.
         nested: precisions that the codes were made for; empty for a plain matrix. The one precision in `groups` is the
             number of their planes that are stored: fewer than the highest where planes were left out.
@@ -42,7 +38,7 @@ class MatrixStorage:
     floats: Mapping[int, int]
     encoding: str
     length: int
-    kept: Mapping[int, int] = field(default_factory=dict)
+    mask: MaskStorage | None = None
     bias: int | None = None
     nested: tuple[int, ...] = ()
     scale_dtype: str = "float16"
@@ -60,10 +56,58 @@ class MatrixStorage:
         return cls(layout, groups, lines, {b: floats[b] for b in used}, **others)
 
     @property
+    def kept(self) -> Mapping[int, int]:
+        """Precision to number of stored codes, where a mask drops some; empty without a mask."""
+        return {} if self.mask is None else self.mask.kept
+
+    @property
+    def codes(self) -> CodeStorage:
+        """Codes, scales and the map."""
+        return CodeStorage(self.layout, self.groups, self.lines, self.floats, self.length, self.kept, self.scale_dtype)
+
+    @property
+    def of_channels(self) -> ChannelStorage:
+        """What is stored for each row and input channel."""
+        return ChannelStorage(self.layout, self.length, self.bias, self.affine, self.float_dtype)
+
+    @property
+    def low_rank(self) -> LowRankStorage:
+        """The low-rank factors."""
+        return LowRankStorage(self.rank, self.kept_rows, self.channels, self.float_dtype)
+
+    @property
     def precisions(self) -> tuple[int, ...]:
         """Values of the map in order, 0 included when some sub-group is pruned."""
-        pruned = sum(self.groups.values()) < self.layout.count
-        return ((0,) if pruned else ()) + tuple(self.groups)
+        return self.codes.precisions
+
+    @property
+    def map_bits(self) -> int:
+        """Bits that the map spends on each sub-group."""
+        return self.codes.map_bits
+
+    def code_bytes(self, bits: int) -> int:
+        """Bytes of the codes of one precision."""
+        return self.codes.code_bytes(bits)
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of all stored codes, without padding: of the weights that a mask keeps, and of live columns."""
+        return self.codes.code_bits
+
+    @property
+    def scale_count(self) -> int:
+        """Stored floats of all sub-groups."""
+        return self.codes.scale_count
+
+    @property
+    def channels(self) -> int:
+        """Input channels that are stored."""
+        return self.of_channels.count
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows that are not pruned."""
+        return sum(self.lines.values()) if self.layout.axis == 0 else self.layout.shape[0]
 
     @property
     def served(self) -> tuple[int, ...]:
@@ -74,59 +118,13 @@ class MatrixStorage:
         """Of nested codes, only the planes and the scales that serve up to `bits`, one of `served`."""
         renamed = lambda counts: dict.fromkeys((bits,), sum(counts.values())) if counts else {}  # noqa: E731
         floats = {bits: self.served.index(bits) + 1}
-        return replace(
-            self, groups=renamed(self.groups), lines=renamed(self.lines), floats=floats, kept=renamed(self.kept)
-        )
-
-    @property
-    def map_bits(self) -> int:
-        """Bits that the map spends on each sub-group."""
-        return ceil(log2(len(self.precisions))) if self.precisions else 0
-
-    def code_bytes(self, bits: int) -> int:
-        """Bytes of the codes of one precision."""
-        if self.kept:
-            return plane_bytes(1, self.kept[bits], bits)
-        return plane_bytes(self.lines[bits], self.length, bits)
-
-    @property
-    def code_bits(self) -> int:
-        """Bits of all stored codes, without padding: of the weights that a mask keeps, and of live columns."""
-        codes = self.kept or {bits: lines * self.length for bits, lines in self.lines.items()}
-        return sum(bits * count for bits, count in codes.items())
-
-    @property
-    def scale_count(self) -> int:
-        """Stored floats of all sub-groups."""
-        return sum(count * self.floats[bits] for bits, count in self.groups.items())
-
-    @property
-    def channels(self) -> int:
-        """Input channels that are stored."""
-        return self.length if self.layout.axis == 0 else self.layout.shape[1]
-
-    @property
-    def kept_rows(self) -> int:
-        """Rows that are not pruned."""
-        return sum(self.lines.values()) if self.layout.axis == 0 else self.layout.shape[0]
+        mask = self.mask and self.mask.cut(bits)
+        return replace(self, groups=renamed(self.groups), lines=renamed(self.lines), floats=floats, mask=mask)
 
     def buffers(self) -> dict[str, int]:
         """Name to bytes of each stored tensor; empty ones are left out."""
-        rows = self.layout.shape[0]
-        dead = self.length < self.layout.line_length
-        sizes = {
-            "codes": sum(self.code_bytes(bits) for bits in self.groups),
-            "scales": self.scale_count * ITEM_BYTES[self.scale_dtype],
-            "map": plane_bytes(1, self.layout.count, self.map_bits),
-            "mask": sum(plane_bytes(1, lines * self.length, 1) for lines in self.lines.values()) if self.kept else 0,
-            "live_columns": ceil(self.layout.line_length / 8) if dead else 0,
-            "bias_values": 0 if self.bias is None else self.bias * ITEM_BYTES[self.float_dtype],
-            "live_rows": ceil(rows / 8) if self.bias is not None and self.bias < rows else 0,
-        }
-        item = self.rank * ITEM_BYTES[self.float_dtype]
-        sizes |= {"low_rank_rows": self.kept_rows * item, "low_rank_columns": self.channels * item}
-        sizes |= {f"input_{name}_values": self.channels * ITEM_BYTES[self.float_dtype] for name in self.affine}
-        return {name: size for name, size in sizes.items() if size}
+        parts = [self.codes, *([] if self.mask is None else [self.mask]), self.of_channels, self.low_rank]
+        return {name: size for part in parts for name, size in part.buffers().items() if size}
 
     @property
     def total_bytes(self) -> int:
@@ -142,7 +140,7 @@ class MatrixStorage:
             layout["shards"] = self.layout.shards
         content = {"layout": layout, "encoding": self.encoding, "length": self.length, "bias": self.bias}
         content["precisions"] = {
-            str(bits): [self.groups[bits], self.lines[bits], self.floats[bits], *self._kept(bits)]
+            str(bits): [self.groups[bits], self.lines[bits], self.floats[bits], *self._masked(bits)]
             for bits in self.groups
         }
         optional = {
@@ -152,10 +150,11 @@ class MatrixStorage:
             "affine": list(self.affine),
             "rank": self.rank,
         }
+        content |= {} if self.mask is None else self.mask.to_dict()
         return content | {key: value for key, value in optional.items() if value not in ([], "float16", 0)}
 
-    def _kept(self, bits: int) -> list[int]:
-        return [self.kept[bits]] if self.kept else []
+    def _masked(self, bits: int) -> list[int]:
+        return [] if self.mask is None else self.mask.numbers(bits)
 
     @classmethod
     def from_dict(cls, content: Mapping) -> "MatrixStorage":
@@ -164,7 +163,7 @@ class MatrixStorage:
         layout["shape"] = tuple(layout["shape"])
         table = {int(bits): numbers for bits, numbers in content["precisions"].items()}
         groups, lines, floats = ({bits: numbers[i] for bits, numbers in table.items()} for i in range(3))
-        kept = {bits: numbers[3] for bits, numbers in table.items() if len(numbers) > 3}
+        masks = {bits: numbers[3:] for bits, numbers in table.items()}
         rest: dict[str, Any] = {key: content[key] for key in ("scale_dtype", "float_dtype") if key in content}
         rest |= {"affine": tuple(content.get("affine", ())), "rank": content.get("rank", 0)}
         return cls(
@@ -174,7 +173,7 @@ class MatrixStorage:
             floats,
             content["encoding"],
             content["length"],
-            kept,
+            MaskStorage.from_dict(content, masks, lines, content["length"]),
             content["bias"],
             tuple(content.get("nested", ())),
             **rest,
