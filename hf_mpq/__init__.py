@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .compression import compress
     from .core import Assignment, Budget
     from .exporters import export
-    from .plugin import MPQConfig, assignment_of, extract, fix, pack, quantize, set_precision, unpack
+    from .plugin import MPQConfig, assignment_of, extract, fix, pack, quantize, reshape, set_precision, unpack
     from .report import size_report
     from .runtime import prepare, use_backend
     from .training import MPQTrainer, MPQTrainingArguments
@@ -35,6 +35,7 @@ __all__ = [
     "pack",
     "prepare",
     "quantize",
+    "reshape",
     "set_precision",
     "size_report",
     "unpack",
@@ -66,7 +67,17 @@ _HOMES = {
     "compression": ("compress",),
     "core": ("Assignment", "Budget", "Part"),
     "exporters": ("export",),
-    "plugin": ("MPQConfig", "assignment_of", "extract", "fix", "pack", "quantize", "set_precision", "unpack"),
+    "plugin": (
+        "MPQConfig",
+        "assignment_of",
+        "extract",
+        "fix",
+        "pack",
+        "quantize",
+        "reshape",
+        "set_precision",
+        "unpack",
+    ),
     "report": ("size_report",),
     "runtime": ("prepare", "use_backend"),
     "training": ("MPQTrainer", "MPQTrainingArguments"),

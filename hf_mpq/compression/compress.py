@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core import METHODS, Budget, BudgetError, Budgets, MethodSpec, Part, Written, budgets_of
+from ..core import METHODS, Budget, BudgetError, Budgets, MethodSpec, Part, Reduction, Written, budgets_of
 from ..nn import family_of
 from ..nn.batches import batches_of
 from ..nn.pooling import check_pooling
 from ..nn.running import differentiable, outside_inference_mode
 from ..outliers import OUTLIERS
 from ..plugin.config import MPQConfig
+from ..plugin.config_checks import checked_reduction
 from ..plugin.guard import check_is_config, check_is_model
 from ..plugin.heads import is_latency, join_heads
 from ..plugin.nested_budget import check_serves_one
+from ..plugin.reshape import reduction_of
 from ..rounding import ROUNDERS
 from ..search import ALLOCATORS, SCORERS
 from ..weights import QUANTIZERS
@@ -52,6 +54,7 @@ def compress(
     config: MPQConfig | None = None,
     *,
     method: str | None = None,
+    shape: str | Mapping[str, Any] | None = None,
     scorer: Written | None = None,
     allocator: Written | None = None,
     rounding: Written | None = None,
@@ -78,6 +81,7 @@ def compress(
         config: everything but the assignment; `bits` are the candidates, 0 among them prunes. By default 2, 3, 4 or 8
             bits for the encoder; `embedding_bits="auto"` opens the word table to 2 to 8 bits where a budget counts it.
         method: a published system, which chooses everything that is not given; the same as `MPQConfig(method=...)`.
+        shape: what the float model is reduced to first, `"layers:4"` for instance; the same as `MPQConfig(shape=...)`.
         scorer, allocator, rounding: parts: a registered name, `{"name": ..., option: value}` or `Part(...)`. By default
             `"fisher"`, `"lagrangian"` and `"autoround"`; `"nearest"` without calibration examples, or where the
             quantizer reads its scales off the weights.
@@ -126,16 +130,23 @@ def compress(
         outliers=outliers,
         bias_correction=bias_correction,
     )
+    wanted = None if shape is None else checked_reduction(shape).to_dict()
+    if wanted is not None and config is not None and config.shape not in (None, wanted):
+        raise ValueError(f"shape={shape!r} and a config of shape {config.shape}; leave out one of them")
     choose(DEFAULT)  # what is misspelt is said at once
     pooling = pooling if pooling is None else check_pooling(pooling)
     if config is None and method is None:
         _check_alike(budgets)
     config = _config(config, method, budgets if max_drop is None else [(Budget(1.0, "ratio"),)], model)
     batches = batches_of(calibration, model, batch_size, max_examples, tokenizer=tokenizer)
+    if wanted is not None:
+        config = copy.deepcopy(config)
+        config.shape = wanted
+    whole, model = model, _reduced(model, config, batches)
     default = DEFAULT if batches else replace(DEFAULT, rounding="nearest")
     if not QUANTIZERS[config.weight_quantizer].keeps_scales:
         default = replace(default, rounding="nearest")
-    engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling)
+    engine = TrainingFree(model, config, choose(default), batches, evaluate, progress, pooling, whole=whole)
     _check_needs(engine, budget is not None or max_drop is not None, bool(budgets) or max_drop is not None)
     for one in budgets:
         engine.check_budgets(one)
@@ -150,6 +161,12 @@ def compress(
         result = models if _is_several(budget) else models[0]
     engine.summarise()
     return result
+
+
+def _reduced(model: nn.Module, config: MPQConfig, batches: Sequence[Mapping]) -> nn.Module:
+    """The float model that is compressed: with a shape in the config a smaller one."""
+    small = None if config.shape is None else reduction_of(model, Reduction.of(config.shape), batches)
+    return model if small is None else small
 
 
 def _check_counts(**counts: int) -> None:

@@ -47,6 +47,8 @@ class TrainingFree:
         progress: print an estimate, and show progress bars.
         pooling: of a model without a head: scores are about its embeddings, see `hf_mpq.nn.pooling`; None: about the
             hidden states of all tokens.
+        space: of the model, where it is made already.
+        whole: the float model that scores are compared with, where `model` is a smaller one.
 
     Attributes:
         space: what may be chosen.
@@ -64,7 +66,9 @@ class TrainingFree:
         progress: bool = False,
         pooling: str | None = None,
         space: PrecisionSpace | None = None,
+        whole: nn.Module | None = None,
     ):
+        self._whole = model if whole is None else whole
         self.model, self.config, self.pooling = model, copy.deepcopy(config), pooling
         self.batches, self.evaluate, self.progress = batches, evaluate, progress
         self.choose(choice)
@@ -170,7 +174,7 @@ class TrainingFree:
         """The float model's own score."""
         if self._reference is None:
             start = self._now()
-            self._reference = self.evaluate(self.model)
+            self._reference = self.evaluate(self._whole)
             self._evaluation_seconds = self._now() - start
         return self._reference
 

@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 
 from ..core import ModelShape
 from .construction import takes_config_alone
-from .families import Family, family_of
+from .families import FAMILIES, Family, family_of
 from .naming import body_of, relative_name
 
 _FOLLOWING = ("embedding_size", "pooler_hidden_size")
@@ -144,6 +144,16 @@ def _config(model: nn.Module, sizes: Sizes, layers: Iterable[int] | None = None)
     if kinds is not None and layers is not None:
         config.layer_types = [kinds[layer] for layer in layers]
     return config
+
+
+def with_sizes_of(config: PretrainedConfig, other: PretrainedConfig) -> None:
+    """Give a config the layers, sizes and heads of another of its class, in place."""
+    family = FAMILIES.get(config.model_type)
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", *_FOLLOWING, "layer_types")
+    for name in (*names, *((family.rows,) if family is not None else ())):
+        value = getattr(other, name, None)
+        if value is not None:
+            setattr(config, name, value)
 
 
 def skeleton(model: nn.Module, shape: ModelShape) -> nn.Module:

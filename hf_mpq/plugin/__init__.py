@@ -4,6 +4,7 @@ from .config import MPQConfig
 from .extraction import extract
 from .precision import set_precision
 from .quantizer import MPQHfQuantizer
+from .reshape import reshape
 from .verbs import assignment_of, fix, pack, quantize, unpack
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "fix",
     "pack",
     "quantize",
+    "reshape",
     "set_precision",
     "unpack",
 ]

@@ -69,6 +69,13 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         precision: relative name to bits of the nested matrices that are used below what is stored; set by
             `set_precision`.
         packed: what the shapes of the packed tensors depend on; set by `pack`.
+        shape: what the float model is reduced to before anything else: `"layers:4"`, `"layers:0+2+5"`, or several of
+            `"layers:4,hidden:192,heads:6,rows:768"`; a mapping says the same. Layers that are only counted are chosen
+            by a rule, `"choose:even"` (the default), `"first"`, or `"influence"`, which looks at examples and so
+            belongs to `hf_mpq.compress`. Of rows, heads and hidden dimensions those of largest weights stay. Without
+            `heads` their size stays, and there are fewer where `hidden` is smaller. A model that has these sizes
+            already stays as it is. Budgets that are ratios are of the reduced model; the default teacher is the whole
+            one.
         origin: the Hub name of the float model, the command that packed it and the versions of the libraries, for the
             model card; set by `from_pretrained`, `quantize` and `pack`.
         inside: name of the model inside the saved one that was quantized alone, `encoder` say; set when saving.

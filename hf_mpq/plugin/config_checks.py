@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-from ..core import Part, Registry, SubgroupLayout, budgets_of, by_name, name_and_options
+from ..core import Part, Reduction, Registry, SubgroupLayout, budgets_of, by_name, name_and_options
+from ..nn.layer_choice import LAYER_RULES
 from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES, TRANSFORMS
 
 SLOTS: dict[str, Registry] = {
@@ -131,3 +132,9 @@ def checked_transforms(given: Any) -> dict[str, dict]:
     for name, options in given.items():
         TRANSFORMS.check_options(name, options)
     return {TRANSFORMS.name_of(name): dict(options) for name, options in given.items()}
+
+
+def checked_reduction(given: Any) -> Reduction:
+    """The reduction that is written; raises ValueError for one that cannot be read, or an unknown rule."""
+    wanted = Reduction.of(given)
+    return Reduction.of({**wanted.to_dict(), "choose": LAYER_RULES.name_of(wanted.choose)})

@@ -13,6 +13,7 @@ from .config_checks import (
     check_pattern,
     checked_budget,
     checked_groups,
+    checked_reduction,
     checked_rules,
     checked_transforms,
     registered,
@@ -53,6 +54,7 @@ OPTIONAL = frozenset(
         "inside",
         "transforms",
         "order",
+        "shape",
     )
 )
 """Fields that are not written where they are empty."""
@@ -97,6 +99,7 @@ class ConfigFields:
     shapes: dict[str, list[int]] = field(default_factory=dict)
     precision: dict[str, int] = field(default_factory=dict)
     packed: dict = field(default_factory=dict)
+    shape: Any = None
     origin: dict = field(default_factory=dict)
     inside: str = ""
     format_version: int = FORMAT_VERSION
@@ -154,6 +157,7 @@ class ConfigFields:
         if isinstance(names, str) or any(not isinstance(one, str) for one in names or ()):
             raise ValueError(f"modules_to_not_convert must be a list of names, got {names!r}")
         self.budget = checked_budget(self.budget)
+        self.shape = None if self.shape is None else checked_reduction(self.shape).to_dict()
         for name, bits in self.precision.items():
             _check_range(f"precision of {name}", bits, 1)
         if self.nested and isinstance(self.bits, int):

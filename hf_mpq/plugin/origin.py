@@ -35,6 +35,7 @@ SHOWN = frozenset(
         "float_dtype",
         "low_rank",
         "max_drop",
+        "shape",
         "scorer",
         "allocator",
         "rounding",

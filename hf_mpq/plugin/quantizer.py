@@ -11,7 +11,7 @@ from transformers.quantizers import HfQuantizer, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from .._compat import check_transformers
-from ..core import PrecisionSpace
+from ..core import PrecisionSpace, Reduction
 from ..format import FORMAT_VERSION, SIGNED_SINCE, PackedFormatError, read_metadata
 from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
@@ -31,6 +31,7 @@ from .numbers import check_contents, check_gates, check_numbers
 from .origin import remember_base
 from .partial import PartialLoading, take_asked
 from .precision import set_precision, take_up
+from .reshape import reduction_of, take_reduction
 from .resolve import check_applied
 from .saving import attach, detach
 from .skeleton import build_packed
@@ -116,13 +117,15 @@ class MPQHfQuantizer(HfQuantizer):
             self.quantization_config = self._partial.reduced(model, checkpoint_files)
         with reading("quantization_config") if self.pre_quantized else nullcontext():
             apply_shapes(model, self.quantization_config.shapes)
-            if self.packed:
+            if self._reduces:
+                self.quantization_config.check()
+            elif self.packed:
                 build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
             else:
                 self._convert(model, checkpoint_files)
         if self.pre_quantized:
             self._check_files(model, checkpoint_files)
-        else:
+        elif not self._reduces:
             ignored = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
             model._keys_to_ignore_on_load_missing = {*ignored, *_NEW_STATE}
         self._shapes = parameter_shapes(model)
@@ -162,6 +165,17 @@ class MPQHfQuantizer(HfQuantizer):
         kept = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
         model._keep_in_fp32_modules_strict = {*kept, *_FLOAT32_STATE}
 
+    @property
+    def _reduces(self) -> bool:
+        """Whether the float model is made smaller once its weights are there, and gets its layers only then."""
+        return not self.pre_quantized and self.quantization_config.shape is not None
+
+    def _reduce(self, model: nn.Module) -> None:
+        small = reduction_of(model, Reduction.of(self.quantization_config.shape))
+        if small is not None:
+            take_reduction(model, small)
+        self._convert(model, None)
+
     def _check_files(self, model: nn.Module, files) -> None:
         if not files:
             return
@@ -187,6 +201,8 @@ class MPQHfQuantizer(HfQuantizer):
             refresh(model)
         else:
             check_numbers({name: p for name, p in model.named_parameters() if not _is_new(name)})
+            if self._reduces:
+                self._reduce(model)
             initialise(model)
         with reading("quantization_config.precision"):
             take_up(model, self.quantization_config)

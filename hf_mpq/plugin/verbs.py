@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from ..core import Assignment, PrecisionSpace
+from ..core import Assignment, PrecisionSpace, Reduction
 from ..cost import limits_of
 from ..nn import (
     MPQLayerNorm,
@@ -33,6 +33,7 @@ from .numbers import check_numbers, warn_saturated
 from .origin import remember_base, remember_making
 from .precision import take_up
 from .quantizer import MPQHfQuantizer
+from .reshape import reduction_of, take_reduction
 from .resolve import check_applied
 from .saving import attach, own_config
 from .skeleton import packed_table
@@ -50,7 +51,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
 
     Raises:
         ValueError: when the model, or one inside, is quantized otherwise, it is none of transformers, nothing in it is
-            in scope, or a weight is NaN or infinite.
+            in scope, a weight is NaN or infinite, or the config's shape does not fit it.
     """
     check_is_model(model)
     check_is_config(config)
@@ -65,13 +66,17 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
         )
     check_numbers(dict(model.named_parameters()))
     config = _for_model(config, model)
-    own_config(model)
-    space = config.resolve(model)
+    small = None if config.shape is None else reduction_of(model, Reduction.of(config.shape))
+    target = model if small is None else small
+    own_config(target)
+    space = config.resolve(target)
     config.resolved = resolved_lines(space)
     check_applied(config, space)
-    config.shapes = changed_shapes(model, [name for name, spec in space.weights.items() if spec.kind == "linear"])
+    config.shapes = changed_shapes(target, [name for name, spec in space.weights.items() if spec.kind == "linear"])
     if config.activation == "fixed":
         raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+    if small is not None:
+        take_reduction(model, small)
     _convert_on_device(model, space)
     remember_base(model, config)
     _attach(model, config, space)

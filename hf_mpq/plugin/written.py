@@ -62,6 +62,7 @@ class Fields(TypedDict, total=False):
     shapes: dict[str, list[int]]
     precision: dict[str, int]
     packed: dict
+    shape: str | dict | None
     origin: dict
     inside: str
     format_version: int

@@ -157,6 +157,24 @@ def test_a_narrower_student_learns_a_projection():
     assert term.projection.weight.shape == (32, 16) and term.projection.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_an_earlier_pass_teaches_what_it_gives_itself(name, student, teacher):
+    """Layers of the same place, as wide, whatever the float teacher is."""
+    term, ours = OBJECTIVES[name](student, teacher), signals()
+    reference = OBJECTIVES[name](student, student)
+    reference.load_state_dict(term.state_dict())
+    torch.manual_seed(0)
+    found = term(ours, signals(seed=1).detached(), BATCH)
+    torch.manual_seed(0)
+    assert torch.equal(found, reference(ours, signals(seed=1), BATCH))
+
+
+def test_an_earlier_pass_needs_no_projection():
+    small, large = tiny_model("bert", hidden_size=16), tiny_model("bert")
+    ours = signals(width=16)
+    assert OBJECTIVES["hidden-states"](small, large)(ours, ours.detached(), BATCH) == 0
+
+
 def products(rows, columns):
     cut = [x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (rows, columns)]
     return torch.einsum("bhid,bhjd->bhij", *cut) / (WIDTH // HEADS) ** 0.5

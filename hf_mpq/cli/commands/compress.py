@@ -54,6 +54,9 @@ def compress(
     ] = None,
     bits: Annotated[str | None, typer.Option(help="One precision (4), or candidates (2,3,4,8); 0 prunes.")] = None,
     method: Annotated[str | None, typer.Option(help=f"A published system: {METHOD_WORDS}.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Reduces the model first: layers:4, or layers:4,hidden:192,rows:768.")
+    ] = None,
     scorer_name: Annotated[
         str | None,
         typer.Option("--scorer", help=f"How precisions are scored: {', '.join(WORDS['scorer'])}; {OPTIONS}."),
@@ -120,6 +123,7 @@ def compress(
             None if found is None else found.calibration(words, length, examples),
             config,
             **parts,
+            shape=shape,
             max_examples=examples,
             progress=watched(),
             pooling=_pooling(pooling, float_model, embedder),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .base import OBJECTIVES, Objective, Signals
-from .layers import layer_pairs
+from .layers import layer_pairs, pairs_with
 from .padding import mean_of_tokens
 from .precision import in_float32
 from .reduction import check_reduction, reduce_layers
@@ -50,7 +50,8 @@ class AttentionScores(Objective):
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
-        errors = ((self._scores(student, i) - self._scores(teacher, j).detach()).square() for i, j in self.pairs)
+        pairs = pairs_with(teacher, self.pairs)
+        errors = ((self._scores(student, i) - self._scores(teacher, j).detach()).square() for i, j in pairs)
         rows = (mean_of_tokens(error.mean(1), student.mask) for error in errors)  # (batch, tokens) each
         return reduce_layers([mean_of_tokens(row, student.mask) for row in rows], self.reduction)
 

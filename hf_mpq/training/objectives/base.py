@@ -21,18 +21,20 @@ class Signals:
         outputs: of its forward.
         features: name to one tensor for each layer; see `hf_mpq.nn.features`.
         mask: real tokens, `(batch, tokens)` bool; None when all are.
+        own: whether they are the student's, of an earlier pass: its layers and widths, whatever the teacher's are.
     """
 
     outputs: ModelOutput
     features: Mapping[str, list[Tensor]] = field(default_factory=dict)
     mask: Tensor | None = None
+    own: bool = False
 
     def detached(self) -> "Signals":
         """The same without a graph, to teach another pass."""
         plain = lambda one: one.detach() if isinstance(one, Tensor) else one  # noqa: E731
         outputs = type(self.outputs)(**{name: plain(value) for name, value in self.outputs.items()})
         features = {name: [plain(one) for one in layers] for name, layers in self.features.items()}
-        return Signals(outputs, features, self.mask)
+        return Signals(outputs, features, self.mask, own=True)
 
 
 class Objective(nn.Module, ABC):

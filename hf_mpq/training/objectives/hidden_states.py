@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .base import OBJECTIVES, Objective, Signals
-from .layers import layer_pairs
+from .layers import layer_pairs, pairs_with
 from .padding import mean_of_tokens
 from .precision import in_float32
 from .reduction import check_reduction, reduce_layers
@@ -47,5 +47,7 @@ class HiddenStates(Objective):
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
         ours, theirs = student.features["hidden"], teacher.features["hidden"]
-        errors = ((self.projection(ours[i].float()) - theirs[j].detach().float()).square() for i, j in self.pairs)
+        project = nn.Identity() if teacher.own else self.projection
+        pairs = pairs_with(teacher, self.pairs)
+        errors = ((project(ours[i].float()) - theirs[j].detach().float()).square() for i, j in pairs)
         return reduce_layers([mean_of_tokens(error.mean(-1), student.mask) for error in errors], self.reduction)

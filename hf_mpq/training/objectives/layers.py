@@ -6,6 +6,7 @@ from torch import nn
 
 from ...nn import body_of, encoder_blocks
 from ...nn.families import family_of
+from .base import Signals
 
 Pairs = list[tuple[int, int]]
 
@@ -39,6 +40,11 @@ def layer_pairs(student: nn.Module, teacher: nn.Module, first: int, layers: Mapp
     for which, numbers in zip(counts, zip(*pairs)):
         check_layers(which, numbers, first, counts[which])
     return pairs
+
+
+def pairs_with(teacher: Signals, pairs: Pairs) -> Pairs:
+    """The pairs for what teaches a pass: layers of the same place where that is an earlier pass of the student."""
+    return [(ours, ours) for ours, _ in pairs] if teacher.own else pairs
 
 
 def uniform_layer(layer: int, student_layers: int, teacher_layers: int) -> int:

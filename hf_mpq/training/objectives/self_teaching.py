@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .base import OBJECTIVES, Objective, Signals
-from .layers import layer_pairs
+from .layers import Pairs, layer_pairs, pairs_with
 from .padding import mean_of_tokens
 from .precision import in_float32
 from .switch import SwitchControl, open_probability
@@ -73,7 +73,8 @@ class SelfTeaching(Objective):
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
-        ours, theirs = self._chosen(student, 0), [feature.detach() for feature in self._chosen(teacher, 1)]
+        pairs = pairs_with(teacher, self.pairs)
+        ours, theirs = self._chosen(student, pairs, 0), [one.detach() for one in self._chosen(teacher, pairs, 1)]
         means = ([mean_of_tokens(feature, student.mask) for feature in side] for side in (ours, theirs))
         logits = self.switch(*means)  # (batch, switches)
         switches, errors = self.switch.open(logits), _errors(ours, theirs, student.mask)
@@ -87,10 +88,10 @@ class SelfTeaching(Objective):
         self._open, self._batches = 0.0, 0
         return {"open_switches": total / batches} if batches else {}
 
-    def _chosen(self, side: Signals, which: int) -> list[Tensor]:
+    def _chosen(self, side: Signals, pairs: Pairs, which: int) -> list[Tensor]:
         """Features of one side for each switch, in float32."""
         starts = {"hidden": 0, "attention_output": 1}
-        chosen = ((name, pair[which] - starts[name]) for name in self.features for pair in self.pairs)
+        chosen = ((name, pair[which] - starts[name]) for name in self.features for pair in pairs)
         return [side.features[name][position].float() for name, position in chosen]
 
 

@@ -64,7 +64,7 @@ class ValueRelations(Objective):
         columns = None if student.mask is None else student.mask[:, None, None, :]
         terms = (
             kl_divergence(
-                self._relation(teacher, name, self.teacher_layer).detach(),
+                self._relation(teacher, name, self.layer if teacher.own else self.teacher_layer).detach(),
                 self._relation(student, name, self.layer),
                 columns,
             )

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ...nn.batches import batches_of
+from ...plugin.reshape import whole_model
 from ..arguments import examples_per_step
 from ..stage.forward_names import named_inputs
 from .plan import selects_before
@@ -24,7 +25,15 @@ class RunParts:
 
     @cached_property
     def _teacher(self) -> nn.Module:
-        return self._float_model if self.teacher is None else self.teacher.to(self.args.device).eval()
+        teacher = self.teacher
+        if teacher is None and self._config.shape is not None:
+            teacher = whole_model(self.students.model)
+            if teacher is None:
+                raise ValueError(
+                    f"the float model was reduced to {self._config.shape} in another process, so the whole one cannot "
+                    "teach: give teacher=, or load the float checkpoint with this config again"
+                )
+        return self._float_model if teacher is None else teacher.to(self.args.device).eval()
 
     @cached_property
     def _preferences(self) -> Preferences:

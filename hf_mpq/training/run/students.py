@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...core import Assignment
+from ...nn.reshape import with_sizes_of
 from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions
 from ...plugin import fix, quantize, set_precision
 from ...plugin.config import MPQConfig
@@ -112,5 +113,9 @@ class Students:
         kind = type(self.model)
         config = kind.config_class.from_pretrained(self.folder / START)
         del config.quantization_config
-        fresh = kind(config) if start == "random" else kind.from_pretrained(self.pretrained, config=config)
+        if start == "random":
+            fresh = kind(config)
+        else:
+            with_sizes_of(config, kind.config_class.from_pretrained(self.pretrained))
+            fresh = kind.from_pretrained(self.pretrained, config=config)
         return quantize(fresh, self._config).state_dict()
