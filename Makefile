@@ -9,7 +9,7 @@ SOURCES := hf_mpq tests recipes benchmarks docs
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full test-oldest fuzz lint types clean
+.PHONY: demo test test-full test-oldest fuzz lint types docs clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
@@ -17,7 +17,7 @@ demo: $(VENV)/.ready
 test: lint
 	$(RUN) -m pytest -m "not full" -n 2
 
-test-full: lint types
+test-full: lint types $(VENV)/.docs
 	$(RUN) -m pytest -n 2
 
 test-oldest: $(OLDEST)/.ready
@@ -34,6 +34,14 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(RUN) -m mypy
+
+# The site, in build/site; needs no network once it is installed.
+docs: $(VENV)/.docs
+	$(RUN) -m mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check -e ".[docs]"
+	touch $@
 
 $(VENV)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kernel/*)
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ PAGES = Path(__file__).parent / "methods"
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
 METHOD_RECIPES = Path(__file__).parents[1] / "recipes" / "methods"
 _WITHOUT_TRAINING = "those that train nothing are `hf_mpq.compress(..., method=...)`."
-RECIPES, README = "../../recipes", "../../README.md"
+RECIPES, GUIDE = "../../recipes", "../guides/train.md"
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def _trained(method: MethodSpec) -> list[str]:
     return [
         _code("bash", f"{shell} \\\n    --model_name_or_path my-fine-tuned-bert --output_dir out/sst2"),
         _code("python", "\n".join(lines)),
-        f"What `MPQTrainer` is given is in [the README]({README}#train-it-distil-search-derive-train), what "
-        f"the recipes take and write in [theirs]({RECIPES}/README.md).",
+        f"What `MPQTrainer` is given is in [the guide to training]({GUIDE}), what the recipes take and write in "
+        f"[their page]({RECIPES}/README.md).",
     ]
 
 

@@ -1,4 +1,5 @@
-"""Every example of every `--help` and of the README is run as it stands, in a folder that has what it names."""
+"""Every example of every `--help`, of the README and of the guide to the command line is run as it stands, in a folder
+that has what it names."""
 
 import json
 import re
@@ -15,7 +16,8 @@ from tests.cli.conftest import needs_minilm
 from tests.hub.hub_client import run_online
 from tests.hub.hub_server import TOKEN, USER, HubServer
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "guides" / "command-line.md")
 COMMANDS = [command.name for command in app.registered_commands]
 SMALLER = {
     "compress": "--data-dir data --examples 16 --rounding nearest",
@@ -32,9 +34,9 @@ SLOW = ("hf-mpq train run_glue", "hf-mpq demo", "hf-mpq push packed me/small-ber
 
 
 def examples() -> list[str]:
-    """The lines that begin with the command's name, as the sources of `--help` and the README have them, without
+    """The lines that begin with the command's name, as the sources of `--help` and the pages have them, without
     comments; and what follows `&&`."""
-    texts = [command.callback.__doc__ for command in app.registered_commands] + [README.read_text()]
+    texts = [command.callback.__doc__ for command in app.registered_commands] + [page.read_text() for page in PAGES]
     found = [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("hf-mpq ")]
     parts = [part.strip() for line in found for part in re.sub(r" +# .*| > \S+$", "", line).split(" && ")]
     return list(dict.fromkeys(parts))
