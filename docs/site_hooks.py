@@ -48,6 +48,9 @@ REGISTRIES = (
     ("Tasks", "`hf_mpq.tasks.get_task(...)`", "hf_mpq.tasks", "TASKS"),
 )
 
+NOT_HERE = {"method", "start of the gates", "measure of latencies"}
+"""One with pages of its own, and those of options of other parts."""
+
 
 def on_config(config: Any) -> None:
     """The page of every method stands below their list."""
@@ -133,10 +136,22 @@ def parts() -> str:
         '`hf_mpq.Part("hessian", draws=8)` or, in the shell, `hessian:draws=8`. Names of all that '
         "`MPQConfig`, `compress`, stages and the command line take are here; this page is made from the package.",
     ]
-    for title, purpose, module, name in REGISTRIES:
-        table = getattr(import_module(module), name)
+    told = [(title, purpose, getattr(import_module(module), name)) for title, purpose, module, name in REGISTRIES]
+    known = {id(table) for *_, table in told}
+    others = [table for table in registries() if id(table) not in known and table.kind not in NOT_HERE]
+    told += [(f"Of kind: {table.kind}", "parts of other parts", table) for table in others]
+    for title, purpose, table in told:
         text += [f"## {title}", f"{purpose[0].upper()}{purpose[1:]}.", "\n".join([*rows(table)])]
     return "\n\n".join(text) + "\n"
+
+
+def registries() -> list[Any]:
+    """All that the sources make at the top of a module, as `NAME: ... = Registry(...)`."""
+    found = []
+    for path in sorted((ROOT / "hf_mpq").glob("**/*.py")):
+        for name in re.findall(r"^(\w+): Registry\[.*= Registry\(", path.read_text(), flags=re.MULTILINE):
+            found.append(getattr(import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)), name))
+    return found
 
 
 def rows(table: Mapping[str, Any]) -> Iterator[str]:
