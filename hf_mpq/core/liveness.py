@@ -33,7 +33,7 @@ def kept_rows(layout: SubgroupLayout, bits: "Bits") -> Tensor:
 
 
 def dead_rows(link: Link, pruned: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Rows of each block of `link` that can be folded away, given which rows are pruned, each `(count,)`.
+    """Rows of each block of `link` that can be folded away, given which rows are pruned, each `(..., count)`.
 
     Works on bools and, rows taken as independent, on probabilities in [0, 1].
 
@@ -47,8 +47,8 @@ def dead_rows(link: Link, pruned: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if link.kind == "gated" or link.paired:
         return both, both
     if link.rotary:
-        halves = both.view(link.heads or 1, 2, -1)
-        pairs = (halves[:, :1] * halves[:, 1:]).expand(-1, 2, -1).flatten()
+        halves = both.unflatten(-1, (link.heads or 1, 2, -1))
+        pairs = (halves[..., :1, :] * halves[..., 1:, :]).expand_as(halves).flatten(-3)
         return pairs, pairs
     return both, pruned[1]
 

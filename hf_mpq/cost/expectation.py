@@ -1,20 +1,22 @@
 """What the gates expect to use, matrix by matrix, as differentiable tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..core import PrecisionSpace, SubgroupLayout, Usage, WeightSpec, constant
+from ..core import Link, PrecisionSpace, RowBlock, SubgroupLayout, Usage, WeightSpec, constant
 from ..core.liveness import applies, dead_rows
 from .exact import kept_share
 
 
 @dataclass(frozen=True)
 class ExpectedMatrix:
-    """What one matrix is expected to need, with rows taken as independent of each other.
+    """What one matrix is expected to need, with rows taken as independent of each other; or what several of one spec
+    do, in tensors with a leading axis for them, `(matrices, groups)` and so on.
 
     Attributes:
         spec: what can be chosen for it.
@@ -47,17 +49,17 @@ class ExpectedMatrix:
     @property
     def code_bits(self) -> Tensor:
         """Expected bits of all stored codes, without padding."""
-        return (self.stored_bits * self.lines).sum() * self.length * (1.0 if self.kept is None else self.kept)
+        return (self.stored_bits * self.lines).sum(-1) * self.length * (1.0 if self.kept is None else self.kept)
 
     @property
     def used_bits(self) -> Tensor:
         """Expected bits of all weights that take part in the product, without a mask."""
-        return (self.usage.bits * self.lines).sum() * self.length
+        return (self.usage.bits * self.lines).sum(-1) * self.length
 
     @property
     def used_lines(self) -> Tensor:
         """Expected rows (columns for axis 1) that are not pruned."""
-        return (self.keep * self.lines).sum()
+        return (self.keep * self.lines).sum(-1)
 
     @property
     def lines(self) -> Tensor:
@@ -67,13 +69,13 @@ class ExpectedMatrix:
     @property
     def length(self) -> Tensor | int:
         """Expected weights that count in one row (axis 0) or column (axis 1)."""
-        return self.live_columns.sum() if self.spec.layout.axis == 0 else self.spec.layout.line_length
+        return self.live_columns.sum(-1) if self.spec.layout.axis == 0 else self.spec.layout.line_length
 
     @property
     @torch.no_grad()
     def map_bits(self) -> Tensor:
         """Bits of the map per sub-group, from the expected number of precisions in use; without gradient."""
-        used = (1 - (1 - self.shares).prod(dim=0)).sum()
+        used = (1 - (1 - self.shares).prod(dim=-2)).sum(-1)
         return used.round().clamp(min=1).log2().ceil()
 
 
@@ -92,6 +94,40 @@ def expected_matrices(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dic
     known = {name: usages.get(name) or fixed_usage(name, spec, device) for name, spec in space.weights.items()}
     rows, columns = _live(space, known)
     return {name: _expected(spec, known[name], rows[name], columns[name]) for name, spec in space.weights.items()}
+
+
+def alike(matrices: Iterable[ExpectedMatrix]) -> list[ExpectedMatrix]:
+    """Matrices of one spec put together, so that a model of many layers takes no more calls than one of few; those
+    whose input is open stay alone."""
+    groups: list[list[ExpectedMatrix]] = []
+    for matrix in matrices:
+        same = (group for group in groups if _are_alike(group[0], matrix))
+        group = next(same, None)
+        groups.append([matrix]) if group is None else group.append(matrix)
+    return [group[0] if len(group) == 1 else _together(group) for group in groups]
+
+
+def _are_alike(one: ExpectedMatrix, other: ExpectedMatrix) -> bool:
+    opened = one.usage.activation_bits is not None or other.usage.activation_bits is not None
+    kinds = one.usage.probabilities is None, other.usage.probabilities is None
+    return not opened and kinds[0] == kinds[1] and one.precisions == other.precisions and one.spec == other.spec
+
+
+def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
+    stacked = lambda tensors: torch.stack(list(tensors))  # noqa: E731
+    bits = stacked(one.usage.bits for one in group)
+    keep = stacked(one.keep for one in group)
+    shares = stacked(one.shares for one in group)
+    chances = None if group[0].usage.probabilities is None else stacked(one.usage.probabilities for one in group)
+    return ExpectedMatrix(
+        group[0].spec,
+        Usage(bits, keep, chances),
+        keep,
+        group[0].precisions,
+        shares,
+        stacked(one.rows for one in group),
+        stacked(one.live_columns for one in group),
+    )
 
 
 def fixed_usage(name: str, spec: WeightSpec, device: torch.device) -> Usage:
@@ -122,24 +158,60 @@ def _neighbours(bits: Tensor, precisions: tuple[int, ...]) -> Tensor:
 
 
 def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Probabilities that rows and columns are alive: the expectation of `core.liveness`."""
+    """Probabilities that rows and columns are alive: the expectation of `core.liveness`. Links of layers that are alike
+    are followed together, and those of which nothing can be pruned not at all."""
     layouts = {name: spec.layout for name, spec in space.weights.items()}
-    rows = {name: usages[name].keep.new_ones(layout.shape[0]) for name, layout in layouts.items()}
-    columns = {name: usages[name].keep.new_ones(layout.shape[1]) for name, layout in layouts.items()}
+    rows: dict[str, Tensor] = {}
+    columns: dict[str, Tensor] = {}
+    groups: dict[tuple, list[Link]] = {}
     for link in space.links:
-        if not applies(link, layouts):
-            continue
-        pruned = [
-            _pruned(layouts[block.name], usages[block.name].keep)[block.start :][: block.count] for block in link.blocks
-        ]
-        dead = dead_rows(link, pruned)
-        for block, probability in zip(link.blocks, dead):
-            after = len(rows[block.name]) - block.start - block.count
-            rows[block.name] = rows[block.name] * (1 - pad(probability, (block.start, after)))
-        if link.consumer is not None:
-            columns[link.consumer] = columns[link.consumer] * (1 - dead[0])
-    return rows, columns
+        if applies(link, layouts) and any(_prunes(space.weights[block.name]) for block in link.blocks):
+            groups.setdefault(_kind_of(link, layouts), []).append(link)
+    for (first, *others), blocks in ((links, zip(*(link.blocks for link in links))) for links in groups.values()):
+        places = [*blocks]  # each the blocks at one place of all links
+        dead = dead_rows(first, [_pruned(several, layouts, usages) for several in places])  # each (links, count)
+        for several, probability in zip(places, dead):
+            after = layouts[several[0].name].shape[0] - several[0].start - several[0].count
+            alive = 1 - pad(probability, (several[0].start, after))
+            _multiply(rows, [block.name for block in several], alive)
+        if first.consumer is not None:
+            _multiply(columns, [link.consumer for link in (first, *others)], 1 - dead[0])
+    return (
+        {name: rows.get(name, _ones(layout.shape[0], usages[name].keep)) for name, layout in layouts.items()},
+        {name: columns.get(name, _ones(layout.shape[1], usages[name].keep)) for name, layout in layouts.items()},
+    )
 
 
-def _pruned(layout: SubgroupLayout, keep: Tensor) -> Tensor:
-    return layout.expand(1 - keep) if layout.axis == 0 else keep.new_zeros(layout.shape[0])
+def _prunes(spec: WeightSpec) -> bool:
+    return 0 in spec.candidates or 0 in (spec.bits or ())
+
+
+def _kind_of(link: Link, layouts: Mapping[str, SubgroupLayout]) -> tuple:
+    """What links have in common that are followed together."""
+    blocks = tuple((block.start, block.count, layouts[block.name]) for block in link.blocks)
+    return link.kind, blocks, link.consumer is None, link.heads, link.rotary, link.paired
+
+
+def _pruned(blocks: Sequence[RowBlock], layouts: Mapping[str, SubgroupLayout], usages: Mapping[str, Usage]) -> Tensor:
+    """Probability that each row of some blocks of one layout is pruned, `(blocks, count)`."""
+    layout, first = layouts[blocks[0].name], blocks[0]
+    keep = torch.stack([usages[block.name].keep for block in blocks])
+    if layout.axis == 1:
+        return keep.new_zeros(len(blocks), first.count)
+    return (1 - keep).index_select(1, layout.index(keep.device)[first.start :][: first.count])
+
+
+def _multiply(known: dict[str, Tensor], names: Sequence[str], factors: Tensor) -> None:
+    for name, factor in zip(names, factors.unbind()):
+        known[name] = known[name] * factor if name in known else factor
+
+
+def _ones(count: int, like: Tensor) -> Tensor:
+    return _made_ones(count, like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _made_ones(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once, for it is needed in every step; not to be written to."""
+    with torch.inference_mode(False):
+        return torch.ones(count, dtype=dtype, device=device)

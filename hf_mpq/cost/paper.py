@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core import PrecisionSpace, Usage, WeightSpec
 from .base import COSTS, CostModel
 from .exact import ExactMatrix, kept_share, layer_share, stored
-from .expectation import ExpectedMatrix, expected_matrices, line_column
+from .expectation import ExpectedMatrix, alike, expected_matrices, line_column
 from .size import float_bytes
 
 Matrix = TypeVar("Matrix", ExactMatrix, ExpectedMatrix)
@@ -33,7 +33,8 @@ class PaperSize(CostModel):
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
         encoder = _encoder(expected_matrices(self.space, usages))
-        bits = sum((matrix.stored_bits * matrix.lines).sum() * matrix.spec.layout.line_length for matrix in encoder)
+        lines = ((one.stored_bits * one.lines).sum() * one.spec.layout.line_length for one in alike(encoder))
+        bits = sum(lines)
         biases = sum(matrix.spec.layout.shape[0] for matrix in encoder if matrix.spec.bias)
         return torch.as_tensor((bits / 8 + biases + self.space.encoder_norm_parameters) / 2**20)
 
@@ -61,7 +62,7 @@ class AverageBits(CostModel):
         return sum(matrix.code_bits for matrix in _encoder(matrices)) / self.weights
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
-        bits = sum(matrix.code_bits for matrix in _encoder(expected_matrices(self.space, usages)))
+        bits = sum(matrix.code_bits.sum() for matrix in alike(_encoder(expected_matrices(self.space, usages))))
         return torch.as_tensor(bits / self.weights)
 
     def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from ..core import BudgetError, PrecisionSpace, Usage, WeightSpec
 from ..core.storage import ITEM_BYTES
 from .base import COSTS, CostModel
 from .exact import ExactMatrix, kept_share, layer_share, mask_rate, stored
-from .expectation import ExpectedMatrix, expected_matrices, line_column
+from .expectation import ExpectedMatrix, alike, expected_matrices, line_column
 
 SCOPES = ("model", "encoder", "embedding")
 
@@ -47,7 +47,8 @@ class StoredSize(CostModel):
         """Equal to `of` for one-hot usages, but for padding: `of` is larger by less than one byte for each bit plane of
         each line of codes and for each stored tensor. Maps and masks of live lines count, without gradient."""
         matrices = expected_matrices(self.space, usages)
-        packed = sum(_expected_bytes(matrix) for name, matrix in matrices.items() if self._counts(name))
+        counted = alike(matrix for name, matrix in matrices.items() if self._counts(name))
+        packed = sum(_expected_bytes(matrix).sum() for matrix in counted)
         return torch.as_tensor(packed + self._others())
 
     def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
@@ -98,14 +99,15 @@ def _line_bytes(bits: int, length: int, spec: WeightSpec) -> float:
 
 
 def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
-    spec, columns = matrix.spec, len(matrix.live_columns)
+    """Of one matrix, or of each of several."""
+    spec, columns = matrix.spec, matrix.live_columns.shape[-1]
     floats = matrix.shares.new_tensor([spec.floats[bits] if bits else 0 for bits in matrix.precisions])
     total = matrix.code_bits / 8
-    total = total + (matrix.shares @ floats).sum() * ITEM_BYTES[spec.scale_dtype]
+    total = total + (matrix.shares @ floats).sum(-1) * ITEM_BYTES[spec.scale_dtype]
     total = total + matrix.map_bits * ceil(spec.layout.count / 8)
     if matrix.kept is not None:
-        total = total + (matrix.keep * matrix.lines).sum() * matrix.length * mask_rate(spec) / 8
-    total = total + (1 - matrix.live_columns.detach().prod()) * ceil(columns / 8)
+        total = total + (matrix.keep * matrix.lines).sum(-1) * matrix.length * mask_rate(spec) / 8
+    total = total + (1 - matrix.live_columns.detach().prod(-1)) * ceil(columns / 8)
     rows = matrix.used_lines if spec.layout.axis == 0 else spec.layout.shape[0]
     channels = _live_channels(matrix)
     total = total + (channels * len(spec.affine) + (rows + channels) * spec.rank) * ITEM_BYTES[spec.float_dtype]
@@ -114,9 +116,9 @@ def _expected_bytes(matrix: ExpectedMatrix) -> Tensor:
 
 def _live_channels(matrix: ExpectedMatrix) -> Tensor | int:
     """Expected input channels that are stored."""
-    return matrix.live_columns.sum() if matrix.spec.layout.axis == 0 else len(matrix.live_columns)
+    return matrix.live_columns.sum(-1) if matrix.spec.layout.axis == 0 else matrix.live_columns.shape[-1]
 
 
 def _expected_bias_bytes(matrix: ExpectedMatrix) -> Tensor:
-    mask = (1 - matrix.rows.detach().prod()) * ceil(len(matrix.rows) / 8)
-    return mask + matrix.rows.sum() * ITEM_BYTES[matrix.spec.float_dtype]
+    mask = (1 - matrix.rows.detach().prod(-1)) * ceil(matrix.rows.shape[-1] / 8)
+    return mask + matrix.rows.sum(-1) * ITEM_BYTES[matrix.spec.float_dtype]

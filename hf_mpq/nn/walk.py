@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core import Assignment, MatrixAssignment, Usage, input_of
 from ..weights import GATES, ActivationQuantizer, Gate, WeightProgram
+from ..weights.joined import usages_of
 from .attention import AttentionQuantizers, QuantizedDropout
 from .fitting import check_fits
 from .folding import fold
@@ -83,11 +84,12 @@ def is_open(model: nn.Module) -> bool:
 
 def usages(model: nn.Module) -> dict[str, Usage]:
     """What every gate expects to use, by the relative name of its matrix; differentiable."""
-    return {name: _usage(layer) for name, layer in matrices(model)}
+    layers = dict(matrices(model))
+    found = usages_of([layer.program.gate for layer in layers.values()])
+    return {name: _usage(layer, usage) for (name, layer), usage in zip(layers.items(), found)}
 
 
-def _usage(layer: QuantizedMatrix) -> Usage:
-    usage = layer.program.usage()
+def _usage(layer: QuantizedMatrix, usage: Usage) -> Usage:
     if layer.input_gate is None:
         return usage
     inputs = layer.input_gate.usage()

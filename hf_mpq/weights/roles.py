@@ -30,10 +30,13 @@ class LearnedPart(PerPrecision):
     Attributes:
         roles: role of each parameter by its name in the module; parameters that are not named are an error in training.
         group: what else than weights it learns is a part of in a pass: of the quantizers or of the gates.
+        by_group: names of all its tensors with one entry for each sub-group along the first axis. A class that names
+            them itself can be run for several matrices as one (`weights.joined`); what it inherits does not count.
     """
 
     roles: ClassVar[Mapping[str, str]] = {}
     group: ClassVar[str] = QUANTIZER_PARAMETERS
+    by_group: ClassVar[tuple[str, ...]] = ()
 
     def role_of(self, name: str) -> str:
         """Role of a parameter; raises ValueError where the class names none."""

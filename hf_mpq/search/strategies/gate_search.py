@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from math import ceil
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ...core import Assignment, MatrixAssignment, PrecisionSpace, Usage, Written, name_and_options
 from ...cost import Limit, Limits
 from ...nn.walk import reluctances
+from ...weights.gates.tempered import set_temperatures
 from ..allocators.base import Scores
 from ..judge import Judge
 from .base import Progress, SearchStrategy
@@ -102,9 +104,10 @@ class GateSearch(SearchStrategy):
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:
         temperature, generator = self.temperature_at(progress), seeded(progress.seed, progress.step)
-        for gate in open_gates(self.space, model).values():
-            gate.set_temperature(temperature)
-            gate.redraw(generator)
+        gates = [*open_gates(self.space, model).values()]
+        set_temperatures(gates, temperature)
+        for kind, alike in groupby(gates, type):
+            kind.redraw_all([*alike], generator)
 
     def idle(self, progress: Progress) -> int:
         """Steps of the stage before the gates move."""

@@ -1,6 +1,6 @@
 """The discrete choice that gates would give."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,13 +12,22 @@ from ...core import PrecisionSpace, Usage, WeightSpec, constant
 @torch.no_grad()
 def decided(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dict[str, Usage]:
     """Usages of the likeliest precision of each sub-group and of the likeliest bits of each input."""
-    return {name: _with_input(space.weights[name], _decided(space.weights[name], one)) for name, one in usages.items()}
+    alike: dict[tuple, list[str]] = {}
+    for name, one in usages.items():
+        if one.probabilities is not None and len(space.weights[name].candidates) > 1:
+            alike.setdefault((space.weights[name].candidates, one.probabilities.dtype), []).append(name)
+    sure = {}
+    for (candidates, _), names in alike.items():
+        sure.update(zip(names, _decided(candidates, [usages[name] for name in names])))
+    return {name: _with_input(space.weights[name], sure.get(name, one)) for name, one in usages.items()}
 
 
-def _decided(spec: WeightSpec, usage: Usage) -> Usage:
-    if usage.probabilities is None or len(spec.candidates) == 1:
-        return usage
-    return certain(spec.candidates, usage.probabilities.argmax(1), usage)
+def _decided(candidates: tuple[int, ...], usages: Sequence[Usage]) -> list[Usage]:
+    """Of matrices with the same candidates, in the calls of one."""
+    sizes = [len(one.bits) for one in usages]
+    every = certain(candidates, torch.cat([one.probabilities for one in usages]).argmax(1), usages[0])
+    parts = zip(usages, every.bits.split(sizes), every.keep.split(sizes), every.probabilities.split(sizes))
+    return [replace(one, bits=bits, keep=keep, probabilities=chances) for one, bits, keep, chances in parts]
 
 
 def _with_input(spec: WeightSpec, usage: Usage) -> Usage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .base import OBJECTIVES, Objective, Signals
@@ -49,5 +50,8 @@ class HiddenStates(Objective):
         ours, theirs = student.features["hidden"], teacher.features["hidden"]
         project = nn.Identity() if teacher.own else self.projection
         pairs = pairs_with(teacher, self.pairs)
-        errors = ((project(ours[i].float()) - theirs[j].detach().float()).square() for i, j in pairs)
-        return reduce_layers([mean_of_tokens(error.mean(-1), student.mask) for error in errors], self.reduction)
+        gaps = torch.stack([project(ours[i].float()) - theirs[j].detach().float() for i, j in pairs])
+        errors = gaps.square().mean(-1)  # (layers, batch, tokens)
+        mask = None if student.mask is None else student.mask.expand_as(errors).flatten(0, 1)
+        rows = mean_of_tokens(errors.flatten(0, 1), mask).view(errors.shape[:2])
+        return reduce_layers([*rows], self.reduction)

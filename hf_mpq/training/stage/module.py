@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...nn import usages
 from ...nn.features import FeatureRecorder
 from ...nn.running import forward_inputs, real_tokens
+from ...nn.together import quantized_together
 from ...search.schedules import Schedule
 from ...search.strategies import WEIGHTS, Pass, Progress, SearchStrategy
 from ..objectives import Objective, Signals
@@ -33,6 +34,7 @@ class StageModule(nn.Module):
         running: the pass of a training step that is on, and where training is; empty outside of steps.
         penalty: what strategy and schedules ask in it, once its forward pass is done; None for nothing.
         teaching: names of the passes of a step whose signals later passes want.
+        compiled: whether the student is compiled as a whole.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class StageModule(nn.Module):
         self._strategy, self.schedules = strategy, dict(schedules or {})
         self.running: tuple[Pass, Progress] | tuple[()] = ()
         self.penalty: Tensor | None = None
+        self.compiled = False
         self.teaching: frozenset[str] = frozenset()
         self._known: dict[str, Signals] = {}  # of earlier passes
         self._taught: list[tuple[tuple[Tensor, ...], Signals]] = []  # of the float model, with the batch that it saw
@@ -152,9 +155,13 @@ class StageModule(nn.Module):
     @torch.compiler.disable(recursive=False)
     def _signals(self, place: int, model: nn.Module, inputs: Mapping[str, Tensor]) -> Signals:
         recording = self._recorders[place].recording() if self._recorders else nullcontext({})
-        with recording as features:
+        with recording as features, quantized_together(model) if self._joins(model) else nullcontext():
             outputs = model(**named_inputs(model, inputs))
         return Signals(outputs, features, real_tokens(inputs))
+
+    def _joins(self, model: nn.Module) -> bool:
+        """Whether a forward pass quantizes what is alike in one call."""
+        return model is self.student and not self.compiled and not getattr(model, "is_gradient_checkpointing", False)
 
     @torch.compiler.disable
     def with_penalty(self, found: Any, the_pass: Pass | None = None, progress: Progress | None = None) -> Any:

@@ -151,7 +151,9 @@ def stage_optimizer(
         parts["offsets"] = UnitAdam(groups.offsets, scale_learning_rate)
     if groups.gates and strategy is not None:
         name, options = strategy.gate_optimizer()
-        parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name]([{"params": groups.gates, "group": _GATE_GROUP}], **options)
+        parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name](
+            [{"params": groups.gates, "group": _GATE_GROUP}], foreach=True, **options
+        )
     if groups.gate_scales and strategy is not None:
         _, options = strategy.gate_optimizer()
         own = {name: options[name] for name in ("lr", "betas") if name in options}

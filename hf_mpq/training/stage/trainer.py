@@ -72,6 +72,7 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
         self.strategy, self.order_seed, self.number, self._facts = strategy, seed, number, facts or {}
         self.groups = ParameterGroups.of(module, trainable)
         self._means, self._search_batches, self._begun, self.stops = RunningMeans(), None, None, False
+        module.compiled = args.torch_compile
         self._passes, self._sampler = plain_passes(module.student), None
         merged = strategy is not None and strategy.combine != "sum"
         own = parameters_by_precision(module.student)

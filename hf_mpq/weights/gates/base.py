@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import chain
 from typing import ClassVar
 
@@ -25,11 +26,13 @@ class Gate(LearnedPart, ABC):
         searching: whether the precision is still open; False once it is one per sub-group.
         sets_grid: whether its own choice is levels; a path is a candidate all the same.
         limited: whether `allow` can take candidates away.
+        by_part: of a gate with `by_group`, names of all its other tensors, one number each, to be divided by.
     """
 
     searching = True
     sets_grid: ClassVar[bool] = False
     limited: ClassVar[bool] = False
+    by_part: ClassVar[tuple[str, ...]] = ()
     group = GATE_PARAMETERS
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
@@ -158,6 +161,12 @@ class Gate(LearnedPart, ABC):
     def redraw(self, generator: torch.Generator) -> None:
         """Take the noise of the passes that follow from a generator on the CPU, where the gate has any."""
 
+    @classmethod
+    def redraw_all(cls, gates: Sequence["Gate"], generator: torch.Generator) -> None:
+        """`redraw` of gates of this class, in order."""
+        for gate in gates:
+            gate.redraw(generator)
+
     def update(self) -> None:
         """Called once per optimizer step, outside autograd."""
 
@@ -168,6 +177,7 @@ class Gate(LearnedPart, ABC):
         return constant(self.candidates, like.dtype, like.device)
 
     def _usage_of(self, probabilities: Tensor) -> Usage:
-        keep = probabilities[:, self.candidates.count(0) :].sum(1)
+        zero = self.candidates.count(0)
+        keep = probabilities[:, zero:].sum(1) if zero else probabilities.new_ones(len(probabilities))
         bits = probabilities @ self._candidate_bits(probabilities)
         return Usage(bits=bits, keep=keep, probabilities=probabilities)

@@ -13,6 +13,7 @@ class FixedGate(Gate):
     """One given precision per sub-group, kept in the buffer `bits`."""
 
     searching = False
+    by_group = ("bits",)
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
         super().__init__(groups, candidates)

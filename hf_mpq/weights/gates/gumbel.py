@@ -1,5 +1,7 @@
 """A noisy relaxation of a discrete choice."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,24 @@ class GumbelGate(SoftmaxGate):
     its first call anew in each forward pass, from torch's generator.
     """
 
+    by_group = ("logits", "_drawn")
     _drawn: Tensor | None = None
 
     def redraw(self, generator: torch.Generator) -> None:
-        self._drawn = -torch.empty(self.logits.shape).exponential_(generator=generator).log().to(self.logits)
+        self.redraw_all([self], generator)
+
+    @classmethod
+    def redraw_all(cls, gates: Sequence["GumbelGate"], generator: torch.Generator) -> None:
+        alike = {(gate.logits.device, gate.logits.dtype) for gate in gates}
+        if len(alike) > 1:
+            return super().redraw_all(gates, generator)
+        sizes = [gate.logits.numel() for gate in gates]
+        every = torch.empty(sum(sizes))
+        for part in every.split(sizes):  # the numbers of each are those that it would draw alone
+            part.exponential_(generator=generator)
+        noise = (-every.log()).to(gates[0].logits)
+        for gate, part in zip(gates, noise.split(sizes)):
+            gate._drawn = part.view(gate.logits.shape)
 
     def choose(self) -> Choice:
         if not self.training:

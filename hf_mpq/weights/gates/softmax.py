@@ -17,6 +17,9 @@ class SoftmaxGate(TemperedGate):
         logits: `(groups, candidates)`; AQ-BERT's log beta.
     """
 
+    by_group = ("logits",)
+    by_part = ("temperature",)
+
     def __init__(self, groups: int, candidates: tuple[int, ...], temperature: float = 1.0):
         super().__init__(groups, candidates, len(candidates), temperature)
 

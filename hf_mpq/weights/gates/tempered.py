@@ -1,7 +1,9 @@
 """What gates with logits and a temperature share."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Gate
 
@@ -36,3 +38,16 @@ class TemperedGate(Gate):
 
     def metrics(self) -> dict[str, float]:
         return {"temperature": float(self.temperature)}
+
+
+@torch.no_grad()
+def set_temperatures(gates: Sequence[Gate], temperature: float) -> None:
+    """`gate.set_temperature(temperature)` of each, in one call for all that have one."""
+    places: dict[torch.device, list[Tensor]] = {}
+    for gate in gates:
+        if isinstance(gate, TemperedGate):
+            places.setdefault(gate.temperature.device, []).append(gate.temperature)
+        else:
+            gate.set_temperature(temperature)
+    for several in places.values():
+        torch._foreach_copy_(several, [torch.full_like(several[0], temperature)] * len(several))

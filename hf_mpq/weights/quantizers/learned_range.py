@@ -35,6 +35,7 @@ class LearnedRangeQuantizer(SignedGridQuantizer):
     """
 
     roles = {"range": RANGES}  # noqa: RUF012
+    by_group = ("range",)
 
     def __init__(
         self, layout, candidates, scale_dtype=torch.float16, start: str = "paper", gradient: Written | None = None

@@ -1,9 +1,11 @@
 """LSQ: the step is learned (Esser et al., ICLR 2020)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
-from ...core import Written, constant, replace_forward, scale_gradient, to_stored_type
+from ...core import SubgroupLayout, Written, constant, replace_forward, scale_gradient, to_stored_type
 from ..roles import STEPS
 from ..rounding_gradients import rounding_gradient
 from .base import QUANTIZERS
@@ -28,6 +30,7 @@ class LearnedStepQuantizer(SignedGridQuantizer):
     narrow = False
     roles = {"step": STEPS}  # noqa: RUF012
     by_precision = frozenset({"step"})
+    by_group = ("step",)
 
     def __init__(
         self,
@@ -51,9 +54,10 @@ class LearnedStepQuantizer(SignedGridQuantizer):
 
     def _gradient_scale(self, like: Tensor) -> Tensor:
         """`(groups, precisions)`"""
-        size = constant(self.layout.numel, like.dtype, like.device).unsqueeze(1)
         highest = tuple(max(self.grid(bits).high, 1) for bits in self.precisions)
-        return (size * constant(highest, like.dtype, like.device)).rsqrt()
+        if torch.compiler.is_compiling():
+            return _gradient_scale(self.layout, highest, like.dtype, like.device)
+        return _made_gradient_scale(self.layout, highest, like.dtype, like.device)
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:
@@ -70,3 +74,16 @@ class LearnedStepQuantizer(SignedGridQuantizer):
     @torch.no_grad()
     def restore(self, bits: int, groups: Tensor, floats: Tensor) -> None:
         self.step[groups, self.precisions.index(bits)] = floats[:, 0].to(self.step.dtype)
+
+
+def _gradient_scale(
+    layout: SubgroupLayout, highest: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    size = constant(layout.numel, dtype, device).unsqueeze(1)
+    return (size * constant(highest, dtype, device)).rsqrt()
+
+
+@lru_cache(maxsize=4096)
+def _made_gradient_scale(*what) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return _gradient_scale(*what)

@@ -18,6 +18,7 @@ class MinMaxQuantizer(GridQuantizer):
     """
 
     encoding = "affine"
+    by_group = ()
 
     def _extreme(self, weight: Tensor, how: str) -> Tensor:
         """Smallest or largest live weight of each sub-group, `(groups, 1)`; 0 where none is live."""

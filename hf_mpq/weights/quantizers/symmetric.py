@@ -26,6 +26,8 @@ class SymmetricQuantizer(SignedGridQuantizer):
             IGSC 2022, as in PLiNIO).
     """
 
+    by_group = ("scale",)
+
     def __init__(self, layout, candidates, scale_dtype=torch.float16, two_bits="half-step", scale="scan"):
         super().__init__(layout, candidates, scale_dtype, two_bits)
         if scale not in ("scan", "max", "range"):
