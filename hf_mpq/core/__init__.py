@@ -14,6 +14,7 @@ _MODULES = {
     "method": ("METHODS", "MethodSpec", "StageSpec"),
     "parts": ("Part", "Written", "by_name", "name_and_options", "plain"),
     "patterns": ("search",),
+    "processes": ("over_processes",),
     "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),
     "shape": ("ModelShape", "Reduction"),

@@ -22,6 +22,7 @@ from ..nn.batches import batches_of
 from ..nn.packed import PackedMatrix
 from ..plugin.guard import check_is_model
 from ..runtime import use_backend
+from ..weights import ActivationQuantizer
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin", "*.onnx", "openvino_*")
@@ -177,19 +178,33 @@ def _refuse_models(folder: Path) -> None:
 def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
     quantizers = [module.input_quantizer for module in model.modules() if isinstance(module, PackedLinear)]
     quantizers = [quantizer for quantizer in quantizers if quantizer is not None]
-    own = bool(quantizers) and all(quantizer.name == "fixed" for quantizer in quantizers)
+    own = bool(quantizers) and all(quantizer.packed_form for quantizer in quantizers)
     if wanted is None:
         return "float" if not quantizers else "static" if own or calibrated else "dynamic"
     if wanted not in RANGE_CHOICES:
         raise ValueError(f"activations must be one of {', '.join(RANGE_CHOICES)}; got {wanted!r}")
     if wanted == "trained" and (own or not quantizers):
         return "static" if own else "float"
+    if wanted == "dynamic" and has_uneven_inputs(model):
+        raise ValueError(
+            "a range that is found in every pass has even levels, and the inputs of this model a learned basis: leave "
+            "activations out, which keeps its levels, or take activations='float'"
+        )
     if wanted == "static" and not own and not calibrated:
         raise ValueError(
             "static activations need ranges, which this model does not have: give calibration=<some "
             "tokenized rows>, or activations='dynamic'"
         )
     return wanted
+
+
+def has_uneven_inputs(model: nn.Module) -> bool:
+    """Whether some input of a packed model has levels that are no even steps apart."""
+    return any(
+        module.packed_form and module.grid(torch.empty(0)).levels is not None
+        for module in model.modules()
+        if isinstance(module, ActivationQuantizer)
+    )
 
 
 def unmet(format: str) -> str | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..nn import PackedEmbedding, PackedLinear, dequantize_modules, family_of
 from ..nn.integers import IntegerMatrix
-from .base import EXPORTERS, Exporter, ExportRequest
+from .base import EXPORTERS, Exporter, ExportRequest, has_uneven_inputs
 from .configs import forget_quantization
 
 WIDTHS = (2, 4, 8)
@@ -38,6 +38,11 @@ class CompressedTensorsExporter(Exporter):
                 f"transformers reads the fused weights of {model.config.model_type!r} before "
                 "compressed-tensors has unpacked them, and fails: export it as 'onnx', 'openvino' or "
                 "'dense'"
+            )
+        if request.activations != "float" and has_uneven_inputs(model):
+            raise ValueError(
+                "compressed-tensors gives each token a range of even levels, and the inputs of this model have a "
+                "learned basis: export it as 'onnx' or 'openvino', which keep its levels, or with activations='float'"
             )
         matrices = {
             name: IntegerMatrix.of(module, offsets=False)

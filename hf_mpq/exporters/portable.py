@@ -13,6 +13,7 @@ from ..nn.integers import IntegerMatrix
 from ..nn.packed import PackedTiedLinear
 from ..runtime.backends import MOST_COLUMNS
 from ..weights.activations import ActivationGrid
+from ..weights.activations.base import nonzero
 
 FLOAT = 1
 """ONNX' number for float32."""
@@ -73,6 +74,26 @@ class _IntegerProduct(torch.autograd.Function):
         return g.op("Cast", g.op("MatMulInteger", codes, levels), to_i=FLOAT)
 
 
+class UnevenGrid(nn.Module):
+    """A fixed grid that lacks some levels, which are found by comparisons; its product is one of integers."""
+
+    def __init__(self, grid: ActivationGrid):
+        super().__init__()
+        self.limits = grid.low, grid.high
+        self.register_buffer("step", nonzero(grid.step))
+        self.register_buffer("zero", grid.zero)
+        self.register_buffer("levels", grid.levels)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
+        """As of an `ActivationQuantizer`."""
+        grid = ActivationGrid(self.step, self.zero, *self.limits, self.levels)
+        return grid.nearest(x / self.step), grid
+
+    def decode(self, codes: Tensor, grid: ActivationGrid) -> Tensor:
+        """As of an `ActivationQuantizer`."""
+        return (codes - grid.zero) * grid.step
+
+
 class PortableLinear(nn.Module):
     """A packed linear layer as integers `(in, out)` with a scale per output.
 
@@ -90,6 +111,8 @@ class PortableLinear(nn.Module):
         quantized = grid is None and layer.input_quantizer is not None
         self.dynamic = quantized and activations == "dynamic"
         self.quantizer = layer.input_quantizer if quantized and activations == "trained" else None
+        if grid is not None and grid.levels is not None:
+            self.quantizer, grid = UnevenGrid(grid), None
         if self.quantizer is not None:
             self.register_buffer("column_sum", matrix.levels.sum(1, dtype=torch.float32))
         self.register_buffer("levels", matrix.levels.t().contiguous())
@@ -99,7 +122,7 @@ class PortableLinear(nn.Module):
         self.in_features, self.out_features = self.levels.shape
         self.limits = None
         if grid is not None:
-            self.register_buffer("step", torch.where(grid.step == 0, torch.ones_like(grid.step), grid.step))
+            self.register_buffer("step", nonzero(grid.step))
             self.register_buffer("zero", grid.zero.to(torch.int8 if grid.low < 0 else torch.uint8))
             limits = torch.iinfo(self.zero.dtype)
             if (grid.low, grid.high) != (limits.min, limits.max) and grid.high - grid.low < 254:

@@ -7,6 +7,7 @@ from . import (  # noqa: F401
     fdq,
     ghost,
     hawq,
+    lq_nets,
     mpq,
     q8,
     q_bert,

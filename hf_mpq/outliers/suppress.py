@@ -69,7 +69,7 @@ def _layers(model: nn.Module) -> dict[str, MPQLinear]:
     for name, layer in layers.items():
         if layer.is_open:
             raise ValueError(f"{name}: its precision is still searched; call hf_mpq.fix(model) first")
-        if layer.input_quantizer.name == "fixed":
+        if layer.input_quantizer.packed_form:
             raise ValueError(f"{name}: the range of its input is fixed for good; start again from the trained model")
         if layer.program.source.owns_weight or len(layer.program.transforms):
             raise ValueError(f"{name}: its float weight is not its own parameter, so its input cannot be scaled")

@@ -32,7 +32,7 @@ from .origin import remember_base
 from .partial import PartialLoading, take_asked
 from .precision import set_precision, take_up
 from .reshape import reduction_of, take_reduction
-from .resolve import check_applied
+from .resolve import check_activation, check_applied
 from .saving import attach, detach
 from .skeleton import build_packed
 from .space import keep_space
@@ -145,8 +145,8 @@ class MPQHfQuantizer(HfQuantizer):
             )  # of another model that the same config quantized
             config.embedding_bits = config.table_bits
             remember_base(model, config)
-        if config.activation == "fixed" and not self.pre_quantized:
-            raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+        if not self.pre_quantized:
+            check_activation(config)
         if any(map(is_latency, config.budgets)) and not self.pre_quantized:
             join_heads(config, model)
         space = config.resolve(model)

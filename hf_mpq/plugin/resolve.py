@@ -21,7 +21,7 @@ from ..nn import Family, body_of, family_of, relative_name
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
-from ..weights import ENCODINGS, GATES, QUANTIZERS
+from ..weights import ACTIVATIONS, ENCODINGS, GATES, QUANTIZERS
 from .counts import counted
 from .fields import ConfigFields
 from .inputs import input_spec
@@ -83,6 +83,16 @@ def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:
                 f"{name}: the assignment has {bits} bits for its input, and activation_bits leaves it "
                 "float: leave out one of them"
             )
+
+
+def check_activation(config: ConfigFields) -> None:
+    """Raise ValueError when a config for a float model names what only packed models have."""
+    if ACTIVATIONS[config.activation].packed_form:
+        others = sorted(name for name in ACTIVATIONS if not ACTIVATIONS[name].packed_form)
+        raise ValueError(
+            f"activation={config.activation!r} is what learned ranges and bases are packed as; choose one of "
+            f"{', '.join(map(repr, others))}"
+        )
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from .origin import remember_base, remember_making
 from .precision import take_up
 from .quantizer import MPQHfQuantizer
 from .reshape import reduction_of, take_reduction
-from .resolve import check_applied
+from .resolve import check_activation, check_applied
 from .saving import attach, own_config
 from .skeleton import packed_table
 from .space import decided, keep_space, kept_space, space_of
@@ -73,8 +73,7 @@ def quantize(model: nn.Module, config: MPQConfig) -> nn.Module:
     config.resolved = resolved_lines(space)
     check_applied(config, space)
     config.shapes = changed_shapes(target, [name for name, spec in space.weights.items() if spec.kind == "linear"])
-    if config.activation == "fixed":
-        raise ValueError("activation='fixed' is what learned ranges are packed as; choose 'static' or 'learned'")
+    check_activation(config)
     if small is not None:
         take_reduction(model, small)
     _convert_on_device(model, space)

@@ -22,7 +22,7 @@ CODES = {
     "n:m": {"bits": 4, "mask": "n:m"},
     "sparse": {"bits": 8, "mask": "element", "mask_options": {"density": 0.1}},
 }
-REMEMBERED = [name for name in ACTIVATIONS if ACTIVATIONS[name].stored_bytes and name != "fixed"]
+REMEMBERED = [name for name in ACTIVATIONS if ACTIVATIONS[name].stored_bytes and not ACTIVATIONS[name].packed_form]
 
 
 def packed(name: str, **fields):
@@ -77,7 +77,11 @@ def test_the_dense_export_is_the_model(name, tmp_path):
 def test_every_backend_runs_the_inputs_that_a_range_was_learned_for(name):
     """At bits below eight, too."""
     config = MPQConfig(
-        bits=4, activation=name, activation_bits=8, attention_bits=8, rules={"output": {"activation_bits": 5}}
+        bits=4,
+        activation=name,
+        activation_bits=8,
+        attention_bits=8,
+        rules={"output": {"activation_bits": 5}, "intermediate": {"activation_bits": 3}},
     )
     model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), config)
     calibrate_activations(model, [tiny_batch()])

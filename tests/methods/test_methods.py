@@ -26,7 +26,7 @@ BUDGETS = {
     "weight-coupling": "2.5bits",
     "fdq": "3bits",
 }
-FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical"}
+FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical", "lq-nets"}
 QUICK = {
     "q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
     "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},

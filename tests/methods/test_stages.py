@@ -27,6 +27,7 @@ def test_these_methods_train():
         "class-based",
         "fdq",
         "ghost",
+        "lq-nets",
         "mpq",
         "q-bert",
         "q8",

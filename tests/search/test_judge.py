@@ -17,7 +17,7 @@ from tests.contracts.test_fix import OPEN, random_assignment
 from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 from tests.weights.cases import going_with
 
-RANGES = [name for name in ACTIVATIONS if name not in ("fixed", "probabilities")]
+RANGES = [name for name in ACTIVATIONS if name != "probabilities" and not ACTIVATIONS[name].packed_form]
 UNPRUNED = {
     name: {**fields, "bits": tuple(b for b in fields["bits"] if b)} if isinstance(fields["bits"], tuple) else fields
     for name, fields in OPEN.items()

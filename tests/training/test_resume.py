@@ -28,6 +28,7 @@ RUNS = {
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
+    "lq-nets": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
 }
@@ -84,7 +85,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_
 
 def assert_same_run(method, tmp_path, expected):
     files = [folder / "assignment.json" for folder in (tmp_path, expected)]
-    assert method == "vertical" or Assignment.load(files[0]) == Assignment.load(files[1])
+    searched = [Assignment.load(file) if file.exists() else None for file in files]  # some decide nothing
+    assert searched[0] == searched[1]
     for folder in stage_folders(method):
         ours, theirs = weights_of(tmp_path / folder), weights_of(expected / folder)
         assert ours.keys() == theirs.keys()

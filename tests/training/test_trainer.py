@@ -45,6 +45,7 @@ TRAINED = {
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "q-bert": {"budget": "3bits"},
     "q8": {"groups": "matrix"},
+    "lq-nets": {"groups": "channel"},
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
     "uniform": {"budget": "2.5bits", "bits": (2, 3, 4, 8)},

@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from hf_mpq.core import ActivationSpec
+from hf_mpq.core.registry import options_of
 from hf_mpq.weights import ACTIVATIONS, ActivationQuantizer
 
 BITS = range(2, 9)
-SIGNED, CLIPPING = ("learned-range",), ("learned", "learned-range")
-SYMMETRIC_TOO = [name for name in ACTIVATIONS if name not in ("learned", "probabilities", *SIGNED)]
+SIGNED, CLIPPING = ("learned-range",), ("basis", "learned", "learned-range")
+PACKED = [name for name in ACTIVATIONS if ACTIVATIONS[name].packed_form]
+SYMMETRIC_TOO = [name for name in ACTIVATIONS if "symmetric" in options_of(ACTIVATIONS[name])]
 KINDS = [(name, name in SIGNED) for name in ACTIVATIONS] + [(name, True) for name in SYMMETRIC_TOO]
-REMEMBERING = ["learned", "learned-range", "static"]
+REMEMBERING = ["basis", "learned", "learned-range", "static"]
 DYNAMIC = ["dynamic-tensor", "dynamic-token", "probabilities"]
 every_kind = pytest.mark.parametrize(("name", "symmetric"), KINDS, ids=lambda value: str(value))
 
@@ -44,7 +46,8 @@ def test_zero_is_exact_and_codes_are_in_range(name, symmetric, bits, shift, devi
     assert not value[x == 0].any() and value.isfinite().all()
     codes, grid = quantizer.encode(x)
     limits = (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
-    assert (grid.low, grid.high) == limits
+    limits = limits if grid.levels is None else (0, 127)
+    assert (grid.low, grid.high) == limits and (grid.levels is None or grid.levels.shape == (2**bits,))
     assert codes.min() >= grid.low and codes.max() <= grid.high and torch.equal(codes, codes.round())
     assert torch.equal(grid.zero, grid.zero.round().clamp(grid.low, grid.high))
     assert torch.equal(quantizer.decode(codes, grid), value)
@@ -61,7 +64,7 @@ def test_quantizing_twice_changes_nothing(name, symmetric, bits):
 
 
 @pytest.mark.parametrize("shift", [-3.0, -0.3, 3.0])
-@pytest.mark.parametrize(("name", "symmetric"), [kind for kind in KINDS if kind[0] != "fixed"], ids=str)
+@pytest.mark.parametrize(("name", "symmetric"), [kind for kind in KINDS if kind[0] not in PACKED], ids=str)
 def test_eight_bits_are_close(name, symmetric, shift):
     x = example(name, shift)
     step = x.abs().max() / 127 if symmetric else (x.max() - x.min()) / 255
@@ -78,7 +81,7 @@ def test_ranges_without_zero_are_widened_to_it(name, symmetric, low, high):
     grid = quantizer.encode(x)[1]
     assert (grid.zero >= grid.low).all() and (grid.zero <= grid.high).all()
     assert not quantizer.decode(grid.zero, grid).any()
-    if name != "fixed":
+    if name not in PACKED:
         assert (quantizer(x) - x).abs().max() <= 6 / 127 * 0.51
 
 
@@ -168,7 +171,7 @@ def test_frozen_is_the_same_function_whatever_it_is_cast_to(name, symmetric):
     x = example(name)
     quantizer = quantizer_of(name, 6, symmetric, x)
     frozen = quantizer.frozen()
-    assert not list(frozen.parameters()) and frozen.spec.quantizer == "fixed"
+    assert not list(frozen.parameters()) and frozen.packed_form
     assert torch.equal(frozen(2 * x), quantizer(2 * x))
     before = frozen.state_dict()["grid_bytes"].clone()
     for cast in (frozen.to(torch.bfloat16), frozen.half(), frozen.double()):

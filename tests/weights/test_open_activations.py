@@ -17,7 +17,7 @@ from tests.plugin.models import close, reload
 from tests.tiny import outputs, tiny_batch, tiny_model
 
 CANDIDATES = (2, 4, 8)
-KINDS = [name for name in ACTIVATIONS if name != "fixed"]
+KINDS = [name for name in ACTIVATIONS if not ACTIVATIONS[name].packed_form]
 SEARCHING = [name for name in GATES if GATES[name].searching]
 
 

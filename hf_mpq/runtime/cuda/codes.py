@@ -52,8 +52,10 @@ def plain_codes(quantizer: ActivationQuantizer, tokens: Tensor, width: int, leas
 
 
 def fixed_grid(quantizer: ActivationQuantizer, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Step and zero point of a quantizer that has the same for every input; None of others."""
-    if quantizer.name != "fixed":
+    """Step and zero point of a quantizer that has the same even levels for every input; None of others."""
+    if not quantizer.packed_form:
         return None
     grid = quantizer.grid(torch.zeros(1, device=device))
+    if grid.levels is not None:
+        return None
     return grid.step, (grid.zero - shift_of(quantizer)).to(torch.int32)

@@ -13,7 +13,7 @@ from .build import kernel
 from .product import SYMMETRIC_ZERO, Int8Product, prepacked
 
 NAME = "cpu-int8"
-DYNAMIC, FIXED = "dynamic-token", ("static", "fixed")
+DYNAMIC, FIXED = "dynamic-token", ("static", "fixed", "fixed-basis")
 
 
 class NativeProduct:
@@ -86,5 +86,7 @@ def grid_values(quantizer: ActivationQuantizer | None) -> tuple[bool, bool, floa
     if quantizer.name not in FIXED:
         return None
     grid = quantizer.grid(torch.zeros(1))
+    if grid.levels is not None:
+        return None
     shift = SYMMETRIC_ZERO if quantizer.symmetric else 0
     return False, quantizer.symmetric, levels, float(grid.step), float(grid.zero) + shift

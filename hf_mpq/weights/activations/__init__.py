@@ -1,6 +1,7 @@
 """Activation quantizers; every grid contains exact zero."""
 
 from .base import ACTIVATIONS, ActivationGrid, ActivationQuantizer
+from .basis import BasisActivation, FixedBasisQuantizer
 from .dynamic import DynamicTensorQuantizer, DynamicTokenQuantizer
 from .fixed import FixedGridQuantizer
 from .learned import LearnedOffsetQuantizer
@@ -13,8 +14,10 @@ __all__ = [
     "ACTIVATIONS",
     "ActivationGrid",
     "ActivationQuantizer",
+    "BasisActivation",
     "DynamicTensorQuantizer",
     "DynamicTokenQuantizer",
+    "FixedBasisQuantizer",
     "FixedGridQuantizer",
     "LearnedOffsetQuantizer",
     "LearnedRangeActivation",

@@ -14,12 +14,24 @@ ACTIVATIONS: Registry[type["ActivationQuantizer"]] = Registry("activation quanti
 
 
 class ActivationGrid(NamedTuple):
-    """Step and integer zero point, broadcastable to the activation, and the smallest and largest level."""
+    """Step and integer zero point, broadcastable to the activation, and the smallest and largest level.
+
+    Attributes:
+        levels: those that there are, ascending `(levels,)`, among them the zero point; None where all from the smallest
+            to the largest are.
+    """
 
     step: Tensor
     zero: Tensor
     low: int
     high: int
+    levels: Tensor | None = None
+
+    def nearest(self, steps: Tensor) -> Tensor:
+        """The level of numbers that are so many steps from zero; between two uneven ones the lower."""
+        if self.levels is None:
+            return (torch.round(steps) + self.zero).clamp(self.low, self.high)
+        return self.levels[torch.bucketize(steps + self.zero, (self.levels[1:] + self.levels[:-1]) / 2)]
 
 
 class ActivationQuantizer(RangedPart, ABC):
@@ -28,6 +40,7 @@ class ActivationQuantizer(RangedPart, ABC):
     Attributes:
         name: the registered name.
         stored_bytes: what its frozen form stores.
+        packed_form: whether it is what others are packed as; no config names it.
         straight_through: whether forward rounds to `grid`, and its gradient is straight-through everywhere.
         rounding: off in float stages, where activations are used as they are; not saved.
 
@@ -39,6 +52,7 @@ class ActivationQuantizer(RangedPart, ABC):
 
     name: str
     stored_bytes = 0
+    packed_form: ClassVar[bool] = False
     straight_through: ClassVar[bool] = True
     rounding = True
 
@@ -85,6 +99,8 @@ class ActivationQuantizer(RangedPart, ABC):
     def rounded(self, x: Tensor) -> Tensor:
         """What `decode(*encode(x))` gives, in the type of `x`, in fewer passes over memory."""
         grid = self.grid(x)
+        if grid.levels is not None:
+            return self.decode(grid.nearest(x.float() / nonzero(grid.step)), grid).to(x.dtype)
         value = torch.div(x.float(), nonzero(grid.step)).round_()
         torch.maximum(value, grid.low - grid.zero, out=value)  # faster than clamp_ with tensors
         torch.minimum(value, grid.high - grid.zero, out=value)
@@ -93,8 +109,7 @@ class ActivationQuantizer(RangedPart, ABC):
     def encode(self, x: Tensor) -> tuple[Tensor, ActivationGrid]:
         """Integer levels (as floats) and their grid."""
         grid = self.grid(x)
-        level = torch.round(x.float() / nonzero(grid.step)) + grid.zero
-        return level.clamp(grid.low, grid.high), grid
+        return grid.nearest(x.float() / nonzero(grid.step)), grid
 
     def decode(self, codes: Tensor, grid: ActivationGrid) -> Tensor:
         """Float32 values of levels."""

@@ -17,6 +17,7 @@ class FixedGridQuantizer(ActivationQuantizer):
 
     name = "fixed"
     stored_bytes = 8
+    packed_form = True
 
     def __init__(self, bits: int = 8, symmetric: bool = False):
         super().__init__(bits, symmetric)
