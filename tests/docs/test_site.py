@@ -1,6 +1,7 @@
 """The site is whole: every page is reached, every link arrives, every public name is in the reference, every command is
 one that the command line takes. `mkdocs build --strict` itself is for the full run."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -96,6 +97,29 @@ def test_commands_are_taken_by_the_command_line(page, tmp_path, monkeypatch):
 def test_a_wrong_command_would_be_seen():
     with pytest.raises(Exception, match="--budgets"):
         GROUP.commands["compress"].make_context("hf-mpq compress", ["model", "--out", "packed", "--budgets", "25%"])
+
+
+MESSAGE = re.compile(r"\*\*`([^`]+)`\*\*")
+
+
+def said(node: ast.AST) -> str:
+    """A text of the sources, with `…` for what it is filled in with."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(said, node.values))
+    if isinstance(node, ast.BinOp):
+        return said(node.left) + said(node.right)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
+def test_error_messages_are_those_of_the_package():
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "hf_mpq").glob("**/*.py")]
+    kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
+    texts = "\n".join(said(node) for tree in trees for node in ast.walk(tree) if isinstance(node, kinds))
+    messages = MESSAGE.findall((DOCS / "troubleshooting.md").read_text())
+    assert len(messages) >= 40
+    for message in messages:
+        for part in re.split(r"\s*…\s*", message):
+            assert part in texts, f"{message}: nothing says {part!r}"
 
 
 def test_scripts_that_are_named_are_there():
