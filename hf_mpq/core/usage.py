@@ -12,7 +12,8 @@ class Usage:
     Attributes:
         bits: expected bits of each sub-group, `(groups,)`.
         keep: probability that each sub-group is kept (more than 0 bits), `(groups,)`.
-        probabilities: of each candidate, `(groups, candidates)`; None where the gate has no candidates.
+        probabilities: of each candidate, `(groups, candidates)`; None where the gate has none for them.
+        likeliest: the bits that would be decided now, `(groups,)` int64, where there are no probabilities.
         activation_bits: expected bits of the input; None where they are not open.
         activation_probabilities: of each candidate of the input, `(candidates,)`; None where there are none.
     """
@@ -20,5 +21,6 @@ class Usage:
     bits: Tensor
     keep: Tensor
     probabilities: Tensor | None = None
+    likeliest: Tensor | None = None
     activation_bits: Tensor | float | None = None
     activation_probabilities: Tensor | None = None

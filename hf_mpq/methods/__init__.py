@@ -4,6 +4,7 @@ from . import (  # noqa: F401
     aq_bert,
     channelwise,
     class_based,
+    csq,
     fdq,
     ghost,
     hawq,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..core import MaskStorage, MatrixStorage, WeightSpec, to_stored_type
 from ..format import stored_mask
-from ..weights import ENCODINGS, ActivationQuantizer, Gate, WeightProgram
+from ..weights import ENCODINGS, SOURCES, ActivationQuantizer, Gate, WeightProgram
 
 
 class QuantizedMatrix(nn.Module):
@@ -28,6 +28,30 @@ class QuantizedMatrix(nn.Module):
         if self.program.source.owns_weight:
             self.weight.requires_grad_(False)
             self.register_state_dict_pre_hook(_refresh_weight)
+
+    @torch.no_grad()
+    def decide(self, gate: Gate) -> None:
+        """Take a gate whose precisions are decided in place of the open one. Where that selects bit planes, they become
+        the float weight: on the grid of those precisions, whose scales are set.
+
+        Args:
+            gate: a fixed one over the same candidates.
+        """
+        if self.selects_planes:
+            self.weight.copy_(self.program.select_planes(self.weight.float(), gate().index))
+            self.end_planes()
+        self.program.gate = gate
+
+    def end_planes(self) -> None:
+        """Make the float weight the layer's own parameter, which learns as its planes did."""
+        self.weight.requires_grad_(any(one.requires_grad for one in self.program.source.parameters()))
+        own = SOURCES.make("float-master", self.spec.layout, self.spec.candidates)
+        self.program.source = own.train(self.training)
+
+    @property
+    def selects_planes(self) -> bool:
+        """Whether an open gate selects bit planes of the weight."""
+        return self.program.gate.selects_planes
 
     @property
     def nested(self) -> tuple[int, ...]:
@@ -131,5 +155,6 @@ class QuantizedMatrix(nn.Module):
 
 @torch.no_grad()
 def _refresh_weight(module: QuantizedMatrix, prefix: str, keep_vars: bool) -> None:
-    if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
-        module.weight.copy_(module.float_weight())
+    whole = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+    if whole and module.program.source.owns_weight:
+        module.weight.copy_(module.float_weight(masked=False))

@@ -1,5 +1,6 @@
 """What is done to every quantized layer of a model."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -136,18 +137,26 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     """
     layers = dict(matrices(model))
     check_fits(model, layers, assignment)
-    before = {name: (layer.program.gate, layer.program.live_columns.clone()) for name, layer in layers.items()}
+    before = {
+        name: (layer.program.gate, layer.program.source, layer.weight.requires_grad, layer.program.live_columns.clone())
+        for name, layer in layers.items()
+    }
+    exact = {name for name, layer in layers.items() if layer.selects_planes}
+    scales = {name: copy.deepcopy(layers[name].program.quantizer.state_dict()) for name in exact}
     gates = {name: _fixed_gate(name, layer, assignment) for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            layer.program.gate = gates[name]
+            layer.decide(gates[name])
         fold(model)
     except ValueError:
         for name, layer in layers.items():
-            layer.program.gate = before[name][0]
+            layer.program.gate, layer.program.source = before[name][:2]
+            layer.weight.requires_grad_(before[name][2])
+        for name in exact:
+            layers[name].program.quantizer.load_state_dict(scales[name])
         raise
     for name, layer in layers.items():
-        if not torch.equal(before[name][1], layer.program.live_columns):
+        if name not in exact and not torch.equal(before[name][3], layer.program.live_columns):
             layer.calibrate()
         if name in assignment.activation_bits or layer.input_gate is not None:
             layer.set_activation_bits(assignment.activation_bits.get(name, layer.input_quantizer.bits))
@@ -173,6 +182,8 @@ def close_gates(model: nn.Module, state: Mapping[str, Tensor], input_bits: Mappi
         if isinstance(layer, QuantizedMatrix) and layer.program.gate.searching:
             gate, prefix = GATES["fixed"](layer.spec.layout.count, layer.spec.candidates), f"{full}.program.gate."
             if all(prefix + name in state for name in gate.state_dict()):
+                if layer.selects_planes:
+                    layer.end_planes()
                 layer.program.gate, closed = gate.to(layer.weight.device), True
     return closed
 

@@ -40,5 +40,5 @@ def input_spec(
 
 
 def _searches(gate: str) -> bool:
-    """Whether a gate is one whose precision is open."""
-    return GATES[gate].searching
+    """Whether a gate is one whose precision is open, and not one for weights alone."""
+    return GATES[gate].searching and not GATES[gate].selects_planes

@@ -182,8 +182,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         quantizer_options=chosen["quantizer_options"],
         gate="fixed" if given is not None and not nested else chosen["gate"],
         gate_options={} if given is not None else chosen["gate_options"],
-        source=chosen["source"],
-        source_options=chosen["source_options"],
+        **_source(config, chosen, bits is not None),
         mask=chosen["mask"],
         mask_options=chosen["mask_options"] if chosen["mask"] else {},
         transforms=chosen["transforms"],
@@ -204,6 +203,13 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
             f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options"
         )
     return spec
+
+
+def _source(config: ConfigFields, chosen: dict, decided: bool) -> dict:
+    """Bit planes that a gate selects are a float weight once it is decided which."""
+    if decided and (GATES[config.gate_name].selects_planes or GATES[chosen["gate"]].selects_planes):
+        return {"source": "float-master", "source_options": {}}
+    return {"source": chosen["source"], "source_options": chosen["source_options"]}
 
 
 def _affine(config: ConfigFields, name: str, role: str, module: nn.Module) -> tuple[str, ...]:

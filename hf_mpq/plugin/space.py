@@ -14,6 +14,7 @@ from ..nn import PackedLayerNorm, derive, family_of
 from ..nn.construction import class_from_config
 from ..nn.shapes import apply_shapes
 from ..nn.walk import matrices
+from ..weights import GATES
 from .config import MPQConfig
 
 
@@ -58,6 +59,8 @@ def _decided(spec: WeightSpec, given: MatrixAssignment, input_bits: int | None) 
         return replace(spec, gate_options={})
     open_to = spec.candidates if spec.bits is None else ()
     candidates = tuple(sorted({*given.bits, *open_to}))
+    if GATES[spec.gate].selects_planes:
+        spec = replace(spec, source="float-master", source_options={})
     return replace(spec, candidates=candidates, bits=given.bits, gate="fixed", gate_options={})
 
 

@@ -28,8 +28,8 @@ class MPQTrainingArguments(TrainingArguments):
     scale_learning_rate: float = field(
         default=10.0,
         metadata={
-            "help": "Learning rate of quantization steps, relative to their size, and of offsets, relative to "
-            "their range, in units of learning_rate."
+            "help": "Learning rate of quantization steps, relative to their size, of offsets, relative to "
+            "their range, and of bit planes, in units of learning_rate."
         },
     )
     search_fraction: float = field(

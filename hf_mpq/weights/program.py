@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Usage, WeightSpec
+from .choice import Choice
 from .gates import GATES
 from .masks import MASKS
 from .quantizers import QUANTIZERS, GridQuantizer
@@ -45,7 +46,9 @@ class WeightProgram(nn.Module):
         super().__init__()
         shape, dtype = spec.layout.shape, getattr(torch, spec.scale_dtype)
         self.spec = spec
-        self.source = SOURCES.make(spec.source, shape, options=spec.source_options)
+        self.source = SOURCES.make(
+            spec.source, spec.layout, spec.candidates, scale_dtype=dtype, options=spec.source_options
+        )
         self.transforms = nn.ModuleDict(
             {name: TRANSFORMS.make(name, shape, options=options) for name, options in spec.transforms.items()}
         )
@@ -55,6 +58,7 @@ class WeightProgram(nn.Module):
         )
         self.gate = GATES.make(spec.gate, spec.layout.count, spec.candidates, options=spec.gate_options)
         self.gate.decide_for(self.quantizer)
+        self._check_planes()
         self.register_buffer("live_columns", torch.ones(shape[1], dtype=torch.bool))
         self._all_live = True
         self.register_load_state_dict_post_hook(_look_again)
@@ -75,9 +79,10 @@ class WeightProgram(nn.Module):
             return None if self._all_live else self.live_columns.unsqueeze(0)
         return self.mask.keep if self._all_live else self.mask.keep & self.live_columns
 
-    def float_weight(self, weight: Tensor, masked: bool = True) -> Tensor:
-        """The float weight that is quantized, `(out, in)`; with `masked=False` also what is held at zero."""
-        value = self.source(weight)
+    def float_weight(self, weight: Tensor, masked: bool = True, choice: Choice | None = None) -> Tensor:
+        """The float weight that is quantized, `(out, in)`; with `masked=False` also what is held at zero. A source that
+        a gate selects planes of gives those of a `choice`, and all without one."""
+        value = self.source(weight, choice)
         for transform in self.transforms.values():
             value = transform(value)
         keep = self.keep() if masked else None
@@ -87,7 +92,8 @@ class WeightProgram(nn.Module):
         """The weight used in forward, differentiable, `(out, in)`."""
         if not self.rounding:
             return self.float_weight(weight)
-        value, keep = self.quantizer(self.float_weight(weight), self.gate()), self.keep()
+        choice, keep = self.gate(), self.keep()
+        value = self.quantizer(self.float_weight(weight, choice=choice), choice)
         return value if keep is None else value * keep
 
     def rows(self, weight: Tensor, rows: Tensor) -> Tensor:
@@ -97,7 +103,17 @@ class WeightProgram(nn.Module):
         """
         if not self.rounding or self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
             return self(weight).index_select(0, rows)
-        return self.quantizer.rows(self.float_weight(weight), self.gate(), rows)
+        choice = self.gate()
+        return self.quantizer.rows(self.float_weight(weight, choice=choice), choice, rows)
+
+    def _check_planes(self) -> None:
+        if not self.gate.selects_planes:
+            return
+        if not self.source.has_planes:
+            raise ValueError(f"gate={self.spec.gate!r} selects bit planes: choose source='planes'")
+        if len(self.transforms):
+            names = ", ".join(self.transforms)
+            raise ValueError(f"bit planes are the codes, which transforms would change: leave out {names}")
 
     @torch.no_grad()
     def initialise(self, weight: Tensor) -> None:
@@ -124,6 +140,24 @@ class WeightProgram(nn.Module):
         """Choose the mask anew from all of the float weight; see `WeightMask.revisit`. Scales stay as they are."""
         self.mask.revisit(self.float_weight(weight, masked=False), share)
         self.refresh()
+
+    @torch.no_grad()
+    def select_planes(self, weight: Tensor, index: Tensor) -> Tensor:
+        """The weight `(out, in)` whose gate selects the planes of a candidate for each sub-group, and the scales of
+        those set: then the weight is on the quantizer's grid, as exact as its codes.
+
+        Args:
+            index: positions in the candidates, `(groups,)`.
+        """
+        self.gate.take(index)
+        choice = self.gate()
+        self.gate.take(None)
+        steps = self.source.scale * 2.0**choice.window.lowest
+        for position, bits in enumerate(self.spec.candidates):
+            groups = (index == position).nonzero().flatten()
+            if bits > 0 and len(groups):
+                self.quantizer.restore(bits, groups, steps[groups].unsqueeze(1))
+        return self.source(weight, choice)
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a gate that sets the grid asks of a quantizer, of weights or activations."""
+"""What a gate that sets the grid, or selects bit planes, asks of a quantizer, of weights or activations."""
 
 from torch import Tensor
 
@@ -18,3 +18,8 @@ class RangedPart(LearnedPart):
             f"a gate that sets the grid needs a quantizer that learns its range, and {type(self).__name__} does not: "
             "choose 'learned-range' for both, and as the activation where the bits of inputs are open"
         )
+
+    def holds_codes(self, bits: int) -> bool:
+        """Whether the levels at a precision are all whole numbers of steps that are below `2^(bits-1)` in size, and the
+        steps what `restore` sets: then codes with a sign bit can be taken over."""
+        return False

@@ -5,10 +5,17 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-ROLES = WEIGHTS, STEPS, RANGES, OFFSETS, GATE_PARAMETERS = "weights", "steps", "ranges", "offsets", "gates"
+ROLES = WEIGHTS, STEPS, RANGES, OFFSETS, GATE_PARAMETERS, PLANES = (
+    "weights",
+    "steps",
+    "ranges",
+    "offsets",
+    "gates",
+    "planes",
+)
 """Weights learn as the rest of the model does. Steps and ranges are positive and change by shares of their own size;
-offsets, of any sign, by shares of the `unit` that their module names. Gates learn as the search wants. Only weights
-decay."""
+offsets and bit planes, of any sign, by shares of the `unit` that their module names. Gates learn as the search wants.
+Only weights decay. Planes are weights to the passes of a search."""
 
 QUANTIZER_PARAMETERS = "quantizers"
 """With `WEIGHTS` and `GATE_PARAMETERS` the groups that a pass of a search updates: all that the quantizers learn."""
@@ -49,8 +56,8 @@ class LearnedPart(PerPrecision):
         return self.roles[name]
 
     def unit(self, name: str) -> Tensor:
-        """What an offset is counted in: a tensor that broadcasts with it."""
-        raise NotImplementedError(f"{type(self).__name__} has an offset {name!r}, and no `unit` for it")
+        """What an offset, or a bit plane, is counted in: a tensor that broadcasts with it."""
+        raise NotImplementedError(f"{type(self).__name__} has an offset or plane {name!r}, and no `unit` for it")
 
 
 def parameters_by_precision(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -71,7 +78,7 @@ class Role(NamedTuple):
     @property
     def group(self) -> str:
         """The group that passes update it with."""
-        return WEIGHTS if self.role == WEIGHTS else self.part.group
+        return WEIGHTS if self.role in (WEIGHTS, PLANES) else self.part.group
 
 
 def roles_in(model: nn.Module) -> Iterator[Role]:

@@ -43,6 +43,8 @@ class Still(TrainerCallback):
         roles, folder = {id(one.parameter): one.role for one in roles_in(model)}, args.output_dir.rpartition("/")[2]
         trainable, moves, clipping = self.trainable.get(folder), {}, []
         for name, one in model.named_parameters():
+            if name not in self.before:  # a copy of what a source holds
+                continue
             role, changed = roles.get(id(one), WEIGHTS), one.detach() != self.before[name]
             if trainable is not None and role not in trainable:
                 assert not changed.any(), name

@@ -74,13 +74,13 @@ class Planes(Source):
     owns_weight = True
     roles = {"planes": WEIGHTS}  # noqa: RUF012
 
-    def __init__(self, shape):
-        super().__init__(shape)
-        self.planes = nn.Parameter(torch.zeros(8, *shape))
-        self.register_buffer("sign", torch.ones(shape))
+    def __init__(self, layout, candidates, scale_dtype=torch.float16):
+        super().__init__(layout, candidates, scale_dtype)
+        self.planes = nn.Parameter(torch.zeros(8, *layout.shape))
+        self.register_buffer("sign", torch.ones(layout.shape))
         self.register_buffer("scale", torch.ones(()))
 
-    def forward(self, weight):
+    def forward(self, weight, choice=None):
         powers = (2.0 ** torch.arange(8) / 255).view(8, 1, 1)
         return self.scale * self.sign * (torch.sigmoid(self.planes) * powers).sum(0)
 

@@ -25,6 +25,7 @@ BUDGETS = {
     "sdq": "2.5bits",
     "weight-coupling": "2.5bits",
     "fdq": "3bits",
+    "csq": "3bits",
 }
 FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical", "lq-nets"}
 QUICK = {

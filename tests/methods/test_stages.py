@@ -25,6 +25,7 @@ def test_these_methods_train():
         "aq-bert+kd",
         "channelwise",
         "class-based",
+        "csq",
         "fdq",
         "ghost",
         "lq-nets",
@@ -36,7 +37,7 @@ def test_these_methods_train():
         "vertical",
         "weight-coupling",
     ]
-    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "fdq", "mpq", "sdq", "weight-coupling"]
+    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "csq", "fdq", "mpq", "sdq", "weight-coupling"]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -27,6 +27,7 @@ RUNS = {
     "channelwise": {"budget": "3bits", "groups": "channel"},
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
+    "csq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "lq-nets": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},

@@ -17,6 +17,7 @@ from hf_mpq.weights.masks import MASKS
 from hf_mpq.weights.quantizers import LearnedStepQuantizer
 from hf_mpq.weights.roles import parameters_by_precision, roles_in
 from tests.training.runs import quantized, sentences, trainer
+from tests.weights.cases import going_with
 
 LAYOUT = SubgroupLayout((8, 8), 4)
 EVERY_GROUP = frozenset({"weights", "quantizers", "gates"})
@@ -24,7 +25,7 @@ MAKERS = [
     (QUANTIZERS, lambda kind: kind(LAYOUT, (2, 4))),
     (GATES, lambda kind: kind(4, (2, 4, 8))),
     (MASKS, lambda kind: kind((8, 8))),
-    (SOURCES, lambda kind: kind((8, 8))),
+    (SOURCES, lambda kind: kind(LAYOUT, (2, 4))),
     (TRANSFORMS, lambda kind: kind((8, 8))),
     (ACTIVATIONS, lambda kind: ActivationQuantizer.from_spec(ActivationSpec(kind.name, 8))),
 ]
@@ -39,7 +40,7 @@ def test_every_registered_part_declares_what_it_learns(make, kind):
     declared = list(roles_in(part))
     assert {id(one.parameter) for one in declared} == {id(one) for one in part.parameters()}
     for one in declared:
-        if one.role == "offsets":
+        if one.role in ("offsets", "planes"):
             assert part.unit(one.name).expand_as(one.parameter) is not None
 
 
@@ -69,6 +70,7 @@ CASES = {
     "learned activations": {"activation": "learned", "attention_bits": 8},
     "open": {"bits": (2, 4), "quantizer": "lsq"},
     "learned ranges": {"bits": (2, 4), "quantizer": "learned-range", "gate": "learned-range"},
+    "planes": {"bits": (2, 4), "gate": "planes", **going_with("planes")},
 }
 
 
@@ -77,10 +79,12 @@ def test_each_parameter_is_in_one_group_and_only_weights_may_decay(case):
     model = quantized(None, **CASES[case])
     groups = groups_of(model)
     every = groups.every
-    assert len(every) == len({id(one) for one in every}) == len(list(model.parameters()))
-    assert not any("quantizer" in name or "gate" in name for name in groups.weights)
+    learned = [one for one in model.parameters() if one.requires_grad]  # planes have a copy of the weight beside them
+    assert len(every) == len({id(one) for one in every}) == len(learned)
+    assert not any("program" in name for name in groups.weights)
     assert bool(groups.offsets) == (case == "learned activations")
-    assert bool(groups.gates) == (case == "open") and bool(groups.gate_scales) == (case == "learned ranges")
+    assert bool(groups.planes) == (case == "planes")
+    assert bool(groups.gates) == (case in ("open", "planes")) and bool(groups.gate_scales) == (case == "learned ranges")
 
 
 def test_passes_update_weights_quantizers_and_gates_apart():

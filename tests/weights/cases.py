@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_mpq.core import SubgroupLayout, WeightSpec
-from hf_mpq.weights import ENCODINGS, QUANTIZERS, WeightProgram, WeightQuantizer
+from hf_mpq.weights import ENCODINGS, GATES, QUANTIZERS, SOURCES, WeightProgram, WeightQuantizer
 
 LAYOUTS = {
     "even rows": SubgroupLayout((12, 10), 4),
@@ -32,9 +32,14 @@ def mixed(name: str) -> tuple[int, ...]:
     return tuple(bits for bits in MIXED if bits <= QUANTIZERS[name].most_bits)
 
 
-def going_with(gate: str) -> dict[str, str]:
-    """The quantizer that a gate needs, as a field of a config; none where it chooses for any."""
-    return {"quantizer": "learned-range"} if gate == "learned-range" else {}
+def going_with(gate: str) -> dict:
+    """The quantizer and the source that a gate needs, as fields of a config; none where it chooses for any."""
+    if GATES[gate].sets_grid:
+        return {"quantizer": "learned-range"}
+    if GATES[gate].selects_planes:
+        source = next(name for name in SOURCES if SOURCES[name].has_planes)
+        return {"source": source, "quantizer": "symmetric", "quantizer_options": {"two_bits": "ternary"}}
+    return {}
 
 
 def serves_prefixes(name: str) -> bool:

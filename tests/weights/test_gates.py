@@ -23,13 +23,19 @@ def gate_of(name, groups=5, candidates=CANDIDATES, **options):
 def test_a_gate_yields_an_index_or_probabilities_or_levels(name):
     gate = gate_of(name)
     choice, usage = gate(), gate.usage()
-    assert sum(one is not None for one in (choice.index, choice.probabilities, choice.levels)) == 1
+    kinds = (choice.index, choice.probabilities, choice.levels, choice.planes)
+    assert sum(one is not None for one in kinds) == 1 and choice.passes == gate.selects_planes
     assert (choice.index is None) == (gate.searching and not gate.limited)
-    assert usage.bits.shape == usage.keep.shape == (5,) and usage.probabilities.shape == (5, 3)
-    torch.testing.assert_close(usage.probabilities.sum(1), torch.ones(5))
-    torch.testing.assert_close(usage.bits, usage.probabilities @ torch.tensor([0.0, 2.0, 4.0]))
-    torch.testing.assert_close(usage.keep, 1 - usage.probabilities[:, 0])
+    assert usage.bits.shape == usage.keep.shape == (5,)
     derived = gate.derive()
+    if usage.probabilities is None:
+        assert torch.equal(usage.likeliest, derived) and ((usage.keep >= 0) & (usage.keep <= 1)).all()
+    else:
+        assert usage.probabilities.shape == (5, 3)
+        torch.testing.assert_close(usage.probabilities.sum(1), torch.ones(5))
+        torch.testing.assert_close(usage.bits, usage.probabilities @ torch.tensor([0.0, 2.0, 4.0]))
+        torch.testing.assert_close(usage.keep, 1 - usage.probabilities[:, 0])
+    assert gate.uncertainty().shape == (5,) and ((gate.uncertainty() >= 0) & (gate.uncertainty() < 1)).all()
     assert derived.dtype == torch.int64 and derived.shape == (5,) and set(derived.tolist()) <= set(CANDIDATES)
 
 
@@ -199,6 +205,7 @@ def test_a_path_is_taken_until_the_gate_chooses_again(name, training):
         path = torch.full((5,), position)
         gate.take(path)
         assert gate().probabilities is None and torch.equal(gate().index, path)
+        assert (gate().window is not None) == gate.selects_planes
     torch.testing.assert_close(gate.usage().bits, before)
     assert torch.equal(gate.derive(), derived) and set(gate.state_dict()) == saved
     gate.take(None)

@@ -47,15 +47,21 @@ def test_transforms_come_in_their_order_before_the_mask_and_the_quantizer(monkey
 @pytest.mark.parametrize("name", MIXING)
 def test_every_gate_drives_every_quantizer(name, gate):
     weight = weight_of(LAYOUT)
-    if going_with(gate).get("quantizer", name) != name:
-        with pytest.raises(ValueError, match="choose 'learned-range' for both"):
-            program_of(name, LAYOUT, weight, gate=gate, candidates=(0, 2, 4))
+    needed = going_with(gate)
+    wanted = needed.pop("quantizer", name)
+    if wanted != name and (GATES[gate].sets_grid or name in ("minmax", "basis")):
+        words = "choose 'learned-range' for both" if GATES[gate].sets_grid else "choose quantizer={'name': 'symmetric'"
+        with pytest.raises(ValueError, match=words):
+            program_of(name, LAYOUT, weight, gate=gate, candidates=(0, 2, 4), **{**needed, "quantizer_options": {}})
         return
-    program = program_of(name, LAYOUT, weight, gate=gate, candidates=(0, 2, 4))
+    if name == "learned-range":
+        needed.pop("quantizer_options", None)  # it is ternary at 2 bits anyway
+    program = program_of(name, LAYOUT, weight, gate=gate, candidates=(0, 2, 4), **needed)
     weight.requires_grad_()
     value = program.train()(weight)
     value.square().sum().backward()
-    assert value.isfinite().all() and weight.grad.isfinite().all()
+    learned = [*program.source.parameters()] or [weight]
+    assert value.isfinite().all() and all(one.grad.isfinite().all() and one.grad.any() for one in learned)
     for parameter in program.gate.parameters():
         assert parameter.grad.flatten(1 if parameter.dim() > 1 else 0).ne(0).any(-1).all()  # a neighbour: of its pair
     assert program.usage().bits.shape == (LAYOUT.count,)

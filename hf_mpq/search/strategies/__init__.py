@@ -14,6 +14,7 @@ from .base import (
     SearchStrategy,
 )
 from .bilevel import Bilevel
+from .continuous_sparsification import ContinuousSparsification
 from .descending import Descending
 from .gate_search import GateSearch
 from .joint import Joint
@@ -34,6 +35,7 @@ __all__ = [
     "WEIGHTS",
     "Alternating",
     "Bilevel",
+    "ContinuousSparsification",
     "Descending",
     "GateSearch",
     "Joint",

@@ -1,14 +1,14 @@
 """What logs show of open gates."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from ...core import Assignment, PrecisionSpace, Usage
+from ...core import Assignment, PrecisionSpace
 from ...cost import Limits
-from ...nn.walk import reluctances, usages
+from ...nn.walk import gates, reluctances, usages
 from .projection import likeliest
 
 
@@ -19,7 +19,7 @@ def gate_metrics(space: PrecisionSpace, limits: Limits, model: nn.Module) -> dic
     - `expected_cost`: of the mixture, in the unit of the main limit's cost;
     - `cost`: of the assignment, exactly;
     - `expected_cost/<what>` and `cost/<what>`, such as `cost/activations`: the same in each of several limits;
-    - `uncertainty`: mean over open sub-groups and inputs of one minus the largest probability: 0 when all is decided;
+    - `uncertainty`: mean over open sub-groups and inputs of what their gates call it: 0 when all is decided;
     - `bits/<b>`: share of the open weights that have b bits in the assignment; these add up to 1;
     - `inputs/<b>`: share of the open inputs that have b bits in it.
     """
@@ -27,7 +27,7 @@ def gate_metrics(space: PrecisionSpace, limits: Limits, model: nn.Module) -> dic
     return {
         **by_limit("expected_cost", limits, [float(limit.cost.expected(used)) for limit in limits]),
         **by_limit("cost", limits, [limit.cost.of(assignment) for limit in limits]),
-        "uncertainty": _uncertainty(space, used),
+        "uncertainty": _uncertainty(space, model),
         **_shares(space, assignment),
         **_input_shares(space, assignment),
     }
@@ -39,10 +39,11 @@ def by_limit(name: str, limits: Limits, values: Sequence[float]) -> dict[str, fl
     return {name: values[0], **several}
 
 
-def _uncertainty(space: PrecisionSpace, usages: Mapping[str, Usage]) -> float:
-    doubts = [1 - usages[name].probabilities.amax(1) for name, spec in space.weights.items() if spec.bits is None]
-    inputs = [usage.activation_probabilities for usage in usages.values()]
-    doubts += [1 - chances.amax().reshape(1) for chances in inputs if chances is not None]
+def _uncertainty(space: PrecisionSpace, model: nn.Module) -> float:
+    found = gates(model)
+    searched = [name for name, spec in space.weights.items() if spec.bits is None]
+    searched += [name for name in found if name not in space.weights]  # open inputs
+    doubts = [found[name].uncertainty() for name in searched if name in found]
     return float(torch.cat(doubts).mean()) if doubts else 0.0
 
 

@@ -20,7 +20,7 @@ from ..judge import Judge
 from .base import Progress, SearchStrategy
 from .compensation import compensate_pruned_share
 from .gate_metrics import gate_metrics
-from .open_gates import open_gates
+from .open_gates import open_gates, set_plane_temperatures
 from .penalties import PENALTIES, Target
 from .projection import check_limits, likeliest
 from .sampling import decided
@@ -93,8 +93,9 @@ class GateSearch(SearchStrategy):
         if self.decision == "projection":
             check_limits(self.space, self.limits)
         logits = start_logits(self.start, self.space, self.limits, scores)
+        set_temperatures([*gates.values()], self.temperature.start)
+        set_plane_temperatures(model, gates, self.temperature.start)
         for name, gate in gates.items():
-            gate.set_temperature(self.temperature.start)
             gate.start(logits[name])
         if self.compensate_pruned:
             compensate_pruned_share(model)
@@ -104,9 +105,10 @@ class GateSearch(SearchStrategy):
 
     def schedule(self, model: nn.Module, progress: Progress) -> None:
         temperature, generator = self.temperature_at(progress), seeded(progress.seed, progress.step)
-        gates = [*open_gates(self.space, model).values()]
-        set_temperatures(gates, temperature)
-        for kind, alike in groupby(gates, type):
+        gates = open_gates(self.space, model)
+        set_temperatures([*gates.values()], temperature)
+        set_plane_temperatures(model, gates, temperature)
+        for kind, alike in groupby(gates.values(), type):
             kind.redraw_all([*alike], generator)
 
     def idle(self, progress: Progress) -> int:

@@ -1,9 +1,11 @@
 """The gates that a search moves."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from ...core import PrecisionSpace
-from ...nn.walk import gates
+from ...nn.walk import gates, matrices
 from ...weights.gates import Gate
 
 
@@ -14,3 +16,10 @@ def open_gates(space: PrecisionSpace, model: nn.Module) -> dict[str, Gate]:
     if not searching:
         raise ValueError("there is nothing to search: give several candidates, such as MPQConfig(bits=(2, 4, 8))")
     return searching
+
+
+def set_plane_temperatures(model: nn.Module, gates: Mapping[str, Gate], temperature: float) -> None:
+    """Set the temperature of the bit planes that gates, by the name of each, select."""
+    for name, layer in matrices(model):
+        if name in gates and gates[name].selects_planes:
+            layer.program.source.set_temperature(temperature)

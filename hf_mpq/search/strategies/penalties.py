@@ -172,6 +172,25 @@ class SquaredHinge(Hinge):
     name, own_strength, power = "squared", 400.0, 2
 
 
+@PENALTIES.register("signed-excess")
+class SignedExcess(Penalty):
+    """CSQ's budget-aware regularisation: `strength (C / V - 1) E[C] / V`, with the cost C of the choice that would be
+    made now (Xiao et al., DAC 2023). Above the budget it pulls the expected cost down, below it up: precision grows
+    where there is room for it. Beside other limits nothing is pulled up.
+
+    The paper has average bits, and lambda times the sum of the gates of all planes, 1e-3 to 1e-2; here costs are
+    relative to V. The strength is 200 by default: a cost one percent off pulls as `"relative"` does one percent above.
+    """
+
+    name = "signed-excess"
+
+    def __call__(self, expected: Tensor, actual: Callable[[], float], progress: Progress) -> Tensor:
+        excess = actual() / self.target.limit - 1
+        if excess < 0 and not self.target.alone:
+            excess = 0.0
+        return (200.0 if self.strength is None else self.strength) * excess * expected / self.target.limit
+
+
 @PENALTIES.register("geometric")
 class Geometric(Excess):
     """`lambda(t) max(0, E[C] - V) / V` with `lambda(t) = strength 10^(4 t - 2)` growing from a hundredth of `strength`

@@ -19,7 +19,8 @@ def decided(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dict[str, Usa
     sure = {}
     for (candidates, _), names in alike.items():
         sure.update(zip(names, _decided(candidates, [usages[name] for name in names])))
-    return {name: _with_input(space.weights[name], sure.get(name, one)) for name, one in usages.items()}
+    sure.update({name: _as_derived(space.weights[name], one) for name, one in usages.items() if name not in sure})
+    return {name: _with_input(space.weights[name], one) for name, one in sure.items()}
 
 
 def _decided(candidates: tuple[int, ...], usages: Sequence[Usage]) -> list[Usage]:
@@ -28,6 +29,14 @@ def _decided(candidates: tuple[int, ...], usages: Sequence[Usage]) -> list[Usage
     every = certain(candidates, torch.cat([one.probabilities for one in usages]).argmax(1), usages[0])
     parts = zip(usages, every.bits.split(sizes), every.keep.split(sizes), every.probabilities.split(sizes))
     return [replace(one, bits=bits, keep=keep, probabilities=chances) for one, bits, keep, chances in parts]
+
+
+def _as_derived(spec: WeightSpec, usage: Usage) -> Usage:
+    """Of a gate that has no probabilities."""
+    if usage.probabilities is not None or usage.likeliest is None:
+        return usage
+    candidates = constant(spec.candidates, torch.int64, usage.likeliest.device)
+    return certain(spec.candidates, torch.searchsorted(candidates, usage.likeliest), usage)
 
 
 def _with_input(spec: WeightSpec, usage: Usage) -> Usage:

@@ -30,7 +30,7 @@ class Students:
 
     def __init__(self, folder: str | Path, model: nn.Module, pretrained: str | None = None):
         self.folder, self.model, self.pretrained = Path(folder), model, pretrained
-        self._gates = {name: layer.program.gate for name, layer in matrices(model)}
+        self._gates = {name: (layer.program.gate, layer.program.source) for name, layer in matrices(model)}
         opened = ((name, layer) for name, layer in matrices(model) if layer.input_gate is not None)
         self._inputs = {name: (layer.input_quantizer, layer.spec) for name, layer in opened}
         self._config, self._quantizer = model.config.quantization_config, model.hf_quantizer
@@ -97,9 +97,11 @@ class Students:
         return (MPQConfig.from_dict(config).assignment or {}).get("activation_bits", {})
 
     @staticmethod
-    def _reopen(model: nn.Module, gates: Mapping[str, nn.Module], inputs: Mapping[str, tuple], config) -> None:
+    def _reopen(model: nn.Module, gates: Mapping[str, tuple], inputs: Mapping[str, tuple], config) -> None:
         for name, layer in matrices(model):
-            layer.program.gate = gates[name]
+            if layer.program.source is not gates[name][1]:
+                layer.weight.requires_grad_(False)  # a copy of what the source holds
+            layer.program.gate, layer.program.source = gates[name]
             layer.program.gate.take(None)
         for name, layer in matrices(model):
             if name in inputs:

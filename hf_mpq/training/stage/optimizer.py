@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ...search.strategies import GATE_PARAMETERS, QUANTIZER_PARAMETERS, WEIGHTS, SearchStrategy
-from ...weights.roles import OFFSETS, RANGES, ROLES, STEPS, roles_in
+from ...weights.roles import OFFSETS, PLANES, RANGES, ROLES, STEPS, roles_in
 from .joint_optimizer import JointOptimizer
 from .relative_adam import RelativeAdam, UnitAdam
 
@@ -29,6 +29,7 @@ class ParameterGroups:
         scales: steps and ranges of learned quantizers, all positive.
         gates: of precision gates.
         offsets: of learned quantizers, each with what gives the size that it is counted in.
+        planes: bit planes that weights are sums of, in the same way.
         gate_scales: steps and ranges that belong to precision gates.
         resting: those that the stage does not train.
     """
@@ -37,6 +38,7 @@ class ParameterGroups:
     scales: list[nn.Parameter]
     gates: list[nn.Parameter]
     offsets: list[tuple[nn.Parameter, Callable[[], Tensor]]] = field(default_factory=list)
+    planes: list[tuple[nn.Parameter, Callable[[], Tensor]]] = field(default_factory=list)
     gate_scales: list[nn.Parameter] = field(default_factory=list)
     resting: list[nn.Parameter] = field(default_factory=list)
 
@@ -67,11 +69,13 @@ class ParameterGroups:
             and id(one) not in still
             and (id(one) not in declared or declared[id(one)].role == WEIGHTS)
         }
+        in_units = lambda role: [(one.parameter, partial(one.part.unit, one.name)) for one in of_role(role)]  # noqa: E731
         return cls(
             weights,
             [one.parameter for one in scales if one.group == QUANTIZER_PARAMETERS],
             [one.parameter for one in of_role(GATE_PARAMETERS)],
-            [(one.parameter, partial(one.part.unit, one.name)) for one in of_role(OFFSETS)],
+            in_units(OFFSETS),
+            in_units(PLANES),
             [one.parameter for one in scales if one.group == GATE_PARAMETERS],
             resting,
         )
@@ -85,7 +89,7 @@ class ParameterGroups:
     def by_group(self) -> dict[str, list[nn.Parameter]]:
         """What passes update apart from each other."""
         return {
-            WEIGHTS: [*self.weights.values()],
+            WEIGHTS: [*self.weights.values(), *(one for one, _ in self.planes)],
             QUANTIZER_PARAMETERS: [*self.scales, *(one for one, _ in self.offsets)],
             GATE_PARAMETERS: [*self.gates, *self.gate_scales],
         }
@@ -129,8 +133,8 @@ def stage_optimizer(
     Args:
         weights: class of the weights' optimizer, and its keyword arguments with `lr`.
         decayed: names of the weights that decay.
-        scale_learning_rate: largest share by which a quantization step changes in a training step, and an offset of
-            the range that it shifts.
+        scale_learning_rate: largest share by which a quantization step changes in a training step, an offset of the
+            range that it shifts, and a bit plane of its start.
     """
     kind, options = weights
     parts: dict[str, Optimizer] = {
@@ -147,8 +151,9 @@ def stage_optimizer(
     }
     if groups.scales:
         parts["scales"] = RelativeAdam(groups.scales, scale_learning_rate)
-    if groups.offsets:
-        parts["offsets"] = UnitAdam(groups.offsets, scale_learning_rate)
+    for name, several in (("offsets", groups.offsets), ("planes", groups.planes)):
+        if several:
+            parts[name] = UnitAdam(several, scale_learning_rate)
     if groups.gates and strategy is not None:
         name, options = strategy.gate_optimizer()
         parts[GATE_PARAMETERS] = _GATE_OPTIMIZERS[name](

@@ -6,18 +6,21 @@ from .following import FollowingGate
 from .gumbel import GumbelGate
 from .learned_range import LearnedRangeGate
 from .neighbour import NeighbourGate
+from .planes import BitSelectionGate, PlaneGate
 from .sampled import SampledGate
 from .softmax import SoftmaxGate
 from .switch import SwitchGate
 
 __all__ = [
     "GATES",
+    "BitSelectionGate",
     "FixedGate",
     "FollowingGate",
     "Gate",
     "GumbelGate",
     "LearnedRangeGate",
     "NeighbourGate",
+    "PlaneGate",
     "SampledGate",
     "SoftmaxGate",
     "SwitchGate",

@@ -27,12 +27,14 @@ class Gate(LearnedPart, ABC):
         sets_grid: whether its own choice is levels; a path is a candidate all the same.
         limited: whether `allow` can take candidates away.
         by_part: of a gate with `by_group`, names of all its other tensors, one number each, to be divided by.
+        selects_planes: whether its choice is bit planes of the weight's source, which are rounded by nothing else.
     """
 
     searching = True
     sets_grid: ClassVar[bool] = False
     limited: ClassVar[bool] = False
     by_part: ClassVar[tuple[str, ...]] = ()
+    selects_planes: ClassVar[bool] = False
     group = GATE_PARAMETERS
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
@@ -132,6 +134,11 @@ class Gate(LearnedPart, ABC):
         """Weight of each candidate in what a forward pass uses, without noise: `(groups, candidates)`."""
         derived = self.derive().unsqueeze(1)
         return (derived == constant(self.candidates, torch.int64, derived.device)).float()
+
+    @torch.no_grad()
+    def uncertainty(self) -> Tensor:
+        """How far each sub-group is from decided, `(groups,)`, 0 to below 1: one minus the largest probability."""
+        return 1 - self.usage().probabilities.amax(1)
 
     def start(self, preferences: Tensor) -> None:
         """Begin from how much each candidate is preferred, `(groups, candidates)`, in units of a logit; higher is

@@ -79,7 +79,9 @@ class WeightQuantizer(RangedPart, ABC):
         """Called once per optimizer step, outside autograd; never from forward."""
 
     def forward(self, weight: Tensor, choice: Choice) -> Tensor:
-        """The weight used in forward: a mixture of the candidates, or one for each sub-group."""
+        """The weight used in forward: a mixture of the candidates, or one for each sub-group; or as it is."""
+        if choice.passes:
+            return weight
         if choice.probabilities is not None:
             return self.mix(weight, choice.probabilities)
         return self.select(weight, choice.index)

@@ -100,6 +100,8 @@ class GridQuantizer(WeightQuantizer):
         return LineParameters(torch.ones_like(high), step, None, grid, largest)
 
     def forward(self, weight: Tensor, choice: Choice) -> Tensor:
+        if choice.passes:
+            return weight
         if not self.precisions:
             return torch.zeros_like(weight)
         parameters = self.line_parameters(weight, choice)
@@ -107,7 +109,7 @@ class GridQuantizer(WeightQuantizer):
 
     def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
         """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
-        if self.layout.axis == 1 or not self.precisions:
+        if self.layout.axis == 1 or not self.precisions or choice.passes:
             return self(weight, choice).index_select(0, rows)
         every = self.line_parameters(weight, choice)
         parts = {name: part[rows] for name, part in every._asdict().items() if isinstance(part, Tensor)}

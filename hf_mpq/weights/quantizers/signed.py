@@ -37,3 +37,6 @@ class SignedGridQuantizer(GridQuantizer):
         half_step = bits == 1 or (bits == 2 and self.two_bits == "half-step")
         narrow = self.two_bits == "ternary" if bits == 2 else self.narrow
         return Grid.signed(bits, half_step, narrow)
+
+    def holds_codes(self, bits: int) -> bool:
+        return self.grid(bits).half == 0

@@ -28,7 +28,7 @@ def slope(name, expected, actual=None, **options):
 
 
 def test_the_registry_names_every_penalty():
-    assert list(PENALTIES) == ["geometric", "hinge", "linear", "log-band", "relative", "squared"]
+    assert list(PENALTIES) == ["geometric", "hinge", "linear", "log-band", "relative", "signed-excess", "squared"]
     assert all(PENALTIES[name].name == name for name in PENALTIES)
 
 
@@ -38,6 +38,14 @@ def test_the_log_band_is_gated_by_the_actual_cost(actual, sign):
     options = {"strength": 2.0, "tolerance": 0.05}
     assert value("log-band", 120.0, actual, **options) == pytest.approx(sign * 2 * log(1.2))
     assert slope("log-band", 120.0, actual, **options) == pytest.approx(sign * 2 / 120)
+
+
+@pytest.mark.parametrize("actual, excess", [(110, 0.1), (100, 0.0), (90, -0.1)])
+def test_the_signed_excess_grows_what_is_below_the_budget(actual, excess):
+    """Whatever is expected: what would be decided now says which way, and how much."""
+    assert value("signed-excess", 120.0, actual, strength=2.0) == pytest.approx(2 * excess * 1.2)
+    assert slope("signed-excess", 120.0, actual, strength=2.0) == pytest.approx(2 * excess / 100)
+    assert slope("signed-excess", 101.0, 101) == pytest.approx(slope("relative", 101.0, 101), rel=1e-6)
 
 
 def test_the_default_strength_of_the_log_band_moves_a_logit_over_the_search():

@@ -13,17 +13,18 @@ from hf_mpq.nn import usages
 from hf_mpq.search.strategies import STRATEGIES, Pass
 from hf_mpq.search.strategies.temperature import Temperature
 from tests.tiny import outputs
+from tests.weights.cases import going_with
 
 SEARCHES = [name for name in STRATEGIES if STRATEGIES[name].searches]
 GATES, WEIGHTS = frozenset({"gates"}), frozenset({"weights", "quantizers"})
 
 
 @pytest.mark.parametrize("inputs", [None, (4, 8)], ids=["float inputs", "open inputs"])
-@pytest.mark.parametrize("gate", ["softmax", "gumbel", "neighbour"])
+@pytest.mark.parametrize("gate", ["softmax", "gumbel", "neighbour", "planes"])
 @pytest.mark.parametrize("name", SEARCHES)
 def test_the_contract(make_case, at_step, loss_of, name, gate, inputs):
     """Passes are made of known groups, gates move by their optimizer, and the decision can be fixed and packed."""
-    case = make_case(gate=gate, activation_bits=inputs)
+    case = make_case(gate=gate, activation_bits=inputs, **going_with(gate))
     top = gate == "neighbour" and "start" in options_of(STRATEGIES[name])  # scores leave pairs no doubt
     strategy = case.strategy(name, **{"start": "top"} if top else {})
     strategy.prepare(case.model, case.scores() if strategy.needs_scores else None)
@@ -33,7 +34,7 @@ def test_the_contract(make_case, at_step, loss_of, name, gate, inputs):
     optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[kind](gates, **options)
     moved = False
     case.model.train()  # what is drawn, and no budget counts, learns from the loss alone
-    for step in (19, 20, 29):
+    for step in (1, 19, 20, 29):  # from the first step on, before what becomes sharp is saturated
         strategy.schedule(case.model, at_step(step))
         optimizer.zero_grad()
         for one in strategy.passes(at_step(step)):
