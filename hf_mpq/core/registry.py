@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -99,7 +100,8 @@ def _path_of(item: Any) -> tuple[str, str]:
     return item.__module__, item.__qualname__
 
 
-def options_of(item: Callable) -> list[str] | None:
+@cache
+def options_of(item: Callable) -> tuple[str, ...] | None:
     """Names of the keyword arguments with defaults, of a class also those that it passes on to its bases; None where
     any name is taken."""
     found: list[str] = []
@@ -109,7 +111,7 @@ def options_of(item: Callable) -> list[str] | None:
         arguments = inspect.signature(call).parameters.values() if call is not object.__init__ else ()
         found += [one.name for one in arguments if one.default is not one.empty]
         if not any(one.kind is one.VAR_KEYWORD for one in arguments):
-            return found
+            return tuple(found)
     return None
 
 

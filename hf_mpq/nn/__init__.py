@@ -8,7 +8,15 @@ from .embedding import MPQEmbedding, MPQTiedLinear
 from .families import Family, family_of
 from .linear import MPQLinear
 from .low_rank import correct_low_rank
-from .naming import absolute_name, body_name, body_of, relative_name
+from .naming import (
+    absolute_name,
+    absolute_names,
+    body_name,
+    body_of,
+    relative_modules,
+    relative_name,
+    relative_names,
+)
 from .norm import MPQLayerNorm
 from .packed import (
     PackedEmbedding,
@@ -32,6 +40,7 @@ __all__ = [
     "PackedLinear",
     "PackedTiedLinear",
     "absolute_name",
+    "absolute_names",
     "are_chained",
     "body_name",
     "body_of",
@@ -46,7 +55,9 @@ __all__ = [
     "initialise",
     "pack_modules",
     "record_blocks",
+    "relative_modules",
     "relative_name",
+    "relative_names",
     "set_precision",
     "update_quantizers",
     "usages",

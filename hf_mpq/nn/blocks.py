@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .families import family_of
-from .naming import absolute_name, relative_name
+from .naming import absolute_names, relative_modules
 from .running import evaluating, forward_inputs, real_tokens
 
 
@@ -40,13 +40,12 @@ class BlockRecord:
 
 def encoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """Relative name and module of every encoder layer, in order; of an unknown family, the numbered modules."""
-    family = family_of(model)
+    family, absolute = family_of(model), absolute_names(model)
     if family is not None:
-        return {name: model.get_submodule(absolute_name(model, name)) for name in family.layer_prefixes(model)}
-    linear = (relative_name(model, name) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    found = (re.match(r".*?\.\d+(?=\.)", name) for name in linear)
+        return {name: model.get_submodule(absolute(name)) for name in family.layer_prefixes(model)}
+    found = (re.match(r".*?\.\d+(?=\.)", name) for name, _ in relative_modules(model, nn.Linear))
     names = dict.fromkeys(match.group() for match in found if match)
-    return {name: model.get_submodule(absolute_name(model, name)) for name in names}
+    return {name: model.get_submodule(absolute(name)) for name in names}
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from .families import Family, family_of
 from .folding import fold
 from .linear import MPQLinear
 from .matrix import QuantizedMatrix
-from .naming import absolute_name, body_of
+from .naming import absolute_names, body_of
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix, PackedTiedLinear
 from .packing import pack_matrix, pack_norm, plain_layer
@@ -36,12 +36,13 @@ def convert(model: nn.Module, space: PrecisionSpace) -> nn.Module:
 
 def _trainable_layers(model: nn.Module, space: PrecisionSpace) -> Iterator[tuple[str, nn.Module]]:
     """Full name and trainable twin of each layer that `space` names."""
+    absolute = absolute_names(model)
     for name, spec in space.weights.items():
-        full = absolute_name(model, name)
+        full = absolute(name)
         build = MPQEmbedding.from_embedding if spec.kind == "embedding" else MPQLinear.from_linear
         yield full, build(model.get_submodule(full), spec)
     for name in space.norms:
-        full = absolute_name(model, name)
+        full = absolute(name)
         yield full, MPQLayerNorm.from_norm(model.get_submodule(full), space.norm_dtype, space.norm_precisions)
 
 
@@ -68,9 +69,9 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
     Raises:
         ValueError: when the model's family is unknown, so that its attention cannot be reached.
     """
-    family = _attention_family(model)
+    family, absolute = _attention_family(model), absolute_names(model)
     for prefix in family.layer_prefixes(model):
-        name = absolute_name(model, f"{prefix}.{family.names.attention}")
+        name = absolute(f"{prefix}.{family.names.attention}")
         _quantize_attention(model.get_submodule(name), spec, family)
     body = body_of(model)
     if family.interface and body.config._attn_implementation != ATTENTION_NAME:

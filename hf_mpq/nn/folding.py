@@ -8,7 +8,7 @@ from ..core import Link, Liveness, RowBlock, applies, kept_rows
 from ..core.liveness import liveness
 from .families import family_of
 from .matrix import QuantizedMatrix
-from .naming import relative_name
+from .naming import relative_modules
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def fold(model: nn.Module) -> None:
     family = family_of(model)
     if family is None:
         return
-    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, QuantizedMatrix)}
+    layers = dict(relative_modules(model, QuantizedMatrix))
     layers = {name: layer for name, layer in layers.items() if layer.spec.kind == "linear"}
     layouts = {name: layer.spec.layout for name, layer in layers.items()}
     links = [link for link in family.links(model) if applies(link, layouts)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import MPQLinear
-from .naming import absolute_name, relative_name
+from .naming import absolute_name, relative_modules
 from .running import evaluating, forward_inputs, real_rows, real_tokens
 
 DAMPING = 1e-6
@@ -29,7 +29,7 @@ def correct_low_rank(model: nn.Module, reference: nn.Module, batches: Iterable[M
     Raises:
         ValueError: when no layer has room, a gate is open, or there are no batches.
     """
-    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, MPQLinear) and m.spec.rank}
+    layers = {name: one for name, one in relative_modules(model, MPQLinear) if one.spec.rank}
     if not layers:
         raise ValueError("no layer has room for a low-rank correction; quantize with MPQConfig(low_rank=8)")
     if any(layer.is_open for layer in layers.values()):

@@ -1,5 +1,7 @@
 """Names relative to the encoder, so that one assignment fits every head."""
 
+from collections.abc import Callable, Iterator
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -38,15 +40,39 @@ def body_of(model: nn.Module) -> nn.Module:
 
 def relative_name(model: nn.Module, name: str) -> str:
     """`bert.encoder.layer.0...` of a classifier becomes `encoder.layer.0...`, as the bare model calls it."""
-    prefixes = (body_name(model) or getattr(model, "base_model_prefix", ""), part_name(model))
-    found = next((prefix for prefix in prefixes if prefix and name.startswith(f"{prefix}.")), None)
-    return name if found is None else name.removeprefix(f"{found}.")
+    return relative_names(model)(name)
+
+
+def relative_names(model: nn.Module) -> Callable[[str], str]:
+    """`relative_name` in one model, for many names: where its encoder is, is looked for once."""
+    given = (body_name(model) or getattr(model, "base_model_prefix", ""), part_name(model))
+    prefixes = [f"{prefix}." for prefix in given if prefix]
+
+    def relative(name: str) -> str:
+        return name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), ""))
+
+    return relative
+
+
+def relative_modules(model: nn.Module, kinds: type | tuple[type, ...] = nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Relative name and module of everything of some kinds inside a model, each module once."""
+    relative = relative_names(model)
+    return ((relative(name), module) for name, module in model.named_modules() if isinstance(module, kinds))
 
 
 def absolute_name(model: nn.Module, name: str) -> str | None:
     """The inverse; None when the model has no such module (another head, say)."""
-    prefixes = (body_name(model), part_name(model))
-    return next((full for full in (*(f"{prefix}.{name}" for prefix in prefixes), name) if _has(model, full)), None)
+    return absolute_names(model)(name)
+
+
+def absolute_names(model: nn.Module) -> Callable[[str], str | None]:
+    """`absolute_name` in one model, for many names."""
+    prefixes = [f"{prefix}." for prefix in (body_name(model), part_name(model)) if prefix] + [""]
+
+    def absolute(name: str) -> str | None:
+        return next((full for full in (f"{prefix}{name}" for prefix in prefixes) if _has(model, full)), None)
+
+    return absolute
 
 
 def encoders_inside(model: nn.Module) -> list[str]:

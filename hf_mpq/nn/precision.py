@@ -7,7 +7,7 @@ from torch import nn
 from ..core import MatrixStorage
 from ..core.precisions import check_served, named_precisions, norm_precision
 from .matrix import QuantizedMatrix
-from .naming import relative_name
+from .naming import relative_modules
 from .norm import MPQLayerNorm
 from .packed import PackedLayerNorm, PackedMatrix
 
@@ -16,8 +16,7 @@ _MATRICES = (QuantizedMatrix, PackedMatrix)
 
 def nested_matrices(model: nn.Module) -> dict[str, nn.Module]:
     """Relative name to layer of every matrix with nested codes, packed or trainable."""
-    found = ((relative_name(model, name), one) for name, one in model.named_modules() if isinstance(one, _MATRICES))
-    return {name: layer for name, layer in found if layer.nested}
+    return {name: layer for name, layer in relative_modules(model, _MATRICES) if layer.nested}
 
 
 def nested_storages(model: nn.Module) -> dict[str, MatrixStorage]:
@@ -48,7 +47,7 @@ def set_precision(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
         ValueError: when the model is not nested, does not serve `bits`, or has no matrix that a pattern finds; it is
             then as it was.
     """
-    others = (relative_name(model, name) for name, one in model.named_modules() if isinstance(one, _MATRICES))
+    others = (name for name, _ in relative_modules(model, _MATRICES))
     return use_precisions(model, named_precisions(bits, nested_storages(model), others))
 
 
@@ -60,7 +59,7 @@ def use_precisions(model: nn.Module, chosen: Mapping[str, int]) -> nn.Module:
     for name, bits in chosen.items():
         layers[name].set_precision(bits)
     used = used_precisions(model)
-    for full, norm in model.named_modules():
-        if isinstance(norm, MPQLayerNorm | PackedLayerNorm) and norm.precisions:
-            norm.set_precision(norm_precision(relative_name(model, full), norm.precisions, used, storages))
+    for name, norm in relative_modules(model, (MPQLayerNorm, PackedLayerNorm)):
+        if norm.precisions:
+            norm.set_precision(norm_precision(name, norm.precisions, used, storages))
     return model

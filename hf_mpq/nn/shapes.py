@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.initialization import no_init_weights
 
-from . import absolute_name
+from . import absolute_name, absolute_names
 from .construction import class_from_config
 
 
@@ -28,8 +28,9 @@ def _usual(fresh: nn.Module, name: str) -> list[int] | None:
 
 def apply_shapes(model: nn.Module, shapes: dict[str, list[int]]) -> None:
     """Give the linear layers of a skeleton the shapes that were saved."""
+    absolute = absolute_names(model)
     for name, (rows, columns) in shapes.items():
-        full = absolute_name(model, name)
+        full = absolute(name)
         if full is not None:
             old = model.get_submodule(full)
             device, dtype = old.weight.device, old.weight.dtype

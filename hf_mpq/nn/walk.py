@@ -14,16 +14,14 @@ from .attention import AttentionQuantizers, QuantizedDropout
 from .fitting import check_fits
 from .folding import fold
 from .matrix import QuantizedMatrix
-from .naming import relative_name
+from .naming import relative_modules
 from .packed import PackedMatrix
 from .precision import set_precision as set_precision
 
 
 def matrices(model: nn.Module, kind: type | tuple[type, ...] = QuantizedMatrix) -> Iterator[tuple[str, nn.Module]]:
     """Relative name and layer of every quantized matrix, each layer once."""
-    for name, module in model.named_modules():
-        if isinstance(module, kind):
-            yield relative_name(model, name), module
+    yield from relative_modules(model, kind)
 
 
 def update_quantizers(model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import PrecisionSpace
 from ..format import PackedFormatError, check_digests, read_headers
-from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_name
+from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_modules, relative_names
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule, PackedTiedLinear
 
@@ -35,24 +35,28 @@ _QUANTIZED = (QuantizedMatrix, MPQLayerNorm, PackedModule)
 
 def check_checkpoint(
     model: nn.Module, files: Iterable[str | Path], partly: Mapping[str, tuple[int, ...]] | None = None
-) -> None:
+) -> bool:
     """Compare the headers of all shards with what the quantized layers of a skeleton expect.
 
     Args:
         partly: relative name to the shape of what will be read of a tensor, where that is not all of it.
 
+    Returns:
+        Whether the files hold every tensor of the model, heads included, under its own name.
+
     Raises:
         PackedFormatError: when a tensor of the body or of a quantized layer is missing, of another shape or type, or
             when the file has one that the skeleton does not know; the first differences are listed.
     """
-    found = _found(model, files)
+    headers = read_headers(files)
+    found = _found(model, headers)
     found |= {name: (found[name][0], shape) for name, shape in (partly or {}).items()}
-    expected = _expected(model)
-    known = {relative_name(model, name) for name in model.state_dict()}
-    owned = {relative_name(model, n) for n, module in model.named_modules() if isinstance(module, _QUANTIZED)}
+    expected, state, relative = _expected(model), model.state_dict(), relative_names(model)
+    known = {relative(name) for name in state}
+    owned = {name for name, _ in relative_modules(model, _QUANTIZED)}
     owned |= {name for name, _ in body_of(model).named_children()}
     problems = [_difference(name, tensor, found.get(name)) for name, tensor in expected.items()]
-    problems += [_other_type(relative_name(model, full), tensor, found) for full, tensor in model.state_dict().items()]
+    problems += [_other_type(relative(full), tensor, found) for full, tensor in state.items()]
     problems += [f"{name} is in the file but not in the model" for name in found if _foreign(name, known, owned)]
     problems = [problem for problem in dict.fromkeys(problems) if problem]
     if problems:
@@ -62,18 +66,20 @@ def check_checkpoint(
             f"the checkpoint does not fit its config.json in {len(problems)} places: {listed}. Were the two files "
             f"saved together? Copy or download the folder again{_RENAMED if renamed else ''}"
         )
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    return {relative(full) for full in state if full not in tied} <= {relative(full) for full in headers}
 
 
-def _found(model: nn.Module, files: Iterable[str | Path]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _found(model: nn.Module, headers: Mapping[str, tuple]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Relative name to type and shape of every tensor in the files; the names that transformers gives up when it loads
     are read as those that it takes instead."""
-    headers = read_headers(files).items()
-    return {relative_name(model, re.sub(*_OLD_NORM, name)): entry for name, entry in headers}
+    relative = relative_names(model)
+    return {relative(re.sub(*_OLD_NORM, name)): entry for name, entry in headers.items()}
 
 
 def without_new_projections(space: PrecisionSpace, model: nn.Module, files: Iterable[str | Path]) -> PrecisionSpace:
     """The space without projections that the files do not have: another head's, which will be new."""
-    found = _found(model, files)
+    found = _found(model, read_headers(files))
     kept = {
         name: spec for name, spec in space.weights.items() if spec.role != "projection" or f"{name}.weight" in found
     }
@@ -89,11 +95,11 @@ def _expected(model: nn.Module) -> dict:
     modules = dict(model.named_modules())
     family = family_of(model)
     optional = family.projections if family is not None else ()
-    needed, body = {}, body_name(model)
+    needed, body, relative = {}, body_name(model), relative_names(model)
     for full, tensor in model.state_dict().items():
-        name, owner = relative_name(model, full), full.rpartition(".")[0]
+        name, owner = relative(full), full.rpartition(".")[0]
         quantized = any(_is_quantized(modules.get(part)) for part in _parents(owner))
-        plain_projection = relative_name(model, owner) in optional and not quantized
+        plain_projection = relative(owner) in optional and not quantized
         inside = not body or full.startswith(f"{body}.")
         if full not in tied and (quantized or (inside and not plain_projection)):
             needed[name] = tensor
@@ -107,16 +113,15 @@ def _is_quantized(module: nn.Module | None) -> bool:
 
 def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
     """Full names of the decoders of packed tables whose bias the files do not hold."""
-    found = _found(model, files)
+    found = _found(model, read_headers(files))
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     decoders = (
         name
         for name, module in model.named_modules()
         if isinstance(module, PackedTiedLinear) and module.bias is not None
     )
-    return [
-        name for name in decoders if f"{name}.bias" not in tied and f"{relative_name(model, name)}.bias" not in found
-    ]
+    relative = relative_names(model)
+    return [name for name in decoders if f"{name}.bias" not in tied and f"{relative(name)}.bias" not in found]
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -132,6 +137,16 @@ def check_shapes(model: nn.Module, expected: Mapping[str, tuple[int, ...]]) -> N
             f"{name} has shape {shape} in the checkpoint instead of {expected[name]}: is it another model's, or does "
             "its head have another number of labels?"
         )
+
+
+def check_there(model: nn.Module) -> None:
+    """Raise ValueError when stored bytes were left on disk, where they can be neither checked nor decoded."""
+    for name, module in relative_modules(model, PackedModule):
+        if any(octets.is_meta for octets in module.buffers()):
+            raise ValueError(
+                f"the codes of {name} were left on disk, where they can be neither checked nor decoded: load without "
+                "offload_buffers=True"
+            )
 
 
 def _parents(name: str) -> list[str]:
@@ -165,8 +180,8 @@ def _foreign(name: str, known: set[str], owned: set[str]) -> bool:
 
 def packed_tensors(model: nn.Module) -> dict:
     """Every stored byte, of packed layers and of activation grids, by relative name."""
-    buffers = model.named_buffers()
-    return {relative_name(model, name): octets for name, octets in buffers if octets.dtype == torch.uint8}
+    relative = relative_names(model)
+    return {relative(name): octets for name, octets in model.named_buffers() if octets.dtype == torch.uint8}
 
 
 def check_loaded(model: nn.Module, expected: Mapping[str, str]) -> None:

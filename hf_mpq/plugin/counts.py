@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..core import PrecisionSpace
-from ..nn import Family, relative_name
+from ..nn import Family, relative_names
 from ..weights import ACTIVATIONS
 
 
@@ -40,11 +40,12 @@ def _activation_bytes(space: PrecisionSpace, prefixes: tuple[str, ...]) -> dict[
 
 def _other_tensors(model: nn.Module, converted: set[str]) -> dict[str, int]:
     """Relative name to bytes of every stored tensor that belongs to no converted layer, ties counted once."""
-    tied = {relative_name(model, key) for key in getattr(model, "all_tied_weights_keys", None) or ()}
+    relative = relative_names(model)
+    tied = {relative(key) for key in getattr(model, "all_tied_weights_keys", None) or ()}
     found = {}
-    for name, tensor in model.state_dict().items():
-        relative = relative_name(model, name)
-        owner = relative.rpartition(".")[0]
-        if relative not in tied and not any(owner == other or owner.startswith(f"{other}.") for other in converted):
-            found[relative] = tensor.numel() * torch.empty((), dtype=tensor.dtype).element_size()
+    for full, tensor in model.state_dict().items():
+        name = relative(full)
+        owner = name.rpartition(".")[0]
+        if name not in tied and not any(owner == other or owner.startswith(f"{other}.") for other in converted):
+            found[name] = tensor.numel() * torch.empty((), dtype=tensor.dtype).element_size()
     return found

@@ -58,12 +58,20 @@ def metadata_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, st
     return digests_to_metadata(tensors, signature(model.config)) | planes_to_metadata(tensors, planes)
 
 
-def local_files(config: PretrainedConfig) -> list[str]:
+def is_local(config: PretrainedConfig) -> bool:
+    """Whether a config names a folder of this machine."""
+    return (Path(config._name_or_path or "?") / CONFIG_NAME).is_file()
+
+
+def local_files(config: PretrainedConfig, now: Mapping[str, str]) -> list[str]:
     """The safetensors files that a config from a local folder lies beside; none where that cannot be told: a variant or
-    a folder in this one may be what is asked for."""
-    folder = Path(config._name_or_path or "?")
-    file = folder / CONFIG_NAME
-    if not file.is_file() or any(folder.glob("model.*.safetensors")) or not is_written_in(config, file):
+    a folder in this one may be what is asked for.
+
+    Args:
+        now: the config's signature.
+    """
+    folder = Path(config._name_or_path)
+    if any(folder.glob("model.*.safetensors")) or not is_written_in(config, now, folder / CONFIG_NAME):
         return []
     return weight_files(folder)
 
@@ -92,6 +100,7 @@ def check_folder(
     files: Sequence[str | Path],
     version: int,
     prefixes: Callable[[], Mapping[str, Prefix]] = dict,
+    now: Mapping[str, str] | None = None,
 ) -> None:
     """Compare safetensors files and the config beside them with what was written when they were saved.
 
@@ -99,6 +108,7 @@ def check_folder(
         config: with what the user passed.
         version: of the format that config.json names; before `SIGNED_SINCE` only numbers and counts can be looked at.
         prefixes: gives the planes that will be loaded, where not all are; asked once the config is known to be right.
+        now: the config's signature, where that is known.
 
     Raises:
         PackedFormatError: for whatever differs.
@@ -107,7 +117,7 @@ def check_folder(
         raise PackedFormatError("quantized checkpoints are safetensors files; this one is not: save it again")
     signed = read_signature(files)
     if signed:
-        check_config(config, signed, Path(files[0]).parent / "config.json")
+        check_config(config, signature(config) if now is None else now, signed, Path(files[0]).parent / "config.json")
     _check_depth(config, len(read_headers(files)))
     verify(files, version >= SIGNED_SINCE or bool(signed), prefixes())
     if version >= SIGNED_SINCE and not signed:

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from ..core import from_bytes
 from ..format import PackedFormatError, check_finite
-from ..nn import relative_name
+from ..nn import relative_modules
 from ..nn.packed import PackedModule
 from ..nn.walk import matrices
 from ..weights import ActivationQuantizer
@@ -45,12 +45,11 @@ def check_contents(model: nn.Module) -> None:
     """
     for name, values, _ in _stored(model):
         check_finite(name, values)
-    for name, module in model.named_modules():
-        problem = module.contradiction() if isinstance(module, PackedModule) else None
+    for name, module in relative_modules(model, PackedModule):
+        problem = module.contradiction()
         if problem:
             raise PackedFormatError(
-                f"{relative_name(model, name)}: {problem} in config.json: copy or download the "
-                "folder again, or pack the model anew"
+                f"{name}: {problem} in config.json: copy or download the folder again, or pack the model anew"
             )
 
 
@@ -60,19 +59,18 @@ def check_gates(model: nn.Module) -> None:
         gate = layer.program.gate
         if not gate.searching and not set(gate.derive().tolist()) <= set(layer.spec.candidates):
             raise PackedFormatError(
-                f"{relative_name(model, name)} has bits that are not among its candidates "
+                f"{name} has bits that are not among its candidates "
                 f"{layer.spec.candidates} in config.json: copy or download it again"
             )
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
     """Relative name, values and largest finite value of whatever is stored as the bytes of floats."""
-    for name, module in model.named_modules():
-        own = relative_name(model, name)
+    for own, module in relative_modules(model, (PackedModule, ActivationQuantizer)):
         if isinstance(module, PackedModule):
             for part, dtype in module.float_parts().items():
                 yield f"{own}.{part}", from_bytes(module.get_buffer(part), dtype), torch.finfo(dtype).max
-        elif isinstance(module, ActivationQuantizer):
+        else:
             for part, octets in module.named_buffers(recurse=False):
                 if octets.dtype == torch.uint8:
                     yield f"{own}.{part}", from_bytes(octets, torch.float32), torch.finfo(torch.float32).max

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..core import Budget
 from ..format import SIGNED_SINCE, Digests, PackedFormatError, Prefix, read_tensors
-from ..nn import Family, family_of, relative_name
+from ..nn import Family, family_of, relative_names
 from .config import MPQConfig
 from .packed_files import PackedFiles
 from .precision import Bits
@@ -87,11 +87,13 @@ class PartialLoading:
     def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
         """Relative name to shape of what is left of the tensors that lose something."""
         tensors = {full: torch.empty(self.files.headers[full][1], device="meta") for full in self._cut_names()}
-        return {relative_name(model, full): tuple(self.cut.of(full, one).shape) for full, one in tensors.items()}
+        relative = relative_names(model)
+        return {relative(full): tuple(self.cut.of(full, one).shape) for full, one in tensors.items()}
 
     def hide(self, model: nn.Module) -> None:
         """Keep transformers from reading those tensors, whole, into a skeleton."""
-        owners = {relative_name(model, name): name for name, _ in model.named_modules()}
+        relative = relative_names(model)
+        owners = {relative(name): name for name, _ in model.named_modules()}
         ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None)
         for full in self._cut_names():
             owner, part = self.files.places[full]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..core import Budget, MatrixStorage
-from ..nn import family_of, relative_name
+from ..nn import family_of, relative_names
 from ..nn import set_precision as switch
 from ..nn.given import check_is_module
 from ..nn.packed import PackedMatrix
@@ -99,5 +99,6 @@ def _sizes(model: nn.Module) -> ModelSizes:
     if not packed:
         return sizes_of_trainable(model)
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in stored_tensors(model).items()}
-    tensors = {relative_name(model, name): size for name, size in sizes.items()}
+    relative = relative_names(model)
+    tensors = {relative(name): size for name, size in sizes.items()}
     return sizes_of_packed(tensors, packed, model.config.quantization_config.packed["norms"], family_of(model))

@@ -1,7 +1,7 @@
 """The quantizer that transformers calls while it loads and saves."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -17,15 +17,17 @@ from ..nn import convert, dequantize_modules, initialise
 from ..nn.convert import refresh
 from ..nn.packed import PackedModule
 from ..nn.shapes import apply_shapes
+from . import names as names
 from .checks import (
     check_checkpoint,
     check_loaded,
     check_shapes,
+    check_there,
     new_decoders,
     parameter_shapes,
     without_new_projections,
 )
-from .folder import check_folder, local_files, metadata_of, stored_tensors
+from .folder import check_folder, is_local, local_files, metadata_of, stored_tensors
 from .heads import is_latency, join_heads
 from .numbers import check_contents, check_gates, check_numbers
 from .origin import remember_base
@@ -34,6 +36,7 @@ from .precision import set_precision, take_up
 from .reshape import reduction_of, take_reduction
 from .resolve import check_activation, check_applied
 from .saving import attach, detach
+from .signed import signature
 from .skeleton import build_packed
 from .space import keep_space
 from .summary import resolved_lines
@@ -70,6 +73,8 @@ class MPQHfQuantizer(HfQuantizer):
         self._new_decoders: list[str] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state_dict: dict[str, Tensor] | None = None
+        self.named_alike = False
+        """Whether all that will be loaded has the names of the model's own tensors."""
         self.space: PrecisionSpace | None = None
         """What may be chosen in the model; None for a packed one from a folder, until `space_of` is asked."""
         self.space_is_of: tuple | None = None
@@ -88,20 +93,22 @@ class MPQHfQuantizer(HfQuantizer):
 
     def update_attn_implementation(self, config):
         """Called before the model is built: a local folder that is damaged is refused here, at no cost."""
-        files = local_files(config) if self.pre_quantized else ()
-        if files:
-            self._verify(config, files)
+        if self.pre_quantized and is_local(config):
+            now = signature(config)
+            files = local_files(config, now)
+            if files:
+                self._verify(config, files, now)
         return config
 
     def update_tp_plan(self, config):
         """What early versions of transformers call there."""
         return self.update_attn_implementation(config)
 
-    def _verify(self, config, files) -> None:
-        """Files and config against what was written with them, once."""
+    def _verify(self, config, files, now: Mapping[str, str] | None = None) -> None:
+        """Files and config, with its signature where that is there, against what was written with them, once."""
         if self._verified != tuple(files):
             prefixes = dict if self._partial is None else partial(self._partial.prefixes, files)
-            check_folder(config, files, self.quantization_config.format_version, prefixes)
+            check_folder(config, files, self.quantization_config.format_version, prefixes, now)
             self._verified = tuple(files)
 
     def _check_source(self, config, files) -> None:
@@ -179,7 +186,7 @@ class MPQHfQuantizer(HfQuantizer):
     def _check_files(self, model: nn.Module, files) -> None:
         if not files:
             return
-        check_checkpoint(model, files, {} if self._partial is None else self._partial.shapes(model))
+        self.named_alike = check_checkpoint(model, files, {} if self._partial is None else self._partial.shapes(model))
         self._digests = read_metadata(files) if self.packed else {}
         self._new_decoders = new_decoders(model, files)
 
@@ -188,6 +195,7 @@ class MPQHfQuantizer(HfQuantizer):
         if self._partial is not None:
             self._partial.fill(model)
         if self.packed:
+            check_there(model)
             for module in model.modules():
                 if isinstance(module, PackedModule):
                     module.materialise()

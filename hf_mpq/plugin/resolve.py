@@ -17,7 +17,7 @@ from ..core import (
     WeightSpec,
     search,
 )
-from ..nn import Family, body_of, family_of, relative_name
+from ..nn import Family, body_of, family_of, relative_names
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
@@ -70,7 +70,8 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """Relative name to module, of the model inside where that alone is quantized."""
     part = part_name(model)
     inside = ((name, m) for name, m in model.named_modules() if not part or f"{name}.".startswith(f"{part}."))
-    return {relative_name(model, name): module for name, module in inside}
+    relative = relative_names(model)
+    return {relative(name): module for name, module in inside}
 
 
 def check_applied(config: ConfigFields, space: PrecisionSpace) -> None:

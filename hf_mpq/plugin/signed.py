@@ -66,7 +66,7 @@ def signature(config: PretrainedConfig) -> dict[str, str]:
     return dict(sorted(_fields(_plain(config.to_diff_dict()))))
 
 
-def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path) -> None:
+def check_config(config: PretrainedConfig, now: Mapping[str, str], signed: Mapping[str, str], file: Path) -> None:
     """Compare a config as it is now with the one that the weights were saved with.
 
     What either leaves out has its default, so that fields that a newer transformers adds are no difference. A change
@@ -74,13 +74,14 @@ def check_config(config: PretrainedConfig, signed: Mapping[str, str], file: Path
 
     Args:
         config: with what the user passed.
+        now: its `signature`.
         signed: `signature` of then.
         file: the `config.json` beside the weights; it need not be there.
 
     Raises:
         PackedFormatError: when the file says something else than it did, or the quantization was changed.
     """
-    changed = _differences(signature(config), signed, config)
+    changed = _differences(now, signed, config)
     if not changed:
         return
     own = _differences(_written(file), signed, config) if file.is_file() else {}
@@ -115,9 +116,10 @@ def signed_anew(signed: Mapping[str, str], config: MPQConfig) -> dict[str, str]:
     return dict(sorted({**others, **dict(_fields(_plain({"quantization_config": config.to_dict()})))}.items()))
 
 
-def is_written_in(config: PretrainedConfig, file: Path) -> bool:
-    """Whether a config is what a `config.json` says, and nothing that the user passed or another file says."""
-    return not _differences(signature(config), _written(file), config)
+def is_written_in(config: PretrainedConfig, now: Mapping[str, str], file: Path) -> bool:
+    """Whether a config, of which `now` is the signature, is what a `config.json` says, and nothing that the user passed
+    or another file says."""
+    return not _differences(now, _written(file), config)
 
 
 def _refuse(field: str, value: str, then: str) -> None:

@@ -1,9 +1,11 @@
 """A packed model's table in `config.json`, and the empty layers that it describes."""
 
+import json
+
 import torch
 from torch import nn
 
-from ..core import ActivationSpec, AttentionSpec
+from ..core import ActivationSpec, AttentionSpec, MatrixStorage
 from ..core.storage import ITEM_BYTES
 from ..format import PackedFormatError
 from ..nn import (
@@ -11,8 +13,8 @@ from ..nn import (
     PackedEmbedding,
     PackedLayerNorm,
     PackedLinear,
-    absolute_name,
-    relative_name,
+    absolute_names,
+    relative_modules,
 )
 from ..nn.attention import QuantizedDropout
 from ..nn.convert import convert_attention, tie_packed, tied_decoders
@@ -23,8 +25,7 @@ from .written import read_activation, read_matrix, read_spec, reading
 def packed_table(model: nn.Module) -> dict:
     """What the shapes of a packed model's tensors depend on, JSON-able."""
     matrices, norms = {}, {}
-    for full, module in model.named_modules():
-        name = relative_name(model, full)
+    for name, module in relative_modules(model):
         if isinstance(module, PackedMatrix):
             matrices[name] = module.stored.to_dict()
             if module.keep_of is not None:
@@ -60,18 +61,20 @@ def build_packed(model: nn.Module, table: dict, dtype: torch.dtype) -> None:
     """
     with reading("quantization_config.packed"):
         parts = {part: dict(table[part]) for part in ("matrices", "norms")}
-    if not any(absolute_name(model, name) for name in parts["matrices"]):
+    absolute = absolute_names(model)
+    if not any(absolute(name) for name in parts["matrices"]):
         raise PackedFormatError(
             f"this {type(model).__name__} has none of the packed matrices: load the folder as the "
             "class that it was saved from"
         )
+    known: dict[tuple, MatrixStorage] = {}
     for name, content in parts["matrices"].items():
-        full = absolute_name(model, name)
+        full = absolute(name)
         if full is not None:
             with reading(f"quantization_config.packed.matrices.{name}"):
-                model.set_submodule(full, _packed_matrix(model.get_submodule(full), content, dtype))
+                model.set_submodule(full, _packed_matrix(model.get_submodule(full), content, dtype, known))
     for name, content in parts["norms"].items():
-        full = absolute_name(model, name)
+        full = absolute(name)
         if full is not None:
             with reading(f"quantization_config.packed.norms.{name}"):
                 model.set_submodule(full, _packed_norm(model.get_submodule(full), content, dtype))
@@ -91,10 +94,13 @@ def _packed_norm(norm: nn.Module, content: list, dtype: torch.dtype) -> PackedLa
     )
 
 
-def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype) -> PackedMatrix:
+def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype, known: dict) -> PackedMatrix:
+    """`known` takes what was read of entries, of which most are alike."""
     if not isinstance(module, nn.Linear | nn.Embedding):
         raise ValueError(f"the model has a {type(module).__name__} there")
-    stored = read_matrix(content, module.weight.shape, getattr(module, "bias", None) is not None)
+    shape, bias = tuple(module.weight.shape), getattr(module, "bias", None) is not None
+    entry = json.dumps(content), shape, bias
+    stored = known[entry] = known.get(entry) or read_matrix(content, shape, bias)
     if isinstance(module, nn.Embedding):
         return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx)
     layer = PackedLinear(stored, dtype, input_quantizer=read_activation(content.get("activation")))

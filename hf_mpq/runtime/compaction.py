@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Link, RowBlock, applies, scores_of
-from ..nn import PackedLinear, family_of, relative_name
+from ..nn import PackedLinear, family_of, relative_modules
 
 
 class CompactLinear(PackedLinear):
@@ -83,7 +83,7 @@ def compact(model: nn.Module) -> nn.Module:
         ValueError: when the model is not packed, or its family is unknown.
     """
     family = family_of(model)
-    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+    layers = dict(relative_modules(model, PackedLinear))
     if not layers:
         raise ValueError("compact needs a packed model: call hf_mpq.pack(model) first")
     if family is None:
@@ -176,7 +176,7 @@ def replace_layers(model: nn.Module, layers: Mapping[str, PackedLinear], keep: M
 
 def tell_attention(model: nn.Module, family, heads: dict) -> None:
     """Attention modules count their heads themselves."""
-    modules = {relative_name(model, name): module for name, module in model.named_modules()}
+    modules = dict(relative_modules(model))
     for block, (_, silent) in heads.items():
         prefix = block.name.removesuffix(f".{family.names.value}")
         attention = modules[f"{prefix}.{family.names.attention}"]

@@ -39,9 +39,15 @@ class Deferred(ABC):
         made = self.made
         if made is None:
             refuse_export()
-            with for_later():
-                made = self.made = self._make()
+            made = self._made_once()
         return made
+
+    @torch.compiler.disable
+    def _made_once(self) -> Any:
+        """Outside of graphs, which would make it at every call."""
+        with for_later():
+            self.made = self._make()
+        return self.made
 
     def release(self) -> None:
         """Give up what was made; the next use makes it again."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core import Link, applies, scores_of
-from ..nn import PackedLinear, family_of, relative_name
+from ..nn import PackedLinear, family_of, relative_modules
 from .compaction import Kept, drop_heads, drop_rows, replace_layers, tell_attention
 
 
@@ -37,7 +37,7 @@ def shrunk(model: nn.Module, rows: int | None = None, heads: int | None = None) 
 
 def layers_and_links(model: nn.Module) -> tuple[dict[str, PackedLinear], list[Link]]:
     """Packed linear layers by relative name, and the links between them that fold anything."""
-    layers = {relative_name(model, n): m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+    layers = dict(relative_modules(model, PackedLinear))
     layouts = {name: layer.stored.layout for name, layer in layers.items()}
     return layers, [link for link in family_of(model).links(model) if applies(link, layouts)]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._extras import require
 from ..cost import LatencyTable
-from ..nn import absolute_name, family_of
+from ..nn import absolute_names, family_of
 from .prepare import prepare
 from .shrinking import dense_shape, shrunk
 
@@ -91,8 +91,8 @@ def _milliseconds(model: nn.Module, inputs: Mapping[str, Tensor], calls: int) ->
 @torch.inference_mode()
 def _inside_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
     """The share of a pass that is spent in encoder layers, and how many a pass runs."""
-    marks, shares, family = [], [], family_of(model)
-    layers = [model.get_submodule(absolute_name(model, prefix)) for prefix in family.layer_prefixes(model)]
+    marks, shares, family, absolute = [], [], family_of(model), absolute_names(model)
+    layers = [model.get_submodule(absolute(prefix)) for prefix in family.layer_prefixes(model)]
     hooks = [
         hook
         for layer in layers

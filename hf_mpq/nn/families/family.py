@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...core import Link, RowBlock
-from ..naming import body_of, relative_name
+from ..naming import body_of, relative_modules
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,11 @@ class Family:
 
     def layer_prefixes(self, model: nn.Module) -> list[str]:
         """Relative names of the encoder layers, in order."""
-        names = (relative_name(model, name) for name, _ in model.named_modules())
-        return [name for name in names if re.fullmatch(self.layer, name)]
+        return [name for name, _ in relative_modules(model) if re.fullmatch(self.layer, name)]
 
     def encoder_names(self, model: nn.Module) -> list[str]:
         """Relative names of the encoder's matrices that the model has."""
-        present = {relative_name(model, name) for name, _ in model.named_modules()}
+        present = {name for name, _ in relative_modules(model)}
         names = [f"{prefix}.{name}" for prefix in self.layer_prefixes(model) for name in self.names.matrices]
         return [name for name in names if name in present]
 
@@ -105,7 +104,7 @@ class Family:
 
     def links(self, model: nn.Module) -> list[Link]:
         """Producers and consumers in every layer."""
-        modules = {relative_name(model, name): module for name, module in model.named_modules()}
+        modules = dict(relative_modules(model))
         prefixes = self.layer_prefixes(model)
         config = body_of(model).config
         return [link for prefix in prefixes for link in self._layer_links(prefix, modules, config)]

@@ -1,6 +1,7 @@
 """Stored bytes of one matrix, and their way back to floats."""
 
 from collections.abc import Callable
+from functools import cache
 from math import ceil
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from ...core import MatrixStorage, from_bytes
 from ...core.precisions import check_served
 from ...format import mask_encoding, unpack_flags, unpack_planes
-from ...weights import ENCODINGS
+from ...weights import ENCODINGS, Encoding
 from .active import active_backend, refuse_export
 from .module import PackedModule
 
@@ -75,8 +76,14 @@ class PackedMatrix(PackedModule):
         }
 
     def contradiction(self) -> str | None:
-        stored, bits = self.stored, self.group_bits()
-        if _counts(bits) != dict(stored.groups) or _counts(stored.layout.expand(bits)) != dict(stored.lines):
+        stored = self.stored
+        if stored.map_bits:
+            bits = self.group_bits()
+            found = _counts(bits), _counts(stored.layout.expand(bits))
+        else:  # of one precision, or of none
+            alike, layout = [bits for bits in stored.precisions if bits], stored.layout
+            found = dict.fromkeys(alike, layout.count), dict.fromkeys(alike, layout.shape[layout.axis])
+        if found != (dict(stored.groups), dict(stored.lines)):
             return "its map has other numbers of sub-groups and lines at each precision than"
         if "live_columns" in self._buffers and int(self.column_flags().sum()) != stored.length:
             return "it stores another number of columns than"
@@ -114,6 +121,8 @@ class PackedMatrix(PackedModule):
 
     def lines_by_precision(self) -> dict[int, Tensor]:
         """Line numbers at each stored precision, ascending within each."""
+        if not self.stored.map_bits:  # one precision has all lines, or all are pruned
+            return {bits: torch.arange(lines, device=self.device) for bits, lines in self.stored.lines.items()}
         order = torch.argsort(self.stored.layout.expand(self.group_bits()), stable=True)
         return dict(zip(self.stored.lines, self._tail(order, self.stored.lines.values())))
 
@@ -133,6 +142,8 @@ class PackedMatrix(PackedModule):
     def line_floats(self) -> Tensor:
         """Row of `group_floats` that belongs to each line, `(lines,)` int64."""
         layout = self.stored.layout
+        if not self.stored.map_bits:
+            return layout.index(self.device)
         order = torch.argsort(self.group_bits(), stable=True)
         rank = torch.zeros_like(order)
         for groups in self._tail(order, self.stored.groups.values()):
@@ -200,12 +211,9 @@ class PackedMatrix(PackedModule):
 
     def has_integers(self) -> bool:
         """Whether the stored codes of every precision stand for integers times a scale."""
-        encoding, nested = ENCODINGS[self.stored.encoding], self.stored.nested
-        code, floats = torch.zeros(1, 1, dtype=torch.uint8), self.stored.floats
-        return all(
-            encoding.integers(code, torch.ones(1, floats[bits]), self.precision or bits, nested) is not None
-            for bits in self.stored.groups
-        )
+        encoding, stored = ENCODINGS[self.stored.encoding], self.stored
+        used = ((self.precision or bits, stored.floats[bits]) for bits in stored.groups)
+        return all(_are_integers(encoding, bits, floats, stored.nested) for bits, floats in used)
 
     def _kept_flags(self) -> dict[int, Tensor]:
         """With a mask: which weights of the lines at each precision are stored, `(lines, length)` bool."""
@@ -264,6 +272,14 @@ class PackedMatrix(PackedModule):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "prepared": {}}
+
+
+@cache
+def _are_integers(encoding: type[Encoding], bits: int, floats: int, nested: tuple[int, ...]) -> bool:
+    """Whether codes of so many bits, with so many floats, stand for integers."""
+    with torch.device("cpu"):
+        code = torch.zeros(1, 1, dtype=torch.uint8)
+        return encoding.integers(code, torch.ones(1, floats), bits, nested) is not None
 
 
 def _counts(bits: Tensor) -> dict[int, int]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...nn import AttentionQuantizers, PackedLinear, body_of, family_of
 from ...nn.families import Family
-from ...nn.naming import absolute_name
+from ...nn.naming import absolute_names
 from ...nn.packed import active_backend, refuse_export
 from ..swapped import Swapped, swap_in, swap_out
 from ..watch import Watch
@@ -76,9 +76,9 @@ def fuse_layers(model: nn.Module, attention_dtype: torch.dtype = torch.float32) 
     if library is None:
         return 0
     activation = NONLINEARITIES.get(getattr(config, family.activation))
-    count = 0
+    count, absolute = 0, absolute_names(model)
     for prefix in family.layer_prefixes(model) if activation else ():
-        layer = model.get_submodule(absolute_name(model, prefix))
+        layer = model.get_submodule(absolute(prefix))
         fused = _fused(layer, family, library, config, activation, attention_dtype)
         if fused is not None:
             norms = [layer.get_submodule(name) for name in family.names.norms]

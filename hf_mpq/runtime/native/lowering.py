@@ -11,8 +11,9 @@ from ...nn import AttentionQuantizers, PackedEmbedding, PackedLinear, family_of
 from ...nn.attention import QuantizedDropout
 from ...nn.families import Family
 from ...nn.integers import IntegerMatrix
-from ...nn.naming import absolute_name
+from ...nn.naming import absolute_names
 from ..int8.native import grid_values
+from ..later import Deferred
 from ..lookup import IntegerLookup
 from . import structures
 from .forms import FORMS
@@ -60,10 +61,8 @@ class Plan:
         self.modules: list[nn.Module] = []
         self._body, self._name, self._alive, self._kept = body, name, [], []
         self._blocks: list[Array] = []
-        family = family_of(model)
-        layers = [
-            self._layer(model.get_submodule(absolute_name(model, one)), family) for one in family.layer_prefixes(model)
-        ]
+        family, absolute = family_of(model), absolute_names(model)
+        layers = [self._layer(model.get_submodule(absolute(one)), family) for one in family.layer_prefixes(model)]
         order = _order(body.config, family, len(layers))
         described = structures.Encoder(hidden=self.hidden, layers=len(order), distinct_layers=len(layers))
         described.bfloat16 = bfloat16
@@ -81,7 +80,16 @@ class Plan:
         if not self.handle:
             raise Unfit("its weights find no memory, or this machine does not have these instructions")
         self._alive = self._kept  # all else was copied
+        self._let_stand_back()
         self._where = [values.data_ptr() for values in self._kept]
+
+    def _let_stand_back(self) -> None:
+        """What the layers are prepared with is made where the original forward runs, and not at once."""
+        for module in self.modules:
+            if isinstance(module, PackedLinear):
+                product = module.prepared.get(self._name)
+                if isinstance(product, Deferred):
+                    product.stands_back = True
 
     def __del__(self):
         if getattr(self, "handle", None):
@@ -310,12 +318,12 @@ def unfit(model: nn.Module, body: nn.Module) -> str | None:
 
 def _without_integers(model: nn.Module) -> str | None:
     """Which matrices of the encoder's layers keep it from one call."""
-    family = family_of(model)
+    family, absolute = family_of(model), absolute_names(model)
     names = [
         name
         for prefix in family.layer_prefixes(model)
         for name in (f"{prefix}.{one}" for one in family.names.matrices if one not in family.names.extra)
-        if not _multiplies(model.get_submodule(absolute_name(model, name)))
+        if not _multiplies(model.get_submodule(absolute(name)))
     ]
     if not names:
         return None

@@ -1,0 +1,90 @@
+"""What loading a folder does no more than once, and not at all where nothing needs it."""
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+import hf_mpq
+from hf_mpq.nn.packed import PackedMatrix
+from hf_mpq.plugin import names, quantizer
+from tests.tiny import FAMILIES, tiny_batch, tiny_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A packed and a trainable folder, by storage."""
+    root = tmp_path_factory.mktemp("folders")
+    model = hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4))
+    model.save_pretrained(root / "trainable")
+    hf_mpq.pack(model).save_pretrained(root / "packed")
+    return root
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Models whose former names were asked for."""
+    found, conversions = [], names._conversions
+
+    def noted(model, *args):
+        found.append(type(model).__name__)
+        return conversions(model, *args)
+
+    monkeypatch.setattr(names, "_conversions", noted)
+    return found
+
+
+@pytest.mark.parametrize("storage", ["packed", "trainable"])
+@pytest.mark.parametrize("kind", [AutoModelForSequenceClassification, AutoModel])
+def test_former_names_are_not_asked_for_where_every_tensor_has_its_own(folders, storage, kind, asked):
+    model = kind.from_pretrained(folders / storage)
+    assert not asked
+    model(**tiny_batch())
+
+
+def test_former_names_are_asked_for_where_something_is_missing(folders, asked, tmp_path):
+    AutoModel.from_pretrained(folders / "packed").save_pretrained(tmp_path)
+    asked.clear()
+    AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert asked
+
+
+def test_former_names_are_asked_for_where_the_user_gives_some(folders, asked):
+    AutoModel.from_pretrained(folders / "packed", key_mapping={"^never": "there"})
+    assert asked
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=[] if one == "bert" else pytest.mark.full) for one in FAMILIES]
+)
+def test_every_family_is_loaded_by_its_own_names(family, asked, tmp_path):
+    model = hf_mpq.pack(hf_mpq.quantize(tiny_model(family), hf_mpq.MPQConfig(bits=4)))
+    model.save_pretrained(tmp_path)
+    asked.clear()
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert not asked
+    assert torch.equal(loaded(**tiny_batch()).logits, model.eval()(**tiny_batch()).logits)
+
+
+def test_the_config_is_signed_once(folders, monkeypatch):
+    made, signature = [], quantizer.signature
+    for module in (quantizer, quantizer.check_folder.__globals__):
+        put = monkeypatch.setitem if isinstance(module, dict) else monkeypatch.setattr
+        put(module, "signature", lambda config: made.append(1) or signature(config))
+    AutoModel.from_pretrained(folders / "packed")
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("bits", [4, 0])
+def test_rows_of_one_precision_are_found_as_those_of_several(bits):
+    """What has no map is read by shortcuts."""
+    model = hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=bits, groups=5))
+    for matrix in (one for one in hf_mpq.pack(model).modules() if isinstance(one, PackedMatrix)):
+        assert not matrix.stored.map_bits
+        all_lines = {value: lines.tolist() for value, lines in matrix.lines_by_precision().items()}
+        precisions = matrix.stored.layout.expand(matrix.group_bits())
+        assert all_lines == {value: (precisions == value).nonzero().flatten().tolist() for value in matrix.stored.lines}
+        assert torch.equal(matrix.line_floats(), matrix.stored.layout.index())
+        assert matrix.contradiction() is None
+        counts = {value: 2 * lines for value, lines in matrix.stored.lines.items()} or {4: 1}
+        matrix.stored = matrix.stored.with_changes(lines=counts)
+        assert "sub-groups and lines" in matrix.contradiction()
