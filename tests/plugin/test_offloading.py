@@ -29,6 +29,13 @@ def test_offloading_changes_nothing(head, tmp_path):
         assert one.dtype == torch.float32 and one.device.type in ("cpu", "meta")
 
 
+@pytest.mark.parametrize("places", [{"": "disk"}, PARTS["sequence"]], ids=["all", "encoder"])
+def test_codes_stay_off_the_disk(places, tmp_path):
+    stored_model("packed").save_pretrained(tmp_path / "packed")
+    with pytest.raises(ValueError, match="load without offload_buffers=True"):
+        reload(tmp_path / "packed", device_map=places, offload_folder=tmp_path / "off", offload_buffers=True)
+
+
 def test_a_table_that_two_layers_read_stays(tmp_path):
     """Never a decoder of what is not there."""
     model = hf_mpq.pack(stored_model("trainable", head="masked"))
