@@ -7,6 +7,7 @@ from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 FOLDER = "hf_mpq/runtime/native/kernel"
@@ -22,6 +23,13 @@ class Kernel(build_ext):
         return os.path.join(*name.split(".")) + (".pyd" if sys.platform == "win32" else ".so")
 
 
+class Wheel(bdist_wheel):
+    """One wheel for every Python on a platform."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
     ext_modules=[
         Extension(
@@ -34,5 +42,5 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": Kernel},
+    cmdclass={"bdist_wheel": Wheel, "build_ext": Kernel},
 )

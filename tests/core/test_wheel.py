@@ -17,7 +17,8 @@ from hf_mpq.cli.recipes import shipped
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("hf_mpq", "recipes", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("hf_mpq", "recipes", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+KERNEL = "hf_mpq/runtime/native/_kernel.so"
 DATA = ("py.typed", "hub/templates", "report/page/templates", "runtime/int8/kernel")
 SERVE = """
 import json, sys
@@ -36,18 +37,43 @@ def data_files() -> set[str]:
     return names | {f"hf_mpq/recipes/{path}" for path in shipped()}
 
 
-@pytest.mark.full
-def test_a_wheel_has_everything_and_runs_where_the_sources_are_not(tmp_path):
-    source = tmp_path / "source"
-    source.mkdir()
+def sources(folder: Path) -> Path:
+    """A copy of what is in the repository, without what was built."""
+    folder.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            built = shutil.ignore_patterns("__pycache__", "*.so")
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=built)
         else:
-            shutil.copy(ROOT / name, source / name)
-    built = tmp_path / "built"
-    call(sys.executable, "-m", "pip", "wheel", source, "--no-deps", "-q", "-w", built)
-    wheel = next(built.glob("*.whl"))
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
+    """Built with the setuptools that are installed here."""
+    options = ("--no-deps", "--no-build-isolation", "--no-cache-dir", "-q", "-w", folder)
+    call(sys.executable, "-m", "pip", "wheel", source, *options, **environment)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.full
+def test_without_a_compiler_a_wheel_has_all_but_the_kernel(tmp_path):
+    wheel = wheel_of(sources(tmp_path / "source"), tmp_path / "built", CC="false", CXX="false")
+    assert data_files() - set(ZipFile(wheel).namelist()) == set()
+    assert KERNEL not in ZipFile(wheel).namelist()
+
+
+@pytest.mark.full
+def test_a_wheel_has_everything_and_runs_where_the_sources_are_not(tmp_path):
+    source = sources(tmp_path / "source")
+    make = (
+        f"import os; os.chdir({str(source)!r}); from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    )
+    packed = source / call(sys.executable, "-c", make).splitlines()[-1]
+    wheel = wheel_of(packed, tmp_path / "built")
+    assert wheel.stem.rpartition("-")[0].endswith("-py3-none"), "one for every Python"
+    if shutil.which("c++"):
+        assert KERNEL in ZipFile(wheel).namelist() and not wheel.stem.endswith("-any")
     assert data_files() - set(ZipFile(wheel).namelist()) == set()
 
     venv.create(tmp_path / "venv", with_pip=True)
@@ -65,9 +91,9 @@ def test_a_wheel_has_everything_and_runs_where_the_sources_are_not(tmp_path):
     assert (tmp_path / "mine" / "recipe.py").exists()
 
 
-def call(*words) -> str:
+def call(*words, **environment: str) -> str:
     """What a command prints; it must end well, and sees no PYTHONPATH."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", *environment)}
     done = subprocess.run(
         list(map(str, words)), capture_output=True, text=True, env=environment, cwd=Path(sys.prefix).anchor
     )
