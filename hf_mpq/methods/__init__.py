@@ -8,6 +8,7 @@ from . import (  # noqa: F401
     fdq,
     ghost,
     hawq,
+    hyperspherical,
     lq_nets,
     mpq,
     q8,

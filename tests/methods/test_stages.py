@@ -28,6 +28,7 @@ def test_these_methods_train():
         "csq",
         "fdq",
         "ghost",
+        "hyperspherical",
         "lq-nets",
         "mpq",
         "q-bert",

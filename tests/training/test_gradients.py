@@ -25,6 +25,7 @@ CASES = {
     "fdq": {"budget": "3bits", "quantizer_options": {}, "activation": "dynamic-token", "activation_bits": 8},
     "class-based": {"bits": 3},
     "q8": {"head": "token"},
+    "hyperspherical": {"groups": "channel"},
     "uniform": {"bits": 3, "head": "masked"},
     "weight-coupling": {"budget": "3bits", "groups": "matrix"},
     "vertical": {},

@@ -30,6 +30,7 @@ RUNS = {
     "csq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "lq-nets": {"groups": "channel", "layers": 1},
+    "hyperspherical": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
 }

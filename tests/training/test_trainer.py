@@ -46,6 +46,7 @@ TRAINED = {
     "q-bert": {"budget": "3bits"},
     "q8": {"groups": "matrix"},
     "lq-nets": {"groups": "channel"},
+    "hyperspherical": {"groups": "channel"},
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
     "uniform": {"budget": "2.5bits", "bits": (2, 3, 4, 8)},

@@ -3,6 +3,7 @@
 from .admm import ADMM
 from .base import SCHEDULES, Schedule
 from .gradual_pruning import GradualPruning
+from .reinitialise import Reinitialise
 from .turbulence import Turbulence
 
-__all__ = ["ADMM", "SCHEDULES", "GradualPruning", "Schedule", "Turbulence"]
+__all__ = ["ADMM", "SCHEDULES", "GradualPruning", "Reinitialise", "Schedule", "Turbulence"]

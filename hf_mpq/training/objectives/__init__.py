@@ -3,6 +3,7 @@
 from .attention_scores import AttentionScores
 from .base import OBJECTIVES, Objective, Signals
 from .bins import BinRegularisation
+from .cosine_distance import CosineDistance
 from .distortion import Distortion
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
@@ -17,6 +18,7 @@ __all__ = [
     "OBJECTIVES",
     "AttentionScores",
     "BinRegularisation",
+    "CosineDistance",
     "Distortion",
     "EmbeddingCosine",
     "EmbeddingRelations",
