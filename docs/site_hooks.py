@@ -170,4 +170,5 @@ def first_sentence(item: Any) -> str:
     """Of what an object says of itself, in one line that fits a cell."""
     text = " ".join((inspect.getdoc(item) or "").partition("\n\n")[0].split())
     end = re.search(r"(?<!al)[.:](?= [A-Z]|$)(?<!e\.g\.)", text)
-    return (text[: end.start()] + "." if end else text).replace("|", "\\|")
+    sentence = text[: end.start()] + "." if end else text
+    return re.sub(r"(`[^`]*`)|\|", lambda match: match[1] or "\\|", sentence)

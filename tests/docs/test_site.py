@@ -122,6 +122,12 @@ def test_error_messages_are_those_of_the_package():
             assert part in texts, f"{message}: nothing says {part!r}"
 
 
+def test_cells_of_the_page_of_parts_are_whole(hooks):
+    rows = [line for line in hooks.parts().splitlines() if line.startswith("|")]
+    cells = [re.sub(r"`[^`]*`|\\.", "", row).count("|") for row in rows]
+    assert rows and set(cells) == {4}
+
+
 def test_scripts_that_are_named_are_there():
     for page in PAGES:
         for path in SCRIPTS.findall(page.read_text()):
@@ -138,3 +144,5 @@ def test_the_site_is_built_without_a_warning(tmp_path, monkeypatch):
     build(load_config("mkdocs.yml", strict=True, site_dir=str(tmp_path / "site")))
     page = (tmp_path / "site" / "reference" / "index.html").read_text()
     assert all(f'id="hf_mpq.{name}"' in page for name in hf_mpq.__all__)
+    loaded = re.findall(r'(?:src|stylesheet" href)="([^"]+)"', page)
+    assert loaded and not [one for one in loaded if "//" in one], "the site is read without a network"
