@@ -14,6 +14,7 @@ import yaml
 
 import hf_mpq
 from hf_mpq.cli.main import app
+from hf_mpq.core import METHODS
 from tests.docs.pages import DOCS, OTHERS, PAGES, ROOT, anchors, commands, links, name_of
 
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
@@ -126,6 +127,13 @@ def test_cells_of_the_page_of_parts_are_whole(hooks):
     rows = [line for line in hooks.parts().splitlines() if line.startswith("|")]
     cells = [re.sub(r"`[^`]*`|\\.", "", row).count("|") for row in rows]
     assert rows and set(cells) == {4}
+
+
+def test_what_the_readme_says_is_missing_is_not_there():
+    section = (ROOT / "README.md").read_text().partition("## What is not there yet")[2].lower()
+    assert section
+    for name in METHODS:
+        assert not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", section), f"{name} is there: take it out"
 
 
 def test_scripts_that_are_named_are_there():
