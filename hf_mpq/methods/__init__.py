@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     hyperspherical,
     lq_nets,
     mpq,
+    prune_ofa,
     q8,
     q_bert,
     sdq,

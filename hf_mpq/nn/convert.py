@@ -183,8 +183,11 @@ def tie_packed(model: nn.Module, decoders: dict[str, str]) -> None:
         }
 
 
-def dequantize_modules(model: nn.Module, dtype: torch.dtype | None = None, masters: bool = False) -> nn.Module:
-    """Replace every quantized layer by a plain one, in place: with the values it uses, or with its float masters."""
+def dequantize_modules(
+    model: nn.Module, dtype: torch.dtype | None = None, masters: bool = False, masked: bool = False
+) -> nn.Module:
+    """Replace every quantized layer by a plain one, in place: with the values it uses, or with its float masters, which
+    may be `masked`."""
     if any(isinstance(module, PackedLinear) and module.compacted for module in model.modules()):
         raise ValueError("a compacted model has smaller matrices than its config; load the packed folder again first")
     decoders = {
@@ -195,7 +198,7 @@ def dequantize_modules(model: nn.Module, dtype: torch.dtype | None = None, maste
     kinds = (QuantizedMatrix, PackedMatrix, MPQLayerNorm, PackedLayerNorm)
     for name, module in list(model.named_modules()):
         if isinstance(module, kinds):
-            plain = plain_layer(module, masters)
+            plain = plain_layer(module, masters, masked)
             model.set_submodule(name, plain if dtype is None else plain.to(dtype))
     for name, decoder in decoders.items():
         source = places[id(owners[name])]

@@ -103,14 +103,15 @@ def pack_norm(norm: MPQLayerNorm) -> PackedLayerNorm:
 
 
 @torch.no_grad()
-def plain_layer(layer: nn.Module, masters: bool = False) -> nn.Module:
+def plain_layer(layer: nn.Module, masters: bool = False, masked: bool = False) -> nn.Module:
     """A plain `nn.Linear`, `nn.Embedding` or `nn.LayerNorm` with the values that `layer` uses in forward; what is done
     to each channel of its input goes back into weight and bias.
 
     Args:
         masters: of a trainable layer, take the float parameters behind the quantized values.
+        masked: of the masters, whether what is held at zero is zero.
     """
-    weight, bias = _masters(layer) if masters else _used(layer)
+    weight, bias = _masters(layer, masked) if masters else _used(layer)
     if isinstance(layer, ChannelAffine):
         weight, bias = layer.without_affine(weight, bias)
     if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
@@ -134,9 +135,9 @@ def _used(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return layer.weight, layer.bias
 
 
-def _masters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias before any rounding and any mask."""
+def _masters(layer: nn.Module, masked: bool) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias before any rounding, and any mask unless `masked`."""
     weight = layer.weight
     if isinstance(layer, QuantizedMatrix):  # whose float weight is float32 whatever the type of the model
-        weight = layer.float_weight(masked=False).to(weight.dtype)
+        weight = layer.float_weight(masked).to(weight.dtype)
     return weight, layer.bias

@@ -8,23 +8,26 @@ from ..nn import dequantize_modules, derive
 from .saving import detach
 
 
-def float_copy(model: nn.Module) -> nn.Module:
-    """A plain float copy of a trainable model with its float masters, neither masked nor rounded, in eval mode; a float
-    model is just copied.
+def float_copy(model: nn.Module, masked: bool = False) -> nn.Module:
+    """A plain float copy of a trainable model with its float masters, not rounded, in eval mode; a float model is just
+    copied.
+
+    Args:
+        masked: whether what the masks hold at zero is zero; otherwise it has the value that it had in training.
 
     Raises:
         ValueError: when the float weights are not there any more: the model is packed, or rows were folded away.
     """
     _check(model)
-    return as_float(copy.deepcopy(model))
+    return as_float(copy.deepcopy(model), masked)
 
 
-def as_float(model: nn.Module) -> nn.Module:
+def as_float(model: nn.Module, masked: bool = False) -> nn.Module:
     """`float_copy` without the copy: in place; returns the model."""
     _check(model)
     if getattr(model.config, "quantization_config", None) is None:
         return model.eval()
-    dequantize_modules(model, masters=True)
+    dequantize_modules(model, masters=True, masked=masked)
     for name in ("quantization_config", "_is_quantized", "_pre_quantization_dtype"):
         model.config.__dict__.pop(name, None)
     detach(model)

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import logging
 
 from ..core import (
@@ -21,7 +21,7 @@ from ..nn import Family, body_of, family_of, relative_names
 from ..nn.construction import class_from_config
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
-from ..weights import ACTIVATIONS, ENCODINGS, GATES, QUANTIZERS
+from ..weights import ACTIVATIONS, ENCODINGS, GATES, MASKS, QUANTIZERS
 from .counts import counted
 from .fields import ConfigFields
 from .inputs import input_spec
@@ -185,7 +185,7 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         gate_options={} if given is not None else chosen["gate_options"],
         **_source(config, chosen, bits is not None),
         mask=chosen["mask"],
-        mask_options=chosen["mask_options"] if chosen["mask"] else {},
+        mask_options=_mask_options(chosen, module.weight) if chosen["mask"] else {},
         transforms=chosen["transforms"],
         activation=input_spec(config, name, chosen, assignment, candidates, bits),
         nested=nested,
@@ -211,6 +211,14 @@ def _source(config: ConfigFields, chosen: dict, decided: bool) -> dict:
     if decided and (GATES[config.gate_name].selects_planes or GATES[chosen["gate"]].selects_planes):
         return {"source": "float-master", "source_options": {}}
     return {"source": chosen["source"], "source_options": chosen["source_options"]}
+
+
+def _mask_options(chosen: dict, weight: Tensor) -> dict:
+    """Those of the config; where only the weight says how much is kept, and it is there, with that."""
+    options = chosen["mask_options"]
+    if not MASKS[chosen["mask"]].measured or weight.is_meta:
+        return options
+    return {"density": int(weight.count_nonzero()) / max(weight.numel(), 1), **options}
 
 
 def _affine(config: ConfigFields, name: str, role: str, module: nn.Module) -> tuple[str, ...]:

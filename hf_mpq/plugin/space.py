@@ -12,9 +12,11 @@ from transformers.initialization import no_init_weights
 from ..core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
 from ..nn import PackedLayerNorm, derive, family_of
 from ..nn.construction import class_from_config
+from ..nn.matrix import QuantizedMatrix
+from ..nn.packed import PackedMatrix
 from ..nn.shapes import apply_shapes
 from ..nn.walk import matrices
-from ..weights import GATES
+from ..weights import GATES, MASKS
 from .config import MPQConfig
 
 
@@ -26,8 +28,8 @@ def space_of(model: nn.Module) -> PrecisionSpace:
     """
     found = kept_space(model)
     if found is None:
-        found = _made_again(model)
-        keep_space(model, found)
+        keep_space(model, _made_again(model))
+        found = model.hf_quantizer.space
     return found
 
 
@@ -39,7 +41,30 @@ def kept_space(model: nn.Module) -> PrecisionSpace | None:
 
 def keep_space(model: nn.Module, space: PrecisionSpace | None) -> None:
     """Keep a space with a model's quantizer, as `model.hf_quantizer.space`."""
+    space = None if space is None else _with_kept_shares(space, model)
     model.hf_quantizer.space, model.hf_quantizer.space_is_of = space, _surroundings(model)
+
+
+def _with_kept_shares(space: PrecisionSpace, model: nn.Module) -> PrecisionSpace:
+    """With the density of every mask that only the weights say."""
+    measured = {name for name, spec in space.weights.items() if spec.mask and MASKS[spec.mask].measured}
+    if not measured:
+        return space
+    layers = dict(matrices(model, (QuantizedMatrix, PackedMatrix)))
+    weights = {
+        name: replace(spec, mask_options={**spec.mask_options, "density": _density(layers[name])})
+        for name, spec in space.weights.items()
+        if name in measured and name in layers
+    }
+    return replace(space, weights={**space.weights, **weights})
+
+
+def _density(layer: QuantizedMatrix | PackedMatrix) -> float:
+    """Share of the weights of stored lines that a mask keeps."""
+    if isinstance(layer, QuantizedMatrix):
+        return float(layer.program.mask.keep.double().mean())
+    stored = layer.stored
+    return sum(stored.kept.values()) / max(sum(stored.lines.values()) * stored.length, 1) if stored.mask else 1.0
 
 
 def decided(space: PrecisionSpace, assignment: Assignment) -> PrecisionSpace:

@@ -18,6 +18,7 @@ from ..format import model_folder
 from ..nn import calibrate_activations
 from ..nn.walk import is_open
 from ..plugin import MPQConfig, pack
+from ..plugin.float_copy import float_copy
 from ..plugin.heads import is_latency
 from ..plugin.space import space_of
 from ..runs.files import LATENCIES, SCORES, START
@@ -180,6 +181,22 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
         packed = pack(_without_autocast(copy.deepcopy(model)).cpu())
         with model_folder(folder) as new:
             packed.save_pretrained(new)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(new)
+
+    def save_float(self, folder: str | Path) -> None:
+        """Write the float weights, zero where masks hold them, as a plain checkpoint with its tokenizer, which needs no
+        hf_mpq: a model that was pruned, for anyone to fine-tune.
+
+        Raises:
+            ValueError: when rows were folded away, so that they are not there any more.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        if not self.is_world_process_zero():
+            return
+        plain = float_copy(_without_autocast(model), masked=True).cpu()
+        with model_folder(folder) as new:
+            plain.save_pretrained(new)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(new)
 

@@ -1,7 +1,7 @@
 """Masks: which single weights are kept at all."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,12 +26,14 @@ class WeightMask(LearnedPart, ABC):
 
     Attributes:
         locked: whether `revisit` is over for good; set while a stage runs, and not saved.
+        measured: whether only the weight says how much is kept, as the option `density`.
 
     Raises:
         ValueError: no such mask is stored like this.
     """
 
     locked = False
+    measured: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, int], encoding: str | None = None, **options: Any):
         super().__init__()
@@ -151,6 +153,31 @@ class BlockMask(WeightMask):
     def pruned_share(self) -> float:
         free = float(self.keep.float().mean()) * self.block
         return (self.block - free) / (self.block - self.kept) if self.block > self.kept else 1.0
+
+
+@MASKS.register("locked")
+class LockedMask(WeightMask):
+    """Keeps what is not zero when it is set, for good: the pattern of a model that was pruned before (the pattern lock
+    of Prune Once for All, Zafrir et al., 2021). A weight without zeros is not masked.
+
+    Args:
+        density: share of weights that are not zero, which sizes are counted by; None counts them in the weight.
+    """
+
+    locked, measured = True, True
+
+    def __init__(self, shape: tuple[int, int], density: float | None = None, encoding: str | None = None):
+        super().__init__(shape, encoding)
+
+    @classmethod
+    def share(cls, density: float | None = None, **options: Any) -> float:
+        return 1.0 if density is None else density
+
+    def choose(self, weight: Tensor, share: float = 1.0) -> Tensor:
+        return weight != 0
+
+    def pruned_share(self) -> float:
+        return 1.0
 
 
 def _keep_largest(scores: Tensor, count: int) -> Tensor:

@@ -10,12 +10,12 @@ from hf_mpq import MPQConfig
 from hf_mpq.cost import COSTS
 from hf_mpq.format import MASK_ENCODINGS, PackedFormatError
 from hf_mpq.nn.packed import PackedMatrix
-from hf_mpq.weights import MASKS
 from tests.contracts.test_round_trips import same_state, state_of
 from tests.contracts.test_sizes import bytes_on_disk
 from tests.plugin.models import as_version_1, read_config, signed_anew, write_tensors
 from tests.plugin.models import read_tensors as tensors_of
 from tests.tiny import HEADS, outputs, tiny_model
+from tests.weights.cases import CHOOSING
 
 OPTIONS = {"element": ({"density": 0.1}, {"density": 0.6}), "n:m": ({}, {"kept": 1, "block": 4})}
 CASES = [
@@ -25,7 +25,7 @@ CASES = [
         id=f"{mask}-{encoding}-{number}",
         marks=pytest.mark.full if number and encoding else (),
     )
-    for mask in MASKS
+    for mask in CHOOSING
     for number, options in enumerate(OPTIONS[mask])
     for encoding in (None, *MASK_ENCODINGS)
     if (mask, encoding) != ("element", "n:m")
@@ -71,7 +71,7 @@ def test_folded_columns_that_cut_blocks_are_stored_as_flags(tmp_path):
         assert packed.stored.mask.encoding.name == encoding and torch.equal(packed.weight, weight)
 
 
-@pytest.mark.parametrize("options", [{"density": 1.0}, {"kept": 4}], ids=list(MASKS))
+@pytest.mark.parametrize("options", [{"density": 1.0}, {"kept": 4}], ids=CHOOSING)
 def test_a_mask_that_keeps_everything_costs_nothing(options):
     masked = quantized("element" if "density" in options else "n:m", options)
     plain = hf_mpq.pack(quantized(None, {}))
@@ -81,7 +81,7 @@ def test_a_mask_that_keeps_everything_costs_nothing(options):
     assert same_state(hf_mpq.pack(hf_mpq.unpack(masked)).state_dict(), plain.state_dict())
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 def test_masks_of_the_first_format_are_read_for_ever(mask, tmp_path):
     """It has flags only, and says nothing of encodings."""
     model = hf_mpq.pack(quantized(mask, OPTIONS[mask][0] | {"encoding": "flags"}))

@@ -27,7 +27,17 @@ BUDGETS = {
     "fdq": "3bits",
     "csq": "3bits",
 }
-FIXED = {"zeroquant", "zeroquant-4-8", "q8", "uniform", "vertical", "lq-nets", "hyperspherical"}
+FIXED = {
+    "zeroquant",
+    "zeroquant-4-8",
+    "q8",
+    "uniform",
+    "vertical",
+    "lq-nets",
+    "hyperspherical",
+    "prune-ofa",
+    "prune-ofa-pretrain",
+}
 QUICK = {
     "q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
     "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},

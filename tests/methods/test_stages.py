@@ -31,6 +31,8 @@ def test_these_methods_train():
         "hyperspherical",
         "lq-nets",
         "mpq",
+        "prune-ofa",
+        "prune-ofa-pretrain",
         "q-bert",
         "q8",
         "sdq",

@@ -9,8 +9,9 @@ from torch import nn
 from hf_mpq.core import ActivationSpec
 from hf_mpq.nn import MPQLayerNorm
 from hf_mpq.nn.packing import pack_matrix, pack_norm, plain_layer
-from hf_mpq.weights import MASKS, QUANTIZERS
+from hf_mpq.weights import QUANTIZERS
 from tests.nn.cases import LAYOUTS, embedding_of, linear_of
+from tests.weights.cases import CHOOSING
 
 MIXING = [name for name in QUANTIZERS if name != "nested"]
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -70,7 +71,7 @@ def test_embedding_twins_look_up_the_same_rows(name, layout):
         assert torch.equal(packed.decode_rows(rows), packed.decode()[rows])
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @every_quantizer
 def test_masked_twins_are_equal(name, mask):
     options = {"element": {"density": 0.3}, "n:m": {"kept": 3, "block": 11}}[mask]

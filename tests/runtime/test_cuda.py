@@ -15,12 +15,13 @@ from hf_mpq.nn import PackedLinear, encoder_blocks, record_blocks
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime import BACKENDS, CompactLinear, compact
 from hf_mpq.runtime.cuda import IntegerRows, TensorCoreProduct, kernels_for
-from hf_mpq.weights import MASKS, QUANTIZERS, ActivationQuantizer
+from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
 from tests.contracts.test_folding import pruned_model
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.nn.test_packed_layers import with_dead
 from tests.runtime.threads import wrong_answers
 from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+from tests.weights.cases import CHOOSING
 
 MIXING = [name for name in QUANTIZERS if name != "nested"]
 ROWS = ("uneven rows", "channel", "matrix")
@@ -92,7 +93,7 @@ def test_dead_columns_and_corrections_stay_exact(name, rank, dead):
     assert_close(TensorCoreProduct(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @pytest.mark.parametrize("name", MIXING)
 def test_masked_rows_are_exact_where_they_have_no_offset(name, mask):
     x = torch.randn(5, 11)

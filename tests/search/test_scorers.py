@@ -13,6 +13,7 @@ from hf_mpq.search.scorers.base import rounding_errors
 from hf_mpq.search.scorers.moments import MomentRecorder
 from hf_mpq.weights import MASKS, QUANTIZERS
 from tests.tiny import HEADS, MOST, TEXTS, tiny_batch, tiny_model
+from tests.weights.cases import CHOOSING
 
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=4)
 BITS = (0, 4, 8)
@@ -362,7 +363,7 @@ def test_what_scorers_change_is_what_quantizing_changes(quantizer, mask):
         torch.testing.assert_close(weight + errors[precision], layer.program(layer.weight).detach(), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "class-importance"])
 def test_scores_see_what_a_mask_drops(scorer, mask):
     """At eight bits a mask of half the weights is nearly all of the damage."""

@@ -29,6 +29,7 @@ CASES = {
     "uniform": {"bits": 3, "head": "masked"},
     "weight-coupling": {"budget": "3bits", "groups": "matrix"},
     "vertical": {},
+    "prune-ofa-pretrain": {"head": "masked", "layers": 1},
 }
 STAGES = {
     "channelwise": {"search": {"strategy_options": {"warmup": 0.0}}},
@@ -153,12 +154,11 @@ def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, alon
     assert_same(recorded(method, tmp_path / "more", 8 // accumulation, accumulation), expected)
 
 
+TWO = ("mpq", "aq-bert", "vertical", "prune-ofa-pretrain")
+
+
 @pytest.mark.parametrize(
-    "method",
-    [
-        method if method in ("mpq", "aq-bert", "vertical") else pytest.param(method, marks=pytest.mark.full)
-        for method in CASES
-    ],
+    "method", [method if method in TWO else pytest.param(method, marks=pytest.mark.full) for method in CASES]
 )
 def test_two_processes_train_as_one(method, alone, tmp_path):
     expected = alone(method)

@@ -33,7 +33,10 @@ RUNS = {
     "hyperspherical": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
+    "prune-ofa-pretrain": {"layers": 1},
+    "prune-ofa": {"layers": 1},
 }
+FULL = {"prune-ofa"}
 QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
 STAGES = {"weight-coupling": {"supernet": {"strategy_options": QUICK}}}
 
@@ -68,10 +71,15 @@ def whole(made_once):
     return lambda method: made_once(method, lambda folder: made(method, folder).train())
 
 
+def marks(method, step):
+    often = (step == 5 and method not in FULL) or (method, step) == ("mpq", 2)
+    return [] if often else pytest.mark.full
+
+
 @pytest.mark.parametrize(
     ("method", "stage", "step"),
     [
-        pytest.param(method, stage, step, marks=[] if step == 5 or (method, step) == ("mpq", 2) else pytest.mark.full)
+        pytest.param(method, stage, step, marks=marks(method, step))
         for method in RUNS
         for stage in stage_folders(method)
         for step in ((2, 5) if (method, stage) == ("mpq", "1-search") else (2, 5, 7))  # a search of six steps

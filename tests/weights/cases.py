@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hf_mpq.core import SubgroupLayout, WeightSpec
-from hf_mpq.weights import ENCODINGS, GATES, QUANTIZERS, SOURCES, WeightProgram, WeightQuantizer
+from hf_mpq.weights import ENCODINGS, GATES, MASKS, QUANTIZERS, SOURCES, WeightProgram, WeightQuantizer
 
 LAYOUTS = {
     "even rows": SubgroupLayout((12, 10), 4),
@@ -15,6 +15,8 @@ LAYOUTS = {
     "columns": SubgroupLayout.of("columns:3", (6, 10)),
     "fused shards": SubgroupLayout.of(2, (15, 10), shards=3),
 }
+CHOOSING = [name for name in MASKS if not MASKS[name].measured]
+"""Masks that choose what they drop, where the others take the zeros that are there."""
 EVERY_BIT = tuple(range(1, 9))
 MIXED = (0, 1, 2, 3, 4, 8)
 

@@ -8,7 +8,7 @@ from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.nn import MPQLinear
 from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.weights import MASKS, QUANTIZERS
-from tests.weights.cases import mixed, program_of
+from tests.weights.cases import CHOOSING, mixed, program_of
 
 LAYOUT = SubgroupLayout((9, 12), 4)
 OPTIONS = {"element": {"density": 0.4}, "n:m": {"kept": 1, "block": 3}}
@@ -50,7 +50,7 @@ def test_densities_outside_the_unit_interval_are_refused(density):
         MASKS["element"]((9, 12), density=density)
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @pytest.mark.parametrize("name", list(QUANTIZERS))
 def test_dropped_weights_are_zero_and_get_no_gradient(name, mask):
     weight = torch.randn(9, 12)
@@ -67,7 +67,7 @@ def test_dropped_weights_are_zero_and_get_no_gradient(name, mask):
     assert value[~dropped & ~pruned.unsqueeze(1)].ne(0).float().mean() > 0.6
 
 
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @pytest.mark.parametrize("name", MIXING)
 def test_scales_fit_the_kept_weights_only(name, mask):
     weight = torch.randn(9, 12)
@@ -85,7 +85,7 @@ def test_scales_fit_the_kept_weights_only(name, mask):
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, SubgroupLayout((9, 12), 5, axis=1)], ids=["rows", "columns"])
-@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("mask", CHOOSING)
 @pytest.mark.parametrize("name", MIXING)
 def test_packed_twins_store_the_kept_weights(name, mask, layout):
     top = mixed(name)[-1]
@@ -114,7 +114,7 @@ def test_a_precision_whose_weights_are_all_dropped_is_packed():
     assert torch.equal(packed.weight, layer.quantized_weight())
 
 
-@pytest.mark.parametrize("name", list(MASKS))
+@pytest.mark.parametrize("name", CHOOSING)
 def test_masks_open_close_and_lock(name):
     weight = torch.randn(9, 12)
     mask = MASKS[name](weight.shape, **OPTIONS[name])
@@ -131,7 +131,7 @@ def test_masks_open_close_and_lock(name):
         mask.revisit(weight)
 
 
-@pytest.mark.parametrize("name", list(MASKS))
+@pytest.mark.parametrize("name", CHOOSING)
 def test_a_mask_is_chosen_anew_from_all_weights_and_not_from_those_it_kept(name):
     program, layer = masked_layer(name)
     held = ~program.mask.keep
@@ -142,7 +142,7 @@ def test_a_mask_is_chosen_anew_from_all_weights_and_not_from_those_it_kept(name)
     assert torch.equal(program.float_weight(layer.weight) != 0, program.mask.keep & (layer.weight != 0))
 
 
-@pytest.mark.parametrize("mask", [None, *MASKS])
+@pytest.mark.parametrize("mask", [None, *CHOOSING])
 def test_without_rounding_the_masked_float_weight_is_used(mask):
     program, layer = masked_layer(mask)
     rounded = layer.quantized_weight()
@@ -160,3 +160,13 @@ def masked_layer(name):
     layer.initialise()
     layer.calibrate()
     return layer.program, layer
+
+
+def test_a_locked_mask_keeps_what_is_not_zero_for_good():
+    weight = torch.randn(9, 12) * (torch.rand(9, 12) < 0.3)
+    program = program_of("symmetric", LAYOUT, weight, mask="locked")
+    pattern = weight != 0
+    assert torch.equal(program.mask.keep, pattern) and program.mask.pruned_share() == 1
+    assert torch.equal(program.float_weight(torch.ones(9, 12)), pattern.float())
+    with pytest.raises(ValueError, match="locked"):
+        program.revisit_mask(weight)

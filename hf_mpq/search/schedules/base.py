@@ -37,6 +37,17 @@ class Schedule(ABC):  # noqa: B024
     def after_step(self, model: nn.Module, progress: Progress) -> None:  # noqa: B027
         """After the optimizer's step, outside autograd; `progress` counts the step as done."""
 
+    def rate(self, step: int, steps: int, warmup: int) -> float | None:
+        """The learning rate of a step, as a share of the largest; None, as here, leaves it to the arguments.
+
+        At most one schedule of a stage says it.
+
+        Args:
+            step, steps: done, and of the stage.
+            warmup: steps of the warm-up.
+        """
+        return None
+
     def finish(self, model: nn.Module) -> None:  # noqa: B027
         """Once, after the last step, outside autograd."""
 

@@ -61,7 +61,9 @@ class StageRunner:
             record.decide(assignment)
         self._in_main_first(lambda: self.students.save(student, f"{folder}/{MODEL}"))
         self._take(fix(student, assignment) if is_open(student) else student)
+        set_rounding(self.model, stage.rounding)  # what a float stage makes is scored as it is
         metrics = self._scores(number, trainer)
+        set_rounding(self.model, True)
         record.finish(
             stage.name,
             steps=output.global_step,

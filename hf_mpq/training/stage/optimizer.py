@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import TrainingArguments
 
+from ...search.schedules import Schedule
 from ...search.strategies import GATE_PARAMETERS, QUANTIZER_PARAMETERS, WEIGHTS, SearchStrategy
 from ...weights.roles import OFFSETS, PLANES, RANGES, ROLES, STEPS, roles_in
 from .joint_optimizer import JointOptimizer
@@ -164,6 +166,19 @@ def stage_optimizer(
         own = {name: options[name] for name in ("lr", "betas") if name in options}
         parts["gate scales"] = RelativeAdam([{"params": groups.gate_scales, "group": _GATE_GROUP}], **own)
     return JointOptimizer(parts)
+
+
+def scheduled_rate(
+    schedules: Mapping[str, Schedule], optimizer: Optimizer, steps: int, args: TrainingArguments
+) -> LRScheduler | None:
+    """The learning rate of a stage, where one of its schedules says it; raises ValueError where several do."""
+    warmup = args.get_warmup_steps(steps)
+    names = [name for name, one in schedules.items() if one.rate(0, steps, warmup) is not None]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} both say the learning rate: leave it to one of them")
+    if not names:
+        return None
+    return LambdaLR(optimizer, lambda step: schedules[names[0]].rate(step, steps, warmup))
 
 
 def hold_gate_rates(scheduler: LRScheduler, rate: float | None = None) -> None:

@@ -20,7 +20,7 @@ from .batches import StageBatches
 from .checkpoints import StageCheckpoints
 from .metrics import RunningMeans
 from .module import PENALTY, StageModule
-from .optimizer import ParameterGroups, hold_gate_rates, stage_optimizer
+from .optimizer import ParameterGroups, hold_gate_rates, scheduled_rate, stage_optimizer
 from .paths import with_path
 from .progress import FollowProgress
 from .sampling import SeededCollator
@@ -259,6 +259,10 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of weights and scales."""
         fresh = self.lr_scheduler is None
+        if fresh:
+            self.lr_scheduler = scheduled_rate(
+                self.model.schedules, optimizer or self.optimizer, num_training_steps, self.args
+            )
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if fresh:
             hold_gate_rates(scheduler, self.strategy and self.strategy.gate_rate(num_training_steps))

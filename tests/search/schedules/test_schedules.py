@@ -69,6 +69,48 @@ def test_a_weight_that_grows_while_it_is_held_comes_back(model):
     assert layer.program.mask.keep[held[0], held[1]]
 
 
+ONCE = {"end": 0.5, "every": 0.01, "until": 0.8, "rewind": True}
+"""Of Prune Once for All: 100,000 steps, choices every 1,000 until 80,000, the ramp until 50,000."""
+
+
+def test_the_schedule_of_prune_once_for_all():
+    schedule = SCHEDULES.make("gradual-pruning", options=ONCE)
+    at_thousands = {5: 0.244, 10: 0.439, 25: 0.787, 40: 0.893, 50: 0.900, 75: 0.900}
+    for thousands, sparsity in at_thousands.items():
+        assert 0.9 * schedule.share_at(at(1000 * thousands, 100_000)) == pytest.approx(sparsity, abs=5e-4)
+
+
+def test_the_learning_rate_is_rewound_at_every_choice():
+    schedule = SCHEDULES.make("gradual-pruning", options=ONCE)
+    rate = lambda step: schedule.rate(step, 100_000, 1000)  # noqa: E731
+    for step, factor in {0: 0.0, 500: 0.5, 1999: 1.00002, 2000: 1.0204, 2999: 1.00002, 75_000: 0.5102}.items():
+        assert rate(step) == pytest.approx(factor, abs=5e-5)
+    assert [rate(step) for step in (50_000, 100_000)] == [pytest.approx(50 / 49), 0]
+    assert SCHEDULES.make("gradual-pruning").rate(10, 100, 1) is None
+
+
+def test_which_weights_are_held_is_chosen_after_the_ramp_too(model):
+    schedule = SCHEDULES.make("gradual-pruning", options={"end": 0.5, "every": 0.1, "until": 0.75})
+    schedule.prepare(model)
+    layer, changed = dict(matrices(model))["encoder.layer.0.output.dense"], []
+    for step in range(40):
+        before = layer.program.mask.keep.clone()
+        schedule.before_step(model, at(step))
+        changed += [step] * (not torch.equal(before, layer.program.mask.keep))
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn_like(layer.weight))
+    assert changed == [4, 8, 12, 16, 20, 24, 28] and layer.program.mask.pruned_share() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"every": 1.5}, "at least 1"), ({"until": 0.2}, "from end"), ({"end": 1.0, "rewind": True}, "below 1")],
+)
+def test_choices_that_are_none(options, words):
+    with pytest.raises(ValueError, match=words):
+        SCHEDULES.make("gradual-pruning", options=options)
+
+
 @pytest.mark.parametrize("options", [{"begin": 0.5, "end": 0.5}, {"begin": -0.1}, {"end": 1.2}, {"every": 0}])
 def test_ramps_that_are_none(options):
     with pytest.raises(ValueError, match=r"begin < end|at least 1"):
