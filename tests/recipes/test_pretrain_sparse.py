@@ -21,7 +21,7 @@ def test_a_sparse_checkpoint_comes_out_and_a_second_call_goes_on(head, tmp_path,
     (tmp_path / "text.txt").write_text("\n".join([*lines, ""]))
     out = tmp_path / "out"
     words = f"--model_name_or_path {tmp_path}/model --text {tmp_path}/text.txt --output_dir {out} --density 0.2"
-    words += " --max_steps 6 --per_device_train_batch_size 8 --report_to none --use_cpu --disable_tqdm"
+    words += " --max_steps 6 --per_device_train_batch_size 8 --report_to none --use_cpu true --disable_tqdm true"
     call = [*words.split(), *(["--bare"] if head == "bare" else [])]
     results = main(call)
     kind = AutoModel if head == "bare" else AutoModelForMaskedLM
