@@ -154,7 +154,7 @@ def test_accumulated_gradients_are_those_of_the_batch(method, accumulation, alon
     assert_same(recorded(method, tmp_path / "more", 8 // accumulation, accumulation), expected)
 
 
-TWO = ("mpq", "aq-bert", "vertical", "prune-ofa-pretrain")
+TWO = ("mpq", "aq-bert", "vertical")
 
 
 @pytest.mark.parametrize(
