@@ -39,20 +39,20 @@ def resident(field: str) -> int:
 
 
 def measure(load: Callable[[], Callable[[], object]]) -> dict[str, float]:
-    """Seconds and MB of loading (`seconds`, `loaded`), and of it with a first pass (`ready`, `used`); to be called in a
-    process of its own.
+    """Seconds and MB of loading (`seconds`, `loaded`), and of it with a first pass (`ready`, `used`), and the seconds
+    of CPU that both took (`cpu`), which other processes disturb least; to be called in a process of its own.
 
     Args:
         load: returns what makes a pass.
     """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now, not what imports took
-    before, start = resident("VmRSS"), time.perf_counter()
+    before, start, cpu = resident("VmRSS"), time.perf_counter(), time.process_time()
     first_pass = load()
     seconds, loaded = time.perf_counter() - start, resident("VmHWM") - before
     first_pass()
-    ready, used = time.perf_counter() - start, resident("VmHWM") - before
-    return {"seconds": seconds, "ready": ready, "loaded": loaded / 1e6, "used": used / 1e6}
+    ready, used, cpu = time.perf_counter() - start, resident("VmHWM") - before, time.process_time() - cpu
+    return {"seconds": seconds, "ready": ready, "cpu": cpu, "loaded": loaded / 1e6, "used": used / 1e6}
 
 
 def in_fresh_process(*arguments: str) -> dict[str, float]:
@@ -114,10 +114,11 @@ def main() -> None:
             seconds, ready, loaded, used = (
                 statistics.median(row[key] for row in rows) for key in ("seconds", "ready", "loaded", "used")
             )
+            ratio = statistics.median(row["cpu"] / float_row["cpu"] for row, float_row in zip(rows, found["float32"]))
             spread = max(row["seconds"] for row in rows) - min(row["seconds"] for row in rows)
             print(
                 f"{name:18s} file {size:6.1f} MB   load {seconds:.2f} s (spread {spread:.2f})   "
-                f"load and first pass {ready:.2f} s   "
+                f"load and first pass {ready:.2f} s, CPU time over float {ratio:.2f}   "
                 f"peak +{loaded:.0f} MB, after a first pass +{used:.0f} MB"
             )
 

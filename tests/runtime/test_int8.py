@@ -3,6 +3,8 @@
 import copy
 import io
 from collections import Counter
+from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from hf_mpq.core import ActivationSpec, SubgroupLayout
 from hf_mpq.nn import PackedLinear, encoder_blocks, record_blocks
 from hf_mpq.nn.integers import IntegerMatrix
 from hf_mpq.nn.packing import pack_matrix
+from hf_mpq.nn.walk import matrices
 from hf_mpq.runtime.int8 import Int8Layer, Int8Product, NativeProduct, unsupported, use_native_products
 from hf_mpq.weights import QUANTIZERS, ActivationQuantizer
 from tests.nn.cases import LAYOUTS, linear_of
@@ -41,11 +44,22 @@ def layer_of(name: str, layout, activation: ActivationSpec, x: torch.Tensor):
     return pack_matrix(layer).eval()
 
 
+def mixed(model):
+    """A model whose open gates are decided, each sub-group at random."""
+    drawn, assignment = Random(0), hf_mpq.nn.derive(model)
+    found = {name: layer.spec for name, layer in matrices(model) if layer.program.gate.searching}
+    several = {
+        name: replace(assignment.matrices[name], bits=tuple(drawn.choices(spec.candidates, k=spec.layout.count)))
+        for name, spec in found.items()
+    }
+    return hf_mpq.fix(model, replace(assignment, matrices=assignment.matrices | several)) if several else model
+
+
 def packed_model(family: str = "bert", **fields):
     """A tiny packed model with 8-bit activations; static ranges are calibrated on the tiny batch."""
     changes = fields.pop("changes", {})
     config = hf_mpq.MPQConfig(**{"bits": 4, "activation_bits": 8, **fields})
-    model = hf_mpq.quantize(tiny_model(family, **changes), config)
+    model = mixed(hf_mpq.quantize(tiny_model(family, **changes), config))
     if config.activation == "static":
         hf_mpq.nn.calibrate_activations(model, [tiny_batch()])
     return hf_mpq.pack(model).eval()

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import hf_mpq
 from hf_mpq.runtime.int8 import unsupported
+from tests.runtime.test_int8 import mixed
 from tests.runtime.threads import wrong_answers
 from tests.tiny import MOST, VOCABULARY, tiny_batch, tiny_model
 
@@ -19,7 +20,7 @@ LENGTHS = (11, 3, 7, 1, 16, 5)
 
 def prepared(backend: str, family: str = "bert"):
     config = hf_mpq.MPQConfig(bits=(0, 2, 4, 8), groups=8, activation_bits=8)
-    return hf_mpq.prepare(hf_mpq.pack(hf_mpq.quantize(tiny_model(family, "bare"), config)).eval(), backend)
+    return hf_mpq.prepare(hf_mpq.pack(mixed(hf_mpq.quantize(tiny_model(family, "bare"), config))).eval(), backend)
 
 
 @torch.no_grad()
