@@ -21,6 +21,7 @@ from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS, Judge
 from ..search.allocators.start import check_possible, spending
 from ..search.scorers import mean_divergence
+from ..weights.quantizers.scan import RememberedScans
 
 OUTLIER_BITS = 8
 """Activations below this many bits get the default rule against outliers."""
@@ -80,6 +81,7 @@ class TrainingFree:
         self.latencies: LatencyTable | None = None
         self.seconds: dict[str, float] = {}
         self._limits: dict[tuple[Budgets, int], Limits] = {}
+        self._scans = RememberedScans()
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
         self._float_outputs: list = []
@@ -105,7 +107,7 @@ class TrainingFree:
     def scores(self) -> dict[str, Tensor]:
         """How much each choice hurts; computed at the first call."""
         if self._scores is None:
-            with self._timed("scoring"), embedding_outputs(self.model, self.pooling):
+            with self._timed("scoring"), self._scans, embedding_outputs(self.model, self.pooling):
                 self._scores = self.scorer.score(self.model, self.space, self.batches)
         return self._scores
 
@@ -181,7 +183,8 @@ class TrainingFree:
     @cached_property
     def _prototype(self) -> nn.Module:
         """Quantized with all that is open; its scales are scanned once, for every candidate."""
-        return quantize(copy.deepcopy(self.model), self.config)
+        with self._scans:
+            return quantize(copy.deepcopy(self.model), self.config)
 
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
         """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""
@@ -225,9 +228,10 @@ class TrainingFree:
             models: that are allocated and built.
             judged: how many of them `evaluate` scores.
         """
-        weights = sum(sum(spec.layout.numel) * len(spec.candidates) for spec in self.space.weights.values())
-        scan = SCAN_SECONDS * weights  # once to score, where that is done, and once to quantize
-        seconds = {"scoring": scan * self.uses_scores, "quantization": scan, "rounding": 0.0}
+        scored, others = (self._scan_seconds(opened) for opened in (True, False))  # what scores scanned is known
+        seconds = {"scoring": 0.0, "quantization": scored + others, "rounding": 0.0}
+        if self.uses_scores:
+            seconds |= {"scoring": scored, "quantization": others}
         judged += models * self.allocator.evaluation_count(self.space) if self.open else 0
         if judged and self.evaluate is not None:
             self.reference()
@@ -242,6 +246,11 @@ class TrainingFree:
         if judged and self.evaluate is None:
             seconds["measuring"] = each * (judged + 1) * count  # the float model gives its outputs once
         return seconds
+
+    def _scan_seconds(self, opened: bool) -> float:
+        """Of the matrices that have several candidates, or of those that have one."""
+        specs = (spec for spec in self.space.weights.values() if (len(spec.candidates) > 1) == opened)
+        return SCAN_SECONDS * sum(sum(spec.layout.numel) * len(spec.candidates) for spec in specs)
 
     @torch.no_grad()
     def _forward_seconds(self) -> float:

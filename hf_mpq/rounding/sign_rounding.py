@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..core import replace_forward, to_stored_type
+from ..core import to_stored_type
 from ..nn import MPQLinear
 from .grids import LevelGrid, target_weight, write_values
+from .shifted import ShiftedRounding, shifted_level
 
 NARROWEST, WIDEST = 0.5, 1.5
 """Range of what scales may be multiplied by."""
@@ -32,7 +33,8 @@ class SignRounding:
     def __call__(self) -> Tensor:
         """The weight used in forward, straight-through, `(out, in)`, in the type of the layer's weight."""
         grid = self._scaled()
-        return grid.values(self._levels(grid)).to(self.layer.weight.dtype)
+        value = ShiftedRounding.apply(self.shift, grid.step, self.weight, grid)
+        return value.to(self.layer.weight.dtype)
 
     def _scaled(self) -> LevelGrid:
         layout, dtype = self.layer.spec.layout, self.layer.program.quantizer.scale_dtype
@@ -40,8 +42,7 @@ class SignRounding:
         return self.grid._replace(step=to_stored_type(self.grid.step * factor, dtype))
 
     def _levels(self, grid: LevelGrid) -> Tensor:
-        exact = grid.exact(self.weight) + self.shift
-        return grid.clamp(replace_forward(exact, torch.round(exact)))
+        return grid.clamp(shifted_level(self.shift, grid.step, self.weight, grid.half)[1])
 
     @torch.no_grad()
     def move(self, gradients: list[Tensor | None], rate: float) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..core import track
 from ..nn import BlockRecord, are_chained, encoder_blocks, record_blocks
+from .held import held_weights
 
 
 @dataclass
@@ -69,4 +70,5 @@ def _one_by_one(model: nn.Module, batches: Sequence[Mapping], outputs: bool) -> 
 
 @torch.no_grad()
 def _run(record: BlockRecord, block: nn.Module) -> list[torch.Tensor]:
-    return [record.run(block, call) for call in range(len(record))]
+    with held_weights(block):
+        return [record.run(block, call) for call in range(len(record))]

@@ -1,5 +1,9 @@
 """Scales of least squared error, by scanning shrunken ranges."""
 
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -8,6 +12,35 @@ from .grid import Grid
 
 CHUNK = 1 << 17
 """Weights handled at a time, so that the passes of a scan stay in cache."""
+
+
+class RememberedScans:
+    """Scans of whole weights that are done while it is entered: one that is done again, of an equal weight, is looked
+    up. Weights are kept as they are, and not copied; one that was changed since is scanned anew."""
+
+    def __init__(self):
+        self._found: dict[tuple, list[tuple[Tensor, int, Tensor]]] = {}
+        self._before: list[Token] = []
+
+    def __enter__(self) -> "RememberedScans":
+        self._before.append(_remembered.set(self))
+        return self
+
+    def __exit__(self, *raised) -> None:
+        _remembered.reset(self._before.pop())
+
+    def scale(self, key: tuple, weight: Tensor, scan: Callable[[], Tensor]) -> Tensor:
+        """What `scan` gives for a weight and everything else that it depends on."""
+        known = self._found.setdefault(key, [])
+        for other, version, scale in known:
+            if other.device == weight.device and other._version == version and torch.equal(other, weight):
+                return scale.clone()
+        found = scan()
+        known.append((weight, weight._version, found))
+        return found.clone()
+
+
+_remembered: ContextVar[RememberedScans | None] = ContextVar("remembered scans", default=None)
 
 
 def scan_scale(
@@ -21,6 +54,13 @@ def scan_scale(
     Args:
         live: `(out, in)` bool; weights outside it count for nothing. None counts all.
     """
+    scan, remembered = partial(_scanned, layout, weight, grid, dtype, live), _remembered.get()
+    if remembered is None or live is not None or weight.is_inference():
+        return scan()
+    return remembered.scale((layout, grid, dtype, weight.dtype), weight, scan)
+
+
+def _scanned(layout: SubgroupLayout, weight: Tensor, grid: Grid, dtype: torch.dtype, live: Tensor | None) -> Tensor:
     lines = layout.lines(weight)
     weights = None if live is None else layout.lines(live.expand_as(weight)).to(weight.dtype)
     widest = _widest(layout, weight, grid, live)
