@@ -1,5 +1,7 @@
 """Prune Once for All: zeros that are made once, and are still the same ones in every model that comes of it."""
 
+import json
+
 import pytest
 import torch
 
@@ -144,3 +146,19 @@ def test_a_model_without_a_head_is_pruned_from_hidden_states(tmp_path):
     run.save_float(tmp_path / "sparse")
     weight = HEADS["bare"].from_pretrained(tmp_path / "sparse").get_submodule(LAYER).weight
     assert int((weight != 0).sum()) == round(0.1 * weight.numel())
+
+
+def test_a_float_stage_is_scored_without_rounding(tmp_path):
+    run = trainer(
+        quantized("prune-ofa-pretrain", head="masked", layers=1, bits=2),
+        tmp_path,
+        train_dataset=sentences(16, "masked"),
+        eval_dataset=sentences(8, "masked"),
+        max_steps=2,
+        save_strategy="no",
+    )
+    run.train()
+    said = json.loads((tmp_path / "stages.json").read_text())["finished"]["prune"]["eval_loss"]
+    rounded = run.evaluate()["eval_loss"]
+    hf_mpq.nn.walk.set_rounding(run.model, False)
+    assert run.evaluate()["eval_loss"] == pytest.approx(said, rel=1e-6) != pytest.approx(rounded, rel=1e-6)
