@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401
     aq_bert,
+    bsq,
     channelwise,
     class_based,
     csq,

@@ -26,6 +26,7 @@ BUDGETS = {
     "weight-coupling": "2.5bits",
     "fdq": "3bits",
     "csq": "3bits",
+    "bsq": "3bits",
 }
 FIXED = {
     "zeroquant",

@@ -23,6 +23,7 @@ def test_these_methods_train():
     assert TRAINED == [
         "aq-bert",
         "aq-bert+kd",
+        "bsq",
         "channelwise",
         "class-based",
         "csq",
@@ -40,7 +41,7 @@ def test_these_methods_train():
         "vertical",
         "weight-coupling",
     ]
-    assert SEARCHING == ["aq-bert", "aq-bert+kd", "channelwise", "csq", "fdq", "mpq", "sdq", "weight-coupling"]
+    assert SEARCHING == ["aq-bert", "aq-bert+kd", "bsq", "channelwise", "csq", "fdq", "mpq", "sdq", "weight-coupling"]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -28,6 +28,7 @@ RUNS = {
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
     "csq": {"budget": "3bits"},
+    "bsq": {"budget": "3bits"},
     "ghost": {"budget": "4bits", "groups": "matrix"},
     "lq-nets": {"groups": "channel", "layers": 1},
     "hyperspherical": {"groups": "channel", "layers": 1},

@@ -19,7 +19,7 @@ MASKED = {"method": "weight-coupling", "bits": (2, 4), "mask": "element", "mask_
 OPTIONS = {"admm": {"every": 2}, "gradual-pruning": {"every": 2}, "turbulence": {"every": 0.2}}
 PRUNING = {
     "supernet": {
-        "schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES},
+        "schedules": {name: OPTIONS.get(name, {}) for name in SCHEDULES if name != "bit-sparsity"},
         "strategy_options": {"paths": 1},
     }
 }

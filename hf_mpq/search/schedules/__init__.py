@@ -2,8 +2,9 @@
 
 from .admm import ADMM
 from .base import SCHEDULES, Schedule
+from .bit_sparsity import BitSparsity
 from .gradual_pruning import GradualPruning
 from .reinitialise import Reinitialise
 from .turbulence import Turbulence
 
-__all__ = ["ADMM", "SCHEDULES", "GradualPruning", "Reinitialise", "Schedule", "Turbulence"]
+__all__ = ["ADMM", "SCHEDULES", "BitSparsity", "GradualPruning", "Reinitialise", "Schedule", "Turbulence"]

@@ -9,6 +9,7 @@ from .neighbour import NeighbourGate
 from .planes import BitSelectionGate, PlaneGate
 from .sampled import SampledGate
 from .softmax import SoftmaxGate
+from .stripped import StrippedPlanesGate
 from .switch import SwitchGate
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "PlaneGate",
     "SampledGate",
     "SoftmaxGate",
+    "StrippedPlanesGate",
     "SwitchGate",
 ]

@@ -56,7 +56,7 @@ class PlaneGate(Gate):
         Args:
             index: positions in the candidates, `(groups,)`.
         """
-        counts = constant(tuple(map(_planes_at, self.candidates)), torch.int64, index.device)
+        counts = constant(tuple(map(planes_at, self.candidates)), torch.int64, index.device)
         lowest = self._windows()[1].gather(1, index.unsqueeze(1)).squeeze(1)
         return PlaneWindow(lowest, counts[index])
 
@@ -83,7 +83,7 @@ class PlaneGate(Gate):
         """For each candidate what must be closed at the best place of its planes, and the lowest plane there:
         `(groups, candidates)` both."""
         wanted = self.wanted().detach().relu()
-        found = [self._best(wanted, _planes_at(bits)) for bits in self.candidates]
+        found = [self._best(wanted, planes_at(bits)) for bits in self.candidates]
         closed, lowest = zip(*found)
         return torch.stack(closed, dim=1), torch.stack(lowest, dim=1)
 
@@ -94,7 +94,8 @@ class PlaneGate(Gate):
         return (wanted @ (1 - inside).T.to(wanted.dtype)).min(1)
 
 
-def _planes_at(bits: int) -> int:
+def planes_at(bits: int) -> int:
+    """Bit planes beside the sign at a precision."""
     return max(bits - 1, 0)
 
 
@@ -140,7 +141,7 @@ class BitSelectionGate(PlaneGate, TemperedGate):
     @torch.no_grad()
     def start(self, preferences: Tensor) -> None:
         """With the highest planes of the preferred candidate open; sub-groups that prefer none start as they are."""
-        counts = torch.tensor(list(map(_planes_at, self.candidates)))[preferences.argmax(1).cpu()]
+        counts = torch.tensor(list(map(planes_at, self.candidates)))[preferences.argmax(1).cpu()]
         begin = torch.where(torch.arange(self.planes) >= self.planes - counts.unsqueeze(1), 1.0, -1.0)
         decided = (preferences.amax(1) > preferences.amin(1)).to(self.logits.device).unsqueeze(1)
         self.logits.copy_(torch.where(decided, self.first_logit * begin.to(self.logits), self.logits))

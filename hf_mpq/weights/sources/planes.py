@@ -102,7 +102,7 @@ class PlaneSource(Source):
         """The nearest codes that fit, without gradient: multiples of the lowest plane, as far as all planes reach."""
         step = self._broadcast(2.0**window.lowest).to(codes.dtype)
         highest = self._broadcast(2.0**window.count - 1).to(codes.dtype)
-        return torch.minimum(torch.round(codes.detach() / step), highest) * step
+        return torch.maximum(torch.minimum(torch.round(codes.detach() / step), highest), -highest) * step
 
     def _signed(self, magnitudes: Tensor) -> Tensor:
         value = self._broadcast(self.scale) * magnitudes
