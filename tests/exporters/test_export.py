@@ -225,6 +225,18 @@ def test_ranges_of_training_are_kept(tmp_path):
     assert_alike(run_onnx(folder, tiny_batch()), wanted(model, tiny_batch()), 0.01)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("format, run", [("onnx", run_onnx), ("openvino", run_openvino)])
+@traced
+def test_a_learned_basis_of_inputs_is_exact(format, run, tmp_path):
+    config = hf_mpq.MPQConfig(bits=4, quantizer="basis", activation="basis", activation_bits=4)
+    model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), config)
+    hf_mpq.nn.calibrate_activations(model, [tiny_batch()])
+    hf_mpq.pack(model)
+    folder = hf_mpq.export(model, format, tmp_path)
+    assert_alike(run(folder, tiny_batch()), wanted(model, tiny_batch()), 1e-5)
+
+
 @pytest.mark.parametrize("format, run", [("onnx", run_onnx), ("openvino", run_openvino)])
 @traced
 def test_any_batch_and_length(format, run, tmp_path):
