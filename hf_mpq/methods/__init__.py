@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401
     aq_bert,
+    bigger_faster,
     bsq,
     channelwise,
     class_based,

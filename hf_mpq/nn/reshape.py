@@ -146,11 +146,20 @@ def _config(model: nn.Module, sizes: Sizes, layers: Iterable[int] | None = None)
     return config
 
 
-def with_sizes_of(config: PretrainedConfig, other: PretrainedConfig) -> None:
-    """Give a config the layers, sizes and heads of another of its class, in place."""
+def shape_facts(config: PretrainedConfig) -> tuple[Any, ...]:
+    """What of a config says the shape of a model."""
+    return tuple(getattr(config, name, None) for name in _names(config))
+
+
+def _names(config: PretrainedConfig) -> tuple[str, ...]:
     family = FAMILIES.get(config.model_type)
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", *_FOLLOWING, "layer_types")
-    for name in (*names, *((family.rows,) if family is not None else ())):
+    return names if family is None else (*names, family.rows)
+
+
+def with_sizes_of(config: PretrainedConfig, other: PretrainedConfig) -> None:
+    """Give a config the layers, sizes and heads of another of its class, in place."""
+    for name in _names(config):
         value = getattr(other, name, None)
         if value is not None:
             setattr(config, name, value)

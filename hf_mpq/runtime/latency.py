@@ -124,5 +124,5 @@ def _check_length(model: nn.Module, tokens: int) -> None:
     if tokens > longest:
         raise BudgetError(
             f"a budget in ms is for an input of 1 x 128 unless it says another, and this model reads at "
-            f"most {longest} tokens: name batch and tokens, such as '8ms@1x{longest}'"
+            f"most {longest} tokens: name batch and tokens, such as '8ms@1x{longest}', or tokens of a strategy"
         )

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -16,8 +16,11 @@ from filelock import FileLock
 
 from ..core.files import write_text
 from ..cost import LatencyTable
+from ..cost.shape_latency import ShapeLatencies
 from .int8.build import fingerprint, state
 from .native import digest
+
+Table = TypeVar("Table", LatencyTable, ShapeLatencies)
 
 FOLDER = "~/.cache/hf_mpq"
 _HERE = Path(__file__).parent
@@ -41,7 +44,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable]) -> LatencyTable:
+def remembered(measured: Mapping[str, Any], measure: Callable[[], Table], kind: type[Table] = LatencyTable) -> Table:
     """The table of an earlier measurement on this machine; where there is none, or its file is damaged, a new one.
 
     It is kept in the folder `HF_MPQ_CACHE`, by default `~/.cache/hf_mpq`, as of the machine that it left: the first
@@ -51,8 +54,9 @@ def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable])
     Args:
         measured: what the table is of, JSON-able.
         measure: makes it.
+        kind: of table.
     """
-    table = _read(measured)
+    table = _read(measured, kind)
     if table is not None:
         return table
     with ExitStack() as stack:
@@ -60,7 +64,7 @@ def remembered(measured: Mapping[str, Any], measure: Callable[[], LatencyTable])
             folder = _folder()
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock((folder / _name(_words(measured))).with_suffix(".lock")))
-            table = _read(measured)  # another process may have measured since
+            table = _read(measured, kind)  # another process may have measured since
         if table is None:
             table = measure()
             with _warning():
@@ -103,10 +107,10 @@ def _name(words: Mapping[str, Any]) -> str:
     return f"latency-{hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]}.json"
 
 
-def _read(measured: Mapping[str, Any]) -> LatencyTable | None:
+def _read(measured: Mapping[str, Any], kind: type[Table]) -> Table | None:
     try:
         content = json.loads((_folder() / _name(_words(measured))).read_text())
-        return LatencyTable.from_dict(content["table"]) if content["digest"] == _digest(content["table"]) else None
+        return kind.from_dict(content["table"]) if content["digest"] == _digest(content["table"]) else None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
 

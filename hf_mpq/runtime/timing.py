@@ -37,7 +37,7 @@ def measure_latencies(model: nn.Module, batch: int, tokens: int, backend: str = 
     shares, taken = {"rows": {rows: 1.0}, "heads": {heads: 1.0}}, []
     for what, full in (("rows", rows), ("heads", heads)):
         for count in sorted({max(round(share * full), 1) for share in SHARES} - {full}) if full else ():
-            own, other = _in_turn(whole, prepare(shrunk(model, **{what: count}), backend), inputs)
+            own, other = in_turn(whole, prepare(shrunk(model, **{what: count}), backend), inputs)
             shares[what][count] = undisturbed(other) / undisturbed(own)
             taken += own
     share, layers = _inside_layers(whole, inputs)
@@ -65,7 +65,7 @@ def undisturbed(times: list[float]) -> float:
 
 
 @torch.inference_mode()
-def _in_turn(first: nn.Module, second: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[list[float], list[float]]:
+def in_turn(first: nn.Module, second: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[list[float], list[float]]:
     """Milliseconds of passes of each, some in a row, in turn."""
     each = max(_milliseconds(model, inputs, 1)[0] for model in (first, second)) / 1000
     calls = max(1, round(LEAST_SECONDS / each))

@@ -30,6 +30,10 @@ class Judge:
     def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None, progress: bool = False):
         self._model, self._measure, self._trial, self.progress = model, measure, trial, progress
 
+    def measure(self, model: nn.Module) -> float:
+        """The measure of a model as it is, such as a sub-net."""
+        return self._measure(model)
+
     def damage(self, assignment: Assignment) -> float:
         """The measure with the assignment's bits and activation bits, by paths through the gates: nothing is copied,
         and the model is as before afterwards.

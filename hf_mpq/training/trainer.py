@@ -21,7 +21,7 @@ from ..plugin import MPQConfig, pack
 from ..plugin.float_copy import float_copy
 from ..plugin.heads import is_latency
 from ..plugin.space import space_of
-from ..runs.files import LATENCIES, SCORES, START
+from ..runs.files import LATENCIES, SCORES, SHAPE_LATENCIES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
 from .run.budgets import SeveralBudgets
@@ -254,7 +254,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
             self.model,
         )
         stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
-        record = open_record(self.args, resume, settings, [SCORES, LATENCIES, *stages])
+        record = open_record(self.args, resume, settings, [SCORES, LATENCIES, SHAPE_LATENCIES, *stages])
         exists = record.exists
         self.accelerator.wait_for_everyone()
         if not exists:

@@ -13,7 +13,16 @@ TRAINED = {name: METHODS[name].stages for name in METHODS if METHODS[name].stage
 OPEN = {name for name in TRAINED if isinstance(METHODS[name].config["bits"], tuple) and name != "vertical"}
 CONFIGS = {name: {"budget": "3bits"} if name in OPEN else {} for name in TRAINED}
 CONFIGS["channelwise"]["bits"] = (2, 4, 8)  # with 0 so short a search prunes whole matrices, which then rest
-OPTIONS = {"warmup": 0.0, "every": 1}
+OPTIONS = {
+    "warmup": 0.0,
+    "every": 1,
+    "tokens": 8,
+    "measured": 5,
+    "held_out": 1,
+    "target": 1e6,
+    "window": 0.0,
+    "draws": 1,
+}
 """Of strategies that have them: everything moves in two steps."""
 RUNS = {
     **{name: (name, CONFIGS[name]) for name in TRAINED},
@@ -60,6 +69,13 @@ class Still(TrainerCallback):
 def options_for(strategy):
     """Those of the above that a strategy has."""
     return {name: value for name, value in OPTIONS.items() if name in options_of(STRATEGIES[strategy])}
+
+
+@pytest.fixture(autouse=True)
+def quick_measurements(monkeypatch, tmp_path):
+    """Of how long shapes take, which moves nothing."""
+    monkeypatch.setattr("hf_mpq.runtime.timing.SECONDS", 0.02)
+    monkeypatch.setenv("HF_MPQ_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("name", RUNS)

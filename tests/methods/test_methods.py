@@ -29,6 +29,7 @@ BUDGETS = {
     "bsq": "3bits",
 }
 FIXED = {
+    "bigger-faster",
     "zeroquant",
     "zeroquant-4-8",
     "q8",

@@ -16,6 +16,7 @@ from .base import (
 from .bilevel import Bilevel
 from .continuous_sparsification import ContinuousSparsification
 from .descending import Descending
+from .elastic import ElasticSearch
 from .gate_search import GateSearch
 from .joint import Joint
 from .once import Once
@@ -37,6 +38,7 @@ __all__ = [
     "Bilevel",
     "ContinuousSparsification",
     "Descending",
+    "ElasticSearch",
     "GateSearch",
     "Joint",
     "Once",

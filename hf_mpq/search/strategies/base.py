@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...core import Assignment, PrecisionSpace, Registry, Usage
+from ...core import Assignment, ModelShape, PrecisionSpace, Registry, Usage
 from ...cost import Limit, Limits
 from ...nn.walk import derive
 from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
@@ -15,6 +15,7 @@ from ...weights.roles import QUANTIZER_PARAMETERS as QUANTIZER_PARAMETERS
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
 from ..judge import Judge
+from ..subnets import SubNets
 
 STRATEGIES: Registry[type["SearchStrategy"]] = Registry("search strategy")
 MODEL_PARAMETERS = frozenset({WEIGHTS, QUANTIZER_PARAMETERS})
@@ -76,6 +77,7 @@ class Pass:
             that is drawn evenly from what they allow: another in each pass and step, the same in all processes and
             micro-batches. None leaves the choice to every gate.
         objectives: names of the stage's terms that it has; None for all.
+        shape: of the sub-net that runs in the model's place, with the model's own parameters; None runs the whole.
         teacher: name of an earlier pass of the same step, whose detached signals teach it in the float model's place.
     """
 
@@ -87,6 +89,7 @@ class Pass:
     share: float = 1.0
     path: Mapping[str, Tensor] | str | None = None
     objectives: frozenset[str] | None = None
+    shape: ModelShape | None = None
     teacher: str | None = None
 
 
@@ -104,11 +107,13 @@ class SearchStrategy(ABC):
         split: what the search slice of the training set is for: None (there is none), `"steps"` (passes ask for
             batches of it) or `"epochs"` (each epoch goes through the rest, then through the slice).
         searches: whether it decides precisions; one that only says which passes a step has runs where nothing is open.
+        shapes: whether it decides the shape of the model, through `take_subnets`; it does where no precision is open.
         keeps_limit: whether what `derive` decides costs no more than `limit`.
         combine: how the gradients of its passes become one, a name in `hf_mpq.training.gradients.COMBINERS`.
     """
 
     searches: ClassVar[bool] = True
+    shapes: ClassVar[bool] = False
     keeps_limit: bool = False
     combine: str = "sum"
     split: ClassVar[str | None] = None
@@ -117,6 +122,9 @@ class SearchStrategy(ABC):
 
     def __init__(self, space: PrecisionSpace, limits: Limits):
         self.space, self.limits = space, tuple(Limit(*one) for one in limits)
+
+    def take_subnets(self, subnets: SubNets) -> None:  # noqa: B027
+        """Learn of the sub-nets of the model, before `prepare`; called where it decides a shape."""
 
     def prepare(self, model: nn.Module, scores: Scores | None = None) -> None:  # noqa: B027
         """Set the start of the gates, once, before the first step."""

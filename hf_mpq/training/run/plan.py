@@ -83,7 +83,7 @@ def plan_of(method: MethodSpec, args: MPQTrainingArguments, searching: bool) -> 
         names = ", ".join(stage.name for stage in method.stages)
         raise ValueError(f"stages {unknown} are not in method {method.name!r}, which has: {names}")
     plan = [_changed(stage, changes.get(stage.name, {}), args) for stage in method.stages]
-    plan = [stage for stage in plan if searching or not decides(stage)]
+    plan = [stage for stage in plan if searching or not decides(stage) or shapes(stage)]
     if not plan:
         raise ValueError(
             f"method {method.name!r} only searches, and every precision is decided already: give several, such as "
@@ -153,8 +153,13 @@ def _typed(stage: StageSpec) -> dict[str, Any]:
 
 
 def decides(stage: StageSpec) -> bool:
-    """Whether a stage searches precisions."""
-    return stage.strategy is not None and STRATEGIES[stage.strategy].searches
+    """Whether a stage searches precisions, or the shape."""
+    return shapes(stage) or (stage.strategy is not None and STRATEGIES[stage.strategy].searches)
+
+
+def shapes(stage: StageSpec) -> bool:
+    """Whether a stage decides the shape of the model."""
+    return stage.strategy is not None and STRATEGIES[stage.strategy].shapes
 
 
 def selects_before(plan: list[StageSpec]) -> int:

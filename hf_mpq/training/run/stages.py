@@ -28,6 +28,7 @@ from ..stage.overrides import call_overrides
 from ..stage.trainer import StageTrainer
 from .fixed_metrics import fixed_metrics
 from .plan import decides, stage_arguments, stage_folder, stage_length
+from .subnets import StageSubNets
 
 
 class StageRunner:
@@ -42,6 +43,9 @@ class StageRunner:
         set_seed(self.args.seed + number)
         student = self.students.start(stage.start, previous, assignment)
         strategy = self._strategy(stage, student, self._config.budgets, self._latencies)
+        if strategy is not None and strategy.shapes:
+            subnets = StageSubNets(student, self.args.output_dir, self._in_main_first, strategy.batch, strategy.tokens)
+            strategy.take_subnets(subnets)
         self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:
@@ -111,7 +115,8 @@ class StageRunner:
         teacher = self._teacher if any(kind.needs_teacher for kind in kinds.values()) else None
         objectives = {name: OBJECTIVES.make(name, student, teacher, options=stage.objectives[name]) for name in kinds}
         schedules = {name: SCHEDULES.make(name, options=options) for name, options in stage.schedules.items()}
-        return StageModule(student, objectives, teacher, strategy, schedules)
+        elastic = strategy.subnets.elastic if strategy is not None and strategy.shapes else None
+        return StageModule(student, objectives, teacher, strategy, schedules, elastic)
 
     def _arguments(
         self, number: int, stage: StageSpec, student: nn.Module, changes: Mapping[str, Any]
@@ -125,7 +130,8 @@ class StageRunner:
         return [one for one in self.callback_handler.callbacks if one not in self._default_callbacks]
 
     def _fixed_metrics(self, student: nn.Module) -> dict[str, float]:
-        return fixed_metrics(self._space, self._limits(self._space), assignment_of(student))
+        space = space_of(student)
+        return fixed_metrics(space, self._limits(space), assignment_of(student))
 
     def _scores(self, number: int, trainer: StageTrainer) -> dict[str, float]:
         """Scores of the model so far on the dev set, where there is one; logged as of the stage's last step."""
@@ -180,4 +186,4 @@ class StageRunner:
 
     def _packed_bytes(self) -> float:
         """Bytes of the model so far when it is packed."""
-        return COSTS["size"](self._space).of(assignment_of(self.model))
+        return COSTS["size"](space_of(self.model)).of(assignment_of(self.model))

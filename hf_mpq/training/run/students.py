@@ -10,11 +10,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...core import Assignment
-from ...nn.reshape import with_sizes_of
+from ...nn.reshape import become, shape_facts, with_sizes_of
 from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions
 from ...plugin import fix, quantize, set_precision
 from ...plugin.config import MPQConfig
 from ...plugin.float_copy import as_float
+from ...plugin.saving import attach
 from ...runs.files import MODEL, START
 from ..stage.checkpoints import load_state, saved_state
 
@@ -30,6 +31,13 @@ class Students:
 
     def __init__(self, folder: str | Path, model: nn.Module, pretrained: str | None = None):
         self.folder, self.model, self.pretrained = Path(folder), model, pretrained
+        self._whole = copy.copy(model)  # as it is given, where a search of shapes cuts another out
+        self._remember()
+        self._of_whole = self._gates, self._inputs, self._config
+
+    def _remember(self) -> None:
+        """How the gates and inputs of the model are before anything is decided."""
+        model = self.model
         self._gates = {name: (layer.program.gate, layer.program.source) for name, layer in matrices(model)}
         opened = ((name, layer) for name, layer in matrices(model) if layer.input_gate is not None)
         self._inputs = {name: (layer.input_quantizer, layer.spec) for name, layer in opened}
@@ -59,8 +67,9 @@ class Students:
 
     def float_model(self) -> nn.Module:
         """A float copy of the model as the user gave it, neither masked nor rounded, in eval mode."""
-        twin = copy.deepcopy(self.model)
-        self._reopen(twin, *copy.deepcopy((self._gates, self._inputs, self._config)))
+        whole = shape_facts(self.model.config) == shape_facts(self._whole.config)
+        twin = copy.deepcopy(self.model if whole else self._whole)
+        self._reopen(twin, *copy.deepcopy(self._of_whole))
         load_state(twin, saved_state(self.folder / START), self.folder / START)
         return as_float(twin)
 
@@ -80,7 +89,9 @@ class Students:
         return saved_state(folder)
 
     def _take(self, state: Mapping[str, Tensor], source: Path) -> None:
-        """Open the gates again, close those that are decided in `state`, and load it."""
+        """Open the gates again, close those that are decided in `state`, and load it; where a search of shapes cut it
+        out, the model gets its shape first."""
+        self._take_shape(source)
         self._reopen(self.model, self._gates, self._inputs, self._config)
         self.model.hf_quantizer = self._quantizer
         closed = close_gates(self.model, state, self._input_bits(source) if self._inputs else {})
@@ -90,6 +101,17 @@ class Students:
         served = served_precisions(self.model)
         if served:
             set_precision(self.model, served[-1])
+
+    def _take_shape(self, source: Path) -> None:
+        """Make the model one of the shape that is on disk, of the run's start or cut out of it."""
+        found = type(self.model).config_class.from_pretrained(source)
+        if shape_facts(found) == shape_facts(self.model.config):
+            return
+        whole = shape_facts(found) == shape_facts(self._whole.config)
+        device = next(self.model.parameters()).device
+        other = self._whole if whole else type(self.model).from_pretrained(source).to(device)
+        attach(become(self.model, other), other.hf_quantizer)
+        self._remember()
 
     def _input_bits(self, folder: Path) -> Mapping[str, int]:
         """Bits of the inputs that are decided in a model of the run."""

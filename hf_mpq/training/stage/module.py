@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import usages
+from ...nn.elastic import Elastic
 from ...nn.features import FeatureRecorder
 from ...nn.running import forward_inputs, real_tokens
 from ...nn.together import quantized_together
@@ -29,6 +30,7 @@ class StageModule(nn.Module):
         teacher: a float model, put into eval mode; needed where an objective needs one.
         strategy: the search of this stage, or None.
         schedules: name to schedule.
+        elastic: runs sub-nets of the student, for passes that have a shape.
 
     Attributes:
         running: the pass of a training step that is on, and where training is; empty outside of steps.
@@ -44,12 +46,13 @@ class StageModule(nn.Module):
         teacher: nn.Module | None = None,
         strategy: SearchStrategy | None = None,
         schedules: Mapping[str, Schedule] | None = None,
+        elastic: Elastic | None = None,
     ):
         super().__init__()
         self.student, self.objectives = student, nn.ModuleDict(objectives)
         needed = any(one.needs_teacher for one in objectives.values())
         self._teachers = (teacher.eval(),) if needed else ()  # in a tuple: not a submodule
-        self._strategy, self.schedules = strategy, dict(schedules or {})
+        self._strategy, self.schedules, self._elastic = strategy, dict(schedules or {}), elastic
         self.running: tuple[Pass, Progress] | tuple[()] = ()
         self.penalty: Tensor | None = None
         self.compiled = False
@@ -82,7 +85,7 @@ class StageModule(nn.Module):
         if the_pass is None:
             return self.with_penalty(self.student(**named_inputs(self.student, batch)), *self.running)
         inputs = batch if self._needs_labels else forward_inputs(self.student, batch)
-        student = self._signals(0, self.student, inputs)
+        student = self._signals(0, self.student, inputs) if the_pass.shape is None else self._subnet(the_pass, inputs)
         teacher = self._teacher_of(the_pass, batch)
         if the_pass.name in self.teaching:
             self._known[the_pass.name] = student.detached()
@@ -104,6 +107,12 @@ class StageModule(nn.Module):
             unknown = sorted((one.objectives or frozenset()) - set(self.objectives))
             if unknown:
                 raise ValueError(f"pass {one.name!r} names {unknown}; the stage has {', '.join(self.objectives)}")
+            reading = [name for name, term in self.objectives.items() if one.shape is not None and term.features]
+            if set(reading) & (one.objectives or set(self.objectives)):
+                raise ValueError(
+                    f"pass {one.name!r} runs a sub-net, of which only outputs are known, and {reading[0]!r} reads "
+                    "hidden features: leave that objective out of the stage"
+                )
             earlier.add(one.name)
         self.teaching = frozenset(one.teacher for one in passes if one.teacher is not None)
 
@@ -162,6 +171,12 @@ class StageModule(nn.Module):
     def _joins(self, model: nn.Module) -> bool:
         """Whether a forward pass quantizes what is alike in one call."""
         return model is self.student and not self.compiled and not getattr(model, "is_gradient_checkpointing", False)
+
+    @torch.compiler.disable
+    def _subnet(self, the_pass: Pass, inputs: Mapping[str, Tensor]) -> Signals:
+        """What a sub-net of the student gives, without features."""
+        outputs = self._elastic(the_pass.shape, **named_inputs(self.student, inputs))
+        return Signals(outputs, mask=real_tokens(inputs))
 
     @torch.compiler.disable
     def with_penalty(self, found: Any, the_pass: Pass | None = None, progress: Progress | None = None) -> Any:
