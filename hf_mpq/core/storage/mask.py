@@ -31,8 +31,8 @@ class MaskStorage:
 
     def cut(self, bits: int) -> "MaskStorage":
         """The same mask where the one precision has another name."""
-        renamed = ({bits: sum(counts.values())} if counts else {} for counts in (self.kept, self.sizes))
-        return MaskStorage(*renamed, self.encoding)
+        kept, sizes = ({bits: sum(counts.values())} if counts else {} for counts in (self.kept, self.sizes))
+        return MaskStorage(kept, sizes, self.encoding)
 
     def buffers(self) -> dict[str, int]:
         """Name to bytes of each stored tensor."""
