@@ -19,6 +19,7 @@ from ..plugin.config import MPQConfig
 from ..plugin.verbs import fix, quantize
 from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS, Judge
+from ..search.allocators.members import check_patterns
 from ..search.allocators.start import check_possible, spending
 from ..search.scorers import mean_divergence
 from ..weights.quantizers.scan import RememberedScans
@@ -97,7 +98,8 @@ class TrainingFree:
     def open(self) -> bool:
         """Whether there is anything to choose; nested codes serve every precision."""
         served = {name for name, spec in self.space.weights.items() if spec.nested}
-        return any(len(one.candidates) > 1 for name, one in self.space.open_choices.items() if name not in served)
+        several = (name for name, one in self.space.open_choices.items() if len(one.candidates) > 1)
+        return bool(self.space.open_patterns) or any(name not in served for name in several)
 
     @property
     def uses_scores(self) -> bool:
@@ -117,6 +119,7 @@ class TrainingFree:
 
     def check_budgets(self, budgets: Budgets) -> None:
         """Raise BudgetError when no assignment can meet them all; nothing is scored for that."""
+        self._check_patterns()
         check_possible(self.space, self.limits(budgets))
 
     def limits(self, budgets: Budgets) -> Limits:
@@ -129,9 +132,19 @@ class TrainingFree:
 
     def assignment(self, budgets: Budgets) -> Assignment:
         """The allocator's assignment that meets all budgets."""
-        scores = self.scores() if self.uses_scores else None
+        return self.finalists(budgets, 1)[0]
+
+    def finalists(self, budgets: Budgets, count: int) -> list[Assignment]:
+        """The allocator's best assignments that meet all budgets, at most `count`, the best first."""
+        self._check_patterns()
+        scores, limits = self.scores() if self.uses_scores else None, self.limits(budgets)
         with self._timed("allocation"):
-            return self.allocator.choose(self.space, self.limits(budgets), scores, self.damage, self.progress)
+            return self.allocator.finalists(self.space, limits, count, scores, self.damage, self.progress)
+
+    def _check_patterns(self) -> None:
+        """Raise ValueError where patterns are open that the allocator does not choose, before anything is scored."""
+        if not self.allocator.chooses_patterns:
+            check_patterns(self.space)
 
     def tell(self, budgets: Budgets, assignment: Assignment) -> None:
         """Print how far an assignment uses each budget."""
@@ -164,7 +177,7 @@ class TrainingFree:
         """How much worse than the float model an assignment is with nearest rounding, lower is better."""
         pruned = any(0 in matrix.bits for matrix in assignment.matrices.values())  # which fix folds away
         if self.evaluate is None and not pruned:
-            return Judge(self._prototype, self._divergence).damage(assignment)
+            return self._judge.damage(assignment)
         model = self.quantized(assignment)  # of its own, for whatever evaluate does with it
         return self._divergence(model) if self.evaluate is None else self.reference() - self.evaluate(model)
 
@@ -185,6 +198,10 @@ class TrainingFree:
         """Quantized with all that is open; its scales are scanned once, for every candidate."""
         with self._scans:
             return quantize(copy.deepcopy(self.model), self.config)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self._prototype, self._divergence)
 
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
         """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""

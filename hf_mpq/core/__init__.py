@@ -18,6 +18,7 @@ _MODULES = {
     "progress": ("bars", "say", "track"),
     "registry": ("Registry", "nearest", "unknown"),
     "shape": ("ModelShape", "Reduction"),
+    "sparsity": ("DENSE", "Pattern", "checked_patterns", "pattern_of", "pattern_word"),
     "space": (
         "Link",
         "OpenChoice",

@@ -18,7 +18,8 @@ class MatrixAssignment:
 
     Attributes:
         bits: of each sub-group, 0 = pruned.
-        keep_of: N:M sparsity as `(kept, block)`, else None.
+        keep_of: N:M sparsity as `(kept, block)`, `(1, 1)` where all is kept and a pattern could have been chosen; None
+            for a matrix that has no pattern, or of which nothing is said.
         nested: precisions that the stored codes serve, highest last; empty for a plain matrix.
     """
 

@@ -71,6 +71,8 @@ class MethodSpec:
         stages: of training, in order. A method with an allocator whose stages do not search is given its bits by scorer
             and allocator first.
         retraining_free: whether what the last stage searched is the result as it is, and nothing is trained afterwards.
+        finalists: how many of the allocator's best assignments are trained shortly and compared before the first stage;
+            of a method whose stages do not search.
         selects: whether what the search found is compared with the training-free assignment, and the better goes on.
         deviations: what is reconstructed or done in another way than in the paper, in words.
     """
@@ -89,11 +91,16 @@ class MethodSpec:
     bias_correction: bool = False
     stages: tuple[StageSpec, ...] = ()
     retraining_free: bool = False
+    finalists: int = 1
     selects: bool = False
     deviations: tuple[str, ...] = ()
 
     def __post_init__(self):
         _separate(self, ("scorer", "allocator", "rounding"))
+        if self.finalists < 1 or (self.finalists > 1 and self.selects):
+            raise ValueError(
+                f"finalists are 1 or more, and of methods that do not search (selects=False); got {self.finalists}"
+            )
         if self.outliers is not None:
             object.__setattr__(self, "outliers", Part.of(self.outliers, what="outliers"))
 

@@ -1,11 +1,12 @@
 """The resolved table of what may be chosen for each weight: plain data, made once from a user's config."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from .activation import ActivationSpec, AttentionSpec
 from .layout import SubgroupLayout
+from .sparsity import DENSE, Pattern
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class WeightSpec:
         role: `"encoder"`, `"embedding"` or `"projection"` (everything else that is quantized).
         quantizer, gate, source: registered names, each with options.
         mask: None, `"element"` or `"n:m"`, with options.
+        patterns: of N:M sparsity to choose from, `(kept, block)`, the densest first; empty where there is no choice.
+            The mask is that of `pattern`, and of the densest one while that is open.
+        pattern: the chosen one; None while it is open.
         transforms: registered name to options, in the order in which they are applied to the float weight.
         activation: of the input; None leaves it float.
         nested: precisions that one set of codes serves.
@@ -88,6 +92,8 @@ class WeightSpec:
     tie: str | None = None
     affine: tuple[str, ...] = ()
     rank: int = 0
+    patterns: tuple[Pattern, ...] = ()
+    pattern: Pattern | None = None
 
     def __post_init__(self):
         if list(self.candidates) != sorted(set(self.candidates)):
@@ -97,8 +103,29 @@ class WeightSpec:
 
     @property
     def keep_of(self) -> tuple[int, int] | None:
-        """What an N:M mask keeps, as `(kept, block)`; None for every other mask."""
-        return (self.mask_options.get("kept", 2), self.mask_options.get("block", 4)) if self.mask == "n:m" else None
+        """What an N:M mask keeps, as `(kept, block)`, all where a pattern could be one; None for every other mask."""
+        if self.mask == "n:m":
+            return self.mask_options.get("kept", 2), self.mask_options.get("block", 4)
+        return DENSE if self.patterns else None
+
+    @property
+    def pattern_is_open(self) -> bool:
+        """Whether one of several patterns is still to be chosen."""
+        return bool(self.patterns) and self.pattern is None
+
+    def with_pattern(self, pattern: Pattern) -> "WeightSpec":
+        """A copy whose pattern is decided, with the mask for it."""
+        return replace(self, pattern=pattern, **_mask_of(pattern))
+
+    def with_patterns(self, patterns: tuple[Pattern, ...]) -> "WeightSpec":
+        """A copy whose pattern is one of these, the densest first; decided where it is the only one."""
+        found = replace(self, patterns=patterns, pattern=None, **_mask_of(patterns[0]))
+        return found if len(patterns) > 1 else found.with_pattern(patterns[0])
+
+
+def _mask_of(pattern: Pattern) -> dict[str, Any]:
+    options = {} if pattern == DENSE else {"kept": pattern[0], "block": pattern[1]}
+    return {"mask": "n:m" if options else None, "mask_options": options}
 
 
 class OpenChoice(NamedTuple):
@@ -152,6 +179,16 @@ class PrecisionSpace:
         inputs = {name: spec.activation for name, spec in self.weights.items() if spec.activation is not None}
         searched = {name: one.candidates for name, one in inputs.items() if one.candidates and not one.follows}
         return weights | {input_of(name): OpenChoice(1, candidates) for name, candidates in searched.items()}
+
+    @property
+    def open_patterns(self) -> dict[str, tuple[Pattern, ...]]:
+        """Patterns to choose from, of every matrix where that is still to be done, the densest first."""
+        return {name: spec.patterns for name, spec in self.weights.items() if spec.pattern_is_open}
+
+    def with_patterns(self, chosen: Mapping[str, Pattern]) -> "PrecisionSpace":
+        """A copy with the patterns of some matrices decided."""
+        decided = {name: self.weights[name].with_pattern(pattern) for name, pattern in chosen.items()}
+        return replace(self, weights={**self.weights, **decided})
 
     def __deepcopy__(self, memo: dict) -> "PrecisionSpace":
         """Itself: nothing in it changes."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import (
+    DENSE,
     Assignment,
     Link,
     Liveness,

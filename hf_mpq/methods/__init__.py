@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     hyperspherical,
     lq_nets,
     mpq,
+    nxmiformer,
     prune_ofa,
     q8,
     q_bert,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..core import Assignment, MatrixAssignment
+from ..core import Assignment, MatrixAssignment, pattern_word
 from .families import family_of
 from .linear import MPQLinear
 from .matrix import QuantizedMatrix
@@ -53,7 +53,13 @@ def _check_matrix(name: str, layer: QuantizedMatrix, given: MatrixAssignment) ->
     spec = layer.spec
     if len(given.bits) != spec.layout.count:
         raise ValueError(f"{name}: the assignment has {len(given.bits)} sub-groups, the model {spec.layout.count}")
-    if given.keep_of not in (None, spec.keep_of):
+    if spec.patterns and given.keep_of not in (None, *spec.patterns):
+        words = ", ".join(map(pattern_word, spec.patterns))
+        raise ValueError(
+            f"{name}: the assignment has the pattern {pattern_word(given.keep_of)}, and the model has {words} to "
+            "choose from"
+        )
+    if not spec.patterns and given.keep_of not in (None, spec.keep_of):
         kept, block = given.keep_of
         raise ValueError(
             f"{name}: the assignment keeps {kept} of every {block} weights, the model does not; quantize "

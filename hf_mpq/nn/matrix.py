@@ -5,9 +5,9 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from ..core import MaskStorage, MatrixStorage, WeightSpec, to_stored_type
+from ..core import MaskStorage, MatrixStorage, Pattern, WeightSpec, to_stored_type
 from ..format import stored_mask
-from ..weights import ENCODINGS, SOURCES, ActivationQuantizer, Gate, WeightProgram
+from ..weights import ENCODINGS, SOURCES, ActivationQuantizer, Gate, WeightMask, WeightProgram
 
 
 class QuantizedMatrix(nn.Module):
@@ -102,8 +102,21 @@ class QuantizedMatrix(nn.Module):
 
     @property
     def is_open(self) -> bool:
-        """Whether a precision, or the bits of the input, are still to be decided."""
-        return self.program.gate.searching or self.input_gate is not None
+        """Whether a precision, the bits of the input or a pattern are still to be decided."""
+        return self.program.gate.searching or self.input_gate is not None or self.spec.pattern_is_open
+
+    def set_pattern(self, pattern: Pattern) -> bool:
+        """Decide what is kept of N:M sparsity, and choose the mask where that is another than now; tells whether it is.
+        Scales stay as they are."""
+        before, self.spec = self.spec, self.spec.with_pattern(pattern)
+        self.program.set_mask(self.spec, self.weight.float())
+        return self.spec.mask_options != before.mask_options
+
+    def restore_mask(self, spec: WeightSpec, mask: WeightMask | None) -> None:
+        """Put back a spec and its mask, as they were before `set_pattern`."""
+        self.spec = self.program.spec = spec
+        self.program.mask = mask
+        self.program.refresh()
 
     def initialise(self) -> None:
         """Set everything that a float checkpoint does not have, except the scales."""

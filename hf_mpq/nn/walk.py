@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, MatrixAssignment, Usage, input_of
+from ..core import Assignment, MatrixAssignment, Pattern, Usage, input_of
 from ..weights import GATES, ActivationQuantizer, Gate, WeightProgram
 from ..weights.joined import usages_of
 from .attention import AttentionQuantizers, QuantizedDropout
@@ -125,7 +125,8 @@ def derive(model: nn.Module) -> Assignment:
 def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
     """Replace every open gate by the assignment's bits and fold away what is pruned, in place; returns the model.
 
-    Inputs get the assignment's activation bits, over the ranges that they have; open ones of which it says nothing the
+    A matrix that takes another N:M pattern has its mask chosen from its float weight, and scales for it. Inputs
+    get the assignment's activation bits, over the ranges that they have; open ones of which it says nothing the
     likeliest. `derive` then gives the assignment, with the model's own value where it said nothing.
 
     Raises:
@@ -139,39 +140,58 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
         name: (layer.program.gate, layer.program.source, layer.weight.requires_grad, layer.program.live_columns.clone())
         for name, layer in layers.items()
     }
+    masks = {name: (layer.spec, layer.program.mask) for name, layer in layers.items()}
     exact = {name for name, layer in layers.items() if layer.selects_planes}
     scales = {name: copy.deepcopy(layers[name].program.quantizer.state_dict()) for name in exact}
     gates = {name: _fixed_gate(name, layer, assignment) for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
             layer.decide(gates[name])
+        anew = set_patterns(layers, {name: matrix.keep_of for name, matrix in assignment.matrices.items()})
         fold(model)
     except ValueError:
         for name, layer in layers.items():
             layer.program.gate, layer.program.source = before[name][:2]
             layer.weight.requires_grad_(before[name][2])
+            layer.restore_mask(*masks[name])
         for name in exact:
             layers[name].program.quantizer.load_state_dict(scales[name])
         raise
     for name, layer in layers.items():
-        if name not in exact and not torch.equal(before[name][3], layer.program.live_columns):
+        changed = name in anew or not torch.equal(before[name][3], layer.program.live_columns)
+        if name not in exact and changed:
             layer.calibrate()
         if name in assignment.activation_bits or layer.input_gate is not None:
             layer.set_activation_bits(assignment.activation_bits.get(name, layer.input_quantizer.bits))
     return model
 
 
-def close_gates(model: nn.Module, state: Mapping[str, Tensor], input_bits: Mapping[str, int]) -> bool:
-    """Make every layer whose precision or input is open here, and decided in a state dict, one that can load it.
+def set_patterns(layers: Mapping[str, QuantizedMatrix], patterns: Mapping[str, Pattern | None]) -> set[str]:
+    """Decide the N:M pattern of every layer that has a choice, in place: the given one, or that which it has now.
+    Returns the names of those that have another mask than before."""
+    chosen = {name: layer for name, layer in layers.items() if layer.spec.patterns}
+    return {name for name, layer in chosen.items() if layer.set_pattern(patterns.get(name) or layer.spec.keep_of)}
+
+
+def close_gates(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    input_bits: Mapping[str, int],
+    patterns: Mapping[str, Pattern | None] | None = None,
+) -> bool:
+    """Make every layer whose precision, input or pattern is open here, and decided in a state, one that can load it.
 
     Args:
         state: of the whole model.
         input_bits: of decided inputs by the relative name of their matrix, which no tensor says.
+        patterns: N:M patterns of a model in which they are decided, as `input_bits`.
 
     Returns:
         Whether there was such a layer.
     """
-    closed = False
+    closed = bool(patterns)
+    if patterns:
+        set_patterns(dict(matrices(model)), patterns)
     for name, layer in matrices(model):
         if layer.input_gate is not None and name in input_bits:
             layer.set_activation_bits(input_bits[name])

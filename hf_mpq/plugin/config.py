@@ -45,6 +45,8 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         gate: part; None is `"fixed"` for one precision, `"switch"` when nested, else `"softmax"`.
         source: of the float weight, a part.
         mask: part (`"element"`, `{"name": "n:m", "kept": 2, "block": 4}`) or None.
+        patterns: of N:M sparsity to choose from for each encoder matrix, such as `("dense", "2:4", "1:4")`, where
+            `"2:4"` keeps two of every four inputs of a row; in place of `mask`. The allocator `"schemes"` chooses.
         quantizer_options, gate_options, source_options, mask_options, activation_options: options of the part, where it
             is given by its name alone.
         transforms: registered transforms of the float weight to their options, such as `{"unit-rows": {}}`, or a list
@@ -96,7 +98,7 @@ class MPQConfig(ConfigFields, QuantizationConfigMixin):
         content = {one.name: _copied(getattr(self, one.name)) for one in fields(self)}
         content |= {"order": lost_order(self.rules, self.transforms)}
         kept = {key: value for key, value in content.items() if value or key not in OPTIONAL}
-        for name in ("bits", "embedding_bits"):
+        for name in ("bits", "embedding_bits", "patterns"):
             if isinstance(kept.get(name), tuple):
                 kept[name] = list(kept[name])
         if self.storage == "packed":

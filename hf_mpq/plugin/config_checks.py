@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-from ..core import Part, Reduction, Registry, SubgroupLayout, budgets_of, by_name, name_and_options
+from ..core import Part, Reduction, Registry, SubgroupLayout, budgets_of, by_name, checked_patterns, name_and_options
 from ..nn.layer_choice import LAYER_RULES
 from ..weights import ACTIVATIONS, GATES, MASKS, QUANTIZERS, SOURCES, TRANSFORMS
 
@@ -72,9 +72,21 @@ def _checked_rule(pattern: str, options: Any, known: tuple[str, ...], look_up: b
     checked = {**options, **registered(options, slots)}
     if "groups" in options:
         checked["groups"] = checked_groups(options["groups"])
+    if options.get("patterns"):
+        checked["patterns"] = list(checked_patterns(options["patterns"]))
+    check_one_mask(options.get("mask"), options.get("patterns"), f"rule {pattern!r}")
     if "transforms" in options and look_up:
         checked["transforms"] = checked_transforms(options["transforms"])
     return checked
+
+
+def check_one_mask(mask: Any, patterns: Any, where: str) -> None:
+    """Raise ValueError where a mask is given beside patterns, which choose it."""
+    if mask is not None and patterns:
+        raise ValueError(
+            f"{where} has the mask {mask!r} beside patterns={list(patterns)}, and a matrix has one mask: leave out "
+            "one of the two"
+        )
 
 
 def separated(fields: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

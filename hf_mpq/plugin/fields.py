@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..core import METHODS, Assignment, Budget, Budgets, Part, Written, budgets_of
+from ..core import METHODS, Assignment, Budget, Budgets, Part, Written, budgets_of, checked_patterns
 from ..format import FORMAT_VERSION, PackedFormatError, check_version
 from .config_checks import (
     SLOTS,
+    check_one_mask,
     check_pattern,
     checked_budget,
     checked_groups,
@@ -34,6 +35,7 @@ RULE_KEYS = (
     "source_options",
     "mask",
     "mask_options",
+    "patterns",
     "transforms",
     "tie",
     "low_rank",
@@ -52,6 +54,7 @@ OPTIONAL = frozenset(
         "packed",
         "origin",
         "inside",
+        "patterns",
         "transforms",
         "order",
         "shape",
@@ -82,6 +85,7 @@ class ConfigFields:
     source_options: dict = field(default_factory=dict)
     mask: Written | None = None
     mask_options: dict = field(default_factory=dict)
+    patterns: Sequence[str] = ()
     transforms: dict[str, dict] = field(default_factory=dict)
     nested: bool = False
     switchable_norms: bool = False
@@ -138,6 +142,8 @@ class ConfigFields:
         _check_range("attention_bits", self.attention_bits, 2)
         _check_range("projection_bits", self.projection_bits, 1)
         self.rules = checked_rules(self.rules, RULE_KEYS, self.storage != "packed")
+        self.patterns = checked_patterns(self.patterns)
+        check_one_mask(self.mask, self.patterns, "the config")
         self.transforms = {**self.transforms}
         put_in_order(self.rules, self.transforms, self.order)
         self.order = {}

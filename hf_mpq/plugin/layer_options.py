@@ -20,6 +20,7 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
         "source_options": config.source_options,
         "mask": config.mask,
         "mask_options": config.mask_options,
+        "patterns": config.patterns,
         "transforms": config.transforms,
         "bits": config.bits,
         "tie": None,
@@ -34,6 +35,7 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
             "source": "float-master",
             "source_options": {},
             "mask": None,
+            "patterns": (),
             "transforms": {},
             "low_rank": 0,
         }
@@ -47,7 +49,7 @@ def layer_options(config: ConfigFields, name: str, role: str) -> dict:
     for pattern, options in config.rules.items():
         match = search(pattern, name)
         if match:
-            chosen |= {**_consequences(options, chosen), **options}
+            chosen |= {**_consequences(options, chosen), **_one_mask(options), **options}
             if options.get("tie") is not None:
                 chosen["tie"] = _tie(pattern, match, options["tie"])
     return chosen
@@ -66,6 +68,13 @@ def _tie(pattern: str, match: regex.Match, template: str) -> str:
             f"tie {template!r} of rule {pattern!r} is no template of its match ({error}); "
             r"write '\1' for what its first group in parentheses matched"
         ) from error
+
+
+def _one_mask(options: dict) -> dict:
+    """A rule with a mask takes patterns away, and one with patterns a mask."""
+    if options.get("patterns"):
+        return {"mask": None, "mask_options": {}}
+    return {"patterns": ()} if options.get("mask") else {}
 
 
 def _consequences(options: dict, chosen: dict) -> dict:

@@ -12,9 +12,12 @@ from ..core import (
     Assignment,
     AttentionSpec,
     MatrixAssignment,
+    Pattern,
     PrecisionSpace,
     SubgroupLayout,
     WeightSpec,
+    pattern_of,
+    pattern_word,
     search,
 )
 from ..nn import Family, body_of, family_of, relative_names
@@ -198,12 +201,27 @@ def _spec(config, model, family, name, role, module, assignment) -> WeightSpec |
         affine=_affine(config, name, role, module),
         rank=0 if role == "embedding" else min(chosen["low_rank"], *layout.shape),
     )
-    if given is not None and given.keep_of not in (None, spec.keep_of):
+    return _with_pattern(name, spec, tuple(map(pattern_of, chosen["patterns"] or ())), given and given.keep_of)
+
+
+def _with_pattern(name: str, spec: WeightSpec, patterns: tuple[Pattern, ...], given: Pattern | None) -> WeightSpec:
+    """The spec with its choice of N:M patterns, decided where an assignment gives one; without a mask and a choice in
+    the config that of the assignment is taken as it is."""
+    if given is not None and given not in (patterns or (spec.keep_of if spec.mask else given,)):
+        wanted = f"patterns {', '.join(map(pattern_word, patterns))}" if patterns else f"{spec.keep_of or 'all'}"
         raise ValueError(
-            f"{name}: the assignment keeps {given.keep_of} weights of every block, the config "
-            f"{spec.keep_of or 'all'}; use mask='n:m' with those mask_options"
+            f"{name}: the assignment keeps {given} weights of every block, the config {wanted}; use mask='n:m' with "
+            "those mask_options, or patterns with it among them"
         )
-    return spec
+    patterns = patterns or ((given,) if given is not None and spec.mask is None else ())
+    uneven = next((pattern_word(one) for one in patterns if spec.layout.shape[1] % one[1]), None)
+    if uneven is not None:
+        raise ValueError(
+            f"{name} has rows of {spec.layout.shape[1]} inputs, which blocks of {uneven!r} do not fill: leave that "
+            "pattern out for it by a rule"
+        )
+    spec = spec.with_patterns(patterns) if patterns else spec
+    return spec if given is None or not patterns else spec.with_pattern(given)
 
 
 def _source(config: ConfigFields, chosen: dict, decided: bool) -> dict:

@@ -80,6 +80,8 @@ def decided(space: PrecisionSpace, assignment: Assignment) -> PrecisionSpace:
 def _decided(spec: WeightSpec, given: MatrixAssignment, input_bits: int | None) -> WeightSpec:
     if spec.activation is not None and input_bits is not None:
         spec = replace(spec, activation=spec.activation.decided(input_bits))
+    if spec.patterns:
+        spec = spec.with_pattern(given.keep_of or spec.keep_of)
     if spec.nested or spec.bits == given.bits:
         return replace(spec, gate_options={})
     open_to = spec.candidates if spec.bits is None else ()

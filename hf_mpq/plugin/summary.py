@@ -2,7 +2,7 @@
 
 import re
 
-from ..core import ActivationSpec, PrecisionSpace, WeightSpec
+from ..core import ActivationSpec, PrecisionSpace, WeightSpec, pattern_word
 
 
 def resolved_lines(space: PrecisionSpace) -> list[str]:
@@ -18,10 +18,16 @@ def _describe(spec: WeightSpec) -> str:
     histogram = sorted(set(spec.bits)) if spec.bits is not None else spec.candidates
     bits = "/".join(str(b) for b in histogram)
     state = "" if spec.bits is not None or spec.nested else " to search"
-    extras = [*spec.transforms, *([f"mask {spec.mask}"] if spec.mask else [])]
+    extras = [*spec.transforms, *([_describe_mask(spec)] if spec.mask or spec.patterns else [])]
     extras += [_describe_input(spec.activation)] if spec.activation else []
     parts = [f"{spec.layout.count} sub-groups at {bits} bits{state}", spec.quantizer, *extras]
     return ", ".join(parts)
+
+
+def _describe_mask(spec: WeightSpec) -> str:
+    if spec.pattern_is_open:
+        return f"patterns {', '.join(map(pattern_word, spec.patterns))} to choose from"
+    return f"mask {spec.mask}" if spec.pattern is None else f"pattern {pattern_word(spec.pattern)}"
 
 
 def _describe_input(spec: ActivationSpec) -> str:

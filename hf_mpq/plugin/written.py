@@ -45,6 +45,7 @@ class Fields(TypedDict, total=False):
     source_options: dict
     mask: str | dict | None
     mask_options: dict
+    patterns: list[str]
     transforms: dict[str, dict]
     nested: bool
     switchable_norms: bool

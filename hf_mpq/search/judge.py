@@ -3,17 +3,23 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment
+from ..core import Assignment, Pattern
 from ..nn.fitting import check_fits
 from ..nn.matrix import QuantizedMatrix
 from ..nn.walk import matrices, take_path
+from ..weights import WeightMask, WeightQuantizer
 
 Measure = Callable[[nn.Module], float]
 Trial = Callable[[Assignment], float]
+Key: TypeAlias = tuple[str, Pattern, int]
+"""Matrix, pattern, and how often its weight was changed."""
+Masked: TypeAlias = tuple[WeightMask | None, WeightQuantizer]
+"""A mask, and the quantizer with scales for it."""
 
 
 class Judge:
@@ -29,21 +35,22 @@ class Judge:
 
     def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None, progress: bool = False):
         self._model, self._measure, self._trial, self.progress = model, measure, trial, progress
+        self._masked: dict[Key, Masked] = {}  # while its weights stay as they are
 
     def measure(self, model: nn.Module) -> float:
         """The measure of a model as it is, such as a sub-net."""
         return self._measure(model)
 
     def damage(self, assignment: Assignment) -> float:
-        """The measure with the assignment's bits and activation bits, by paths through the gates: nothing is copied,
-        and the model is as before afterwards.
+        """The measure with the assignment's bits and activation bits, by paths through the gates, and with its N:M
+        patterns: no weight is copied, and the model is as before afterwards.
 
         It is what the measure gives after `fix`, but for pruned rows, which are zero here, and not yet folded away.
 
         Raises:
             ValueError: for an assignment that `fix` refuses.
         """
-        with taking(self._model, assignment):
+        with taking(self._model, assignment, self._masked):
             return self._measure(self._model)
 
     def trained_damage(self, assignment: Assignment) -> float:
@@ -58,8 +65,11 @@ class Judge:
 
 
 @contextmanager
-def taking(model: nn.Module, assignment: Assignment) -> Iterator[None]:
-    """The model with an assignment's bits and activation bits, in place, and afterwards as it was before.
+def taking(model: nn.Module, assignment: Assignment, known: dict[Key, Masked] | None = None) -> Iterator[None]:
+    """The model with an assignment's bits, activation bits and N:M patterns, in place, and afterwards as it was before.
+
+    Args:
+        known: masks and scales of earlier calls with this model; those of this one are added.
 
     Raises:
         ValueError: for an assignment that does not fit the model, or bits that are no candidates.
@@ -70,7 +80,8 @@ def taking(model: nn.Module, assignment: Assignment) -> Iterator[None]:
     path = {name: _positions(name, layer, assignment.matrices[name].bits) for name, layer in free.items()}
     inputs = {name: bits for name, bits in assignment.activation_bits.items() if name in layers}
     before = {name: layer.program.gate.path for name, layer in layers.items()}
-    with _input_bits(layers, inputs):
+    patterns = {name: one.keep_of for name, one in assignment.matrices.items() if name in layers}
+    with _input_bits(layers, inputs), _patterns(layers, patterns, {} if known is None else known):
         try:
             take_path(model, path)
             yield
@@ -86,6 +97,40 @@ def _positions(name: str, layer: QuantizedMatrix, bits: tuple[int, ...]) -> Tens
     if unknown:
         raise ValueError(f"{name}: bits {unknown} are not among the candidates {candidates}")
     return torch.tensor([candidates.index(one) for one in bits])
+
+
+@contextmanager
+def _patterns(
+    layers: Mapping[str, QuantizedMatrix], patterns: Mapping[str, Pattern | None], known: dict[Key, Masked]
+) -> Iterator[None]:
+    """Matrices with other masks, chosen and with scales as `fix` would, by copies of their quantizers."""
+    before = {name: (layer.spec, layer.program.mask) for name, layer in layers.items() if layer.spec.patterns}
+    quantizers = {name: layers[name].program.quantizer for name in before}
+    try:
+        for name, pattern in patterns.items():
+            if name in before and pattern not in (None, layers[name].spec.keep_of):
+                _take_pattern(layers[name], pattern, known, (name, pattern, layers[name].weight._version))
+        yield
+    finally:
+        for name, mask in before.items():
+            layers[name].program.quantizer = quantizers[name]
+            layers[name].restore_mask(*mask)
+            layers[name].program.gate.decide_for(quantizers[name])
+
+
+def _take_pattern(layer: QuantizedMatrix, pattern: Pattern, known: dict[Key, Masked], key: Key) -> None:
+    """Give a layer the mask of a pattern and a quantizer with scales for it, made at the first time."""
+    program = layer.program
+    if key in known:
+        mask, program.quantizer = known[key]
+        layer.restore_mask(layer.spec.with_pattern(pattern), mask)
+        program.gate.decide_for(program.quantizer)
+        return
+    program.quantizer = copy.deepcopy(program.quantizer)
+    layer.set_pattern(pattern)
+    program.refresh()
+    layer.calibrate()
+    known[key] = program.mask, program.quantizer
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from .activations import ACTIVATIONS, ActivationQuantizer, OpenActivation
 from .choice import Choice
 from .encodings import ENCODINGS, Encoding
 from .gates import GATES, Gate
-from .masks import MASKS
+from .masks import MASKS, WeightMask
 from .program import PrecisionCodes, WeightProgram
 from .quantizers import QUANTIZERS, GridQuantizer, WeightQuantizer
 from .sources import SOURCES, Source
@@ -26,6 +26,7 @@ __all__ = [
     "OpenActivation",
     "PrecisionCodes",
     "Source",
+    "WeightMask",
     "WeightProgram",
     "WeightQuantizer",
     "WeightTransform",

@@ -171,6 +171,19 @@ class WeightProgram(nn.Module):
         self.quantizer.update(self.float_weight(weight))
         self.gate.update()
 
+    @torch.no_grad()
+    def set_mask(self, spec: WeightSpec, weight: Tensor) -> None:
+        """Take the mask of another spec of this weight, chosen from a float weight; an equal one stays as it is. Scales
+        stay as they are."""
+        same = (spec.mask, spec.mask_options) == (self.spec.mask, self.spec.mask_options)
+        self.spec = spec
+        if not same:
+            made = MASKS.make(spec.mask, spec.layout.shape, options=spec.mask_options) if spec.mask else None
+            self.mask = made and made.to(weight.device)
+            if made is not None:
+                made.initialise(self.float_weight(weight, masked=False))
+            self.refresh()
+
     def usage(self) -> Usage:
         """What the gate expects to use."""
         return self.gate.usage()

@@ -19,6 +19,8 @@ from tests.tiny import FAMILIES, MOST, outputs, tiny_batch, tiny_model
 OPEN = {
     "plain": {"bits": (0, 2, 4, 8), "groups": 10},
     "n:m": {"bits": (2, 4), "groups": 8, "mask": "n:m", "mask_options": {"kept": 1, "block": 4}},
+    "patterns": {"bits": (2, 4), "groups": 8, "patterns": ("dense", "2:4", "1:4")},
+    "patterns alone": {"bits": 4, "patterns": ("2:4", "1:8"), "rules": {"output": {"patterns": ("dense", "1:4")}}},
     "element": {"bits": (2, 4), "groups": 8, "mask": "element"},
     "nested": {"bits": (2, 4, 8), "nested": True},
     "columns": {"bits": (0, 4), "groups": "columns:4"},
@@ -47,6 +49,8 @@ def some_assignment(model) -> Assignment:
     for number, (name, layer) in enumerate(matrices(model)):
         bits = layer.spec.candidates if layer.program.gate.searching else None
         group = found.matrices[name]
+        if layer.spec.patterns:
+            group = replace(group, keep_of=layer.spec.patterns[number % len(layer.spec.patterns)])
         chosen[name] = (
             replace(group, bits=tuple(bits[(number + i) % len(bits)] for i in range(len(group.bits))))
             if bits
@@ -84,6 +88,8 @@ def random_assignment(model, seed: int) -> Assignment:
         one = found.matrices[name]
         if layer.program.gate.searching:
             one = replace(one, bits=tuple(draw.choices(layer.spec.candidates, k=len(one.bits))))
+        if layer.spec.patterns:
+            one = replace(one, keep_of=draw.choice(layer.spec.patterns))
         chosen[name] = one
     return Assignment(chosen, {name: draw.randint(2, 8) for name in found.activation_bits})
 

@@ -13,6 +13,7 @@ TRAINED = {name: METHODS[name].stages for name in METHODS if METHODS[name].stage
 OPEN = {name for name in TRAINED if isinstance(METHODS[name].config["bits"], tuple) and name != "vertical"}
 CONFIGS = {name: {"budget": "3bits"} if name in OPEN else {} for name in TRAINED}
 CONFIGS["channelwise"]["bits"] = (2, 4, 8)  # with 0 so short a search prunes whole matrices, which then rest
+CONFIGS["nxmiformer"]["rules"] = {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}  # few assignments to measure
 OPTIONS = {
     "warmup": 0.0,
     "every": 1,

@@ -27,6 +27,7 @@ BUDGETS = {
     "fdq": "3bits",
     "csq": "3bits",
     "bsq": "3bits",
+    "nxmiformer": "4bits",
 }
 FIXED = {
     "bigger-faster",
@@ -43,6 +44,7 @@ FIXED = {
 QUICK = {
     "q-bert": {"scorer": {"name": "hessian", "measure": "eigenvalue", "per": "layer", "splits": 2}},
     "hawq-v3": {"scorer": {"name": "hessian", "draws": 2}},
+    "nxmiformer": {"allocator": {"name": "schemes", "measured": 4}},
     "zeroquant-4-8": {"rounding": {"name": "lkd", "steps": 3}},
 }
 

@@ -33,6 +33,7 @@ def test_these_methods_train():
         "hyperspherical",
         "lq-nets",
         "mpq",
+        "nxmiformer",
         "prune-ofa",
         "prune-ofa-pretrain",
         "q-bert",

@@ -33,6 +33,7 @@ RUNS = {
     "lq-nets": {"groups": "channel", "layers": 1},
     "hyperspherical": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},
+    "nxmiformer": {"budget": "4bits", "layers": 1, "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
     "prune-ofa-pretrain": {"layers": 1},
     "prune-ofa": {"layers": 1},

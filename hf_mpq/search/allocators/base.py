@@ -27,11 +27,13 @@ class Allocator(ABC):
         needs_scores: it cannot choose without `scores`.
         reads_scores: it looks at `scores` where there are some.
         needs_evaluate: it cannot choose without `evaluate`.
+        chooses_patterns: it chooses N:M patterns where they are open; all others refuse them.
     """
 
     needs_scores: ClassVar[bool] = True
     reads_scores: ClassVar[bool] = True
     needs_evaluate: ClassVar[bool] = False
+    chooses_patterns: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -80,6 +82,19 @@ class Allocator(ABC):
                 all of them together.
             ValueError: when scores are missing or do not fit the space.
         """
+
+    def finalists(
+        self,
+        space: PrecisionSpace,
+        limits: Limits,
+        count: int,
+        scores: Scores | None = None,
+        evaluate: Evaluate | None = None,
+        progress: bool = False,
+    ) -> list[Assignment]:
+        """The best assignments found that keep every limit, at most `count`, the best first; allocators that rank no
+        others give the one that they choose. Everything else as of `choose`."""
+        return [self.choose(space, limits, scores, evaluate, progress)]
 
     def evaluation_count(self, space: PrecisionSpace) -> int:
         """How many assignments of `space` it measures at most."""

@@ -6,8 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core import OpenChoice, PrecisionSpace, WeightSpec, input_of
+from ...core import OpenChoice, PrecisionSpace, WeightSpec, input_of, pattern_word
 from .base import Scores
+
+
+def check_patterns(space: PrecisionSpace) -> None:
+    """Raise ValueError while N:M patterns of some matrices are open."""
+    name, patterns = next(iter(space.open_patterns.items()), (None, ()))
+    if name is not None:
+        raise ValueError(
+            f"{name} has {' or '.join(map(pattern_word, patterns))} to choose from, and only the allocator 'schemes' "
+            "chooses patterns: take that, or method='nxmiformer', or give one pattern"
+        )
 
 
 def owners_of(space: PrecisionSpace, scores: Scores) -> dict[str, str]:

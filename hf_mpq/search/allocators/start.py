@@ -1,11 +1,11 @@
 """How every allocator begins: units, the exact cost, and the limit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...core import Assignment, BudgetError, PrecisionSpace
+from ...core import Assignment, BudgetError, MatrixAssignment, Pattern, PrecisionSpace
 from ...cost import Limits
 from .base import Scores
 from .exact_search import ExactSearch
@@ -61,6 +61,7 @@ def begin(space: PrecisionSpace, limits: Limits, scores: Scores) -> ExactSearch:
 
 def check_possible(space: PrecisionSpace, limits: Limits) -> None:
     """Raise BudgetError when no assignment of `space` can keep some limits; nothing needs to be scored before."""
+    space = space.with_patterns(cheapest_patterns(space, limits))
     try:
         begin(space, limits, no_scores(space)).smallest()
     except BudgetError as error:
@@ -69,6 +70,21 @@ def check_possible(space: PrecisionSpace, limits: Limits) -> None:
         raise BudgetError(
             f"{error}; all precisions are fixed: give candidates, such as MPQConfig(bits=(2, 3, 4, 8))"
         ) from None
+
+
+def cheapest_patterns(space: PrecisionSpace, limits: Limits) -> dict[str, Pattern]:
+    """Of every matrix whose N:M pattern is open the one that takes the least of the limits at the lowest precision, the
+    densest of equal ones."""
+    lowest = {
+        name: MatrixAssignment(spec.bits or (spec.candidates[0],) * spec.layout.count, spec.keep_of, spec.nested)
+        for name, spec in space.weights.items()
+    }
+
+    def taken(name: str, pattern: Pattern) -> float:
+        one = Assignment({**lowest, name: replace(lowest[name], keep_of=pattern)})
+        return sum(limit.cost.of(one) / limit.most for limit in limits)
+
+    return {name: min(many, key=lambda one: taken(name, one)) for name, many in space.open_patterns.items()}
 
 
 def needed(scores: Scores | None, allocator: str) -> Scores:

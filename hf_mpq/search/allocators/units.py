@@ -10,7 +10,7 @@ from ...core import Assignment, MatrixAssignment, PrecisionSpace, WeightSpec
 from ...cost import CostModel
 from ...cost.exact import ExactMatrix, matrices_with
 from .base import Scores
-from .members import checked, input_bits, members_of, owners_of
+from .members import check_patterns, checked, input_bits, members_of, owners_of
 from .unit_prices import input_prices, weight_prices
 
 
@@ -27,10 +27,12 @@ class Units:
         kinds: number of the kind of each unit, `(units,)`; units of one kind are equally large parts of one matrix.
 
     Raises:
-        ValueError: when scores are missing or do not fit, or when tied matrices differ in candidates or sub-groups.
+        ValueError: when scores are missing or do not fit, when tied matrices differ in candidates or sub-groups, or
+            while N:M patterns are open.
     """
 
     def __init__(self, space: PrecisionSpace, scores: Scores):
+        check_patterns(space)
         self.space = space
         self._owners = owners_of(space, scores)
         self._choices = {name: one for name, one in space.open_choices.items() if name in self._owners}

@@ -47,7 +47,7 @@ class ADMM(Schedule):
     def prepare(self, model: nn.Module) -> None:
         """Open the masks and do the first projection; raises ValueError when there is no mask, nor a pattern that could
         have been chosen."""
-        if not any(True for _ in _masked(model)):
+        if not any(layer.program.mask is not None or layer.spec.patterns for _, layer in matrices(model)):
             raise ValueError("admm needs masks: quantize with MPQConfig(mask='n:m') or mask='element'")
         for _, layer in _masked(model):
             if not layer.program.mask.keep.all():

@@ -14,6 +14,7 @@ from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
 from ...weights.roles import QUANTIZER_PARAMETERS as QUANTIZER_PARAMETERS
 from ...weights.roles import WEIGHTS
 from ..allocators.base import Scores
+from ..allocators.members import check_patterns
 from ..judge import Judge
 from ..subnets import SubNets
 
@@ -121,6 +122,7 @@ class SearchStrategy(ABC):
     """Whether `prepare` wants training-free scores."""
 
     def __init__(self, space: PrecisionSpace, limits: Limits):
+        check_patterns(space)
         self.space, self.limits = space, tuple(Limit(*one) for one in limits)
 
     def take_subnets(self, subnets: SubNets) -> None:  # noqa: B027

@@ -10,7 +10,7 @@ from ...nn.batches import batches_of
 from ...plugin.reshape import whole_model
 from ..arguments import examples_per_step
 from ..stage.forward_names import named_inputs
-from .plan import selects_before
+from .plan import decides, selects_before
 from .preferences import Preferences
 from .selection_rows import keep_rows, split_rows
 
@@ -58,8 +58,17 @@ class RunParts:
     @cached_property
     def _selection(self) -> int:
         """Number of the stage that the selection rule gives its assignment; 0 where none is compared."""
-        wanted = self.method.selects and self.args.selection_examples and bool(self._config.budgets)
-        return selects_before(self.plan) if wanted else 0
+        if not (self.args.selection_examples and self._config.budgets):
+            return 0
+        if self._compares_finalists:
+            return 1
+        return selects_before(self.plan) if self.method.selects else 0
+
+    @property
+    def _compares_finalists(self) -> bool:
+        """Whether the allocator hands over several assignments, and not the search or the config one."""
+        given = self._config.assignment is not None or not self._open
+        return self.method.finalists > 1 and not given and not any(map(decides, self.plan))
 
     @cached_property
     def _split(self) -> tuple[Any, Any]:

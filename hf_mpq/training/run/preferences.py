@@ -56,11 +56,15 @@ class Preferences:
 
     def assignment(self) -> Assignment:
         """The training-free assignment; raises ValueError without a budget."""
+        return self.finalists(1)[0]
+
+    def finalists(self, count: int) -> list[Assignment]:
+        """The best training-free assignments, at most `count`, the best first; raises ValueError without a budget."""
         if not self._budgets:
             raise ValueError("this method decides bits under a budget: give one, such as MPQConfig(budget='2.5bits')")
         if self._engine.uses_scores:
             self._engine.keep_scores(self.scores())
-        return self._engine.assignment(self._budgets)
+        return self._engine.finalists(self._budgets, count)
 
     def _compute(self) -> None:
         if not self._file.exists():

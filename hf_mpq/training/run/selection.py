@@ -18,19 +18,25 @@ from .plan import trial_steps
 
 
 class SelectionRule:
-    """Mixin of the trainer of a whole run: compares what a search found with what is found without one."""
+    """Mixin of the trainer of a whole run: compares what a search found with what is found without one, or the best
+    of those that are found without."""
 
-    def _select(self, number: int, stage: StageSpec, previous: str, found: Assignment, record: RunRecord) -> Assignment:
-        """The searched assignment or the training-free one, whichever a short training brings nearer to the teacher.
+    def _select(
+        self, number: int, stage: StageSpec, previous: str | None, found: Assignment | None, record: RunRecord
+    ) -> Assignment:
+        """The searched assignment or the training-free one, or the one of the allocator's best, that a short training
+        brings nearest to the teacher.
 
-        Both start from the weights that the search ended with. They are compared on rows that nothing was trained on:
-        neither the search nor the short trainings, and the scores do not see them.
+        All start from the same weights: those that the search ended with, or the given ones. They are compared on rows
+        that nothing was trained on: neither the search nor the short trainings, and the scores do not see them.
         """
-        candidates = {"search": found, "training-free": self._preferences.assignment()}
-        same = candidates["search"] == candidates["training-free"] and record.selection is None  # else it was decided
-        if same:
-            return found
-        self._say("selection: a short training of the searched and of the training-free assignment")
+        candidates = self._candidates(found, record)
+        first, *others = candidates.values()
+        if all(one == first for one in others) and not (record.selection or {}).get(
+            "divergence"
+        ):  # else it was decided
+            return first
+        self._say(f"selection: a short training of each of {len(candidates)} assignments ({', '.join(candidates)})")
         length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
         short = {
             "max_steps": trial_steps(self.plan, self.args, number, length),
@@ -42,12 +48,25 @@ class SelectionRule:
 
         def trial(assignment: Assignment) -> float:
             set_seed(self.args.seed + number)
-            student = self.students.start("previous", previous, assignment)
+            student = self.students.start("previous" if previous else stage.start, previous, assignment)
             trainer = self._stage_trainer(number, stage, student, None, self._learned_rows, None, **short)
             trainer.train_to_end()
             return self._divergence(student)
 
         return select(candidates, self._judge(self.model, trial).trained_damage, record)
+
+    def _candidates(self, found: Assignment | None, record: RunRecord) -> dict[str, Assignment]:
+        """What is compared, by name; the allocator's best by their places in its order, the same in all processes and
+        after an interruption."""
+        if not self._compares_finalists:
+            return {"search": found, "training-free": self._preferences.assignment()}
+        kept = (record.selection or {}).get("finalists")
+        if kept is None:
+            best = self._preferences.finalists(self.method.finalists)
+            kept = {str(place): one.to_dict() for place, one in enumerate(best, 1)}
+            kept = broadcast_object_list([kept])[0]
+            record.select({"divergence": {}, "chosen": None, "finalists": kept})
+        return {name: Assignment.from_dict(one) for name, one in kept.items()}
 
     def _judge(self, model: nn.Module, trial: Trial | None = None) -> Judge:
         """Measures assignments of a model by its divergence from the teacher."""
@@ -83,12 +102,13 @@ def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], f
         trial: trains one shortly and measures its divergence from the teacher.
         record: of the run; its `selection` gets every divergence and the chosen name.
     """
-    found = dict((record.selection or {}).get("divergence", {}))
+    before = record.selection or {}
+    found = dict(before.get("divergence", {}))
     for name, assignment in candidates.items():
         if name not in found:
             found[name] = trial(assignment)
-            record.select({"divergence": found, "chosen": None})
+            record.select({**before, "divergence": found, "chosen": None})
     chosen = min(candidates, key=found.__getitem__)
     record.decide(candidates[chosen])  # before its name: a run that stops in between compares what is kept again
-    record.select({"divergence": found, "chosen": chosen})
+    record.select({**before, "divergence": found, "chosen": chosen})
     return candidates[chosen]

@@ -172,14 +172,15 @@ class StageRunner:
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
         """The precisions that a stage without a search trains; None where the config has decided them."""
-        found = record.assignment()
+        found, chosen = record.assignment(), (record.selection or {}).get("chosen")
+        compared = number == self._selection and len(self._compared_rows) and chosen is None
         if found is None:
             if self._config.assignment is not None or not self._open:
                 return None
-            found = self._preferences.assignment()
-            record.decide(found)
-        chosen = (record.selection or {}).get("chosen")
-        if number == self._selection and len(self._compared_rows) and chosen is None:
+            if not (compared and self._compares_finalists):
+                found = self._preferences.assignment()
+                record.decide(found)
+        if compared:
             found = self._select(number, stage, previous, found, record)
             record.decide(found)
         return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...core import Assignment
+from ...core import Assignment, Pattern
 from ...nn.reshape import become, shape_facts, with_sizes_of
 from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions
 from ...plugin import fix, quantize, set_precision
@@ -33,7 +33,7 @@ class Students:
         self.folder, self.model, self.pretrained = Path(folder), model, pretrained
         self._whole = copy.copy(model)  # as it is given, where a search of shapes cuts another out
         self._remember()
-        self._of_whole = self._gates, self._inputs, self._config
+        self._of_whole = self._gates, self._inputs, self._masks, self._config
 
     def _remember(self) -> None:
         """How the gates and inputs of the model are before anything is decided."""
@@ -41,6 +41,7 @@ class Students:
         self._gates = {name: (layer.program.gate, layer.program.source) for name, layer in matrices(model)}
         opened = ((name, layer) for name, layer in matrices(model) if layer.input_gate is not None)
         self._inputs = {name: (layer.input_quantizer, layer.spec) for name, layer in opened}
+        self._masks = {name: (layer.spec, layer.program.mask) for name, layer in matrices(model) if layer.spec.patterns}
         self._config, self._quantizer = model.config.quantization_config, model.hf_quantizer
 
     def start(self, start: str, previous: str | None, assignment: Assignment | None) -> nn.Module:
@@ -92,9 +93,10 @@ class Students:
         """Open the gates again, close those that are decided in `state`, and load it; where a search of shapes cut it
         out, the model gets its shape first."""
         self._take_shape(source)
-        self._reopen(self.model, self._gates, self._inputs, self._config)
+        self._reopen(self.model, self._gates, self._inputs, self._masks, self._config)
         self.model.hf_quantizer = self._quantizer
-        closed = close_gates(self.model, state, self._input_bits(source) if self._inputs else {})
+        inputs, patterns = self._decided(source) if self._inputs or self._masks else ({}, {})
+        closed = close_gates(self.model, state, inputs, patterns if self._masks else {})
         load_state(self.model, state, source)
         if closed:
             fix(self.model, derive(self.model))
@@ -113,19 +115,31 @@ class Students:
         attach(become(self.model, other), other.hf_quantizer)
         self._remember()
 
-    def _input_bits(self, folder: Path) -> Mapping[str, int]:
-        """Bits of the inputs that are decided in a model of the run."""
+    def _decided(self, folder: Path) -> tuple[Mapping[str, int], Mapping[str, Pattern | None]]:
+        """Bits of the inputs, and patterns, that are decided in a model of the run."""
         config = type(self.model).config_class.from_pretrained(folder).quantization_config
-        return (MPQConfig.from_dict(config).assignment or {}).get("activation_bits", {})
+        found = MPQConfig.from_dict(config).assignment
+        if found is None:
+            return {}, {}
+        assignment = Assignment.from_dict(found)
+        return assignment.activation_bits, {name: one.keep_of for name, one in assignment.matrices.items()}
 
     @staticmethod
-    def _reopen(model: nn.Module, gates: Mapping[str, tuple], inputs: Mapping[str, tuple], config) -> None:
+    def _reopen(
+        model: nn.Module,
+        gates: Mapping[str, tuple],
+        inputs: Mapping[str, tuple],
+        masks: Mapping[str, tuple],
+        config: MPQConfig,
+    ) -> None:
         for name, layer in matrices(model):
             if layer.program.source is not gates[name][1]:
                 layer.weight.requires_grad_(False)  # a copy of what the source holds
             layer.program.gate, layer.program.source = gates[name]
             layer.program.gate.take(None)
         for name, layer in matrices(model):
+            if name in masks:
+                layer.restore_mask(*masks[name])
             if name in inputs:
                 quantizer, layer.spec = inputs[name]
                 layer.set_input(quantizer)

@@ -134,6 +134,16 @@ def test_a_locked_mask_is_left_alone():
     assert torch.equal(masks[0].keep, before) and len(schedule.dual) == len(masks) - 1
 
 
+def test_where_every_pattern_was_decided_to_be_dense_it_does_nothing():
+    model = quantized(mask=None, patterns=("dense", "2:4"))
+    hf_mpq.fix(model, hf_mpq.assignment_of(model))
+    schedule = SCHEDULES.make("admm")
+    schedule.prepare(model)
+    schedule.after_step(model, at(4))
+    assert schedule.penalty(model, at(4)) is None and schedule.metrics(model) == {"primal_residual": 0.0}
+    schedule.finish(model)
+
+
 def test_a_model_without_masks_and_numbers_that_are_none_are_refused():
     with pytest.raises(ValueError, match="admm needs masks"):
         SCHEDULES.make("admm").prepare(quantized(mask=None))
