@@ -1,6 +1,8 @@
 """What is reported is what is on disk, by three roads: the file, the report, and the cost model."""
 
 import json
+from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -119,6 +121,28 @@ def test_masked_weights_count_alike_in_reports_and_budgets(options, tmp_path):
         assert report.total_bytes == COSTS["size"](space).of(assignment)
     model.save_pretrained(tmp_path)
     assert report.total_bytes == bytes_on_disk(tmp_path) and hf_mpq.size_report(tmp_path) == report
+
+
+def test_chosen_patterns_count_alike_in_budgets_reports_and_files(tmp_path):
+    """Each matrix another one, dense ones among them: without a mask."""
+    words = ("dense", "2:4", "1:4")
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), groups=8, patterns=words))
+    space, found = model.hf_quantizer.space, hf_mpq.assignment_of(model)
+    patterns = cycle(space.weights["encoder.layer.0.output.dense"].patterns)
+    chosen = {
+        name: replace(one, keep_of=next(patterns)) if one.keep_of else one for name, one in found.matrices.items()
+    }
+    given = replace(found, matrices=chosen)
+    cost = {name: COSTS[name](space).of(given) for name in ("size", "bits")}
+    decided = hf_mpq.fix(model, given).hf_quantizer.space
+    assert cost == {name: COSTS[name](decided).of(given) for name in cost}
+    report = hf_mpq.size_report(hf_mpq.pack(model))
+    model.save_pretrained(tmp_path)
+    assert cost["size"] == report.total_bytes == bytes_on_disk(tmp_path)
+    assert cost["bits"] == pytest.approx(report.average_bits)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        named = [name for name in file.keys() if name.endswith(".mask")]  # noqa: SIM118
+    assert len(named) == sum(one.keep_of not in (None, (1, 1)) for one in given.matrices.values())
 
 
 @pytest.mark.parametrize("density", [0.3, 0.75])

@@ -79,7 +79,7 @@ def test_the_result_keeps_its_patterns_when_it_is_packed_and_loaded(whole, tmp_p
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("select", 1),  # the finalists are known
+        pytest.param("select", 1, marks=pytest.mark.full),  # the finalists are known
         ("select", 3),  # two of three have been tried
         pytest.param("decide", 1, marks=pytest.mark.full),  # before the best is named
     ],

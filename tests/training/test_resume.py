@@ -33,7 +33,7 @@ RUNS = {
     "lq-nets": {"groups": "channel", "layers": 1},
     "hyperspherical": {"groups": "channel", "layers": 1},
     "vertical": {"bits": (2, 4, 8)},
-    "nxmiformer": {"budget": "4bits", "layers": 1, "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
+    "nxmiformer": {"budget": "3bits", "layers": 1, "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
     "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
     "prune-ofa-pretrain": {"layers": 1},
     "prune-ofa": {"layers": 1},
@@ -41,6 +41,9 @@ RUNS = {
 FULL = {"prune-ofa"}
 QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
 STAGES = {"weight-coupling": {"supernet": {"strategy_options": QUICK}}}
+
+SHORT = (("mpq", "1-search"), ("nxmiformer", "2-finetune"))
+"""Stages of six steps."""
 
 
 class Interrupted(Exception):
@@ -84,7 +87,7 @@ def marks(method, step):
         pytest.param(method, stage, step, marks=marks(method, step))
         for method in RUNS
         for stage in stage_folders(method)
-        for step in ((2, 5) if (method, stage) == ("mpq", "1-search") else (2, 5, 7))  # a search of six steps
+        for step in ((2, 5) if (method, stage) in SHORT else (2, 5, 7))
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_path):
