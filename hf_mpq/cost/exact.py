@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import (
-    DENSE,
     Assignment,
     Link,
     Liveness,
