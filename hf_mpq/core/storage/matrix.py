@@ -123,8 +123,9 @@ class MatrixStorage:
 
     def buffers(self) -> dict[str, int]:
         """Name to bytes of each stored tensor; empty ones are left out."""
-        parts = [self.codes, *([] if self.mask is None else [self.mask]), self.of_channels, self.low_rank]
-        return {name: size for part in parts for name, size in part.buffers().items() if size}
+        sizes = self.codes.buffers() | ({} if self.mask is None else self.mask.buffers())
+        sizes |= self.of_channels.buffers() | self.low_rank.buffers()
+        return {name: size for name, size in sizes.items() if size}
 
     @property
     def total_bytes(self) -> int:
