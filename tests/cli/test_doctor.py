@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 
 import hf_mpq
 from hf_mpq.format.model_folder import UNFINISHED
-from hf_mpq.runtime.int8 import unsupported
-from hf_mpq.runtime.native import built
+from hf_mpq.runtime.native import built, paths
 from tests.plugin.models import read_config, read_tensors, signed_anew, stored_model, write_tensors
 from tests.processes import run_python
 from tests.tiny import tiny_model
@@ -55,7 +54,7 @@ def test_what_the_kernel_runs(family, rules, said, tmp_path, states):
     config = hf_mpq.MPQConfig(bits=4, activation_bits=8, rules=rules)
     hf_mpq.pack(hf_mpq.quantize(tiny_model(family), config)).save_pretrained(tmp_path)
     state, detail = states(tmp_path)["cpu-native"]
-    if built() and unsupported() is None:
+    if built() and paths():
         assert said in detail and state == ("note" if rules else "ok")
         assert not rules or "encoder.layer.1.output.dense" in detail
     else:
