@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from hf_mpq.core import METHODS, BudgetError, read_json
+from hf_mpq.core import METHODS, BudgetError, PrecisionSpace, read_json
 from hf_mpq.cost.shape_latency import ShapeLatencies
 from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.runs.files import SHAPE_LATENCIES
@@ -94,7 +94,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(stage, step, tmp_path,
 
 
 def test_passes_are_the_whole_the_smallest_and_drawn_ones():
-    strategy = STRATEGIES.make("elastic", None, (), options=QUICK)
+    strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options=QUICK)
     model = quantized("bigger-faster", groups="channel")
     strategy.take_subnets(StageSubNets(model, ".", lambda function: function(), 1, 8))
     passes = [strategy.passes(Progress(step, 50, 10)) for step in range(50)]
@@ -108,7 +108,7 @@ def test_passes_are_the_whole_the_smallest_and_drawn_ones():
 
 
 def test_the_super_model_begins_as_its_teacher(tmp_path, timed):
-    strategy = STRATEGIES.make("elastic", None, (), options=QUICK)
+    strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options=QUICK)
     model = quantized("bigger-faster", groups="channel", activation_bits=None)
     expected = outputs(model)[0]
     strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8))
@@ -124,7 +124,9 @@ def test_times_are_measured_on_this_machine_and_kept(tmp_path, monkeypatch, caps
     monkeypatch.setattr("hf_mpq.runtime.timing.SECONDS", 0.02)
     monkeypatch.setattr("hf_mpq.runtime.timing.LEAST_SECONDS", 0.001)
     monkeypatch.setattr("hf_mpq.runtime.timing.SHARES", (0.5,))
-    strategy = STRATEGIES.make("elastic", None, (), options={**QUICK, "tokens": 8, "measured": 4, "held_out": 2})
+    strategy = STRATEGIES.make(
+        "elastic", PrecisionSpace({}), (), options={**QUICK, "tokens": 8, "measured": 4, "held_out": 2}
+    )
     model = quantized("bigger-faster", groups="channel")
     before = outputs(model)[0]
     strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8))

@@ -8,7 +8,7 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import TrainerCallback
 
 import hf_mpq
-from hf_mpq.core import METHODS, BudgetError, budgets_of
+from hf_mpq.core import METHODS, BudgetError, PrecisionSpace, budgets_of
 from hf_mpq.nn.paths import drawn_path, highest_path
 from hf_mpq.nn.walk import matrices, take_path
 from hf_mpq.search.judge import Judge, taking
@@ -39,14 +39,14 @@ def sets(model):
 
 def test_a_step_is_the_maximum_path_and_drawn_ones_that_it_teaches():
     stage = METHODS["weight-coupling"].stages[-1]
-    strategy = STRATEGIES.make(stage.strategy, None, (), options=stage.strategy_options)
+    strategy = STRATEGIES.make(stage.strategy, PrecisionSpace({}), (), options=stage.strategy_options)
     passes = strategy.passes(Progress(3, 10, 5))
     assert passes[0] == Pass("maximum", path="highest") and len(passes) == 4
     assert {(one.path, one.teacher) for one in passes[1:]} == {("drawn", "maximum")}
     with pytest.raises(ValueError, match="at least 1"):
-        STRATEGIES["weight-coupling"](None, (), paths=0)
+        STRATEGIES["weight-coupling"](PrecisionSpace({}), (), paths=0)
     with pytest.raises(ValueError, match="unknown allocator"):
-        STRATEGIES["weight-coupling"](None, (), allocator="bidirektional")
+        STRATEGIES["weight-coupling"](PrecisionSpace({}), (), allocator="bidirektional")
 
 
 class Seen(TrainerCallback):
