@@ -21,6 +21,7 @@ WORDS = {
         "lagrangian",
         "milp",
         "ranked",
+        "schemes",
         "sorted-layers",
         "threshold",
         "uniform",

@@ -14,7 +14,7 @@ from hf_mpq.search.allocators import solve_program
 INPUTS = (2, 4, 8)
 OPEN = ActivationSpec(bits=8, candidates=INPUTS)
 FOLLOWING = ActivationSpec(bits=8, candidates=(2, 4, 8), follows=True)
-HELD = {"sorted-layers", "threshold"}
+HELD = {"schemes", "sorted-layers", "threshold"}
 """Allocators that leave inputs at their highest candidate."""
 
 

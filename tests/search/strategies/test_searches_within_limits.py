@@ -12,14 +12,23 @@ from hf_mpq.search import ALLOCATORS
 from hf_mpq.search.strategies import PENALTIES, STRATEGIES, GateSearch, Progress
 
 SEARCHES = [name for name in STRATEGIES if issubclass(STRATEGIES[name], GateSearch)]
-INPUTS = {"8 bits": (8, "0.24x"), "open": ((4, 8), "0.16x"), "as weights": ("weights", "0.12x")}
+INPUTS = {
+    "8 bits": (8, "0.24x"),
+    "open": ((4, 8), "0.16x"),
+    "open, tied": ((4, 8), "0.16x"),
+    "as weights": ("weights", "0.12x"),
+}
 """Inputs at 8 bits are a quarter of float ones, and less than that by pruning alone."""
+TIES = {r"\.\d+\.(.+)$": {"tie": r"\1"}}
+"""Matrices alike by their place in a layer, as schemes need: all their combinations are tried."""
 
 
 @pytest.fixture
 def case(request, make_case):
-    bits, share = INPUTS[getattr(request, "param", "8 bits")]
-    return make_case(f"2.5bits + activations:{share}@1x16", activation_bits=bits, attention_bits=8)
+    name = getattr(request, "param", "8 bits")
+    bits, share = INPUTS[name]
+    rules = TIES if name == "open, tied" else {}
+    return make_case(f"2.5bits + activations:{share}@1x16", activation_bits=bits, attention_bits=8, rules=rules)
 
 
 def used(case, assignment):
@@ -41,15 +50,21 @@ def test_every_search_is_projected_into_all_limits(case, name):
     assert 0.8 < inputs <= 1 and 0.5 < bits <= 1
 
 
-@pytest.mark.parametrize(
-    "name, case", [*((name, "open") for name in ALLOCATORS), ("lagrangian", "as weights")], indirect=["case"]
-)
+def coarseness(assignment):
+    """Damage that is least with the most bits."""
+    return -float(sum(sum(matrix.bits) for matrix in assignment.matrices.values()))
+
+
+OPEN = [(name, "open, tied" if name == "schemes" else "open") for name in ALLOCATORS]
+
+
+@pytest.mark.parametrize("name, case", [*OPEN, ("lagrangian", "as weights")], indirect=["case"])
 def test_every_allocator_keeps_all_limits_of_a_model(case, name):
     scores = case.scores()
     for key, one in case.space.open_choices.items():
         scores.setdefault(key, 4.0 ** -np.array([one.candidates], float).repeat(one.groups, 0))
     try:
-        found = ALLOCATORS[name]().choose(case.space, case.limits, scores, lambda assignment: 0.0)
+        found = ALLOCATORS[name]().choose(case.space, case.limits, scores, coarseness)
     except BudgetError as error:
         assert name == "sorted-layers" and "activations cannot be met by whole layers" in str(error), (
             "it prunes nothing"
