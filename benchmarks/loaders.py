@@ -105,6 +105,7 @@ def load_ort(path: Path, threads: int) -> Predict:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums would be clipped
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     return lambda batch: session.run(None, {name: batch[name].numpy() for name in names})[0]

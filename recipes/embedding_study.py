@@ -142,6 +142,7 @@ class OrtEncoder(nn.Module):
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums would be clipped
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.config = model.config
 

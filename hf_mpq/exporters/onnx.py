@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -65,10 +65,34 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
             do_constant_folding=False,
         )
     graph = onnx.load(str(file))
+    zeros = _zero_points(graph)
     if small:
         shrink_onnx(graph)
+    _name_zero_points(graph, zeros)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(file))
+
+
+def _zero_points(graph) -> dict[str, tuple[int, int]]:
+    """Of every matrix with a scale per channel and no zero point, by its name: type of its levels, and channels."""
+    known = {tensor.name: tensor for tensor in graph.graph.initializer}
+    return {
+        node.input[0]: (known[node.input[0]].data_type, known[node.input[1]].dims[0])
+        for node in graph.graph.node
+        if node.op_type == "DequantizeLinear" and len(node.input) == 2 and known.keys() >= set(node.input)
+    }
+
+
+def _name_zero_points(graph, zeros: Mapping[str, tuple[int, int]]) -> None:
+    """Write zero points that are 0 anyway, each its own: ONNX Runtime replaces them where `session.x64quantprecision`
+    makes it turn signed weights into unsigned ones, on CPUs whose sums of 8-bit products saturate."""
+    from onnx import helper
+
+    for node in graph.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in zeros:
+            name, (kind, count) = f"{node.output[0]}_zero_point", zeros[node.input[0]]
+            graph.graph.initializer.append(helper.make_tensor(name, kind, [count], [0] * count))
+            node.input.append(name)
 
 
 class _Traced(nn.Module):

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import hf_mpq
 from hf_mpq.exporters import base
 from hf_mpq.nn import MPQLinear
+from hf_mpq.runtime.int8.product import unsupported
 from tests.processes import run_python
 from tests.tiny import FAMILIES, HEADS, MOST, tiny_batch, tiny_model
 
@@ -51,6 +52,7 @@ def wanted(model, batch):
 
 def run_onnx(folder: Path, batch, exactly=False):
     options = runtime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums would be clipped
     if exactly:  # where weights alone are integers, the runtime rounds activations too unless it is told not to
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = runtime.InferenceSession(str(folder / "model.onnx"), options)
@@ -121,6 +123,8 @@ SOON = [("bert", "static"), ("bert", "float"), ("deberta-v2", "static"), ("moder
 )
 @traced
 def test_openvino(family, activations, tmp_path):
+    if activations == "static" and unsupported() is not None:
+        pytest.skip("OpenVINO's sums of 8-bit products are clipped on this CPU")
     model, batch = packed(family), tiny_batch()
     folder = hf_mpq.export(model, "openvino", tmp_path, activations=activations, calibration=[batch])
     assert_alike(run_openvino(folder, batch), wanted(model, batch))
