@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -74,13 +75,23 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
 
 
 def _zero_points(graph) -> dict[str, tuple[int, int]]:
-    """Of every matrix with a scale per channel and no zero point, by its name: type of its levels, and channels."""
+    """Of every matrix with a scale per channel and no zero point, by the name of its values: type of its levels, and
+    channels."""
     known = {tensor.name: tensor for tensor in graph.graph.initializer}
-    return {
-        node.input[0]: (known[node.input[0]].data_type, known[node.input[1]].dims[0])
-        for node in graph.graph.node
-        if node.op_type == "DequantizeLinear" and len(node.input) == 2 and known.keys() >= set(node.input)
-    }
+    made = {name: node for node in graph.graph.node for name in node.output}
+
+    def constant(name: str):
+        while name not in known and name in made and made[name].op_type in ("Identity", "Reshape", "Transpose"):
+            name = made[name].input[0]
+        return known.get(name)
+
+    found = {}
+    for node in graph.graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 2:
+            levels, scale = map(constant, node.input)
+            if levels is not None and scale is not None:
+                found[node.output[0]] = levels.data_type, prod(scale.dims)
+    return found
 
 
 def _name_zero_points(graph, zeros: Mapping[str, tuple[int, int]]) -> None:
@@ -89,8 +100,8 @@ def _name_zero_points(graph, zeros: Mapping[str, tuple[int, int]]) -> None:
     from onnx import helper
 
     for node in graph.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in zeros:
-            name, (kind, count) = f"{node.output[0]}_zero_point", zeros[node.input[0]]
+        if node.output[0] in zeros:
+            name, (kind, count) = f"{node.output[0]}_zero_point", zeros[node.output[0]]
             graph.graph.initializer.append(helper.make_tensor(name, kind, [count], [0] * count))
             node.input.append(name)
 

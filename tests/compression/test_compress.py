@@ -139,7 +139,7 @@ def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys)
     quick = {"name": "autoround", "iterations": 30}
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
     said = " ".join(capsys.readouterr().err.split())
-    assert "about 104 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 98 s" in said
+    assert "about 54 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 48 s" in said
     assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
     assert "quicker" not in capsys.readouterr().err

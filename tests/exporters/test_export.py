@@ -279,7 +279,8 @@ def test_files_are_as_small_as_reported(bits, tmp_path):
     for format, file in (("onnx", "model.onnx"), ("openvino", "openvino_model.bin")):
         folder = hf_mpq.export(model, format, tmp_path / format, calibration=[batch])
         run = run_onnx if format == "onnx" else run_openvino
-        assert_alike(run(folder, batch), wanted(model, batch))
+        if format == "onnx" or unsupported() is None:  # sums of 8-bit products are clipped without VNNI
+            assert_alike(run(folder, batch), wanted(model, batch))
         assert (folder / file).stat().st_size < 1.05 * reported + 100_000, "a graph of some 80 kB"
 
 

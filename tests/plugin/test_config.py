@@ -50,7 +50,10 @@ REFUSED = {
     "activation": ({"activation": "slow"}, "unknown activation quantizer 'slow'; the known ones are: .*dynamic-token"),
     "quantizer-option": ({"quantizer_options": {"two_bit": "ternary"}}, "'two_bit'; did you mean 'two_bits'"),
     "gate-option": ({"gate": "gumbel", "bits": (2, 4), "gate_options": {"heat": 1}}, "'heat'; the known ones are: te"),
-    "mask-option": ({"mask": "n:m", "mask_options": {"keep": 1}}, "'keep'; did you mean 'kept'.* are: block, kept"),
+    "mask-option": (
+        {"mask": "n:m", "mask_options": {"keep": 1}},
+        "'keep'; did you mean 'kept'.* are: block, encoding, kept",
+    ),
     "activation-option": ({"activation_options": {"bits": 4}}, "'bits'; the known ones are: symmetric"),
     "rules": ({"rules": ["query"]}, "rules must be a mapping of patterns to options"),
     "rule-value": ({"rules": {"query": 4}}, "rule 'query' must be a mapping of options, such as {'bits': 8}; got 4"),

@@ -23,6 +23,8 @@ EMPTY = {
     "transforms",
     "order",
     "precision",
+    "patterns",
+    "shape",
 }
 """Fields that may have nothing to say."""
 
