@@ -27,10 +27,7 @@ native_library = importlib.import_module("hf_mpq.runtime.native.library")  # who
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     PATHS = paths()
-pytestmark = [
-    pytest.mark.skipif(not PATHS, reason="the kernel is not built: python setup.py build_ext --inplace"),
-    pytest.mark.skipif(unsupported() is not None, reason=str(unsupported())),
-]
+pytestmark = pytest.mark.skipif(not PATHS, reason="the kernel is not built: python setup.py build_ext --inplace")
 WHOLE = ("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "mpnet", "modernbert", "deberta-v2")
 LENGTHS = (11, 3, 7, 1, 16, 5, 37, 20)
 KINDS = [
@@ -246,7 +243,7 @@ def test_copies_moves_and_loading_decode_again(tmp_path):
     assert not isinstance(body_of(hf_mpq.prepare(model, "cpu-float")), NativeEncoder)
 
 
-def test_auto_chooses_from_it_where_it_runs_the_whole_encoder(monkeypatch):
+def test_auto_chooses_from_it_where_it_runs_the_whole_encoder():
     model = packed_model(changes={"head": "bare"})
     hf_mpq.prepare(model, "auto")
     outputs(model)
@@ -254,6 +251,10 @@ def test_auto_chooses_from_it_where_it_runs_the_whole_encoder(monkeypatch):
     assert type(model).__name__ == "BertModel"
     copied = copy.deepcopy(model)
     assert not isinstance(copied, NativeEncoder) and type(copied) is type(packed_model(changes={"head": "bare"}))
+
+
+@pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
+def test_auto_chooses_from_others_where_the_kernel_is_not_there(monkeypatch):
     monkeypatch.setattr("hf_mpq.runtime.native.encoder.library", lambda: None)
     other = hf_mpq.prepare(packed_model(), "auto")
     assert other.fastest_backend.names == ("cpu-int8", "cpu-float")

@@ -9,7 +9,6 @@ import torch
 import hf_mpq
 from hf_mpq.nn import MPQLinear, body_of, calibrate_activations, correct_low_rank
 from hf_mpq.runtime import CompactLinear
-from hf_mpq.runtime.int8 import unsupported
 from hf_mpq.runtime.native import NAME, NativeEncoder, make_native, paths
 from hf_mpq.runtime.native.encoder import INSTRUCTIONS
 from tests.contracts.test_folding import pruned_model
@@ -21,10 +20,7 @@ from tests.tiny import outputs, tiny_batch, tiny_model
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     PATHS = paths()
-pytestmark = [
-    pytest.mark.skipif(not PATHS, reason="the kernel is not built: python setup.py build_ext --inplace"),
-    pytest.mark.skipif(unsupported() is not None, reason=str(unsupported())),
-]
+pytestmark = pytest.mark.skipif(not PATHS, reason="the kernel is not built: python setup.py build_ext --inplace")
 LENGTHS = (130, 3, 71, 1, 64)
 LONG = {"max_position_embeddings": 160}
 SLOWER = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
