@@ -33,7 +33,7 @@ class AutoRounder(Rounder):
 
     Args:
         iterations: steps in each block; at 200 the paper's default.
-        batch_size: sequences in a step; the paper's is 8, which takes nearly twice the time here.
+        batch_size: sequences in a step; the paper's is 8, which takes longer.
         lr: first step size, falling to 0 linearly; None is the paper's `1 / iterations`.
         learn_scales: also learn the factors of scales.
         sample: sequences in the fixed sample.

@@ -209,6 +209,8 @@ def test_onnx_of_every_kind_of_code(fields, tmp_path):
     model, batch = packed(**fields), tiny_batch()
     folder = hf_mpq.export(model, "onnx", tmp_path, calibration=[batch])
     assert_alike(run_onnx(folder, batch), wanted(model, batch), 0.08 if "activation_bits" in fields else CLOSE)
+    nodes = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "DequantizeLinear"]
+    assert nodes and all(len(node.input) == 3 for node in nodes), "zero points, without which no session can be exact"
 
 
 @traced
