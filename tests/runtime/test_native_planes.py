@@ -12,6 +12,7 @@ import hf_mpq
 from hf_mpq.core import Assignment, MatrixAssignment
 from hf_mpq.nn import PackedEmbedding, PackedLinear, body_of
 from hf_mpq.nn.packed import PackedMatrix
+from hf_mpq.runtime.int8 import unsupported
 from hf_mpq.runtime.native import NAME, lowering
 from hf_mpq.runtime.native.planes import StoredRows
 from hf_mpq.weights import ENCODINGS
@@ -117,7 +118,8 @@ def test_a_model_takes_its_files_size(bits, tmp_path):
     model.save_pretrained(tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     hf_mpq.prepare(model, NAME)
-    assert held(model) < 1.3 * size
+    pooler = sum(one.numel() * 4 for one in (body_of(model).pooler.dense.weight, body_of(model).pooler.dense.bias))
+    assert held(model) - (0 if unsupported() is None else pooler) < 1.3 * size  # without exact sums it is decoded
     tables = [one for one in body_of(model).modules() if isinstance(one, PackedEmbedding)]
     assert tables and all(one.prepared[NAME].made is None for one in tables)
 
