@@ -9,7 +9,7 @@ from ..core import Usage, WeightSpec
 from .choice import Choice
 from .gates import GATES
 from .masks import MASKS
-from .quantizers import QUANTIZERS, GridQuantizer
+from .quantizers import QUANTIZERS
 from .sources import SOURCES
 from .transforms import TRANSFORMS
 
@@ -101,7 +101,7 @@ class WeightProgram(nn.Module):
 
         Negative ones, and those beyond the last, are an IndexError.
         """
-        if not self.rounding or self.keep() is not None or not isinstance(self.quantizer, GridQuantizer):
+        if not self.rounding or self.keep() is not None:
             return self(weight).index_select(0, rows)
         choice = self.gate()
         return self.quantizer.rows(self.float_weight(weight, choice=choice), choice, rows)

@@ -7,6 +7,8 @@ import torch
 
 from hf_mpq.core import SubgroupLayout
 from hf_mpq.weights import QUANTIZERS
+from hf_mpq.weights.choice import Choice
+from hf_mpq.weights.compilation import compiler_present
 from hf_mpq.weights.encodings import Nested
 from tests.weights.cases import decoded, quantizer_of, weight_of
 
@@ -85,6 +87,71 @@ def test_gradients_to_the_weight_and_to_the_scale(bits):
     torch.testing.assert_close(quantizer.scale.grad[:, position], expected, rtol=1e-4, atol=1e-5)
     others = [k for k in range(len(SERVED)) if k != position]
     assert not quantizer.scale.grad[:, others].any()
+
+
+def plain(quantizer, weight, bits):
+    """A precision by torch's own operators, which find the gradients: straight-through to what is not clipped."""
+    scales, place = quantizer._scales(weight), quantizer.precisions.index(bits)
+    step, scale = (quantizer.layout.expand(scales[:, [one]]) for one in (-1, place))
+    lines = quantizer.layout.lines(weight)
+    raw = torch.round(lines.detach() / step.detach()) + 128
+    level = torch.floor(raw.clamp(0, 255) / 2 ** (8 - bits)) - Nested.zero(bits, 8)
+    passed = torch.where((raw >= 0) & (raw <= 255), lines, lines.detach())
+    return quantizer.layout.lines(level * scale + (passed - passed.detach()))
+
+
+def gradients(quantizer, weight, value, upstream, *others):
+    quantizer.scale.grad = None
+    return value.detach(), *torch.autograd.grad(value, (weight, quantizer.scale, *others), upstream)
+
+
+@pytest.mark.parametrize("name", ["uneven rows", "columns:3"])
+@pytest.mark.parametrize("choice", ["one each", "a mixture"])
+def test_one_operation_gives_what_plain_ones_give(name, choice):
+    layout = LAYOUT if name == "uneven rows" else SubgroupLayout.of("columns:3", (6, 10))
+    weight = weight_of(layout)
+    quantizer = QUANTIZERS["nested"](layout, (0, *SERVED))
+    quantizer.calibrate(weight * 0.7)
+    weight.requires_grad_()
+    upstream, index = torch.randn(layout.shape), torch.arange(layout.count) % 5
+    given = torch.randn(layout.count, 5).softmax(1) if choice == "a mixture" else torch.eye(5)[index]
+    given.requires_grad_()
+    parts = [
+        quantizer._broadcast(given[:, place]) * plain(quantizer, weight, bits)
+        for place, bits in enumerate(SERVED, start=1)
+    ]
+    want = gradients(quantizer, weight, sum(parts), upstream, given)
+    chosen = Choice(probabilities=given) if choice == "a mixture" else Choice(index=index)
+    shares = (given,) if choice == "a mixture" else ()
+    found = gradients(quantizer, weight, quantizer(weight, chosen), upstream, *shares)
+    for one, other in zip(found, want):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_some_rows_are_those_of_the_whole_table():
+    weight, rows = weight_of(LAYOUT).requires_grad_(), torch.tensor([9, 0, 9, 4])
+    quantizer = quantizer_of("nested", LAYOUT, SERVED, weight.detach())
+    choice, upstream = Choice(index=torch.arange(LAYOUT.count) % 4), torch.randn(4, 10)
+    found = gradients(quantizer, weight, quantizer.rows(weight, choice, rows), upstream)
+    want = gradients(quantizer, weight, quantizer(weight, choice).index_select(0, rows), upstream)
+    assert all(torch.allclose(one, other) for one, other in zip(found, want)) and torch.equal(found[0], want[0])
+
+
+@pytest.mark.skipif(not compiler_present(), reason="there is no compiler")
+@pytest.mark.full
+def test_large_weights_are_compiled_to_the_same():
+    layout = SubgroupLayout((64, 1024), 8)
+    weight = weight_of(layout).requires_grad_()
+    quantizer = quantizer_of("nested", layout, SERVED, weight.detach())
+    choice, upstream = Choice(index=torch.arange(8) % 4), torch.randn(layout.shape)
+    found = gradients(quantizer, weight, quantizer(weight, choice), upstream)
+    parts = [
+        quantizer._broadcast(choice.index == place) * plain(quantizer, weight, bits)
+        for place, bits in enumerate(SERVED)
+    ]
+    want = gradients(quantizer, weight, sum(parts), upstream)
+    assert torch.equal(found[0], want[0]) and torch.equal(found[1], want[1])
+    torch.testing.assert_close(found[2], want[2], rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_highest_precision_is_stored():

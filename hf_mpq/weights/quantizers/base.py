@@ -86,6 +86,10 @@ class WeightQuantizer(RangedPart, ABC):
             return self.mix(weight, choice.probabilities)
         return self.select(weight, choice.index)
 
+    def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
+        """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
+        return self(weight, choice).index_select(0, rows)
+
     def mix(self, weight: Tensor, probabilities: Tensor) -> Tensor:
         """Sum of the candidates weighted by `probabilities` `(groups, candidates)`."""
         total = torch.zeros_like(weight)

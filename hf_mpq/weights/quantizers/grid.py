@@ -108,9 +108,8 @@ class GridQuantizer(WeightQuantizer):
         return self.layout.lines(Mixture.apply(self.layout.lines(weight), *parameters, self.gradient))
 
     def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
-        """Only some rows of what `forward` gives, for a table of which few rows are looked up: `(len(rows), in)`."""
         if self.layout.axis == 1 or not self.precisions or choice.passes:
-            return self(weight, choice).index_select(0, rows)
+            return super().rows(weight, choice, rows)
         every = self.line_parameters(weight, choice)
         parts = {name: part[rows] for name, part in every._asdict().items() if isinstance(part, Tensor)}
         grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in every.grid))

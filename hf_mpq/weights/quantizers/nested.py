@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import constant, replace_forward, scale_gradient, to_stored_type
+from ...core import constant, scale_gradient, to_stored_type
+from ..cascade import Cascade, CascadeGrid, top_codes
+from ..choice import Choice
 from ..encodings import Nested
 from ..roles import STEPS
 from .base import QUANTIZERS, WeightQuantizer
@@ -34,28 +36,47 @@ class NestedQuantizer(WeightQuantizer):
         factor = (size * 2 ** (self.top - 1)).rsqrt()
         return to_stored_type(scale_gradient(self.scale, factor).abs().to(weight.dtype), self.scale_dtype)
 
-    def _codes(self, weight: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of the highest precision and where they are not clipped, both `(lines, length)`."""
-        step = self.layout.expand(scales[:, -1:]).detach()
-        step = torch.where(step == 0, torch.ones_like(step), step)
-        raw = torch.round(self.layout.lines(weight.detach()) / step) + 2 ** (self.top - 1)
-        codes = raw.clamp(0, 2**self.top - 1)
-        return codes, raw == codes
+    def forward(self, weight: Tensor, choice: Choice) -> Tensor:
+        if choice.passes:
+            return weight
+        return self.layout.lines(
+            Cascade.apply(self.layout.lines(weight), *self.line_parameters(weight, choice), self.top)
+        )
+
+    def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
+        if self.layout.axis == 1 or choice.passes:
+            return super().rows(weight, choice, rows)
+        *parts, grid = self.line_parameters(weight, choice)
+        chosen = CascadeGrid(*(row if len(row) == 1 else row[rows] for row in grid))
+        return Cascade.apply(weight.index_select(0, rows), *(part[rows] for part in parts), chosen, self.top)
 
     def candidate(self, weight: Tensor, bits: int) -> Tensor:
-        scales = self._scales(weight)
-        top, inside = self._codes(weight, scales)
-        level = torch.floor(top / 2 ** (self.top - bits)) - Nested.zero(bits, self.top)
-        k = self.precisions.index(bits)
-        value = level * self.layout.expand(scales[:, k : k + 1])
-        lines = self.layout.lines(weight)
-        return self.layout.lines(_add_gradient(value, torch.where(inside, lines, lines.detach())))
+        index = torch.full((self.layout.count,), self.candidates.index(bits), device=weight.device)
+        return self(weight, Choice(index=index))
+
+    def line_parameters(self, weight: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor, CascadeGrid]:
+        """Probability and scale of each line and candidate, the step of the codes, and the grid."""
+        scales, expand, pruned = self._scales(weight), self.layout.expand, self.candidates.count(0)
+        step = expand(scales[:, -1:]).detach()
+        divisor, zero = constant(self._grid(), weight.dtype, weight.device).unsqueeze(1)
+        if choice.probabilities is not None:
+            return expand(choice.probabilities[:, pruned:]), expand(scales), step, CascadeGrid(divisor, zero)
+        position = (choice.index - pruned).clamp(min=0)
+        keep = expand((choice.index >= pruned).to(weight.dtype).unsqueeze(1))
+        grid = CascadeGrid(*(expand(values[0, position].unsqueeze(1)) for values in (divisor, zero)))
+        return keep, expand(scales.gather(1, position.unsqueeze(1))), step, grid
+
+    def _grid(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        divisors = tuple(2.0 ** (self.top - bits) for bits in self.precisions)
+        return divisors, tuple(Nested.zero(bits, self.top) for bits in self.precisions)
 
     def encode(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         if bits != self.top:
             raise ValueError(f"nested codes are stored at the highest precision, {self.top} bits, not at {bits}")
         scales = self._scales(weight)
-        return self._codes(weight, scales)[0].to(torch.uint8), scales
+        return top_codes(self.layout.lines(weight), self.layout.expand(scales[:, -1:]), self.top).to(
+            torch.uint8
+        ), scales
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor, live: Tensor | None = None) -> None:
@@ -64,8 +85,3 @@ class NestedQuantizer(WeightQuantizer):
     @torch.no_grad()
     def restore(self, bits: int, groups: Tensor, floats: Tensor) -> None:
         self.scale[groups] = floats.to(self.scale.dtype)
-
-
-def _add_gradient(value: Tensor, source: Tensor) -> Tensor:
-    """`value` with its own gradient, and the upstream gradient to `source` as well."""
-    return value + replace_forward(source, torch.zeros_like(source))
