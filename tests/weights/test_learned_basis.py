@@ -11,6 +11,7 @@ from hf_mpq import MPQConfig
 from hf_mpq.core import SubgroupLayout
 from hf_mpq.weights import QUANTIZERS
 from hf_mpq.weights.encodings import LARGEST_SUMS, signs_of
+from hf_mpq.weights.quantizers import qem
 from hf_mpq.weights.quantizers.grid import Grid
 from hf_mpq.weights.quantizers.qem import places, solved, sorted_levels
 from hf_mpq.weights.quantizers.scan import scan_scale
@@ -137,3 +138,20 @@ def test_precisions_beyond_it_are_refused_and_tables_keep_their_grid():
     model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=2, groups="channel", quantizer="basis"))
     found = {spec.role: spec.quantizer for spec in model.hf_quantizer.space.weights.values()}
     assert found == {"encoder": "basis", "embedding": "symmetric", "projection": "symmetric"}
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 20), pytest.param((64, 1024), marks=pytest.mark.full)], ids=["eager", "compiled"]
+)
+def test_the_nearest_level_is_what_a_search_finds_and_the_lower_one_between_two(shape):
+    layout = SubgroupLayout(shape, 3)
+    lines, levels = torch.randn(shape), torch.randn(3, 8).sort(dim=1).values
+    between = layout.expand((levels[:, 1:] + levels[:, :-1]) / 2)
+    lines[:, :7] = between
+    place = torch.searchsorted(between.contiguous(), lines)
+    assert torch.equal(qem.places(layout, lines, levels), place)
+    assert torch.equal(qem.nearest(layout, lines, levels), layout.expand(levels).gather(1, place))
+    counts, sums = qem.moments(layout, place, lines, None, 8)
+    there = torch.nn.functional.one_hot(place, 8).float()
+    assert torch.equal(counts, layout.reduce_lines(there.sum(1), "sum"))
+    torch.testing.assert_close(sums, layout.reduce_lines((there * lines.unsqueeze(2)).sum(1), "sum"))

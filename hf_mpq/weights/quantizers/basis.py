@@ -7,7 +7,7 @@ from ...core import SubgroupLayout, replace_forward
 from ..encodings import LARGEST_SUMS, Basis
 from .base import QUANTIZERS, WeightQuantizer
 from .grid import Grid
-from .qem import places, solved, sorted_levels
+from .qem import nearest, places, solved, sorted_levels
 from .scan import scan_scale, to_scale
 
 STARTS = (1.0, 0.7, 1.4)
@@ -50,8 +50,7 @@ class BasisQuantizer(WeightQuantizer):
     def candidate(self, weight: Tensor, bits: int) -> Tensor:
         scale, parts = self._stored(bits)
         levels = sorted_levels(parts)[0] * scale.unsqueeze(1)
-        place = places(self.layout, self._lines(weight), levels)
-        value = self.layout.lines(self.layout.expand(levels).gather(1, place))
+        value = self.layout.lines(nearest(self.layout, self._lines(weight), levels))
         return replace_forward(weight, value.to(weight.dtype))
 
     @torch.no_grad()
@@ -101,7 +100,7 @@ class BasisQuantizer(WeightQuantizer):
         self._put(k, bits, basis)
         scale, parts = self._stored(bits)
         levels = sorted_levels(parts)[0] * scale.unsqueeze(1)
-        gaps = (self.layout.expand(levels).gather(1, places(self.layout, lines, levels)) - lines).square()
+        gaps = (nearest(self.layout, lines, levels) - lines).square()
         return self.layout.reduce_lines((gaps if kept is None else gaps * kept).sum(1), "sum")
 
     def _put(self, k: int, bits: int, basis: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core import SubgroupLayout, constant
+from ..compilation import compiled_when_large
 from ..encodings import signs_of
 
 RIDGE = 1e-4
@@ -23,8 +24,12 @@ def sorted_levels(basis: Tensor) -> tuple[Tensor, Tensor]:
 
 def places(layout: SubgroupLayout, lines: Tensor, levels: Tensor) -> Tensor:
     """Which of the ascending levels `(groups, n)` is nearest to each number of `(lines, length)`; the lower of two."""
-    between = (levels[:, 1:] + levels[:, :-1]) / 2
-    return torch.searchsorted(layout.expand(between).contiguous(), lines.contiguous())
+    return _places(lines, layout.expand(_between(levels)))
+
+
+def nearest(layout: SubgroupLayout, lines: Tensor, levels: Tensor) -> Tensor:
+    """The level that is, `(lines, length)`."""
+    return _nearest(lines, layout.expand(levels), layout.expand(_between(levels)))
 
 
 def solved(layout: SubgroupLayout, lines: Tensor, kept: Tensor | None, basis: Tensor) -> Tensor:
@@ -44,7 +49,38 @@ def moments(
     layout: SubgroupLayout, place: Tensor, lines: Tensor, kept: Tensor | None, count: int
 ) -> tuple[Tensor, Tensor]:
     """How many numbers of each sub-group are at each level, and their sum: `(groups, count)` each."""
-    weights = torch.ones_like(lines) if kept is None else kept.expand_as(lines).to(lines.dtype)
-    empty = lines.new_zeros(len(lines), count)
-    counts, sums = empty.scatter_add(1, place, weights), empty.scatter_add(1, place, lines * weights)
-    return layout.reduce_lines(counts, "sum"), layout.reduce_lines(sums, "sum")
+    found = _moments(lines, place, None if kept is None else kept.expand_as(lines).to(lines.dtype), count)
+    return layout.reduce_lines(found[0], "sum"), layout.reduce_lines(found[1], "sum")
+
+
+def _between(levels: Tensor) -> Tensor:
+    return (levels[:, 1:] + levels[:, :-1]) / 2
+
+
+# Comparisons with each of at most 15 boundaries are what a compiler makes vectors of, and no search is.
+
+
+@compiled_when_large
+def _places(lines: Tensor, between: Tensor) -> Tensor:
+    place = torch.zeros_like(lines, dtype=torch.int64)
+    for k in range(between.shape[1]):
+        place = place + (lines > between[:, k : k + 1])
+    return place
+
+
+@compiled_when_large
+def _nearest(lines: Tensor, levels: Tensor, between: Tensor) -> Tensor:
+    value = levels[:, :1].expand_as(lines)
+    for k in range(between.shape[1]):
+        value = torch.where(lines > between[:, k : k + 1], levels[:, k + 1 : k + 2], value)
+    return value
+
+
+@compiled_when_large
+def _moments(lines: Tensor, place: Tensor, kept: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    counts, sums = [], []
+    for k in range(count):
+        here = (place == k).to(lines.dtype) if kept is None else torch.where(place == k, kept, 0.0)
+        counts.append(here.sum(1))
+        sums.append((here * lines).sum(1))
+    return torch.stack(counts, dim=1), torch.stack(sums, dim=1)
