@@ -3,7 +3,7 @@
     python benchmarks/size_beside_peers.py --shape minilm
 
 MiniLM with its own weights, or BERT-base's shape with random ones; sizes do not depend on accuracy, which
-bench_inference.py and RESULTS.md have.
+bench_inference.py and docs/results have.
 """
 
 import argparse

@@ -4,21 +4,25 @@ python docs/method_pages.py
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import yaml
 
 from hf_mpq.core import METHODS, MethodSpec, StageSpec
+from hf_mpq.report.board.intervals import pairs_of
+from hf_mpq.report.board.lines import lines_of
+from hf_mpq.report.board.sources import Source, read_sources
+from hf_mpq.report.board.tables import leaderboard, question_tables
 from hf_mpq.search.strategies import STRATEGIES
 
 PAGES = Path(__file__).parent / "methods"
 ROWS = Path(__file__).parents[1] / "benchmarks" / "rows"
 METHOD_RECIPES = Path(__file__).parents[1] / "recipes" / "methods"
 _WITHOUT_TRAINING = "those that train nothing are `hf_mpq.compress(..., method=...)`."
-RECIPES, GUIDE = "../../recipes", "../guides/train.md"
+RECIPES, GUIDE, RESULTS = "../../recipes", "../guides/train.md", "../results/README.md"
 
 
 def main() -> None:
@@ -30,14 +34,8 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """File name to Markdown."""
-    rows = measured()
-    found = {f"{name}.md": _page(METHODS[name], [row for row in rows if row["method"] == name]) for name in METHODS}
-    return {"README.md": _index(), **found}
-
-
-def measured() -> list[dict[str, Any]]:
-    """The committed rows of `benchmarks/compare_methods.py`."""
-    return [json.loads(line) for file in sorted(ROWS.glob("*/results.jsonl")) for line in file.read_text().splitlines()]
+    sources = read_sources(ROWS)
+    return {"README.md": _index(), **{f"{name}.md": _page(METHODS[name], sources) for name in METHODS}}
 
 
 def _index() -> str:
@@ -50,7 +48,7 @@ def _first(summary: str) -> str:
     return summary.partition(". ")[0].rstrip(".") + "."
 
 
-def _page(method: MethodSpec, rows: list[Mapping[str, Any]]) -> str:
+def _page(method: MethodSpec, sources: Sequence[Source]) -> str:
     parts = [
         f"# `{method.name}`",
         f"{method.paper[0].upper()}{method.paper[1:]}.",
@@ -60,7 +58,7 @@ def _page(method: MethodSpec, rows: list[Mapping[str, Any]]) -> str:
     ]
     if method.deviations:
         parts.append("## Not as in the paper\n\n" + "\n".join(f"- {one}" for one in method.deviations))
-    return "\n\n".join([*parts, f"## Measured\n\n{_measured(rows)}"]) + "\n"
+    return "\n\n".join([*parts, f"## Measured\n\n{_measured(method.name, sources)}"]) + "\n"
 
 
 def _command(method: MethodSpec) -> str:
@@ -139,22 +137,20 @@ def _options(options: Mapping[str, Any]) -> str:
     return f" ({', '.join(f'{key}={value!r}' for key, value in options.items())})" if options else ""
 
 
-def _measured(rows: list[Mapping[str, Any]]) -> str:
-    if not rows:
-        return f"[The results]({RECIPES}/RESULTS.md) have what was measured, beside the other methods."
-    cells = sorted({(row["task"], row["budget"], row["variant"]) for row in rows})
-    lines = [_row(cell, [r for r in rows if (r["task"], r["budget"], r["variant"]) == cell]) for cell in cells]
-    head = ["| task | budget | variant | score | KL to the float model | MB | seeds |", "|---|---|---|---|---|---|---|"]
-    command = next((row["command"] for row in rows if "command" in row), "")
-    machines = ", ".join(sorted({row["machine"] for row in rows if "machine" in row}))
-    foot = f"First row: `{command}`{f'; {machines}' if machines else ''}. [All results]({RECIPES}/RESULTS.md)."
-    return "\n".join([*head, *lines, "", foot])
-
-
-def _row(cell: Iterable[str], rows: list[Mapping[str, Any]]) -> str:
-    task, budget, variant = cell
-    score, distance, size = (mean(row[name] for row in rows) for name in ("score", "unseen_kl", "megabytes"))
-    return f"| {task} | {budget} | {variant} | {score:.2f} | {distance:.4f} | {size:.2f} | {len(rows)} |"
+def _measured(name: str, sources: Sequence[Source]) -> str:
+    """Its lines of the leaderboard, and of every other question that has rows of it."""
+    lines = [line for line in lines_of(sources) if line.method == name]
+    parts = [leaderboard(lines, pairs_of(sources)).markdown()] if lines else []
+    for source in sources:
+        rows = tuple(row for row in source.rows if row.get("method") == name)
+        if rows and not source.compares_methods:
+            question = f"[{source.about['question']}](../results/{source.about['page']}.md)"
+            tables = question_tables(replace(source, rows=rows)).values()
+            parts += [f"{question} {source.about.get('before', '').strip()}", *(table.markdown() for table in tables)]
+    if not parts:
+        return f"Not yet. [The results]({RESULTS}) have what was measured of others."
+    foot = f"Commands, machines and the float models are in [all results]({RESULTS}), beside the other methods."
+    return "\n\n".join([*parts, foot])
 
 
 if __name__ == "__main__":

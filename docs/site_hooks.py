@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ("CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md", "recipes/RESULTS.md")
+ELSEWHERE = ("CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md")
 """Pages of the site that lie outside `docs`, under the same names."""
 PARTS = "reference/parts.md"
 METHODS = "methods/README.md"

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 SLOTS = {"scorer": SCORERS, "allocator": ALLOCATORS, "rounding": ROUNDERS}
 DEFAULT_CANDIDATES = (2, 3, 4, 8)
-"""Without 0: what many pruned sub-groups do together is far more than their scores say; see recipes/RESULTS.md."""
+"""Without 0: what many pruned sub-groups do together is far more than their scores say; see docs/results."""
 DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
 DEFAULT = MethodSpec(
     name="training-free",
-    paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
+    paper="our own choice of parts; docs/results has what each is worth",
     scorer="fisher",
     allocator="lagrangian",
     rounding="autoround",

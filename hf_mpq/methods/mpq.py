@@ -12,7 +12,7 @@ MPQ = METHODS.add(
         summary="Scores of every sub-group and precision give a training-free assignment under the budget. From there "
         "gates and weights learn together, distilled from the float model; the better of the searched and the "
         "training-free assignment goes on. The weights are then trained at it.",
-        paper="our own choice of parts; recipes/RESULTS.md has what each is worth",
+        paper="our own choice of parts; docs/results has what each is worth",
         config={"bits": (2, 3, 4, 8), "quantizer": "lsq", "gate": "softmax"},
         scorer="fisher",
         allocator="lagrangian",

@@ -17,7 +17,7 @@ from hf_mpq.cli.recipes import shipped
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("hf_mpq", "recipes", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+SOURCES = ("hf_mpq", "recipes", "benchmarks", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 KERNEL = "hf_mpq/runtime/native/_kernel.so"
 DATA = ("py.typed", "hub/templates", "report/page/templates", "runtime/int8/kernel")
 SERVE = """
@@ -34,6 +34,8 @@ def data_files() -> set[str]:
     folders = [ROOT / "hf_mpq" / name for name in DATA]
     files = [path for folder in folders for path in ([folder] if folder.is_file() else folder.iterdir())]
     names = {str(path.relative_to(ROOT)) for path in files if path.suffix not in (".py", "") and path.is_file()}
+    rows = [path.relative_to(ROOT / "benchmarks") for path in ROOT.glob("benchmarks/rows/*/results.jsonl")]
+    names |= {f"hf_mpq/report/board/{path}" for path in rows}
     return names | {f"hf_mpq/recipes/{path}" for path in shipped()}
 
 

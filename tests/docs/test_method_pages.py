@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_mpq.core import METHODS
+from hf_mpq.report.board.sources import Source
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,8 +37,11 @@ def test_a_method_says_what_it_does_in_about_three_sentences(name):
 
 
 def test_rows_stand_on_the_page_of_their_method(generator):
-    rows = [
-        {"task": "mrpc", "budget": "2bits", "variant": "", "score": s, "unseen_kl": 0.5, "megabytes": 1.0}
-        for s in (80.0, 90.0)
-    ]
-    assert "| mrpc | 2bits |  | 85.00 | 0.5000 | 1.00 | 2 |" in generator._measured(rows)
+    row = {"task": "mrpc", "budget": "2bits", "variant": "", "unseen_kl": 0.5, "megabytes": 1.0}
+    trained = Source("one", tuple({**row, "method": name, "score": s} for name in ("mpq", "q8") for s in (80.0, 90.0)))
+    about = {"line": {"method": "method"}, "columns": {"score": "{score:.1f}"}, "question": "How?", "page": "training"}
+    other = Source("two", ({"method": "q8", "score": 70.0}, {"method": "ghost", "score": 60.0}), about)
+    text = generator._measured("q8", [trained, other])
+    assert "| 2bits | `q8` | 85.00 ± 5.00 | 0.5000 | 1.00 | 2 | one |" in text and "mpq" not in text
+    assert "[How?](../results/training.md)" in text and "| q8 | 70.0 |" in text and "ghost" not in text
+    assert generator._measured("uniform", [trained, other]).startswith("Not yet.")

@@ -54,8 +54,8 @@ def test_links_arrive(page, hooks):
 
 
 def test_links_to_pages_from_elsewhere_are_those_of_the_site(hooks):
-    text = "[a](../../recipes/RESULTS.md#x), [b](budgets.md), [c](../../hf_mpq/cost/base.py), [d](../../README.md)"
-    site = "[a](../recipes/RESULTS.md#x), [b](budgets.md), c, [d](../index.md)"
+    text = "[a](../../recipes/README.md#x), [b](budgets.md), [c](../../hf_mpq/cost/base.py), [d](../../README.md)"
+    site = "[a](../recipes/README.md#x), [b](budgets.md), c, [d](../index.md)"
     assert hooks.for_site(text, "docs/guides/train.md") == site
     assert hooks.for_site("[m](../docs/methods/README.md)", "recipes/README.md") == "[m](../methods/README.md)"
     assert hooks.for_site("```\n[b](nowhere.py)\n```\n", "docs/index.md") == "```\n[b](nowhere.py)\n```\n"

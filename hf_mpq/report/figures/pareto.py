@@ -21,6 +21,7 @@ LABELS = {
     "kl": "KL divergence from the float model",
     "unseen_kl": "KL divergence from the float model",
     "milliseconds": "ms per input",
+    "retained": "% of the float model's score",
 }
 MARKERS = "oD^vP*X"
 
@@ -51,15 +52,56 @@ def pareto_front(
     Raises:
         ValueError: without runs, or when one of them has no name, `x` or `y`.
     """
-    points = points_of(read_rows(runs), x, y)
+    return draw_points(points_of(read_rows(runs), x, y), baseline, x, y, lower_is_better, dark)
+
+
+def draw_points(
+    points: Sequence[Point],
+    baseline: str = "uniform",
+    x: str = "megabytes",
+    y: str = "score",
+    lower_is_better: bool = False,
+    dark: bool = False,
+    columns: int | None = None,
+    level: float | None = None,
+) -> Figure:
+    """The same of points.
+
+    Args:
+        columns: pictures beside each other, with one scale of x and one legend for all; None puts all into one row,
+            each with its own.
+        level: of y that every picture shows, the float model's; None takes it of the points of that name.
+    """
     tasks = list(dict.fromkeys(point.task for point in points))
     names = list(dict.fromkeys(point.name for point in points if point.name != FLOAT_NAME))
+    across = min(columns or len(tasks), len(tasks))
+    down = -(-len(tasks) // across)
     with themed(dark) as theme:
-        figure = new_figure(max(5.2 * len(tasks), 6), 3.9)
-        for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks):
+        size = (max(5.2 * across, 6), 3.9) if columns is None else (4.2 * across, 2.8 * down + 1)
+        figure = new_figure(*size)
+        axes = figure.subplots(down, across, squeeze=False, sharex=columns is not None).flat
+        for axis, task in zip(axes, tasks):
             _draw(axis, [point for point in points if point.task == task], names, baseline, lower_is_better, theme)
+            if level is not None:
+                axis.axhline(level, color=theme.float, linestyle=":", zorder=1, label=FLOAT_NAME)
             axis.set(title=task, xlabel=LABELS.get(x, x.replace("_", " ")), ylabel=LABELS.get(y, y.replace("_", " ")))
+            axis.tick_params(labelbottom=True)
+            if columns is None:
+                axis.legend()
+        for axis in axes:
+            axis.set_visible(False)
+        if columns is not None:
+            _legend(figure, 2 * across)
     return figure
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One for all pictures, each name once."""
+    found = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
 def _draw(axis: Axes, points: list[Point], names: list[str], baseline: str, lower: bool, theme: Theme) -> None:
@@ -89,11 +131,11 @@ def _draw(axis: Axes, points: list[Point], names: list[str], baseline: str, lowe
     else:
         _draw_level(axis, points, theme)
     axis.grid(True, alpha=0.6)
-    axis.legend()
 
 
 def _style(number: int, theme: Theme) -> dict[str, Any]:
-    return {"color": theme.lines[number % len(theme.lines)], "marker": MARKERS[number % len(MARKERS)], "zorder": 3}
+    marker = number + number // len(theme.lines)  # the same colour again has another one
+    return {"color": theme.lines[number % len(theme.lines)], "marker": MARKERS[marker % len(MARKERS)], "zorder": 3}
 
 
 def _hollow(number: int, theme: Theme) -> dict[str, Any]:

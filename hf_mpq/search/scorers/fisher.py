@@ -27,7 +27,7 @@ class FisherScorer(Scorer):
 
     `"kronecker"` is `1/2 sum_rows d_i dw_i A dw_i^T` with `A = E[x x^T]` over tokens and `d_i` the squared gradient of
     output i summed over the tokens of an example (after K-FAC, Martens and Grosse, 2015). It takes inputs to be
-    independent of gradients and tokens of each other, which they are not in BERT; see recipes/RESULTS.md. `"diagonal"`
+    independent of gradients and tokens of each other, which they are not in BERT; see docs/results. `"diagonal"`
     keeps only the diagonal of A: the cheapest, and blind to correlated inputs.
 
     Open inputs have the projected score in every form: `1/2 E_n[<grad_n, dx_b>^2]` with what rounding changes in them.
