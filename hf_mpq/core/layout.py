@@ -118,6 +118,8 @@ class SubgroupLayout:
 
 
 def _line_index(layout: SubgroupLayout, device: torch.device) -> Tensor:
+    if layout.count == layout.shape[layout.axis]:
+        return torch.arange(layout.count, device=device)
     sizes = torch.tensor(layout.sizes, device=device)
     return torch.repeat_interleave(torch.arange(layout.count, device=device), sizes, output_size=sum(layout.sizes))
 

@@ -13,27 +13,33 @@ from .store import PackedFormatError, open_file
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def verify(files: Iterable[str | Path], signed: bool = True, prefixes: Mapping[str, Prefix] | None = None) -> None:
+def verify(
+    files: Iterable[str | Path], signed: bool = True, prefixes: Mapping[str, Prefix] | None = None
+) -> dict[str, Tensor]:
     """Read some safetensors files once, and compare each tensor with the digest that was written with it.
 
     Args:
         signed: whether every tensor must have a digest; without, only numbers are looked at.
         prefixes: name to the planes that will be loaded of a tensor: no others are read, where each plane has a digest.
 
+    Returns:
+        Name to what was read of each tensor; of memory-mapped files that is no copy.
+
     Raises:
         PackedFormatError: when a tensor is missing, added, changed, or holds NaN or infinity; the first is named.
     """
     files, prefixes = list(files), prefixes or {}
     digests = Digests.of(files) if signed else Digests({}, {})
-    found, changed = set(), []
+    found, changed = {}, []
     for name, tensor in read_tensors(files, digests, prefixes):
-        found.add(name)
+        found[name] = tensor
         if not digests.agree(name, tensor, prefixes.get(name)):
             changed.append(name)
         elif tensor.dtype in _FLOATS:
             check_finite(name, tensor)
     if signed:
-        refuse(changed, digests.tensors.keys() - found, found - digests.tensors.keys())
+        refuse(changed, digests.tensors.keys() - found.keys(), found.keys() - digests.tensors.keys())
+    return found
 
 
 def check_finite(name: str, values: Tensor, remedy: str = "copy or download it again, or save it anew") -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -96,9 +97,10 @@ def _expected(model: nn.Module) -> dict:
     family = family_of(model)
     optional = family.projections if family is not None else ()
     needed, body, relative = {}, body_name(model), relative_names(model)
+    inside_quantized = cache(lambda owner: any(_is_quantized(modules.get(part)) for part in _parents(owner)))
     for full, tensor in model.state_dict().items():
         name, owner = relative(full), full.rpartition(".")[0]
-        quantized = any(_is_quantized(modules.get(part)) for part in _parents(owner))
+        quantized = inside_quantized(owner)
         plain_projection = relative(owner) in optional and not quantized
         inside = not body or full.startswith(f"{body}.")
         if full not in tied and (quantized or (inside and not plain_projection)):
@@ -113,13 +115,15 @@ def _is_quantized(module: nn.Module | None) -> bool:
 
 def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
     """Full names of the decoders of packed tables whose bias the files do not hold."""
-    found = _found(model, read_headers(files))
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    decoders = (
+    decoders = [
         name
         for name, module in model.named_modules()
         if isinstance(module, PackedTiedLinear) and module.bias is not None
-    )
+    ]
+    if not decoders:
+        return []
+    found = _found(model, read_headers(files))
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     relative = relative_names(model)
     return [name for name in decoders if f"{name}.bias" not in tied and f"{relative(name)}.bias" not in found]
 

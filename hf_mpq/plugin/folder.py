@@ -101,7 +101,7 @@ def check_folder(
     version: int,
     prefixes: Callable[[], Mapping[str, Prefix]] = dict,
     now: Mapping[str, str] | None = None,
-) -> None:
+) -> dict[str, Tensor]:
     """Compare safetensors files and the config beside them with what was written when they were saved.
 
     Args:
@@ -109,6 +109,9 @@ def check_folder(
         version: of the format that config.json names; before `SIGNED_SINCE` only numbers and counts can be looked at.
         prefixes: gives the planes that will be loaded, where not all are; asked once the config is known to be right.
         now: the config's signature, where that is known.
+
+    Returns:
+        Name to what was read of each tensor.
 
     Raises:
         PackedFormatError: for whatever differs.
@@ -119,12 +122,13 @@ def check_folder(
     if signed:
         check_config(config, signature(config) if now is None else now, signed, Path(files[0]).parent / "config.json")
     _check_depth(config, len(read_headers(files)))
-    verify(files, version >= SIGNED_SINCE or bool(signed), prefixes())
+    tensors = verify(files, version >= SIGNED_SINCE or bool(signed), prefixes())
     if version >= SIGNED_SINCE and not signed:
         raise PackedFormatError(
             "the file does not say which config it was saved with: it was rewritten by another "
             "tool; save it again with hf_mpq"
         )
+    return tensors
 
 
 def _check_depth(config: PretrainedConfig, tensors: int) -> None:

@@ -16,6 +16,7 @@ from ..core import Budget
 from ..format import SIGNED_SINCE, Digests, PackedFormatError, Prefix, read_tensors
 from ..nn import Family, family_of, relative_names
 from .config import MPQConfig
+from .held import mapping
 from .packed_files import PackedFiles
 from .precision import Bits
 
@@ -123,6 +124,11 @@ _from_pretrained = getattr(PreTrainedModel.from_pretrained, "whole", PreTrainedM
 
 @functools.wraps(_from_pretrained)
 def _partly(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
+    with mapping(kwargs.get("disable_mmap")):
+        return _read(cls, pretrained_model_name_or_path, *args, **kwargs)
+
+
+def _read(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
     if "bits" not in kwargs:
         return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
     if not _is_ours(pretrained_model_name_or_path, kwargs):

@@ -29,6 +29,7 @@ from .checks import (
 )
 from .folder import check_folder, is_local, local_files, metadata_of, stored_tensors
 from .heads import is_latency, join_heads
+from .held import HeldTensors
 from .numbers import check_contents, check_gates, check_numbers
 from .origin import remember_base
 from .partial import PartialLoading, take_asked
@@ -70,6 +71,7 @@ class MPQHfQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         self._digests: dict[str, str] = {}
         self._verified: tuple[str, ...] = ()
+        self._held: HeldTensors | None = None
         self._new_decoders: list[str] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state_dict: dict[str, Tensor] | None = None
@@ -108,7 +110,8 @@ class MPQHfQuantizer(HfQuantizer):
         """Files and config, with its signature where that is there, against what was written with them, once."""
         if self._verified != tuple(files):
             prefixes = dict if self._partial is None else partial(self._partial.prefixes, files)
-            check_folder(config, files, self.quantization_config.format_version, prefixes, now)
+            read = check_folder(config, files, self.quantization_config.format_version, prefixes, now)
+            self._held = HeldTensors(read) if self.packed and self._partial is None else None
             self._verified = tuple(files)
 
     def _check_source(self, config, files) -> None:
@@ -117,7 +120,9 @@ class MPQHfQuantizer(HfQuantizer):
         elif self.packed:
             raise PackedFormatError("a packed model is loaded from the folder that save_pretrained wrote: give that")
 
-    def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files=None, **kwargs) -> nn.Module:
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, checkpoint_files=None, device_map=None, **kwargs
+    ) -> nn.Module:
         if self.pre_quantized:
             self._check_source(model.config, checkpoint_files)
         if self._partial is not None:
@@ -138,7 +143,15 @@ class MPQHfQuantizer(HfQuantizer):
         self._shapes = parameter_shapes(model)
         if self._partial is not None:
             self._partial.hide(model)
+        self._hold(model, device_map)
         return model
+
+    def _hold(self, model: nn.Module, device_map) -> None:
+        """Leave it to transformers to read what cannot go into the model as it was checked."""
+        if self._held is not None and self.named_alike and HeldTensors.wanted(device_map):
+            self._held.put(model)
+        else:
+            self._held = None
 
     def _convert(self, model: nn.Module, files) -> None:
         """Put trainable layers into the skeleton; a projection that the file lacks is a new head's and stays float."""
@@ -187,13 +200,17 @@ class MPQHfQuantizer(HfQuantizer):
         if not files:
             return
         self.named_alike = check_checkpoint(model, files, {} if self._partial is None else self._partial.shapes(model))
-        self._digests = read_metadata(files) if self.packed else {}
+        unsigned = self.packed and self.quantization_config.format_version < SIGNED_SINCE
+        self._digests = read_metadata(files) if unsigned else {}
         self._new_decoders = new_decoders(model, files)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs) -> nn.Module:
         check_shapes(model, self._shapes)
         if self._partial is not None:
             self._partial.fill(model)
+        if self._held is not None:
+            self._held.settle(model)
+            self._held = None
         if self.packed:
             check_there(model)
             for module in model.modules():

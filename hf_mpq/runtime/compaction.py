@@ -88,6 +88,8 @@ def compact(model: nn.Module) -> nn.Module:
         raise ValueError("compact needs a packed model: call hf_mpq.pack(model) first")
     if family is None:
         raise ValueError(f"models of type {model.config.model_type!r} cannot be compacted: their links are not known")
+    if not any("live_columns" in layer._buffers for layer in layers.values()):
+        return model  # every row is read by the layer after it
     keep = {name: Kept(layer) for name, layer in layers.items()}
     layouts = {name: layer.stored.layout for name, layer in layers.items()}
     links = [link for link in family.links(model) if applies(link, layouts)]

@@ -1,13 +1,24 @@
 """What loading a folder does no more than once, and not at all where nothing needs it."""
 
+import shutil
+import sys
+from inspect import signature
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 import hf_mpq
+from hf_mpq.format import PackedFormatError
 from hf_mpq.nn.packed import PackedMatrix
 from hf_mpq.plugin import names, quantizer
+from tests.plugin.models import read_metadata, read_tensors, write_tensors
 from tests.tiny import FAMILIES, tiny_batch, tiny_model
+
+WITH_CHOICE = pytest.mark.skipif(
+    "disable_mmap" not in signature(PreTrainedModel.from_pretrained).parameters, reason="this transformers always maps"
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +77,10 @@ def test_every_family_is_loaded_by_its_own_names(family, asked, tmp_path):
 
 
 def test_the_config_is_signed_once(folders, monkeypatch):
-    made, signature = [], quantizer.signature
+    made, sign = [], quantizer.signature
     for module in (quantizer, quantizer.check_folder.__globals__):
         put = monkeypatch.setitem if isinstance(module, dict) else monkeypatch.setattr
-        put(module, "signature", lambda config: made.append(1) or signature(config))
+        put(module, "signature", lambda config: made.append(1) or sign(config))
     AutoModel.from_pretrained(folders / "packed")
     assert len(made) == 1
 
@@ -88,3 +99,49 @@ def test_rows_of_one_precision_are_found_as_those_of_several(bits):
         counts = {value: 2 * lines for value, lines in matrix.stored.lines.items()} or {4: 1}
         matrix.stored = matrix.stored.with_changes(lines=counts)
         assert "sub-groups and lines" in matrix.contradiction()
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.bfloat16}], ids=["float32", "bfloat16"])
+def test_what_was_checked_is_what_is_loaded(folders, tmp_path, monkeypatch, options):
+    """A file that is exchanged between the check of its digests and the reading of its codes is not read again."""
+    shutil.copytree(folders / "packed", tmp_path, dirs_exist_ok=True)
+    expected = AutoModel.from_pretrained(tmp_path, **options)(**tiny_batch()).last_hidden_state
+    check = quantizer.check_folder
+
+    def checked(config, files, *rest):
+        found = check(config, files, *rest)
+        tensors, metadata = read_tensors(tmp_path), read_metadata(tmp_path)
+        (tmp_path / "model.safetensors").unlink()  # the mapped file stays as it is
+        changed = {name: one ^ 1 if name.endswith("codes") else one for name, one in tensors.items()}
+        write_tensors(tmp_path, changed, metadata)
+        return found
+
+    monkeypatch.setattr(quantizer, "check_folder", checked)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path, **options)(**tiny_batch()).last_hidden_state, expected)
+    with pytest.raises(PackedFormatError):
+        AutoModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"disable_mmap": True}, marks=WITH_CHOICE), {"device_map": {"": "cpu"}}], ids=str
+)
+def test_tensors_are_ordinary_ones_once_they_are_loaded(folders, tmp_path, options):
+    model = AutoModelForSequenceClassification.from_pretrained(folders / "packed", **options)
+    assert dict(model.named_non_persistent_buffers()).keys() == {
+        f"bert.embeddings.{name}" for name in ("position_ids", "token_type_ids")
+    }
+    model.save_pretrained(tmp_path)
+    saved, written = read_tensors(tmp_path), read_tensors(folders / "packed")
+    assert saved.keys() == written.keys()
+    assert all(torch.equal(one, written[name]) for name, one in saved.items())
+    if sys.platform == "linux":
+        assert all(map(_is_mapped, model.bert.pooler.dense.buffers())) == ("disable_mmap" not in options)
+
+
+def _is_mapped(tensor: torch.Tensor) -> bool:
+    """Whether it lies in a mapped safetensors file."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(address, 16) for address in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return line.endswith("model.safetensors")
+    return False

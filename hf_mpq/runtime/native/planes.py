@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...nn.packed import PackedMatrix
+from ..compaction import CompactLinear
 from ..cuda.integer_rows import Block, blocks_of, computed
 from . import structures
 
@@ -42,24 +43,29 @@ class StoredRows(NamedTuple):
         blocks = None if layer.stored.rank else blocks_of(layer)
         if not blocks or not all(_is_read(block) for block in blocks):
             return None
-        rows, columns = computed(layer)
-        if not torch.equal(layer.column_flags().nonzero().flatten(), columns):
+        rows, columns = (None, None) if _is_whole(layer) else computed(layer)
+        if columns is not None and not torch.equal(layer.column_flags().nonzero().flatten(), columns):
             return None
-        places, scale, offset = _by_rows(blocks, layer.stored.layout.shape[0])
-        scale, offset = scale[rows], offset[rows]
+        by_rows = _by_rows(blocks, layer.stored.layout.shape[0])
+        places, scale, offset = by_rows if rows is None else (values[rows] for values in by_rows)
         described = [_described(block) for block in blocks]
         counts = [len(block.lines) for block in blocks]
         bits = sum(len(block.planes) * count for block, count in zip(blocks, counts)) / sum(counts)
         return cls(
             layer._buffers["codes"].detach(),
             described,
-            places[rows],
+            places,
             blocks[0].planes.shape[2],
             scale + 0 * scale,  # NaN where it is infinite, which times a level of 0 is NaN
             offset if offset.any() else None,
-            len(columns),
+            layer.stored.length if columns is None else len(columns),
             bits,
         )
+
+
+def _is_whole(layer: PackedMatrix) -> bool:
+    """Whether every row and column is stored and computed."""
+    return "live_columns" not in layer._buffers and not isinstance(layer, CompactLinear)
 
 
 def _described(block: Block) -> structures.Block:
@@ -73,6 +79,9 @@ def _is_read(block: Block) -> bool:
 
 def _by_rows(blocks: list[Block], count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Places, scales and offsets of all stored rows; pruned ones have the level 0."""
+    if len(blocks) == 1 and len(blocks[0].lines) == count:
+        (block,) = blocks
+        return torch.arange(count, dtype=torch.int32) * structures.BLOCKS, block.scale, block.offset
     places = torch.full((count,), structures.NOWHERE, dtype=torch.int32)
     scale, offset = torch.ones(count), torch.zeros(count)
     for number, block in enumerate(blocks):
