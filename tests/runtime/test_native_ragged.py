@@ -39,7 +39,7 @@ def folders(tokenizer, tmp_path_factory):
 
 
 def rows_of(model, run):
-    """Rows that a prepared model's kernel is told of while something runs: of batches, and of tokens that it computes."""
+    """What a prepared model's kernel is told of while something runs: rows of batches, and those that it computes."""
     native, found = body_of(model).native, []
     call = native._run
 
