@@ -125,17 +125,13 @@ _from_pretrained = getattr(PreTrainedModel.from_pretrained, "whole", PreTrainedM
 @functools.wraps(_from_pretrained)
 def _partly(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
     with mapping(kwargs.get("disable_mmap")):
-        return _read(cls, pretrained_model_name_or_path, *args, **kwargs)
-
-
-def _read(cls, pretrained_model_name_or_path, *args: Any, **kwargs: Any) -> Any:
-    if "bits" not in kwargs:
-        return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
-    if not _is_ours(pretrained_model_name_or_path, kwargs):
-        with _explained(pretrained_model_name_or_path, kwargs["bits"]):
+        if "bits" not in kwargs:
             return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
-    with _asking(kwargs.pop("bits")):
-        return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
+        if not _is_ours(pretrained_model_name_or_path, kwargs):
+            with _explained(pretrained_model_name_or_path, kwargs["bits"]):
+                return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
+        with _asking(kwargs.pop("bits")):
+            return _from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
 
 
 @contextmanager
