@@ -118,7 +118,9 @@ def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
     bits = stacked(one.usage.bits for one in group)
     keep = stacked(one.keep for one in group)
     shares = stacked(one.shares for one in group)
-    chances = None if group[0].usage.probabilities is None else stacked(one.usage.probabilities for one in group)
+    chances = None if group[0].usage.probabilities is None else shares
+    if any(one.usage.probabilities is not one.shares for one in group) and chances is not None:
+        chances = stacked(one.usage.probabilities for one in group)
     return ExpectedMatrix(
         group[0].spec,
         Usage(bits, keep, chances),

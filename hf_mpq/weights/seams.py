@@ -52,8 +52,8 @@ class _Split(torch.autograd.Function):
         seam = ctx.seam
         seam.used = [used or gradient is not None for used, gradient in zip(seam.used, gradients)]
         like = next(gradient for gradient in gradients if gradient is not None)
-        full = (
-            like.new_zeros(size, *ctx.rest) if gradient is None else gradient
-            for gradient, size in zip(gradients, seam.sizes)
-        )
-        return None, torch.cat(tuple(full))
+        if any(gradient is None for gradient in gradients):
+            zero = like.new_zeros(1, *ctx.rest)
+            given = zip(gradients, seam.sizes)
+            gradients = [zero.expand(size, *ctx.rest) if one is None else one for one, size in given]
+        return None, torch.cat(tuple(gradients))

@@ -31,9 +31,7 @@ class GumbelGate(SoftmaxGate):
         if len(alike) > 1:
             return super().redraw_all(gates, generator)
         sizes = [gate.logits.numel() for gate in gates]
-        every = torch.empty(sum(sizes))
-        for part in every.split(sizes):  # the numbers of each are those that it would draw alone
-            part.exponential_(generator=generator)
+        every = torch.empty(sum(sizes)).exponential_(generator=generator)  # each has what it would draw in its turn
         noise = (-every.log()).to(gates[0].logits)
         for gate, part in zip(gates, noise.split(sizes)):
             gate._drawn = part.view(gate.logits.shape)

@@ -1,6 +1,7 @@
 """Quantizers whose levels are an arithmetic progression: they share the fused operation."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -73,12 +74,16 @@ class GridQuantizer(WeightQuantizer):
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """Step and offset of each sub-group and precision, `(groups, precisions)`, rounded to their stored type."""
 
-    def line_parameters(self, weight: Tensor, choice: Choice) -> LineParameters:
-        """What the fused operation needs for each line."""
+    def line_parameters(self, weight: Tensor, choice: Choice, rows: Tensor | None = None) -> LineParameters:
+        """What the fused operation needs for each line, or for some."""
+        expand = self.layout.expand
+        if rows is not None:
+            index = self.layout.index(weight.device)[rows]
+            expand = lambda values: values.index_select(0, index)  # noqa: E731
         if choice.levels is not None:
-            return self._levels(weight, *choice.levels)
+            return self._levels(weight, *choice.levels, expand)
         steps, offsets = self.steps(weight)
-        pruned, expand = self.candidates.count(0), self.layout.expand
+        pruned = self.candidates.count(0)
         if choice.probabilities is not None:
             lines = None if offsets is None else expand(offsets)
             return LineParameters(
@@ -91,10 +96,11 @@ class GridQuantizer(WeightQuantizer):
         offsets = None if offsets is None else expand(offsets.gather(1, position))
         return LineParameters(keep, expand(steps.gather(1, position)), offsets, grid)
 
-    def _levels(self, weight: Tensor, step: Tensor, highest: Tensor) -> LineParameters:
+    def _levels(self, weight: Tensor, step: Tensor, highest: Tensor, expand: Callable) -> LineParameters:
         """Those of a grid that the gate sets, under the learned range: what is larger is clipped."""
-        expand = lambda values: self.layout.expand(values.to(weight.dtype).unsqueeze(1))  # noqa: E731
-        step, largest, high = to_stored_type(expand(step), self.scale_dtype), expand(self.largest()), expand(highest)
+        of_lines = lambda values: expand(values.to(weight.dtype).unsqueeze(1))  # noqa: E731
+        step, largest, high = (of_lines(values) for values in (step, self.largest(), highest))
+        step = to_stored_type(step, self.scale_dtype)
         end = (largest / step).detach()
         grid = LineGrid(-high, high, torch.zeros_like(high), -end, end)
         return LineParameters(torch.ones_like(high), step, None, grid, largest)
@@ -110,11 +116,7 @@ class GridQuantizer(WeightQuantizer):
     def rows(self, weight: Tensor, choice: Choice, rows: Tensor) -> Tensor:
         if self.layout.axis == 1 or not self.precisions or choice.passes:
             return super().rows(weight, choice, rows)
-        every = self.line_parameters(weight, choice)
-        parts = {name: part[rows] for name, part in every._asdict().items() if isinstance(part, Tensor)}
-        grid = LineGrid(*(row if len(row) == 1 else row[rows] for row in every.grid))
-        chosen = every._replace(**parts, grid=grid)
-        return Mixture.apply(weight.index_select(0, rows), *chosen, self.gradient)
+        return Mixture.apply(weight.index_select(0, rows), *self.line_parameters(weight, choice, rows), self.gradient)
 
     def candidate(self, weight: Tensor, bits: int) -> Tensor:
         index = torch.full((self.layout.count,), self.candidates.index(bits), device=weight.device)

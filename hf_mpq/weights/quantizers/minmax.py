@@ -34,5 +34,6 @@ class MinMaxQuantizer(GridQuantizer):
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         low, high = (self._extreme(weight.detach(), how) for how in ("amin", "amax"))
         levels = constant(tuple(2.0**bits - 1 for bits in self.precisions), weight.dtype, weight.device)
-        step = to_stored_type((high - low) / levels, self.scale_dtype)
-        return step, to_stored_type(low, self.scale_dtype).expand_as(step)
+        found = to_stored_type(torch.cat([(high - low) / levels, low], 1), self.scale_dtype)
+        step, low = found.split([len(self.precisions), 1], dim=1)
+        return step, low.expand_as(step)
