@@ -8,6 +8,7 @@ EXTRAS = {
     "report": ("jinja2", "matplotlib", "rich", "yaml"),
     "tasks": ("datasets", "evaluate"),
     "cli": ("rich", "typer"),
+    "app": ("gradio",),
     "peft": ("peft",),
     "carbon": ("codecarbon",),
     "onnx": ("onnx", "onnxruntime"),

@@ -12,6 +12,7 @@ from .commands.doctor import doctor
 from .commands.export import export
 from .commands.extract import extract
 from .commands.inspect import inspect
+from .commands.leaderboard import leaderboard
 from .commands.push import push
 from .commands.recipes import recipes
 from .commands.train import PASS_ON, train
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recipes, name="recipes")
-for command in (compress, inspect, verify, bench, export, extract, push, doctor, demo):
+for command in (compress, inspect, verify, bench, export, extract, push, doctor, leaderboard, demo):
     app.command(command.__name__)(guarded(command))
 app.command("train", context_settings=PASS_ON)(guarded(train))
 

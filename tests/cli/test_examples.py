@@ -25,6 +25,7 @@ SMALLER = {
     "export": "--data-dir data --examples 16",
     "bench": "--rounds 2 --no-loading --shapes 1x16 --backend reference",
     "doctor": "--quick",
+    "leaderboard": "--table",
     "demo": "--rows 48 --epochs 0.1",
     "train": "--per_device_train_batch_size 8 --num_train_epochs 2 --max_length 32 --calibration_examples 8 "
     "--selection_examples 8 --use_cpu --disable_tqdm true --data_dir data",

@@ -91,6 +91,7 @@ def draw_points(
         for axis in axes:
             axis.set_visible(False)
         if columns is not None:
+            figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
             _legend(figure, 2 * across)
     return figure
 
