@@ -93,21 +93,23 @@ def to_scale(step: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _best_factor(layout, lines, weights, grid, widest, factors, dtype) -> Tensor:
     """The column of `factors` `(groups, n)` with the least error in each sub-group: `(groups,)`."""
+    together = max(1, CHUNK // max(1, lines.numel()))
     errors = []
-    for factor in factors.unbind(1):
-        step = layout.expand(to_scale(widest * factor, dtype)).unsqueeze(1)
-        errors.append(layout.reduce_lines(_line_errors(lines, weights, grid, step), "sum"))
-    position = torch.stack(errors, dim=1).argmin(dim=1, keepdim=True)
+    for several in factors.split(together, dim=1):
+        steps = layout.expand(to_scale(widest.unsqueeze(1) * several, dtype))
+        errors.append(layout.reduce_lines(_line_errors(lines, weights, grid, steps), "sum"))
+    position = torch.cat(errors, dim=1).argmin(dim=1, keepdim=True)
     return factors.gather(1, position).squeeze(1)
 
 
-def _line_errors(lines: Tensor, weights: Tensor | None, grid: Grid, step: Tensor) -> Tensor:
-    """Squared error of each line, `(lines,)`, a cache-sized chunk at a time."""
-    size = max(1, CHUNK // max(1, lines.shape[1]))
+def _line_errors(lines: Tensor, weights: Tensor | None, grid: Grid, steps: Tensor) -> Tensor:
+    """Squared error of each line with each of its steps `(lines, n)`: `(lines, n)`, a cache-sized chunk at a time."""
+    size = max(1, CHUNK // max(1, lines.shape[1] * steps.shape[1]))
     parts = []
     for start in range(0, len(lines), size):
-        part, scale = lines[start : start + size], step[start : start + size]
+        part, scale = lines[start : start + size].unsqueeze(1), steps[start : start + size].unsqueeze(2)
         error = part / torch.where(scale == 0, torch.ones_like(scale), scale)
         error.sub_(grid.half).round_().clamp_(grid.low, grid.high).add_(grid.half).mul_(scale).sub_(part).square_()
-        parts.append((error if weights is None else error.mul_(weights[start : start + size])).sum(1))
+        counted = error if weights is None else error.mul_(weights[start : start + size].unsqueeze(1))
+        parts.append(counted.sum(2))
     return torch.cat(parts)
