@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def remember_making(config: MPQConfig) -> None:
     config.origin = {**config.origin, **({"command": command} if command else {}), "versions": versions}
 
 
+@cache
 def _version(name: str) -> str:
+    """Looked up once: the metadata of a package are read anew each time, which takes as long as packing a layer."""
     try:
         return version(name)
     except PackageNotFoundError:
