@@ -1,8 +1,8 @@
 # ruff: noqa: E402
 """Digests of what tiny models become: the same seeds give the same packed tensors in every version of the code.
 
-`python -m tests.contracts.stored_results` prints them; with `--write` they are kept as what is expected. Products are
-done in the one way that all x86 processors share, so that a digest does not depend on the machine.
+`python -m tests.contracts.stored_results [name ...]` prints them; with `--write` all are kept as what is expected.
+Products are done in the one way that all x86 processors share, so that a digest does not depend on the machine.
 """
 
 import os
@@ -28,6 +28,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,22 +103,26 @@ def trained(method: str, budget: str | None) -> str:
         return digest(hf_mpq.pack(trainer.model.cpu()))
 
 
-def results() -> dict[str, str]:
+RUNS = {
+    "mpq": "2.5bits",
+    "aq-bert": "2.5bits",
+    "uniform": None,
+    "vertical": None,
+    "fdq": "3bits",
+    "weight-coupling": "2.5bits",
+}
+NAMES = ("compress", *RUNS)
+
+
+def results(names: Sequence[str] = NAMES) -> dict[str, str]:
     torch.backends.mkldnn.enabled = False
     torch.use_deterministic_algorithms(True)
-    return {
-        "compress": compressed(),
-        "mpq": trained("mpq", "2.5bits"),
-        "aq-bert": trained("aq-bert", "2.5bits"),
-        "uniform": trained("uniform", None),
-        "vertical": trained("vertical", None),
-        "fdq": trained("fdq", "3bits"),
-        "weight-coupling": trained("weight-coupling", "2.5bits"),
-    }
+    return {name: trained(name, RUNS[name]) if name in RUNS else compressed() for name in names}
 
 
 if __name__ == "__main__":
-    content = json.dumps({"versions": VERSIONS, "digests": results()}, indent=1)
+    named = [word for word in sys.argv[1:] if word != "--write"]
+    content = json.dumps({"versions": VERSIONS, "digests": results(named or NAMES)}, indent=1)
     if "--write" in sys.argv:
         FILE.write_text(content + "\n")
     print(content)

@@ -20,9 +20,10 @@ def _quiet():
     "update_attn_implementation" not in vars(HfQuantizer),
     reason="this transformers builds a model before a quantizer may look at its config",
 )
-def test_seven_hundred_damaged_folders():
+@pytest.mark.parametrize("folders", [150, pytest.param(700, marks=pytest.mark.full)])
+def test_damaged_folders(folders):
     """Each is refused with one error, or gives the outputs that it gave."""
-    counts, faults = fuzz(0, names(few=True), lambda done: done < 700)
+    counts, faults = fuzz(0, names(few=True), lambda done: done < folders)
     assert not faults, "\n".join(faults)
-    assert counts["refused"] > 350 and counts["same outputs"] > 5
+    assert counts["refused"] > folders // 2 and counts["same outputs"] > folders // 140
     assert set(counts) <= set(OUTCOMES)
