@@ -1,29 +1,71 @@
 """What only `make test-full` runs: of products of parameters, whose entries all have another case that always runs."""
 
 OTHERS = r"(roberta|xlm-roberta|distilbert|electra|mpnet)"
+CODES = r"test_(codes_decode_to_the_forward_value|decoded_weights_encode_to_the_same_codes)"
+LAYOUTS = ("even rows|columns", "uneven rows|fused shards", "channel|even rows", "matrix|uneven rows|head")
+LAYOUTS_OF = "|".join(f"[{low}{low + 4}]-({names})" for low, names in enumerate(LAYOUTS, 1))
+"""Of each precision some layouts, of each layout some precisions."""
+OTHER_PATHS = r"(avx512-vnni|avx512|avx2|avx-vnni)"
+"""Of the kernel, beside the best one of a machine with all of them and the one in plain code."""
 
 SLOWER = (
     # the same method is resumed in its first stage, and other methods at the other steps
     r"test_a_resumed_run_is_the_uninterrupted_one\[(mpq-.*-2|(mpq|sdq|fdq|channelwise|aq-bert)-2-.*)\]",
     r"test_accumulated_gradients_are_those_of_the_batch\[(mpq-4|q8-2|class-based-2|aq-bert-2)\]",
     r"test_two_processes_train_as_one\[(aq-bert|vertical)\]",
+    r"test_the_ragged_end_of_an_epoch_is_one_step_for_two_processes_too",
     r"test_from_the_same_weights_every_step_has_the_same_gradient_however_it_is_cut\[(vertical|channelwise)\]",
     r"test_accumulated_gradients_are_those_of_the_batch\[weight-coupling-2\]",
+    r"test_a_signal_within_a_step_stops_after_it\[2\]",
+    r"test_answers_and_numbers_are_learned\[(mpq-sequence|q8-question)",
     # each family with some of the kinds, each kind with some of the families
-    rf"test_the_kept_space_is_the_one_that_would_be_made\[{OTHERS}-(fixed|nested|rules)\]",
-    r"test_what_is_derived_is_what_was_given\[(columns|element|n:m|table)-(albert|deberta-v2)\]",
-    r"test_every_method_compresses_and_packs\[(albert|modernbert)-(?!mpq|vertical|sdq|fdq|weight-coupling)",
+    r"test_the_kept_space_is_the_one_that_would_be_made\[(albert-(fixed|rules)|deberta-v2-(fixed|nested))",
+    r"test_the_kept_space_is_the_one_that_would_be_made\[modernbert-(nested|rules)",
+    r"test_what_is_derived_is_what_was_given\[(?!plain|nested).*-albert\]",
+    r"test_what_is_derived_is_what_was_given\[(?!patterns-|open inputs).*-deberta-v2\]",
+    r"test_what_is_derived_is_what_was_given\[(?!plain|each its own).*-modernbert\]",
+    r"test_every_method_compresses_and_packs\[albert-(?!vertical|sdq|fdq)",
+    r"test_every_method_compresses_and_packs\[modernbert-(?!mpq|weight-coupling)",
     rf"test_the_encoder_of_a_quantized_model_is_saved_alone\[{OTHERS}-trainable\]",
+    rf"test_a_part_quantized_alone_is_saved_with_the_whole\[{OTHERS}-",
     r"test_both_storages_keep_the_names_of_the_model\[.*-masked-trainable\]",
     r"test_one_checkpoint_fits_every_head\[(albert|modernbert)-trainable\]",
     r"test_copies\[(albert|modernbert)-.*-pickle\]",
     r"test_ranges_and_gates_are_as_before\[(dynamic-tensor|learned)-(?!softmax)",
     r"test_trained_is_packed_is_reloaded\[(albert|deberta-v2|modernbert)-token\]",
+    rf"test_every_family_(gives_what_it_gave|answers)\[{OTHERS}-static\]",
+    # each quantizer with each precision and each layout, and so the strategies, the gates and what they are open to
+    rf"{CODES}\[.*-(?!{LAYOUTS_OF})\d-[a-z ]+\]",
+    r"test_(native_)?products_are_those_of_the_stored_weight\[.*-(channel|matrix)-(per tensor|static|4 bits)\]",
+    r"strategies.py::test_the_contract\[[a-d].*-(softmax|neighbour)-open inputs",
+    r"strategies.py::test_the_contract\[[a-d].*-(gumbel|planes)-float inputs",
+    r"strategies.py::test_the_contract\[[e-z].*-(softmax|neighbour)-float inputs",
+    r"strategies.py::test_the_contract\[[e-z].*-(gumbel|planes)-open inputs",
+    r"test_scorers.py::test_contract\[(albert|modernbert)-(?!fisher|hessian)",
+    r"test_scorers.py::test_contract\[deberta-v2-(?!kl|gradient)",
+    r"test_every_head_can_be_scored\[(bare|token|question|masked|ranking|numbers)-(?!fisher|kl)",
+    # exports of each family, of each way to choose ranges, and of each head
+    r"test_onnx\[(albert-(dynamic|float)|deberta-v2-(static|float)|modernbert-(dynamic|static))",
+    r"test_openvino\[(albert|deberta-v2)-static",
+    r"test_onnx_has_the_outputs_of_every_head\[sequence",
+    r"test_labels_are_not_taken_for_tokens\[sequence-9-",
+    r"test_inputs_are_those_that_the_tokenizer_gives\[xlm-roberta-1-",
     # the other kernel paths run the plain kinds; see also the harness that is compiled by itself
-    r"test_native.py::test_hidden_states_are_those_of_double_precision\[(avx2|avx-vnni)-(?!.*(\{\}|static))",
+    rf"test_native.py::test_hidden_states_are_those_of_double_precision\[{OTHER_PATHS}-(?!\{{\}}|.*'static'\}}\])",
+    rf"test_planes_give_what_copied_levels_give\[{OTHER_PATHS}-(?!affine)",
+    rf"test_what_is_pruned_away_leaves_the_planes\[{OTHER_PATHS}-(pointwise|heads)\]",
+    r"test_native_forms.py::test_hidden_states_are_those_of_double_precision\[.*[^{]\}-static\]",
+    r"test_integer_products_show_it\[.*-(torch.float32-static|torch.bfloat16-dynamic-token)\]",
+    r"test_every_activation_function_shows_it\[.*-(relu-static|gelu_new-dynamic-token)\]",
     # seconds each
     r"test_served.py::test_an_8_bit_model_that_is_cut_down_is_far_behind_one_that_was_trained_for_it",
+    r"test_served.py::test_one_run_of_vertical_is_a_row_at_each_precision",
+    r"test_comparison.py::test_a_run_is_kept_until_its_row_is_written",
+    r"test_recipes.py::test_every_method_runs\[channelwise",
+    r"test_recipes.py::test_every_task_runs\[stsb",
     r"test_hyperspherical.py::test_the_cosine_of_a_gaussian_is_the_closed_form\[(?!0\.0)",
     r"test_automatic.py::test_a_prepared_model_can_be_compiled",
     r"cli/test_compress.py::test_interrupted",
+    r"cli/test_train.py::test_a_recipe_that_a_signal_ends",
+    r"cli/test_examples.py::test_example\[hf-mpq train my_recipe",
 )

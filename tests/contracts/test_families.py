@@ -7,7 +7,7 @@ from safetensors import safe_open
 import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.core import Assignment, MatrixAssignment
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_model
+from tests.tiny import FAMILIES, HEADS, MOST, outputs, tiny_model
 
 MIXED = (0, 2, 3, 4, 8)
 
@@ -72,7 +72,7 @@ def test_trained_is_packed_is_reloaded(family, head, tmp_path):
         assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in tensors)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_trainable_storage_reloads(family, tmp_path):
     model = tiny_model(family)
     hf_mpq.quantize(model, mixed_config(model, quantizer="lsq"))
@@ -83,7 +83,7 @@ def test_trainable_storage_reloads(family, tmp_path):
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_in_memory_equals_from_pretrained(family, tmp_path):
     model = tiny_model(family)
     config = mixed_config(model)
@@ -94,7 +94,7 @@ def test_in_memory_equals_from_pretrained(family, tmp_path):
     assert loaded.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_attention_can_be_quantized(family, tmp_path):
     model = tiny_model(family)
     plain = outputs(hf_mpq.quantize(tiny_model(family), MPQConfig(bits=8)))
@@ -105,7 +105,7 @@ def test_attention_can_be_quantized(family, tmp_path):
     close(quantized, outputs(HEADS["sequence"].from_pretrained(tmp_path)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_unpack_and_dequantize(family):
     model = tiny_model(family, "masked")
     hf_mpq.quantize(model, mixed_config(model, activation_bits=None))

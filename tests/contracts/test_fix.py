@@ -14,7 +14,7 @@ from hf_mpq.nn import MPQLinear, calibrate_activations
 from hf_mpq.nn.walk import matrices
 from hf_mpq.weights import ACTIVATIONS
 from tests.plugin.models import close, reload
-from tests.tiny import FAMILIES, MOST, outputs, tiny_batch, tiny_model
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 
 OPEN = {
     "plain": {"bits": (0, 2, 4, 8), "groups": 10},
@@ -212,7 +212,7 @@ def test_float_inputs_and_nested_codes():
         hf_mpq.fix(nested, first(hf_mpq.assignment_of(nested), bits=(2,) * 10))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_one_assignment_fits_every_head(family):
     """Matrices of a head that is not there are passed over."""
     masked = hf_mpq.quantize(tiny_model(family, "masked"), MPQConfig(bits=(2, 4)))

@@ -13,7 +13,7 @@ from hf_mpq.nn.matrix import QuantizedMatrix
 from hf_mpq.nn.packed import PackedLinear
 from hf_mpq.nn.walk import matrices
 from hf_mpq.runtime import CompactLinear, compact
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
+from tests.tiny import FAMILIES, HEADS, MOST, outputs, tiny_batch, tiny_model
 
 
 def pruned_assignment(model, config: MPQConfig, kinds: set[str]) -> Assignment:
@@ -81,7 +81,7 @@ def test_folding_keeps_the_float_function(family, kind):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_folded_rows_leave_the_file(family):
     model = pruned_model(family, {"pointwise", "value"})
     for _, layer in layers_named(model, family, "down"):
@@ -95,7 +95,7 @@ def test_folded_rows_leave_the_file(family):
             assert not layer.bias[~layer.live_rows].any()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_training_keeps_what_is_folded(family):
     model = pruned_model(family, {"pointwise", "value", "scores", "heads"}, "bare").train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -110,7 +110,7 @@ def test_training_keeps_what_is_folded(family):
 
 
 @pytest.mark.parametrize("attention_bits", [None, 8])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_compaction_leaves_the_outputs(family, attention_bits, tmp_path):
     kinds = {"pointwise", "value", "scores", "heads"}
     model = hf_mpq.pack(pruned_model(family, kinds, activation_bits=8, attention_bits=attention_bits))

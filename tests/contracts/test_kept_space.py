@@ -11,7 +11,7 @@ from hf_mpq import MPQConfig
 from hf_mpq.plugin import config as config_module
 from hf_mpq.plugin.space import space_of
 from tests.plugin.models import mixed_assignment
-from tests.tiny import FAMILIES, tiny_batch, tiny_model
+from tests.tiny import MOST, tiny_batch, tiny_model
 from tests.training.runs import quantized, trainer
 
 CONFIGS = {
@@ -43,7 +43,7 @@ def same(kept, made):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_the_kept_space_is_the_one_that_would_be_made(family, name, tmp_path):
     """After quantizing, fixing, packing and unpacking, in copies, and from either kind of folder."""
     model = hf_mpq.quantize(tiny_model(family), MPQConfig(**CONFIGS[name]))

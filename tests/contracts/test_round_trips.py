@@ -15,7 +15,7 @@ from hf_mpq.weights import ACTIVATIONS
 from tests.contracts.test_families import close
 from tests.contracts.test_folding import pruned_assignment, unrounded_weight, zero_rows
 from tests.contracts.test_sizes import bytes_on_disk
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, outputs, tiny_batch, tiny_model
 
 
 def state_of(model) -> dict[str, torch.Tensor]:
@@ -26,7 +26,7 @@ def same_state(first, second) -> bool:
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_folding_everything_at_once_keeps_the_float_function(family):
     """Producers and consumers pruned together: a pruned consumer row takes nothing."""
     model = tiny_model(family)

@@ -16,7 +16,7 @@ from hf_mpq.search import allocate
 from hf_mpq.weights import ACTIVATIONS, MASKS
 from tests.contracts.test_families import mixed_config
 from tests.contracts.test_folding import pruned_assignment
-from tests.tiny import FAMILIES, tiny_batch, tiny_model
+from tests.tiny import MOST, tiny_batch, tiny_model
 
 
 def bytes_on_disk(folder) -> int:
@@ -26,7 +26,7 @@ def bytes_on_disk(folder) -> int:
 
 
 @pytest.mark.parametrize("head", ["sequence", "masked"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_cost_report_and_file_agree(family, head, tmp_path):
     model = tiny_model(family, head)
     config = mixed_config(model)
@@ -50,7 +50,7 @@ def test_reported_bits_are_those_of_the_budget(mask):
     assert hf_mpq.size_report(hf_mpq.pack(model)).average_bits == pytest.approx(cost)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_folded_columns_cost_nothing_in_all_three(family, tmp_path):
     model = tiny_model(family)
     config = MPQConfig(groups="channel")

@@ -8,7 +8,7 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.nn import BlockRecord, are_chained, encoder_blocks, record_blocks
 from hf_mpq.nn.blocks import evaluating, real_tokens
-from tests.tiny import FAMILIES, HEADS, tiny_batch, tiny_model
+from tests.tiny import FAMILIES, HEADS, MOST, tiny_batch, tiny_model
 
 BATCHES = [tiny_batch(), tiny_batch(2, 7)]
 
@@ -26,7 +26,7 @@ def test_every_family_has_blocks(family, head):
 
 
 @pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_blocks_give_the_same_when_run_alone(family, quantized):
     model = tiny_model(family)
     if quantized:
@@ -50,7 +50,7 @@ def test_what_stands_between_blocks_breaks_the_chain():
     assert not chained(tiny_model("albert", "bare", num_hidden_groups=2, num_hidden_layers=4))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_only_the_first_hidden_states_are_kept_if_wanted(family):
     model = tiny_model(family)
     records, full = record_blocks(model, BATCHES, first_only=True), record_blocks(model, BATCHES)

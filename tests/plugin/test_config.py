@@ -15,7 +15,7 @@ from hf_mpq.core import MatrixAssignment
 from hf_mpq.format import PackedFormatError
 from tests.plugin.models import close, mixed_assignment
 from tests.processes import run_python
-from tests.tiny import FAMILIES, outputs, tiny_model
+from tests.tiny import MOST, outputs, tiny_model
 
 REFUSED = {
     "bits-range": ({"bits": 9}, "bits must be whole numbers from 0 .* to 8, got 9"),
@@ -282,7 +282,7 @@ def test_assignment_of_a_deeper_model_is_refused():
         hf_mpq.quantize(tiny_model("bert"), MPQConfig(groups=10, assignment=chosen))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_resolve_is_deterministic(family):
     """The same table from the model, from its twin, from the config's JSON, and from a meta skeleton."""
     config = MPQConfig(bits=(0, 2, 4), groups=10, rules={"0": {"bits": 8}})

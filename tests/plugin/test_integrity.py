@@ -27,7 +27,7 @@ from tests.plugin.models import (
     stored_model,
     write_tensors,
 )
-from tests.tiny import FAMILIES, HEADS, outputs, tiny_batch, tiny_model
+from tests.tiny import HEADS, MOST, outputs, tiny_batch, tiny_model
 
 STORAGES = ("packed", "trainable")
 EARLY = "update_attn_implementation" in vars(HfQuantizer)
@@ -109,7 +109,7 @@ def other(value):
     return None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_fields_that_give_the_function(family, tmp_path):
     """Every field that is written and not free to be changed: none is another one unnoticed."""
     quantize(tiny_model(family, is_decoder=False), MPQConfig(bits=4, groups=4)).save_pretrained(tmp_path)

@@ -13,10 +13,10 @@ from hf_mpq.core import MatrixAssignment
 from hf_mpq.nn import MPQEmbedding, MPQLayerNorm, MPQTiedLinear, PackedTiedLinear
 from hf_mpq.nn.walk import matrices
 from tests.plugin.models import close, differ, mixed_model, read_tensors, reload, stored_model
-from tests.tiny import FAMILIES, MOST, outputs, tiny_batch, tiny_model
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_biases_are_never_quantized_as_weights(family):
     """Quantizers that match parameters by name meet 1-D biases: ours keep them, rounded to float16 and no further."""
     plain = {name: p.clone() for name, p in tiny_model(family).named_parameters()}
@@ -39,7 +39,7 @@ def test_layers_without_biases_store_none(tmp_path):
     assert all(layer.bias is None for _, layer in matrices(reload(tmp_path), hf_mpq.nn.PackedLinear))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_decoder_is_not_saved_beside_its_table(family, tmp_path):
     """A packed table is no parameter to tie: the decoder reads its codes and saves only its bias."""
     model = mixed_model(family, "masked")
@@ -58,7 +58,7 @@ def _output_name(model) -> str:
     return next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_trainable_decoder_uses_the_quantized_table(family):
     """The decoder shares the float master, and must see the table as it will ship."""
     model = hf_mpq.quantize(tiny_model(family, "masked"), MPQConfig(bits=8, embedding_bits=2))
@@ -96,7 +96,7 @@ def test_position_tables_stay_float(family, storage):
     assert torch.equal(model.get_submodule(table).weight, plain)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_norms_are_trained_as_they_are_stored(family, tmp_path):
     """Norms are stored in float16, so that their parameters are rounded to it in training already."""
     model = tiny_model(family)
@@ -118,7 +118,7 @@ def test_norms_are_trained_as_they_are_stored(family, tmp_path):
         assert torch.equal(norm.weight, plain.get_submodule(full).weight), "the master keeps its precision"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_rows_pruned_unevenly_in_heads(family, tmp_path):
     """BERT views heads as `(-1, head size)`, so query, key and value give full-width rows whatever was pruned."""
     model = tiny_model(family)

@@ -30,7 +30,7 @@ from tests.plugin.models import (
     write_tensors,
 )
 from tests.processes import run_python
-from tests.tiny import FAMILIES, HEADS, MOST, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
+from tests.tiny import HEADS, MOST, VOCABULARY, outputs, tiny_batch, tiny_config, tiny_model
 from tests.weights.cases import going_with
 
 STORAGES = ("trainable", "packed")
@@ -86,7 +86,7 @@ def test_one_checkpoint_fits_every_head(family, storage, tmp_path):
         assert all(value.isfinite().all() for value in outputs(again))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_new_decoder_of_a_packed_body_has_a_zero_bias(family, tmp_path, monkeypatch):
     """Transformers initialises new plain layers only: the bias of a new packed decoder is not what was in memory."""
     empty_like = torch.empty_like
@@ -101,7 +101,7 @@ def test_new_decoder_of_a_packed_body_has_a_zero_bias(family, tmp_path, monkeypa
     assert torch.equal(decoder.bias, torch.zeros(VOCABULARY))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_packed_layers_expose_their_weight(family):
     """ModernBERT's `_init_weights` reads `.weight` of the children: packed layers decode it, and nothing is drawn."""
     model = stored_model("packed", family, "masked")
@@ -121,7 +121,7 @@ def test_no_attribute_that_peft_takes_for_another_library(storage):
         assert not {"qweight", "W_q"} & set(dir(module)), type(module).__name__
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_layers_are_built_on_meta(family):
     """Skeletons live on the meta device: no layer may read a value while it is built."""
     table = stored_model("packed", family, "masked").config.quantization_config.packed

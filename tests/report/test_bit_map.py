@@ -14,7 +14,7 @@ from hf_mpq.report import bit_map
 from hf_mpq.report.figures.theme import DARK, FLOAT, LIGHT
 from tests.processes import run_python
 from tests.report.pictures import drawn, mixed, words
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import MOST, tiny_model
 
 
 def cells(figure) -> Counter:
@@ -36,7 +36,7 @@ def lines_of(model) -> Counter:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["trainable", "packed"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_every_sub_group_of_every_matrix_is_there(family, packed):
     model = mixed(family, packed=packed)
     figure = bit_map(model)

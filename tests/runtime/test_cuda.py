@@ -20,7 +20,7 @@ from tests.contracts.test_folding import pruned_model
 from tests.nn.cases import LAYOUTS, linear_of
 from tests.nn.test_packed_layers import with_dead
 from tests.runtime.threads import wrong_answers
-from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 from tests.weights.cases import CHOOSING
 
 MIXING = [name for name in QUANTIZERS if name != "nested"]
@@ -183,7 +183,7 @@ def assert_blocks_alike(model):
 
 
 @pytest.mark.parametrize("activation", ["dynamic-token", "static"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_every_family_pruned_and_compacted_gives_what_it_gave(family, activation, device):
     model, batch = packed_model(family, device, activation=activation), on(device, tiny_batch())
     with torch.no_grad():

@@ -19,7 +19,7 @@ from hf_mpq.runtime.machine import remembered
 from hf_mpq.runtime.shrinking import dense_shape, shrunk
 from hf_mpq.runtime.timing import clock, measure_latencies, undisturbed
 from tests.plugin.models import mixed_assignment
-from tests.tiny import FAMILIES, outputs, tiny_batch, tiny_model
+from tests.tiny import MOST, outputs, tiny_batch, tiny_model
 
 TABLE = LatencyTable(10.0, 8.0, ((1.0, 6.0), (56.0, 10.0)), ((1.0, 7.0), (4.0, 10.0)), 2)
 
@@ -45,7 +45,7 @@ def shapes(model):
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_copies_have_the_shapes_that_pruning_leaves(family):
     """The same model with the last rows and heads pruned, folded and compacted."""
     model, config = tiny_model(family), hf_mpq.MPQConfig(groups="channel")
