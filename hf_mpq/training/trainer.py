@@ -17,7 +17,7 @@ from ..cost import LatencyTable
 from ..format import model_folder
 from ..nn import calibrate_activations
 from ..nn.walk import is_open
-from ..plugin import MPQConfig, pack
+from ..plugin import pack
 from ..plugin.float_copy import float_copy
 from ..plugin.heads import is_latency
 from ..plugin.space import space_of
@@ -25,6 +25,7 @@ from ..runs.files import LATENCIES, SCORES, SHAPE_LATENCIES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
 from .run.budgets import SeveralBudgets
+from .run.fresh_models import FreshModels, check_trainable
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
 from .run.parts import RunParts
@@ -42,7 +43,7 @@ from .stage.stopping import TrainingStopped, refuse_early_stopping
 PACKED = "packed"
 
 
-class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts, Trainer):
+class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts, FreshModels, Trainer):
     """Takes a quantized model through the stages of its config's method: distil, search, derive, train.
 
     `train()` writes `<output_dir>/<n>-<stage>/` with each stage's checkpoints and its model, and `stages.json` with its
@@ -61,15 +62,17 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
     Between stages a SIGTERM ends the process at once; all that is on disk is whole.
 
     Args:
-        model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`. Without
-            a method in its config, open precisions are searched as by `"mpq"`, and fixed ones trained as by
-            `"uniform"`. A nested model is trained at every precision that it serves, in every step: without a method as
-            by `"vertical"`, else by the mean of the losses.
+        model: trainable, from `from_pretrained(..., quantization_config=MPQConfig(...))` or `hf_mpq.quantize`; None
+            where `model_init` makes one. Without a method in its config, open precisions are searched as by `"mpq"`,
+            and fixed ones trained as by `"uniform"`. A nested model is trained at every precision that it serves, in
+            every step: without a method as by `"vertical"`, else by the mean of the losses.
         args: the usual arguments for the whole run.
         teacher: a float model that objectives distil from; None is a frozen float copy of the weights in `model`,
             neither rounded nor masked.
         options: other arguments of `Trainer`: `train_dataset`, `eval_dataset`, `data_collator`, `processing_class`,
-            `compute_metrics`, `callbacks`, ...
+            `compute_metrics`, `callbacks`, ... With `model_init`, which returns such a model, or makes one for a trial
+            that it is given, each `train()` starts from a fresh one; `hyperparameter_search` needs it, and runs each
+            trial in `<output_dir>/run-<number>`.
 
     Raises:
         ValueError: when the model is not quantized, or is packed, or its method is not trained; when a subclass
@@ -77,21 +80,20 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
     """
 
     def __init__(
-        self, model: nn.Module, args: MPQTrainingArguments, *, teacher: nn.Module | None = None, **options: Any
+        self,
+        model: nn.Module | None = None,
+        args: MPQTrainingArguments | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        **options: Any,
     ):
         if not isinstance(args, MPQTrainingArguments):
             raise ValueError(f"MPQTrainer takes MPQTrainingArguments, got {type(args).__name__}")
-        config = getattr(getattr(model, "config", None), "quantization_config", None)
-        if not isinstance(config, MPQConfig):
-            raise ValueError(
-                "this model is not quantized: load it with from_pretrained(..., quantization_config="
-                "MPQConfig(...)), or call hf_mpq.quantize(model, MPQConfig(...)) first"
-            )
-        if config.storage == "packed":
-            raise ValueError("a packed model cannot be trained: call hf_mpq.unpack(model) first")
+        if model is not None or options.get("model_init") is None:
+            check_trainable(model)
         unsupported = [
             name
-            for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func", "model_init")
+            for name in ("optimizers", "optimizer_cls_and_kwargs", "compute_loss_func")
             if options.get(name) not in (None, (None, None))
         ]
         if unsupported:
@@ -100,7 +102,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
                 "loss; use the arguments optim and stages"
             )
         self._overridden = overridden(self, MPQTrainer)
-        self.method, self.teacher = method_of(config), teacher
+        self.teacher = teacher
         given = [one() if isinstance(one, type) else one for one in options.pop("callbacks", None) or []]
         refuse_early_stopping(given)
         super().__init__(model, args, callbacks=given, **options)
@@ -108,18 +110,25 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
         if jit is not None:
             jit.on_train_end(args, self.state, self.control)  # takes its handler of signals away
         self._default_callbacks = [one for one in self.callback_handler.callbacks if one not in given]
+        self._adopt(self.model)
+
+    def _adopt(self, model: nn.Module) -> None:
+        """Make a quantized model the one that the next run trains."""
+        config = check_trainable(model)
+        self.method = method_of(config)
         self._config, self._open = copy.deepcopy(config), is_open(model)
         self._space = space_of(model)
-        self.plan = plan_of(self.method, args, self._open)
+        self.plan = plan_of(self.method, self.args, self._open)
         check_remade(self.plan, type(model))
-        self.students = Students(args.output_dir, model, args.pretrained)
-        _check_teacher(teacher, model)
+        self.students = Students(self.args.output_dir, model, self.args.pretrained)
+        _check_teacher(self.teacher, model)
 
-    def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None, trial: Any = None) -> TrainOutput:
         """Run every stage that is not finished; afterwards the model holds the last one's result.
 
         Args:
             resume_from_checkpoint: go on with the run in `output_dir`; a path must be that folder, or one inside.
+            trial: that `hyperparameter_search` runs, in a folder of its own.
 
         Raises:
             ValueError: when `output_dir` holds a run and this is not to resume it, or holds another run, or another
@@ -129,9 +138,10 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
                 last finished stage's, and `resume_from_checkpoint=True` goes on.
         """
         self._overridden = overridden(self, MPQTrainer)  # with what was set on it since
-        check_rows(self.train_dataset, self.plan, self.args)
-        with only_trainer(self.args.output_dir, self.args.should_save):
-            return self._train(resume_from_checkpoint)
+        with self._for_trial(trial):
+            check_rows(self.train_dataset, self.plan, self.args)
+            with only_trainer(self.args.output_dir, self.args.should_save):
+                return self._train(resume_from_checkpoint)
 
     def _train(self, resume_from_checkpoint: bool | str | Path | None) -> TrainOutput:
         record = self._record(resume_from_checkpoint)

@@ -1,0 +1,49 @@
+"""Runs that each start from a fresh model: `model_init`, and the trials of `hyperparameter_search`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers import enable_full_determinism, set_seed
+
+from ...plugin import MPQConfig
+
+
+def check_trainable(model: nn.Module | None) -> MPQConfig:
+    """The config of a model that can be trained.
+
+    Raises:
+        ValueError: it is not quantized, or packed.
+    """
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
+    if not isinstance(config, MPQConfig):
+        raise ValueError(
+            "this model is not quantized: load it with from_pretrained(..., quantization_config="
+            "MPQConfig(...)), or call hf_mpq.quantize(model, MPQConfig(...)) first"
+        )
+    if config.storage == "packed":
+        raise ValueError("a packed model cannot be trained: call hf_mpq.unpack(model) first")
+    return config
+
+
+class FreshModels:
+    """Mixin of the trainer of a whole run: with `model_init`, each run starts from a model that it makes."""
+
+    @contextmanager
+    def _for_trial(self, trial: Any) -> Iterator[None]:
+        """Inside, the model is a fresh one where there is `model_init`, and a trial has its settings and its folder."""
+        if self.model_init is None:
+            yield
+            return
+        folder = self.args.output_dir
+        (enable_full_determinism if self.args.full_determinism else set_seed)(self.args.seed)
+        model = self.call_model_init(trial)
+        self._hp_search_setup(trial)
+        self.args.output_dir = self._get_output_dir(trial)
+        try:
+            self._adopt(model)
+            self._take(model)
+            yield
+        finally:
+            self.args.output_dir = folder
