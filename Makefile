@@ -19,7 +19,7 @@ demo: $(VENV)/.ready
 test: lint
 	$(RUN) -m pytest -m "not full" $(TWO)
 
-test-full: lint types $(VENV)/.docs
+test-full: lint types $(VENV)/.docs $(VENV)/.ray
 	$(RUN) -m pytest $(TWO)
 
 test-oldest: $(OLDEST)/.ready
@@ -43,6 +43,10 @@ docs: $(VENV)/.docs
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(RUN) -m pip install -q --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+$(VENV)/.ray: $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check -e ".[ray]"
 	touch $@
 
 $(VENV)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kernel/*)

@@ -26,16 +26,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import recipes_folder  # noqa: F401
-import torch
-from comparison import command, origin, write_report
+from comparison import command, write_report
 from served import SERVED, check_budgets, pack_served, served_config
-from study import Results, Study, agreement, divergences
+from study import Results, Study
 
 import hf_mpq
 from hf_mpq.core import METHODS
-from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
+from hf_mpq.sweep import origin
+from hf_mpq.sweep.arguments import run_arguments
 
 CONFIGS = {
     "mpq": {"bits": [1, 2, 3, 4, 8]},
@@ -195,31 +194,21 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     method, seed, folder = key["method"], key["seed"], _folder(key, args)
     model = hf_mpq.quantize(study.model(), _config(key, args))
     spec = METHODS[SERVED.get(method, method)]
-    same_rate = {stage.name: {"arguments": {"learning_rate": args.learning_rate}} for stage in spec.stages}
-    changes = {name: {**same_rate[name], **args.stages.get(name, {})} for name in same_rate}
-    arguments = hf_mpq.MPQTrainingArguments(
-        str(folder),
+    arguments = run_arguments(
+        folder,
+        spec,
         num_train_epochs=args.epochs,
         learning_rate=args.learning_rate,
-        warmup_steps=0.1,
         seed=seed,
         per_device_train_batch_size=args.batch_size,
-        train_sampling_strategy="group_by_length",
         save_steps=args.save_steps,
-        save_total_limit=1,
-        logging_steps=25,
-        report_to="none",
-        disable_tqdm=True,
-        bf16=cpu_multiplies_bf16(),
-        use_cpu=not torch.cuda.is_available(),
-        stages=changes,
+        stages=args.stages,
         selection_examples=args.selection_examples,
     )
-    rows = study.task.prepare(study.data["train"], study.tokenizer, study.max_length)
     trainer = hf_mpq.MPQTrainer(
         model,
         arguments,
-        train_dataset=rows,
+        train_dataset=study.train,
         data_collator=study.task.data_collator(study.tokenizer),
         processing_class=study.tokenizer,
     )
@@ -233,20 +222,12 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     else:
         trainer.save_packed(folder / "packed", searched)
     packed = study.task.auto_class.from_pretrained(folder / "packed")
-    logits, report = study.logits(packed, study.unseen), hf_mpq.size_report(packed)
-    distances = divergences(study.unseen_logits, logits)
-    (args.out / "kl").mkdir(exist_ok=True)
-    np.save(args.out / "kl" / f"{_name(key)}.npy", distances.astype(np.float32))
+    measures = study.measures(packed, args.out / "kl" / f"{_name(key)}.npy")
     hf_mpq.assignment_of(packed).save(args.out / "kl" / f"{_name(key)}.assignment.json")
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{_name(key)}.json")
     return {
-        **study.judge(packed),
-        "unseen_kl": float(distances.mean()),
-        "unseen_agreement": 100 * agreement(study.unseen_logits, logits),
-        "unseen_rows": len(study.unseen),
-        "code_bits": report.average_bits,
-        "megabytes": report.total_bytes / 1e6,
+        **measures,
         "epochs": args.epochs,
         "learning_rate": args.learning_rate,
         "seconds": None if resumed else seconds,

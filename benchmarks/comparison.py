@@ -2,21 +2,17 @@
 
 import json
 import shlex
-import subprocess
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
 from hf_mpq.report import pareto_front
-from hf_mpq.report.figures.intervals import DRAWS, interval
-from hf_mpq.runtime.machine import machine
+from hf_mpq.report.figures.intervals import DRAWS
+from hf_mpq.sweep.table import cell
 
-HERE = Path(__file__).parent
 SHOWN = {
     "score": "score",
     "unseen_kl": "KL",
@@ -24,18 +20,6 @@ SHOWN = {
     "code_bits": "encoder bits",
     "megabytes": "MB",
 }
-
-
-def origin() -> dict[str, str]:
-    """Where a row comes from: the processor with its instructions and threads, the commit, versions."""
-    cpu = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()["cpu"]
-    capability = torch.backends.cpu.get_cpu_capability()
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
-    return {
-        "machine": f"{cpu} ({capability}, {torch.get_num_threads()} thread(s))",
-        "commit": git.stdout.strip() or "unknown",
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
-    }
 
 
 def write_report(
@@ -96,17 +80,11 @@ def _table(rows: list[dict], wanted: list[dict]) -> str:
         if plain is not None:
             lines.append(f"| {task} | | float | {plain['score']:.2f} | | | 32 | {plain['megabytes']:.2f} | | |")
     for (task, budget, method), found in _groups(rows, wanted).items():
-        cells = [_cell(name, [row[name] for row in found]) for name in SHOWN]
+        cells = [cell(name, [row[name] for row in found]) for name in SHOWN]
         seconds = [row["seconds"] for row in found if row["seconds"]]
         spent = f"{np.median(seconds):.0f}" if seconds else "?"
         lines.append(f"| {task} | {budget} | {method} | {' | '.join(cells)} | {len(found)} | {spent} |")
     return "\n".join(lines)
-
-
-def _cell(name: str, values: list[float]) -> str:
-    mean, half = interval(values)
-    digits = 4 if name == "unseen_kl" else 2
-    return f"{mean:.{digits}f}" + ("" if np.isnan(half) or not half else f" ± {half:.{digits}f}")
 
 
 def _intervals(wanted: list[dict], folder: Path, against: str = "mpq") -> str:

@@ -59,6 +59,7 @@ _ROOMS = (
     "runs",
     "runtime",
     "search",
+    "sweep",
     "tasks",
     "training",
     "weights",

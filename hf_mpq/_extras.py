@@ -9,6 +9,8 @@ EXTRAS = {
     "tasks": ("datasets", "evaluate"),
     "cli": ("rich", "typer"),
     "app": ("gradio",),
+    "sweep": ("optuna",),
+    "ray": ("ray",),
     "peft": ("peft",),
     "carbon": ("codecarbon",),
     "onnx": ("onnx", "onnxruntime"),

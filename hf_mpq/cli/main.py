@@ -15,6 +15,7 @@ from .commands.inspect import inspect
 from .commands.leaderboard import leaderboard
 from .commands.push import push
 from .commands.recipes import recipes
+from .commands.sweep import sweep
 from .commands.train import PASS_ON, train
 from .commands.verify import verify
 from .errors import guarded
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recipes, name="recipes")
-for command in (compress, inspect, verify, bench, export, extract, push, doctor, leaderboard, demo):
+for command in (compress, inspect, verify, bench, export, extract, push, sweep, doctor, leaderboard, demo):
     app.command(command.__name__)(guarded(command))
 app.command("train", context_settings=PASS_ON)(guarded(train))
 

@@ -53,6 +53,7 @@ AT_ONCE = [
     (2, "doctor", "a/b/c"),
     (2, "verify", "a/b/c", "--teacher", "me/bert", "--data", "sst2"),
     (2, "train", "nothing"),
+    (2, "sweep", "--out", "x", "--task", "sst3"),
     (2, "export", "me/bert", "onx", "--out", "x"),
     (2, "bench", "me/bert", "--backend", "cpu-in8"),
     (2, "bench", "me/bert", "--shapes", "many"),

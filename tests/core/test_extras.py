@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["projec
 HARD = ["torch", "transformers", "numpy", "safetensors", "huggingface_hub", "xxhash", "filelock", "packaging", "regex"]
 """What loading and serving needs; regex is for patterns of rules, which it stops when they take too long."""
 GUARDED = {"training": "train", "compression": "train", "tasks": "tasks", "report": "report", "hub": "report"}
-GUARDED |= {"cli": "cli"}
+GUARDED |= {"cli": "cli", "sweep": "train"}
 """Rooms that ask for their extra when they are imported."""
 MISSING = sorted({name for names in EXTRAS.values() for name in names} - {"yaml"})  # huggingface_hub brings yaml
 
@@ -55,7 +55,15 @@ print(json.dumps(found))
 """
 NEEDS = {
     **dict.fromkeys(("MPQTrainer", "MPQTrainingArguments", "training", "compress", "compression"), "train"),
-    **{"size_report": "report", "report": "report", "hub": "report", "tasks": "tasks", "cli": "cli", "peft": "peft"},
+    **{
+        "sweep": "train",
+        "size_report": "report",
+        "report": "report",
+        "hub": "report",
+        "tasks": "tasks",
+        "cli": "cli",
+        "peft": "peft",
+    },
     **{"onnx": "onnx", "openvino": "openvino", "compressed-tensors": "interop"},
 }
 
@@ -88,7 +96,7 @@ def test_an_extra_brings_what_is_asked_for(extra):
         assert {name.lower() for name in known.get(module, [module])} & {name.lower() for name in brought_by(extra)}
 
 
-APART = {"app"}
+APART = {"app", "ray"}
 """Extras that are asked for by name: much to install, for nothing that models need."""
 
 

@@ -24,6 +24,7 @@ FLOORS = (
     {"report"},
     {"hub"},
     {"training"},
+    {"sweep"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

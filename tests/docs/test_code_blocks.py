@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import hf_mpq
+from hf_mpq._extras import unmet as without
 from hf_mpq.exporters.base import unmet
 from tests.docs.pages import PAGES, blocks, name_of
 from tests.tiny import tiny_model
@@ -27,6 +28,8 @@ SMALL = {
     '"0.15x"': '"0.29x"',
     '"2.5bits"': '"3bits"',
     "num_train_epochs=3": "num_train_epochs=1, use_cpu=True",
+    'tasks=("sst2",)': 'tasks=("sst2",), data_dir="data"',
+    '"num_train_epochs": 3': '"num_train_epochs": 1, "groups": 4',
 }
 """Budgets that a tiny model can have, and a short training."""
 ELSEWHERE = {"push_to_hub": "hub/hub_client.py"}
@@ -54,6 +57,9 @@ def models(folder: Path, tokenizer) -> None:
         hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", **size), config)).save_pretrained(folder / name)
     for name in (*heads, *packings):
         tokenizer.save_pretrained(folder / name)
+    rows = Dataset.from_list([{"sentence": f"returns {k} values", "label": k % 2} for k in range(16)])
+    for split in ("train", "validation"):
+        rows.to_json(folder / "data" / "sst2" / f"{split}.jsonl")
 
 
 @pytest.fixture
@@ -99,6 +105,8 @@ def test_blocks_run(page, given):
             continue
         if "hf_mpq.export" in block and unmet("onnx"):
             pytest.skip(unmet("onnx"))
+        if "sweep" in block and without("sweep", "this page"):
+            pytest.skip(without("sweep", "this page"))
         for written, small in SMALL.items():
             block = block.replace(written, small)
         exec(compile(block, f"{name_of(page)}, block {number}", "exec"), given)
