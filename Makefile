@@ -11,7 +11,7 @@ SOURCES := hf_mpq tests recipes benchmarks docs
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full test-oldest fuzz lint types docs clean
+.PHONY: demo test test-full test-oldest fuzz lint types pages docs clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
@@ -36,6 +36,11 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(RUN) -m mypy
+
+# The committed pages that are made of rows and of registered methods.
+pages: $(VENV)/.ready
+	$(RUN) docs/result_pages.py
+	$(RUN) docs/method_pages.py
 
 # The site, in build/site; needs no network once it is installed.
 docs: $(VENV)/.docs

@@ -1,6 +1,7 @@
 """The leaderboard's rows, lines, tables and chart, without the app."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -79,6 +80,9 @@ def test_committed_rows_say_where_they_come_from():
         for found in one.rows:
             if found.get("method") != "float":
                 assert {"command", "commit", "machine", "versions"} <= set(found), one.name
+            assert not re.search(r"(?<![\w.])/\w", json.dumps(found)), (
+                f"{one.name} names a place of a machine: python benchmarks/keep_rows.py {one.name} OUT takes it out"
+            )
     known = Counter(
         json.dumps([one.name, found], sort_keys=True)
         for one in sources

@@ -26,6 +26,11 @@ def sources() -> list[Source]:
     ]
 
 
+def _colour(chart) -> str:
+    (bars,) = [bars for bars in chart.axes[0].containers if bars.get_label() == "q8"]
+    return bars.lines[0].get_color()
+
+
 def test_a_choice_gives_a_table_a_chart_and_words(sources):
     board = Board(sources)
     assert {name: [value for _, value in choices] for name, choices in board.choices().items()} == {
@@ -40,6 +45,8 @@ def test_a_choice_gives_a_table_a_chart_and_words(sources):
     assert len(everything.table.body) == 7 and everything.words.startswith("5 lines, 4 in the chart")
     assert [axis.get_title() for axis in everything.chart.axes] == ["MRPC, F1"]
     assert board.view(task="mrpc").words == "4 lines."
+    colours = [_colour(board.view(name=names).chart) for names in ([], ["q8"])]
+    assert colours[0] == colours[1], "whatever else is shown"
     undrawn = board.view(task=["rte"])
     assert undrawn.chart is None and len(undrawn.table.body) == 2
     nothing = board.view(task=["rte"], name=["q8"])

@@ -37,10 +37,15 @@ def chart_points(lines: Iterable[Line]) -> list[Point]:
     return sorted(points, key=lambda point: point.task.casefold())
 
 
-def retained_chart(lines: Iterable[Line], dark: bool = False, columns: int = 2) -> Figure:
+def retained_chart(
+    lines: Iterable[Line], dark: bool = False, columns: int = 2, names: Sequence[str] | None = None
+) -> Figure:
     """MB on disk against the share of the float model's score that is kept, one picture for each task.
 
     The broad pale line is what nothing of at most the same size is better than; bars are 95 % intervals over seeds.
+
+    Args:
+        names: in whose order colours are given; default: that of the lines.
 
     Raises:
         ValueError: none of the lines has a size and a share.
@@ -48,7 +53,7 @@ def retained_chart(lines: Iterable[Line], dark: bool = False, columns: int = 2) 
     points = chart_points(lines)
     if not points:
         raise ValueError("nothing to draw: none of these rows has megabytes, and a score beside its float model's")
-    figure = draw_points(points, y="retained", dark=dark, columns=columns, level=100.0)
+    figure = draw_points(points, y="retained", dark=dark, columns=columns, level=100.0, names=names)
     for axis in figure.axes:
         if axis.get_visible():
             low, high = axis.get_ylim()

@@ -1,7 +1,8 @@
 """How much nearer to the float model one method is than another, on the same rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,20 +37,20 @@ class Paired:
 
 
 def pairs_of(sources: Iterable[Source]) -> list[Paired]:
-    """Of all sources that compare methods: those that `intervals.jsonl` has, and those of the arrays in `kl/`.
+    """Of all sources that compare methods: those that `intervals.jsonl` has, or else those of the arrays in `kl/`.
 
     What the others are compared with is `against` of `about.yaml`, by default `mpq`.
     """
     found = []
     for source in sources:
         if source.compares_methods:
-            told = [Paired(source.name, **_without(row, Paired.__dataclass_fields__)) for row in source.intervals]
-            found += [*told, *_of_arrays(source)]
+            found += [Paired(**_known({**row, "source": source.name})) for row in source.intervals]
+            found += () if source.intervals else _of_arrays(source)
     return sorted(found, key=lambda pair: (pair.source, pair.task, bits_of(pair.budget), pair.budget, pair.mean))
 
 
-def _without(row, known) -> dict:
-    return {name: value for name, value in row.items() if name in known}
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name in Paired.__dataclass_fields__}
 
 
 def _of_arrays(source: Source) -> list[Paired]:

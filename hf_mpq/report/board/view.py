@@ -57,7 +57,8 @@ class Board:
         """The lines that are chosen, as of `chosen`."""
         lines = _without_lonely_floats(chosen(self.lines, **wanted))
         drawable = len(chart_points(lines))
-        chart = retained_chart(lines) if drawable else None
+        names = [name for _, name in self.choices()["name"]]
+        chart = retained_chart(lines, names=names) if drawable else None
         return View(leaderboard(lines, self._pairs), chart, _words(lines, drawable))
 
     def table(self, **wanted: str | Iterable[str] | None) -> Table:

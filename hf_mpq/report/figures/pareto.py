@@ -64,6 +64,7 @@ def draw_points(
     dark: bool = False,
     columns: int | None = None,
     level: float | None = None,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """The same of points.
 
@@ -71,9 +72,11 @@ def draw_points(
         columns: pictures beside each other, with one scale of x and one legend for all; None puts all into one row,
             each with its own.
         level: of y that every picture shows, the float model's; None takes it of the points of that name.
+        names: in whose order colours and markers are given, so that they stay where points are left out; default: the
+            order of the points.
     """
     tasks = list(dict.fromkeys(point.task for point in points))
-    names = list(dict.fromkeys(point.name for point in points if point.name != FLOAT_NAME))
+    names = list(dict.fromkeys([*(names or ()), *(point.name for point in points if point.name != FLOAT_NAME)]))
     across = min(columns or len(tasks), len(tasks))
     down = -(-len(tasks) // across)
     with themed(dark) as theme:
