@@ -5,10 +5,11 @@
 
 Engines take turns, round by round, after calls to warm up, and rest in between, on as many cores as they have threads.
 Each cell is the median in milliseconds, and in brackets the median ratio to `--reference` of the same round with its
-quartiles. Every int8 engine that needs ranges is calibrated on the same real sentences, and the score is each engine's
-own on the dev set. The floor is what the encoder's integer products take alone, in the same rounds; beside it stands
-what reading their weights takes. Loading is measured in fresh processes (Linux only), imports aside. Written to `--out`
-as JSON lines and tables.
+quartiles. Every int8 engine that needs ranges is calibrated on the same real sentences. The score is each engine's own
+on the dev set, and beside it stand the labels, in percent, that are those of what it was made of in double precision:
+of the packed model for our own engines and exports, of the float one for the peers. The floor is what the encoder's
+integer products take alone, in the same rounds; beside it stands what reading their weights takes. Loading is measured
+in fresh processes (Linux only), imports aside. Written to `--out` as JSON lines and tables.
 """
 
 import argparse
@@ -26,7 +27,8 @@ import numpy as np
 import recipes_folder  # noqa: F401
 import torch
 from engines import ENGINES, FLOOR, INPUTS, Engine, Setting, encoder_layers, missing
-from study import Study
+from loaders import Predict
+from study import Study, agreement
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, EvalPrediction
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--shape", choices=("minilm", "bert-base"), default="minilm", help="bert-base: random weights")
-    shapes = ["1x32", "1x128", "8x128", "32x128"]
+    shapes = ["1x8", "1x16", "1x32", "1x128", "1x512", "8x128", "32x128", "16x8-128"]
     parser.add_argument("--shapes", nargs="+", default=shapes, help="batch x tokens; 16x8-128: rows of 8 to 128")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
@@ -76,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows[name][shape] = found
                 print(f"{shape:8} {name:36} {_cell(found)}", flush=True)
         if args.accuracy and args.shape == "minilm":
+            exact = Exact(setting, study)
             for name, engine in engines.items():
-                rows[name]["score"] = None if name == FLOOR else _score(engine, study, study.task)
+                rows[name] |= {} if name == FLOOR else _accuracy(engine, exact, study, study.task)
         for name, found in _loads(engines, args.loads).items():
             rows[name]["load"] = found
         if FLOOR in rows:
@@ -218,11 +221,32 @@ def _memory(setting: Setting) -> dict[str, float]:
     return {"gigabytes_per_second": 4 * STREAM / min(taken) / 1e9, "weights": weights / 1e6}
 
 
-def _score(engine: Engine, study: Study, task: Task) -> float:
-    """Headline metric on the dev rows, in percent."""
-    logits = [engine.predict(_batch(study.dev[start : start + 16], study)) for start in range(0, len(study.dev), 16)]
-    metrics = task.compute_metrics(EvalPrediction(np.concatenate(logits), np.array(study.dev["labels"])))
-    return 100 * metrics[task.headline]
+class Exact:
+    """Logits of the dev rows in double precision, by the model of the setting."""
+
+    def __init__(self, setting: Setting, study: Study):
+        self.setting, self.study = setting, study
+        self._known: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._known:
+            model = copy.deepcopy(getattr(self.setting, name)).double().eval()
+            with torch.inference_mode():
+                self._known[name] = _logits(lambda batch: model(**batch).logits.numpy(), self.study)
+        return self._known[name]
+
+
+def _logits(predict: Predict, study: Study) -> np.ndarray:
+    """Of the dev rows, `(rows, classes)`."""
+    starts = range(0, len(study.dev), 16)
+    return np.concatenate([predict(_batch(study.dev[start : start + 16], study)) for start in starts])
+
+
+def _accuracy(engine: Engine, exact: Exact, study: Study, task: Task) -> dict[str, float]:
+    """Headline metric on the dev rows, and labels that are as in double precision, both in percent."""
+    logits = _logits(engine.predict, study)
+    metrics = task.compute_metrics(EvalPrediction(logits, np.array(study.dev["labels"])))
+    return {"score": 100 * metrics[task.headline], "labels": 100 * agreement(exact[engine.of], logits)}
 
 
 def _cell(found: Mapping) -> str:
@@ -234,12 +258,13 @@ def _cell(found: Mapping) -> str:
 
 
 def _table(rows: Mapping[str, Mapping], shapes: list[str]) -> str:
-    lines = ["| engine | " + " | ".join(shapes) + " | MB | score |", "|---" * (len(shapes) + 3) + "|"]
+    lines = ["| engine | " + " | ".join(shapes) + " | MB | score | labels |", "|---" * (len(shapes) + 4) + "|"]
     for name, row in rows.items():
-        score, size = row.get("score"), row["megabytes"]
+        size = row["megabytes"]
+        accuracy = [f"{row[key]:.2f}" if key in row else "" for key in ("score", "labels")]
         cells = [_cell(row[shape]) for shape in shapes]
         size = "" if np.isnan(size) else f"{size:.1f}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {size} | {'' if score is None else f'{score:.2f}'} |")
+        lines.append(f"| {name} | {' | '.join([*cells, size, *accuracy])} |")
     return "\n".join(lines)
 
 

@@ -46,11 +46,19 @@ class Setting:
 
 @dataclass
 class Engine:
-    """What an engine gives: logits of a batch, how many megabytes (10^6) its file takes, and how it is loaded."""
+    """What an engine gives.
+
+    Attributes:
+        predict: logits of a batch.
+        megabytes: (10^6) that its file takes.
+        loading: how it is loaded; None where it comes out of no file.
+        of: which model of `Setting` it was made of.
+    """
 
     predict: Predict
     megabytes: float
     loading: Loading | None = None
+    of: str = "model"
 
 
 ENGINES: Registry[Callable[[Setting], Engine]] = Registry("engine")
@@ -82,10 +90,12 @@ def megabytes_of(path: Path) -> float:
     return sum(file.stat().st_size for file in files if file.suffix in kinds) / 1e6
 
 
-def _engine(setting: Setting, kind: str, path: Path, megabytes: float | None = None, **options: Any) -> Engine:
+def _engine(
+    setting: Setting, kind: str, path: Path, megabytes: float | None = None, of: str = "model", **options: Any
+) -> Engine:
     """What is loaded from files; `megabytes` where they hold more than they need."""
     loading = Loading(kind, str(path), setting.threads, options)
-    return Engine(loading.load(), megabytes_of(path) if megabytes is None else megabytes, loading)
+    return Engine(loading.load(), megabytes_of(path) if megabytes is None else megabytes, loading, of)
 
 
 def _saved(setting: Setting, model: nn.Module, name: str) -> Path:
@@ -241,7 +251,8 @@ def ctranslate2_int8(setting: Setting) -> Engine:
 def _ours(setting: Setting, what: str, attention: str = "float32", backend: str = "cpu-int8") -> Engine:
     model = getattr(setting, what)
     size = hf_mpq.size_report(model).total_bytes / 1e6
-    return _engine(setting, "ours", _saved(setting, model, f"ours-{what}"), size, attention=attention, backend=backend)
+    folder = _saved(setting, model, f"ours-{what}")
+    return _engine(setting, "ours", folder, size, what, attention=attention, backend=backend)
 
 
 @ENGINES.register("ours cpu-int8, fixed ranges")
@@ -286,33 +297,34 @@ def native_pruned(setting: Setting) -> Engine:
     return _ours(setting, "pruned", backend="cpu-native")
 
 
-def _exported(setting: Setting, model: nn.Module, name: str, format: str, activations: str | None = None) -> Engine:
+def _exported(setting: Setting, what: str, name: str, format: str, activations: str | None = None) -> Engine:
+    model = getattr(setting, what)
     folder = hf_mpq.export(model, format, setting.folder / name, calibration=setting.batches, activations=activations)
-    return _engine(setting, *(("ort", folder / "model.onnx") if format == "onnx" else ("openvino", folder)))
+    return _engine(setting, *(("ort", folder / "model.onnx") if format == "onnx" else ("openvino", folder)), of=what)
 
 
 @ENGINES.register("our export in ort")
 def export_onnx(setting: Setting) -> Engine:
     """Dense."""
-    return _exported(setting, setting.packed, "our-onnx", "onnx")
+    return _exported(setting, "packed", "our-onnx", "onnx")
 
 
 @ENGINES.register("our export in ort, per token")
 def export_onnx_per_token(setting: Setting) -> Engine:
     """Dense, with a range for each token as trained."""
-    return _exported(setting, setting.per_token, "our-onnx-per-token", "onnx", "trained")
+    return _exported(setting, "per_token", "our-onnx-per-token", "onnx", "trained")
 
 
 @ENGINES.register("our export in openvino")
 def export_openvino(setting: Setting) -> Engine:
     """Dense."""
-    return _exported(setting, setting.packed, "our-openvino", "openvino")
+    return _exported(setting, "packed", "our-openvino", "openvino")
 
 
 @ENGINES.register("our export in openvino, half pruned")
 def export_openvino_pruned(setting: Setting) -> Engine:
     """Trained, half of the feed-forward rows and heads gone."""
-    return _exported(setting, setting.pruned, "our-openvino-pruned", "openvino")
+    return _exported(setting, "pruned", "our-openvino-pruned", "openvino")
 
 
 def encoder_layers(setting: Setting) -> list[hf_mpq.nn.PackedLinear]:
