@@ -14,7 +14,14 @@ WHOLE = (MODULES, "config_sentence_transformers.json", "*.py")
 """What belongs to the whole folder; code of modules of one's own is part of it."""
 ENCODER = ("sentence_*_config.json",)
 """What belongs to the encoder beside transformers' own files: its longest text, whether letters are made small."""
-POOLINGS = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean", "mean_sqrt_len_tokens": "mean"}
+POOLINGS = {
+    "cls": "cls",
+    "cls_token": "cls",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "mean_sqrt_len_tokens": "mean",
+    "lasttoken": "last",
+}
 """Names in a pooling's config to ours; of unit length, a sum over another power of the length is the mean."""
 HUB_FILES = (*WHOLE, *ENCODER, "config.json", "*/*")
 
@@ -77,7 +84,7 @@ class Embedder:
             return known.pop()
         say(
             f"the pooling {' and '.join(sorted(given))} of {self.folder} is not known here: scores are about the "
-            f"hidden states of all tokens; --pooling mean or cls makes them about embeddings"
+            f"hidden states of all tokens; --pooling mean, cls or last makes them about embeddings"
         )
         return None
 

@@ -20,4 +20,5 @@ def kernel_finding(model) -> Finding:
     body = body_of(prepare(model, CHECK))
     if isinstance(body, NativeEncoder):
         return Finding(CHECK, OK, f"{type(body).__name__} runs whole in one call, by {paths()[0]}")
-    return Finding(CHECK, NOTE, f"{type(body).__name__} runs layer by layer: {make_native(model)}")
+    fallen = f"{type(body).__name__} runs a product at a time, all between them by torch: {make_native(model)}"
+    return Finding(CHECK, NOTE, fallen)

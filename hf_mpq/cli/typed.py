@@ -30,7 +30,7 @@ WORDS = {
     "export format": ("compressed-tensors", "dense", "onnx", "openvino"),
     "task": ("cola", "conll2003", "docstrings", "mnli", "mrpc", "qnli", "qqp", "rte", "squad", "sst2", "stsb", "wnli"),
     "activations": ("dynamic", "float", "static", "trained"),
-    "pooling": ("cls", "mean"),
+    "pooling": ("cls", "last", "mean"),
     "backend": ("cpu-float", "cpu-int8", "cpu-native", "cuda", "cuda-float", "reference"),
 }
 """Names that come with hf_mpq, which registers them where they are defined, beside much that is slow to import."""

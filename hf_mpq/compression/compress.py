@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..core import METHODS, Budget, BudgetError, Budgets, MethodSpec, Part, Reduction, Written, budgets_of
-from ..nn import family_of
+from ..nn import body_of, family_of
 from ..nn.batches import batches_of
 from ..nn.pooling import check_pooling
 from ..nn.running import differentiable, outside_inference_mode
@@ -91,8 +91,8 @@ def compress(
             model; not by default, because it gains nothing after AutoRound. It goes well with `"gptq"`.
         max_drop: instead of a budget: the smallest model whose `evaluate` is at most this much below the float model's.
         evaluate: a model's score, higher is better; for `max_drop`, and for allocators that measure.
-        pooling: of a model without a head that makes sentence embeddings: `"mean"` or `"cls"`, and its scores are about
-            the cosine distance from the float embeddings; None: about the hidden states of all tokens.
+        pooling: of a model without a head that makes sentence embeddings: `"mean"`, `"cls"` or `"last"`, and its scores
+            are about the cosine distance from the float embeddings; None: about the hidden states of all tokens.
         batch_size: of the batches made from a data set.
         max_examples: rows that are used, from the start, in batches or not.
         progress: print how long it will take and what would be quicker, and show progress, on stderr.
@@ -226,8 +226,12 @@ def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
     family = family_of(model)
     if family is None or not any(map(is_latency, budgets)):
         return MPQConfig(bits=DEFAULT_CANDIDATES)
-    names, rules = family.names, {rf"\.{re.escape(family.names.up)}$": {"bits": [0, 8]}}
-    if family.removable_heads and not names.fused and not family.relative_positions:
+    names = family.names
+    rules = {rf"\.{re.escape(names.up)}$": {"bits": [0, 8]}}
+    if names.gate is not None:  # a row goes with its gate
+        both = {"bits": [0, 8], "tie": r"\1 feed-forward"}
+        rules = {rf"(.*)\.{re.escape(name)}$": both for name in names.feed_forward}
+    if family.prunes_heads(body_of(model).config) and not family.relative_positions:
         for name in (names.query, names.key, names.value):
             rules[rf"(.*)\.{re.escape(name)}$"] = {"bits": [0, 8], "groups": "head", "tie": r"\1"}
     return MPQConfig(bits=8, rules=rules)
@@ -236,7 +240,7 @@ def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
 def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
     """The config with candidates for the word table, by far the largest one; the others stay at their fixed bits."""
     family = family_of(model)
-    if family is None:
+    if family is None or not family.embeddings:
         return config
     opened = copy.deepcopy(config)
     opened.rules = {f"^{re.escape(family.embeddings[0])}$": {"bits": DEFAULT_TABLE_CANDIDATES}, **config.rules}

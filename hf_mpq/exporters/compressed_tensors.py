@@ -33,9 +33,9 @@ class CompressedTensorsExporter(Exporter):
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         family = family_of(model)
-        if family is not None and family.names.fused:
+        if family is not None and (family.names.fused or family.initialised_by_name):
             raise ValueError(
-                f"transformers reads the fused weights of {model.config.model_type!r} before "
+                f"transformers reads weights of {model.config.model_type!r} before "
                 "compressed-tensors has unpacked them, and fails: export it as 'onnx', 'openvino' or "
                 "'dense'"
             )

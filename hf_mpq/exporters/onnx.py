@@ -2,13 +2,15 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import TOKENIZER_MAPPING, PretrainedConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from ..core.inputs import INPUTS
 from ..nn import family_of
@@ -43,15 +45,21 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
     """Trace a packed model, which this changes, and write one file; `small`: constants in the bits that they need."""
     import onnx
 
+    family = family_of(model)
+    if family is not None and family.untraced is not None:
+        raise ValueError(
+            f"{model.config.model_type!r} models have no graph: {family.untraced}; export it as 'dense' or "
+            "'compressed-tensors'"
+        )
     grids = static_grids(model, request.batches) if request.activations == "static" else {}
-    if family_of(model) is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
+    if family is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
         compact(model)
     make_portable(model, grids, request.activations)
-    if family_of(model) is None or family_of(model).interface:
+    if family is None or family.interface:
         model.set_attn_implementation("eager")
     traced = _Traced(model, request.inputs)
     example = traced.example(9)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _broadcast_masks():
         warnings.simplefilter("ignore")  # about shapes that the trace takes for constants, and about the exporter's age
         outputs = traced.output_names(example)
         torch.onnx.export(
@@ -121,6 +129,9 @@ class _Traced(nn.Module):
         given = _given_by_the_family(model.config) if given is None else given
         types = getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in given
         self.names = [name for name in INPUTS if name in known and (name != "token_type_ids" or types)]
+        family = family_of(model)
+        self.own = dict(family.inputs) if family is not None else {}
+        self.names += [name for name in self.own if name in known]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model(**dict(zip(self.names, inputs)), return_dict=True)
@@ -132,6 +143,9 @@ class _Traced(nn.Module):
         mask = torch.ones_like(ids)
         mask[1, -3:] = 0
         values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        for name, size in self.own.items():
+            count = getattr(self.model.config, size) if isinstance(size, str) else size
+            values[name] = torch.zeros_like(ids) if count is None else ids.new_zeros(*ids.shape, count)
         return tuple(values[name] for name in self.names)
 
     def output_names(self, example: tuple[Tensor, ...]) -> list[str]:
@@ -145,6 +159,21 @@ def _given_by_the_family(config: PretrainedConfig) -> Sequence[str]:
     found = TOKENIZER_MAPPING.get(type(config), None)
     kinds = found if isinstance(found, tuple) else (found,)
     return next((kind.model_input_names for kind in kinds if kind is not None), INPUTS)
+
+
+@contextmanager
+def _broadcast_masks() -> Iterator[None]:
+    """While this holds, masks of windows of a model's own are made by broadcasting, for `vmap` cannot be traced."""
+    made = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
+    def broadcast(*args, **kwargs):
+        return made(*args, **{**kwargs, "use_vmap": False})
+
+    ALL_MASK_ATTENTION_FUNCTIONS["eager"] = broadcast
+    try:
+        yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS["eager"]
 
 
 def _axes(traced: _Traced, outputs: list[str]) -> dict:

@@ -33,5 +33,7 @@ class OpenVinoExporter(Exporter):
             write_onnx(model, file, request, small=False)
             converted = openvino.convert_model(file)
             shrink_openvino(converted)
+            for one in converted.inputs:  # without those of operators that do nothing to them
+                one.get_tensor().set_names({one.get_node().get_friendly_name()})
             openvino.save_model(converted, folder / "openvino_model.xml", compress_to_fp16=False)
         save_plain_config(model, folder)

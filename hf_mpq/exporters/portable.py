@@ -171,7 +171,7 @@ class PortableEmbedding(nn.Module):
         self.register_buffer("scale", matrix.scale.unsqueeze(1).contiguous())
         self.register_buffer("offset", None if matrix.offset is None else matrix.offset.unsqueeze(1).contiguous())
         self.num_embeddings, self.embedding_dim = self.levels.shape
-        self.padding_idx = table.padding_idx
+        self.padding_idx, self.scalar_embed_scale = table.padding_idx, table.scalar_embed_scale
 
     @property
     def weight(self) -> Tensor:
@@ -182,7 +182,8 @@ class PortableEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """`(...)` ids to `(..., width)`."""
         rows = F.embedding(ids, self.levels).to(torch.float32) * F.embedding(ids, self.scale)
-        return rows if self.offset is None else rows + F.embedding(ids, self.offset)
+        rows = rows if self.offset is None else rows + F.embedding(ids, self.offset)
+        return rows if self.scalar_embed_scale == 1 else rows * self.scalar_embed_scale
 
 
 class PortableDecoder(nn.Module):

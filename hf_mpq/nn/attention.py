@@ -49,7 +49,8 @@ def mpq_attention_forward(
 
     Args:
         module: an attention layer with `mpq_attention`, an `AttentionQuantizers`.
-        query, key, value: `(batch, heads, tokens, width)`.
+        query, key, value: `(batch, heads, tokens, width)`; where there are fewer heads of keys and values, each is read
+            by several queries in a row.
         attention_mask: added to the scores.
 
     Returns:
@@ -57,12 +58,17 @@ def mpq_attention_forward(
     """
     quantizers: AttentionQuantizers = module.mpq_attention
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(quantizers.query(query), quantizers.key(key).transpose(2, 3)) * scaling
+    readers = query.shape[1] // key.shape[1]
+    keys, values = (
+        quantized.repeat_interleave(readers, 1) if readers > 1 else quantized
+        for quantized in (quantizers.key(key), quantizers.value(value))
+    )
+    scores = torch.matmul(quantizers.query(query), keys.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
     probabilities = quantizers.probabilities(nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype))
     dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    output = torch.matmul(dropped, quantizers.value(value)).transpose(1, 2).contiguous()
+    output = torch.matmul(dropped, values).transpose(1, 2).contiguous()
     return output, probabilities
 
 

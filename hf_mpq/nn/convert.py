@@ -81,7 +81,7 @@ def convert_attention(model: nn.Module, spec: AttentionSpec) -> None:
 
 def _attention_family(model: nn.Module) -> Family:
     family = family_of(model)
-    if family is None:
+    if family is None or not family.operands:
         raise ValueError(
             f"attention of {body_of(model).config.model_type!r} models cannot be quantized; leave attention_bits unset"
         )

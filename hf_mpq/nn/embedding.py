@@ -8,11 +8,33 @@ from ..core import WeightSpec
 from .matrix import QuantizedMatrix
 
 
+def scale_of(embedding: nn.Module) -> float:
+    """What a table's rows are multiplied by when they are looked up, as Gemma's are; not when they decode."""
+    return float(getattr(embedding, "scalar_embed_scale", 1.0))
+
+
+def can_be_quantized(module: nn.Module | None) -> bool:
+    """Whether a module looks up rows of a table, and does no more with them than to multiply them by one number."""
+    return isinstance(module, nn.Embedding) and (
+        type(module).forward is nn.Embedding.forward or hasattr(module, "scalar_embed_scale")
+    )
+
+
+class ScaledEmbedding(nn.Embedding):
+    """A float table whose rows are multiplied by `scalar_embed_scale`."""
+
+    scalar_embed_scale = 1.0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) * self.scalar_embed_scale
+
+
 class MPQEmbedding(QuantizedMatrix, nn.Embedding):
     """An `nn.Embedding` whose table goes through a `WeightProgram`; only the rows that are looked up are quantized. Ids
     outside the table are an IndexError."""
 
     bias = None
+    scalar_embed_scale = 1.0
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding, spec: WeightSpec) -> "MPQEmbedding":
@@ -24,6 +46,7 @@ class MPQEmbedding(QuantizedMatrix, nn.Embedding):
             )
         layer = cls(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx, device="meta")
         layer.weight = embedding.weight
+        layer.scalar_embed_scale = scale_of(embedding)
         layer._attach(spec)
         return layer.train(embedding.training)
 
@@ -43,7 +66,8 @@ class MPQEmbedding(QuantizedMatrix, nn.Embedding):
         table = self.program.rows(self.weight.float(), rows)
         if self.padding_idx is not None and table.requires_grad:
             table = torch.where((rows == self.padding_idx).unsqueeze(1), table.detach(), table)
-        return F.embedding(position, table.to(self.weight.dtype))
+        found = F.embedding(position, table.to(self.weight.dtype))
+        return found if self.scalar_embed_scale == 1 else found * self.scalar_embed_scale
 
 
 class MPQTiedLinear(nn.Linear):

@@ -1,13 +1,15 @@
 """Features of every layer by hooks, alike in every family."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from .blocks import encoder_blocks
 from .families import Family, family_of
+from .naming import body_of
 
 _PROJECTIONS = ("query", "key", "value")
 FEATURES = ("hidden", *_PROJECTIONS, "attention_output")
@@ -56,6 +58,7 @@ class FeatureRecorder:
                 f"{', '.join(inner)} of {model.config.model_type!r} models cannot be read; distil from "
                 "hidden states or logits"
             )
+        self._heads = body_of(model).config.num_attention_heads if inner else 1
         if names:
             self._hook_model(model)
         for block in blocks.values() if names else ():
@@ -99,9 +102,10 @@ class FeatureRecorder:
         self._handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(block.register_forward_hook(after))
         for path, features in _places(family, inner).items():
-            self._handles.append(block.get_submodule(path).register_forward_hook(self._keep(features, family)))
+            hook = self._keep(features, family, partial(_three, heads=self._heads if family.by_head else 1))
+            self._handles.append(block.get_submodule(path).register_forward_hook(hook))
 
-    def _keep(self, features: list[str], family: Family):
+    def _keep(self, features: list[str], family: Family, cut: Callable[[Tensor], Iterable[Tensor]]):
         """Keep the first output of each call of the layer: projections also run over relative positions."""
 
         def hook(module, args, output):
@@ -109,7 +113,7 @@ class FeatureRecorder:
                 return
             self._waiting.difference_update(features)
             fused = family.names.fused and features[0] in _PROJECTIONS
-            parts = dict(zip(_PROJECTIONS, output.chunk(3, dim=-1))) if fused else {features[0]: output}
+            parts = dict(zip(_PROJECTIONS, cut(output))) if fused else {features[0]: output}
             for name in features:
                 self._add(name, parts[name])
 
@@ -122,6 +126,13 @@ class FeatureRecorder:
                 'use gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
         self._kept.setdefault(name, []).append(feature)
+
+
+def _three(output: Tensor, heads: int) -> Iterable[Tensor]:
+    """Queries, keys and values of a fused matrix, each `(batch, tokens, heads * width)`, whose rows are those of one of
+    `heads` parts after the other."""
+    parts = output.unflatten(-1, (heads, 3, -1)).unbind(-2)
+    return (part.flatten(-2) for part in parts)
 
 
 def _places(family: Family | None, inner: list[str]) -> dict[str, list[str]]:

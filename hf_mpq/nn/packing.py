@@ -9,7 +9,7 @@ from ..core import MaskStorage, MatrixStorage, to_bytes
 from ..format import mask_encoding, pack_flags, pack_planes
 from ..weights import PrecisionCodes
 from .affine import ChannelAffine
-from .embedding import MPQEmbedding
+from .embedding import MPQEmbedding, ScaledEmbedding
 from .matrix import QuantizedMatrix
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix
@@ -20,7 +20,7 @@ def pack_matrix(layer: QuantizedMatrix) -> PackedMatrix:
     """The packed twin of a layer whose precision is decided."""
     stored, dtype, device = layer.storage(), layer.weight.dtype, layer.weight.device
     if isinstance(layer, MPQEmbedding):
-        packed = PackedEmbedding(stored, dtype, device, layer.padding_idx)
+        packed = PackedEmbedding(stored, dtype, device, layer.padding_idx, layer.scalar_embed_scale)
     else:
         frozen = layer.input_quantizer and layer.input_quantizer.frozen()
         packed = PackedLinear(stored, dtype, device, frozen)
@@ -117,7 +117,10 @@ def plain_layer(layer: nn.Module, masters: bool = False, masked: bool = False) -
     if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
         plain = nn.LayerNorm(layer.normalized_shape, layer.eps, True, bias is not None, device="meta")
     elif isinstance(layer, MPQEmbedding | PackedEmbedding):
-        plain = nn.Embedding(*weight.shape, layer.padding_idx, device="meta")
+        kind = nn.Embedding if layer.scalar_embed_scale == 1 else ScaledEmbedding
+        plain = kind(*weight.shape, layer.padding_idx, device="meta")
+        if layer.scalar_embed_scale != 1:
+            plain.scalar_embed_scale = layer.scalar_embed_scale
     else:
         plain = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     plain.weight = nn.Parameter(weight.detach().clone())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers.utils import ModelOutput
@@ -10,7 +11,7 @@ from transformers.utils import ModelOutput
 from ..core import unknown
 from .running import real_tokens
 
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "cls", "last")
 EMBEDDING = "embedding"
 """Name of the pooled output."""
 
@@ -28,17 +29,25 @@ def embed(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     Args:
         hidden: last hidden states, `(batch, tokens, width)`.
         mask: real tokens, `(batch, tokens)`; None when all are.
-        pooling: `"mean"` over the real tokens, or `"cls"`, the first token.
+        pooling: `"mean"` over the real tokens, `"cls"`, the first token, or `"last"`, the last real one, on whichever
+            side the padding is.
     """
-    hidden = hidden.float()
-    if check_pooling(pooling) == "cls":
+    hidden, pooling = hidden.float(), check_pooling(pooling)
+    if pooling == "cls":
         pooled = hidden[:, 0]
+    elif pooling == "last":
+        pooled = hidden[:, -1] if mask is None else hidden[torch.arange(len(hidden)), _last(mask)]
     elif mask is None:
         pooled = hidden.mean(1)
     else:
         real = mask.to(hidden.dtype).unsqueeze(-1)
         pooled = (hidden * real).sum(1) / real.sum(1).clamp(min=1)
     return normalize(pooled, dim=-1)
+
+
+def _last(mask: Tensor) -> Tensor:
+    """Position of the last real token of each row, `(batch,)`."""
+    return mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
 
 
 @contextmanager

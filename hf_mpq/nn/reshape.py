@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 
 from ..core import ModelShape
 from .construction import takes_config_alone
-from .families import FAMILIES, Family, family_of
+from .families import Family, family_for, family_of
 from .naming import body_of, relative_name
 
 _FOLLOWING = ("embedding_size", "pooler_hidden_size")
@@ -56,6 +56,11 @@ def known_family(model: nn.Module) -> Family:
         )
     if type(model).config_class is not type(model.config):
         raise ValueError(f"the shape of {type(model).__name__} cannot be changed: its config is not of one encoder")
+    if not family.resizable:
+        raise ValueError(
+            f"the shape of {body_of(model).config.model_type!r} models cannot be changed: their tensors are not made "
+            "of hidden size, heads and rows alone; prune sub-groups of them instead (bits with 0 among them)"
+        )
     if family.shared_layers and getattr(model.config, family.shared_layers) > 1:
         raise ValueError("the shape of a model with several groups of shared layers cannot be changed")
     return family
@@ -152,7 +157,7 @@ def shape_facts(config: PretrainedConfig) -> tuple[Any, ...]:
 
 
 def _names(config: PretrainedConfig) -> tuple[str, ...]:
-    family = FAMILIES.get(config.model_type)
+    family = family_for(config)
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", *_FOLLOWING, "layer_types")
     return names if family is None else (*names, family.rows)
 
@@ -218,7 +223,7 @@ class _View:
             tuple(f"{one}." for one in (names.query, names.key, names.value, *names.extra))
         ):
             return "heads"
-        if axis == 0 and own.startswith(f"{names.up}."):
+        if axis == 0 and own.startswith(tuple(f"{one}." for one in names.feed_forward)):
             return "rows"
         if axis == 1 and own.startswith(f"{names.output}."):
             return "heads"

@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from ..core import Budget
-from ..nn import family_of
+from ..nn import body_of, family_of
 from .fields import ConfigFields
 
 
@@ -19,7 +19,7 @@ def join_heads(config: ConfigFields, model: nn.Module) -> None:
     save time together. None where nothing is to be pruned, they are one matrix, or heads have to stay."""
     family, bits = family_of(model), config.bits
     prunes = config.assignment is None and isinstance(bits, tuple) and 0 in bits
-    if prunes and family is not None and not family.names.fused and family.removable_heads:
+    if prunes and family is not None and family.prunes_heads(body_of(model).config):
         names = (family.names.query, family.names.key, family.names.value)
         heads = {rf"(.*)\.{re.escape(name)}$": {"groups": "head", "tie": r"\1"} for name in names}
         config.rules = {**heads, **config.rules}

@@ -22,6 +22,7 @@ from ..core import (
 )
 from ..nn import Family, body_of, family_of, relative_names
 from ..nn.construction import class_from_config
+from ..nn.embedding import can_be_quantized
 from ..nn.fitting import check_shape
 from ..nn.naming import encoders_inside, part_name, part_of
 from ..weights import ACTIVATIONS, ENCODINGS, GATES, MASKS, QUANTIZERS
@@ -117,7 +118,7 @@ def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module
         )
         inside = (n for n, m in modules.items() if isinstance(m, nn.Linear) and re.search(r"\.\d+\.", n))
         return dict.fromkeys(inside, "encoder")
-    roles = dict.fromkeys((n for n in family.embeddings if isinstance(modules.get(n), nn.Embedding)), "embedding")
+    roles = dict.fromkeys((n for n in family.embeddings if can_be_quantized(modules.get(n))), "embedding")
     roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
     return roles | dict.fromkeys(family.encoder_names(model), "encoder")
 

@@ -18,6 +18,7 @@ from ..nn import (
 )
 from ..nn.attention import QuantizedDropout
 from ..nn.convert import convert_attention, tie_packed, tied_decoders
+from ..nn.embedding import scale_of
 from ..nn.packed import PackedMatrix
 from .written import read_activation, read_matrix, read_spec, reading
 
@@ -102,7 +103,8 @@ def _packed_matrix(module: nn.Module, content: dict, dtype: torch.dtype, known: 
     entry = json.dumps(content), shape, bias
     stored = known[entry] = known.get(entry) or read_matrix(content, shape, bias)
     if isinstance(module, nn.Embedding):
-        return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx)
+        scale = scale_of(module)
+        return PackedEmbedding(stored, dtype, padding_idx=module.padding_idx, scalar_embed_scale=scale)
     layer = PackedLinear(stored, dtype, input_quantizer=read_activation(content.get("activation")))
     layer.keep_of = tuple(content["keep_of"]) if "keep_of" in content else None
     return layer

@@ -111,9 +111,9 @@ def _names_in_waves(model: nn.Module, block: str, layers: Mapping) -> list[list[
     """Relative names of the quantized matrices of a block, in waves; empty waves are left out."""
     inside = [name for name in layers if name.startswith(f"{block}.")]
     family = family_of(model)
-    later = () if family is None else (family.names.output, family.names.up, family.names.down)
-    later = [f"{block}.{name}" for name in later]
-    waves = [[name for name in inside if name not in later], *([name] for name in later if name in inside)]
+    later = () if family is None else ((family.names.output,), family.names.feed_forward, (family.names.down,))
+    later = [[f"{block}.{name}" for name in wave if f"{block}.{name}" in inside] for wave in later]
+    waves = [[name for name in inside if not any(name in wave for wave in later)], *later]
     return [wave for wave in waves if wave]
 
 

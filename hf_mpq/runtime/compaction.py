@@ -184,3 +184,5 @@ def tell_attention(model: nn.Module, family, heads: dict) -> None:
         attention = modules[f"{prefix}.{family.names.attention}"]
         if "num_attention_heads" in vars(attention):
             attention.num_attention_heads = int((~silent).sum())
+            if "all_head_size" in vars(attention):  # which some reshape to
+                attention.all_head_size = attention.num_attention_heads * attention.attention_head_size

@@ -46,7 +46,7 @@ def test_sound(folder, states, run):
     ("family", "rules", "said"),
     [
         ("modernbert", {}, "ModernBertModel runs whole in one call"),
-        ("bert", {r".*layer\.1\.output\.dense": {"bits": None}}, "layer by layer"),
+        ("bert", {r".*layer\.1\.output\.dense": {"bits": None}}, "a product at a time"),
     ],
     ids=["whole", "by layers"],
 )

@@ -102,7 +102,7 @@ def test_a_pooling_that_is_not_known_is_said(embedders, tmp_path, refused, capsy
     file = folder / "1_Pooling" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "pooling_mode": "max"}))
     assert Embedder.of(folder).pooling is None
-    assert "the pooling max of" in (said := capsys.readouterr().err) and "--pooling mean or cls" in said
+    assert "the pooling max of" in (said := capsys.readouterr().err) and "--pooling mean, cls or last" in said
     given = ("compress", folder, "--bits", 8, "--out", tmp_path / "out")
     assert "unknown pooling 'max'" in refused(*given, "--pooling", "max")
     for form, expected in (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, CamembertConfig
+from transformers import AutoModelForSequenceClassification, RemBertConfig
 
 import hf_mpq
 from hf_mpq.core import METHODS, Assignment, MatrixAssignment
@@ -27,8 +27,8 @@ def write(monkeypatch):
     for registry in (METHODS, BACKENDS):
         list(registry)  # what registers at the first look does so before
         monkeypatch.setattr(registry, "_items", dict(registry._items))
-    monkeypatch.setitem(FAMILIES, "camembert", None)
-    monkeypatch.delitem(FAMILIES, "camembert")
+    monkeypatch.setitem(FAMILIES, "rembert", None)
+    monkeypatch.delitem(FAMILIES, "rembert")
     return lambda title: exec("".join(BLOCKS[title]), {})
 
 
@@ -51,7 +51,9 @@ SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 
 def halved() -> torch.nn.Module:
     """A trainable model of the new family without every other row of its feed-forward."""
-    model = AutoModelForSequenceClassification.from_config(CamembertConfig(**SIZES, max_position_embeddings=40))
+    model = AutoModelForSequenceClassification.from_config(
+        RemBertConfig(**SIZES, max_position_embeddings=40, input_embedding_size=24)
+    )
     config = hf_mpq.MPQConfig(groups="channel")
     bits = {name: [8] * spec.layout.count for name, spec in config.resolve(model).weights.items()}
     for name in bits:

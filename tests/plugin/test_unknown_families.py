@@ -19,7 +19,7 @@ SIZES = {
     "max_position_embeddings": 40,
     "pad_token_id": 1,
 }
-UNKNOWN = {"megatron-bert": {}, "convbert": {"embedding_size": 32}, "nystromformer": {}, "roformer": {}}
+UNKNOWN = {"mra": {}, "convbert": {"embedding_size": 32}, "nystromformer": {}, "roformer": {}}
 WARNING = "only linear layers inside numbered encoder layers are quantized, no embeddings"
 
 
@@ -54,7 +54,7 @@ def test_encoder_layers_are_quantized(kind, head, tmp_path, caplog):
 
 def test_pruned_rows_are_not_folded():
     """Nobody knows what reads them, so that their biases stay and no column of a consumer dies."""
-    model = unknown_model("megatron-bert")
+    model = unknown_model("nystromformer")
     config = MPQConfig(groups="channel", rules={"intermediate": {"bits": 0}})
     for _, layer in hf_mpq.nn.walk.matrices(hf_mpq.quantize(model, config)):
         assert layer.live_rows.all() and layer.program.live_columns.all()
@@ -62,9 +62,9 @@ def test_pruned_rows_are_not_folded():
 
 def test_attention_cannot_be_quantized():
     """It cannot be reached; the error comes before anything is changed."""
-    model = unknown_model("megatron-bert")
+    model = unknown_model("nystromformer")
     before = outputs(model)
-    with pytest.raises(ValueError, match="attention of 'megatron-bert' models cannot be quantized; leave att"):
+    with pytest.raises(ValueError, match="attention of 'nystromformer' models cannot be quantized; leave att"):
         hf_mpq.quantize(model, MPQConfig(attention_bits=8))
     close(before, outputs(model), 0)
 

@@ -75,7 +75,7 @@ def compress(
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the model's.")] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="mean or cls: scores are about embeddings; default: the folder's own.")
+        str | None, typer.Option(help="mean, cls or last: scores are about embeddings; default: the folder's own.")
     ] = None,
     trust_remote_code: options.Trust = False,
     overwrite: options.Overwrite = False,

@@ -18,15 +18,19 @@ class PackedEmbedding(PackedMatrix):
         dtype: torch.dtype,
         device: torch.device | str | None = None,
         padding_idx: int | None = None,
+        scalar_embed_scale: float = 1.0,
     ):
         super().__init__(stored, dtype, device)
+        self.scalar_embed_scale = scalar_embed_scale
         self.num_embeddings, self.embedding_dim = stored.layout.shape
         self.padding_idx = padding_idx
 
     def forward(self, ids: Tensor) -> Tensor:
         lookup = self.in_place()
-        if lookup is not None:
-            return lookup(ids)
+        found = self._decoded(ids) if lookup is None else lookup(ids)
+        return found if self.scalar_embed_scale == 1 else found * self.scalar_embed_scale
+
+    def _decoded(self, ids: Tensor) -> Tensor:
         rows, position = torch.unique(ids, return_inverse=True)
         return F.embedding(position, self.decode_rows(rows).to(self.compute_dtype))
 

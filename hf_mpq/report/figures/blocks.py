@@ -58,5 +58,7 @@ def _labels(part: str, shards: int, family: Family | None) -> list[str]:
         names.output: "output",
         names.up: "up",
         names.down: "down",
+        names.gate: "gate",
     }
+    roles = {} if family.by_head and part == names.query else roles
     return [roles.get(part, last)]

@@ -24,7 +24,7 @@ def embedding_similarity(
     Args:
         model, teacher: put in eval mode.
         data: tokenized rows, or batches of tensors.
-        pooling: `"mean"` or `"cls"`.
+        pooling: `"mean"`, `"cls"` or `"last"`.
         max_examples: rows (or batches) that are used, from the start.
         batch_size: of the batches made from rows.
 

@@ -70,6 +70,17 @@ FORMS: dict[str, Form] = {
     "bert": Form(_POOLED),
     "roberta": Form(_POOLED, after_padding=True),
     "xlm-roberta": Form(_POOLED, after_padding=True),
+    "camembert": Form(_POOLED, after_padding=True),
+    "data2vec-text": Form(_POOLED, after_padding=True),
+    "ernie": Form(_POOLED),
+    "bert-generation": Form(BaseModelOutputWithPastAndCrossAttentions, None, types=None),
+    "splinter": Form(BaseModelOutput, None),
+    "roberta-prelayernorm": Form(
+        _POOLED,
+        norms=("attention.LayerNorm", "intermediate.LayerNorm"),
+        final_norm="LayerNorm",
+        after_padding=True,
+    ),
     "distilbert": Form(BaseModelOutput, None, ("sa_layer_norm", "output_layer_norm"), types=None),
     "electra": Form(BaseModelOutputWithPastAndCrossAttentions, None, projection="embeddings_project"),
     "albert": Form(

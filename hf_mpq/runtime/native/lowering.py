@@ -304,6 +304,8 @@ def unfit(model: nn.Module, body: nn.Module) -> str | None:
         return f"models of type {config.model_type!r} are not among those that it runs: {', '.join(FORMS)}"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "it is a decoder"
+    if getattr(config, "use_task_id", False):
+        return "its texts have tasks"
     if getattr(config, "conv_kernel_size", 0) > 0 and FORMS[config.model_type].disentangled is not None:
         return "it has a convolution"
     if FORMS[config.model_type].rotary is not None and _turns_by_length(config):

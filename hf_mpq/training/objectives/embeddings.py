@@ -38,7 +38,7 @@ class EmbeddingCosine(_Embeddings):
     the squared error).
 
     Args:
-        pooling: `"mean"` over real tokens, or `"cls"`.
+        pooling: `"mean"` over real tokens, `"cls"` or `"last"`.
 
     Raises:
         ValueError: for an unknown pooling or another width; in forward, for models with a head.
@@ -68,7 +68,7 @@ class EmbeddingRelations(_Embeddings):
     Pairs are those of a micro-batch: with gradient accumulation, texts of different ones are not compared.
 
     Args:
-        pooling: `"mean"` over real tokens, or `"cls"`.
+        pooling: `"mean"` over real tokens, `"cls"` or `"last"`.
 
     Raises:
         ValueError: for an unknown pooling; in forward, for models with a head.
