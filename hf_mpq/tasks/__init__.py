@@ -13,6 +13,7 @@ with require("tasks", "hf_mpq.tasks"):
     from .evaluation import evaluate_model, predict
     from .multi_label import MultiLabelClassification
     from .question_answering import QuestionAnswering
+    from .ranking import ParagraphRanking, Ranking
     from .registry import TASKS, get_task
     from .sequence_classification import SequenceClassification
     from .squad_answers import Answer, postprocess
@@ -24,7 +25,9 @@ __all__ = [
     "TASKS",
     "Answer",
     "MultiLabelClassification",
+    "ParagraphRanking",
     "QuestionAnswering",
+    "Ranking",
     "SequenceClassification",
     "Task",
     "TokenClassification",

@@ -151,6 +151,19 @@ def test_regression(other_heads, tmp_path, run_json, refused):
     assert "check --max-drop alone" in refused("verify", *given, "--min-label-loyalty", "0.5")
 
 
+def test_a_reranker(other_heads, tmp_path, run_json):
+    """Rows of a query are ranked by the one output; what is compared is the order."""
+    rows = [
+        {"query": f"query {n // 4}", "passage": sentence(n)[0], "label": int(n % 4 == n // 4 % 4)} for n in range(24)
+    ]
+    Dataset.from_list(rows).to_csv(tmp_path / "ranked.csv")
+    given = (*other_heads("sequence", num_labels=1), "--data", tmp_path / "ranked.csv", "--task", "ranking")
+    found = run_json("verify", *given, "--max-drop", "100")
+    assert found["passed"] and found["metric"] == "ndcg@10" and found["rows"] == 24
+    assert set(found["metrics"]) == {"ndcg@10", "mrr@10"}
+    assert 0 < found["packed"] <= 100 and found["label_loyalty"] is None
+
+
 def test_regression_without_labels(other_heads, tmp_path, refused):
     (tmp_path / "rows.txt").write_text("a list\nof names\n")
     given = ("verify", *other_heads("sequence", num_labels=1), "--data", tmp_path / "rows.txt")

@@ -42,7 +42,7 @@ def rows(task):
     return {**texts, "label": [0.5, 1.0, 3.0, 2.0] if task.regression else [0, 1, 0, 1]}
 
 
-def test_the_registry_knows_glue_squad_conll_and_docstrings():
+def test_the_registry_knows_glue_squad_conll_rankings_and_docstrings():
     assert set(TASKS) == {
         "cola",
         "sst2",
@@ -56,6 +56,8 @@ def test_the_registry_knows_glue_squad_conll_and_docstrings():
         "squad",
         "conll2003",
         "docstrings",
+        "ranking",
+        "squad-ranking",
     }
     assert all(name == task.name for name, task in TASKS.items())
 

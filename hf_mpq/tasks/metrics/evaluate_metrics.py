@@ -10,6 +10,7 @@ from .chunks import chunk_scores
 from .classification import accuracy, binary_f1, macro_f1, matthews_correlation
 from .correlation import pearson, spearman
 from .label_sets import label_macro_f1, micro_f1, subset_accuracy
+from .ranking import mean_over_queries, ndcg, reciprocal_rank
 from .squad import squad_scores
 
 CLASS_SCORES = {
@@ -21,10 +22,12 @@ CLASS_SCORES = {
 VALUE_SCORES = {"pearson": pearson, "spearmanr": spearman}
 SCORES = CLASS_SCORES | VALUE_SCORES
 SET_SCORES = {"micro_f1": micro_f1, "macro_f1": label_macro_f1, "subset_accuracy": subset_accuracy}
+RANKING_SCORES = {"ndcg@10": ndcg, "mrr@10": reciprocal_rank}
 
 GLUE_CITATION = "Wang et al. 2019, GLUE: A Multi-Task Benchmark and Analysis Platform for NLU"
 MULTI_LABEL_CITATION = "Tsoumakas and Katakis 2007, Multi-Label Classification: An Overview"
 SQUAD_CITATION = "Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text"
+RANKING_CITATION = "Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation of IR techniques"
 CONLL_CITATION = "Tjong Kim Sang and Buchholz 2000, Introduction to the CoNLL-2000 Shared Task: Chunking"
 
 
@@ -75,6 +78,34 @@ class LabelSetMetric(evaluate.Metric):
 
     def _compute(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
         return {score: SET_SCORES[score](np.asarray(predictions), np.asarray(references)) for score in self.scores}
+
+
+class RankingMetric(evaluate.Metric):
+    """Scores of candidates that are ranked for their queries, chosen by name.
+
+    `predictions` are numbers, `references` ``{"query", "relevance"}``; rows of the same query are ranked together.
+
+    Args:
+        scores: "ndcg@10" and "mrr@10", means over the queries whose candidates are not all equally relevant.
+
+    Raises:
+        ValueError: a score is unknown.
+    """
+
+    def __init__(self, scores: Sequence[str] = ("ndcg@10",), **options) -> None:
+        self.scores = tuple(scores)
+        if not set(scores) <= set(RANKING_SCORES):
+            raise ValueError(f"Scores of rankings must be among {[*RANKING_SCORES]}, not {scores}.")
+        super().__init__(**{"keep_in_memory": True, **options})
+
+    def _info(self) -> evaluate.MetricInfo:
+        references = {"query": Value("string"), "relevance": Value("float64")}
+        return metric_info("Scores of rankings.", RANKING_CITATION, Value("float64"), references)
+
+    def _compute(self, predictions: Sequence, references: Sequence[Mapping]) -> dict[str, float]:
+        queries = [row["query"] for row in references]
+        given = np.asarray(predictions, float), np.array([row["relevance"] for row in references])
+        return {score: mean_over_queries(RANKING_SCORES[score], *given, queries) for score in self.scores}
 
 
 class SQuADMetric(evaluate.Metric):

@@ -8,6 +8,7 @@ from .distortion import Distortion
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
 from .quantization_error import QuantizationError
+from .ranking import Ranking
 from .self_teaching import SelfTeaching
 from .soft_labels import SoftLabels
 from .task import Task
@@ -25,6 +26,7 @@ __all__ = [
     "HiddenStates",
     "Objective",
     "QuantizationError",
+    "Ranking",
     "SelfTeaching",
     "Signals",
     "SoftLabels",
