@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..runtime import CompactLinear, compact
 from .base import EXPORTERS, Exporter, ExportRequest
 from .configs import save_plain_config
 from .onnx_small import shrink_onnx
-from .portable import make_portable
+from .portable import PortableLinear, make_portable
 from .ranges import static_grids
 
 TRACED_OPSET = 20
@@ -29,20 +29,47 @@ OLDEST_TRACED = "5.9"
 
 @EXPORTERS.register("onnx")
 class OnnxExporter(Exporter):
-    """`model.onnx`, with dynamic batch and length, and `config.json`."""
+    """`model.onnx`, with dynamic batch and length, and `config.json`.
+
+    Attributes:
+        file: of the model in the folder.
+    """
 
     packages = ("onnx",)
     transformers = OLDEST_TRACED
     extra = "onnx"
+    file = "model.onnx"
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
-        write_onnx(model, folder / "model.onnx", request)
+        place = folder / cls.file
+        place.parent.mkdir(exist_ok=True)
+        write_onnx(model, place, request)
         save_plain_config(model, folder)
 
 
-def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool = True) -> None:
-    """Trace a packed model, which this changes, and write one file; `small`: constants in the bits that they need."""
+@EXPORTERS.register("transformers.js")
+class TransformersJsExporter(OnnxExporter):
+    """The same as transformers.js looks for it: the file that it takes with `dtype: "q8"`, its default in browsers."""
+
+    file = "onnx/model_quantized.onnx"
+
+
+def write_onnx(
+    model: nn.Module,
+    file: Path,
+    request: ExportRequest,
+    small: bool = True,
+    linear: Callable = PortableLinear,
+    domains: Mapping[str, int] | None = None,
+) -> None:
+    """Trace a packed model, which this changes, and write one file.
+
+    Args:
+        small: constants in the bits that they need.
+        linear: what becomes of a packed linear layer, as in `make_portable`.
+        domains: versions of what it takes beside ONNX' own operators.
+    """
     import onnx
 
     family = family_of(model)
@@ -54,7 +81,7 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
     grids = static_grids(model, request.batches) if request.activations == "static" else {}
     if family is not None and not any(isinstance(module, CompactLinear) for module in model.modules()):
         compact(model)
-    make_portable(model, grids, request.activations)
+    make_portable(model, grids, request.activations, linear)
     if family is None or family.interface:
         model.set_attn_implementation("eager")
     traced = _Traced(model, request.inputs)
@@ -72,6 +99,7 @@ def write_onnx(model: nn.Module, file: Path, request: ExportRequest, small: bool
             dynamic_axes=_axes(traced, outputs),
             dynamo=False,
             do_constant_folding=False,
+            custom_opsets=domains,
         )
     graph = onnx.load(str(file))
     zeros = _zero_points(graph)

@@ -1,6 +1,6 @@
 """Layers that compute what packed ones do in operators that ONNX has."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -203,12 +203,18 @@ class PortableDecoder(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activations: str) -> nn.Module:
+def make_portable(
+    model: nn.Module,
+    grids: Mapping[str, ActivationGrid],
+    activations: str,
+    linear: Callable[[PackedLinear, ActivationGrid | None, str], nn.Module] = PortableLinear,
+) -> nn.Module:
     """Replace every packed layer, in place, and leave attention in float.
 
     Args:
         grids: of inputs that have a fixed one, by layer name.
         activations: what becomes of the others, as in `ExportRequest`.
+        linear: makes what takes the place of a linear layer from it, its grid and `activations`.
 
     Raises:
         ValueError: where integer sums would not fit in 32 bits.
@@ -221,7 +227,7 @@ def make_portable(model: nn.Module, grids: Mapping[str, ActivationGrid], activat
                     f"{name} has {module.in_features} columns, and integer sums of more than "
                     f"{MOST_COLUMNS} do not fit in 32 bits: export with activations='float'"
                 )
-            model.set_submodule(name, PortableLinear(module, grids.get(name), activations))
+            model.set_submodule(name, linear(module, grids.get(name), activations))
         elif isinstance(module, PackedEmbedding):
             tables[id(module)] = PortableEmbedding(module)
             model.set_submodule(name, tables[id(module)])
