@@ -20,12 +20,21 @@ from ..nn import AttentionQuantizers, PackedLinear
 from ..nn.attention import QuantizedDropout
 from ..nn.batches import batches_of
 from ..nn.packed import PackedMatrix
+from ..nn.pooling import check_pooling
 from ..plugin.guard import check_is_model
 from ..runtime import use_backend
 from ..weights import ActivationQuantizer
 
 EXPORTERS: Registry[type["Exporter"]] = Registry("export format")
-_MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin", "*.onnx", "openvino_*")
+_MODEL_FILES = (
+    "config.json",
+    "adapter_config.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*.onnx",
+    "openvino_*",
+    "*.gguf",
+)
 RANGE_CHOICES = ("static", "dynamic", "trained", "float")
 
 
@@ -37,12 +46,19 @@ class ExportRequest:
         activations: `"static"` (one range for each tensor, fixed in the file), `"dynamic"` (one for each tensor, found
             in every pass), `"trained"` (what the packed model does: by default a range for each token) or `"float"`.
         batches: example inputs that static ranges are read from; may be empty where the model has its own.
-        inputs: what the tokenizer gives; None where there is none.
+        tokenizer: of the model; None where none was given.
+        pooling: how texts become one vector; None where that is left to who runs the file.
     """
 
     activations: str
     batches: tuple[Mapping, ...]
-    inputs: Sequence[str] | None = None
+    tokenizer: Any = None
+    pooling: str | None = None
+
+    @property
+    def inputs(self) -> Sequence[str] | None:
+        """What the tokenizer gives; None where there is none."""
+        return getattr(self.tokenizer, "model_input_names", None)
 
 
 class Exporter(ABC):
@@ -53,7 +69,7 @@ class Exporter(ABC):
         transformers: the oldest version that it works with; empty for any.
         extra: of this package, that installs them.
         integers: whether it stores weights as integers.
-        standard: whether transformers makes the model from its config.json alone.
+        standard: whether its runtime makes the model from the sizes in its config alone.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -82,6 +98,7 @@ def export(
     calibration: Iterable | None = None,
     activations: str | None = None,
     calibration_examples: int = 128,
+    pooling: str | None = None,
 ) -> Path:
     """Write a packed model in a format that needs no hf_mpq to run.
 
@@ -90,6 +107,7 @@ def export(
       `MatMulInteger`, behind `DynamicQuantizeLinear` where they are dynamic.
     - `"openvino"`: `openvino_model.xml` and `.bin` made of that graph; no dynamic activations.
     - `"compressed-tensors"`: a checkpoint with one precision for each matrix that plain transformers loads.
+    - `"gguf"`: `model.gguf` for llama.cpp: encoders, and classifiers of texts, of the BERT and RoBERTa kinds.
     - `"dense"`: a float checkpoint of the smallest standard configuration that holds the model.
 
     Removable pruned rows and heads are gone from ONNX and OpenVINO files, removable rows from dense ones. Weights are
@@ -109,6 +127,8 @@ def export(
             numbers but for rounding, slower in ONNX Runtime) or `"float"`; by default the model's own static ranges,
             or those found in `calibration`, else dynamic ones; float where the model's are.
         calibration_examples: rows of `calibration` that are used, from the start.
+        pooling: `"mean"` or `"cls"`: how a file whose runtime pools (`"gguf"`) makes one vector of a text; None leaves
+            it to who runs the file.
 
     Returns:
         The folder.
@@ -133,8 +153,8 @@ def export(
         _refuse_shapes(model, format)
     twin = copy.deepcopy(model).to("cpu", torch.float32).eval()
     batches = tuple(batches_of(calibration, twin, 16, calibration_examples))
-    inputs = getattr(tokenizer, "model_input_names", None)
-    request = ExportRequest(_activations(twin, activations, bool(batches)), batches, inputs)
+    found = _activations(twin, activations, bool(batches))
+    request = ExportRequest(found, batches, tokenizer, None if pooling is None else check_pooling(pooling))
     if any(isinstance(module, AttentionQuantizers | QuantizedDropout) for module in twin.modules()):
         warnings.warn("attention_bits are left out of the export: its attention products are float", stacklevel=2)
     with together(path) as folder:
@@ -160,8 +180,8 @@ def _refuse_shapes(model: nn.Module, format: str) -> None:
     config = getattr(model.config, "quantization_config", None)
     for name, shape in (config.shapes if config is not None else {}).items():
         raise ValueError(
-            f"{name} has the shape {tuple(shape)}, which its configuration does not give, and transformers loads "
-            f"{format} by that: export it as 'onnx' or 'openvino'"
+            f"{name} has the shape {tuple(shape)}, which its configuration does not give, and {format} is loaded "
+            "by that: export it as 'onnx' or 'openvino'"
         )
 
 
