@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +30,10 @@ class CompressedTensorsExporter(Exporter):
     packages = ("compressed_tensors",)
     extra = "interop"
     standard = True
+    widths: ClassVar[tuple[int, ...]] = WIDTHS
+    layout: ClassVar[str] = "pack-quantized"
+    symmetric: ClassVar[bool] = False
+    """Whether the ranges of activations are."""
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
@@ -59,15 +64,71 @@ class CompressedTensorsExporter(Exporter):
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in tied}
         groups: dict[tuple[int, bool], list[str]] = {}
         for name, matrix in matrices.items():
-            bits = _width(matrix.levels)
+            bits = cls.width(matrix.levels)
             del tensors[f"{name}.weight"]
-            tensors.update({f"{name}.{key}": value for key, value in _packed(matrix, bits).items()})
+            tensors.update({f"{name}.{key}": value for key, value in cls.tensors(matrix, bits).items()})
             groups.setdefault((bits, name in rounded), []).append(name)
         tensors.update({f"{name}.weight": tensors[f"{name}.weight"].to(torch.float16) for name in tables})
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         file = folder / "config.json"
         config = json.loads(file.read_text())
-        file.write_text(json.dumps({**config, "quantization_config": _config(model, groups, matrices)}, indent=2))
+        file.write_text(json.dumps({**config, "quantization_config": cls.config(model, groups, matrices)}, indent=2))
+
+    @classmethod
+    def width(cls, levels: Tensor) -> int:
+        """The fewest bits that hold all levels."""
+        low, high = int(levels.min()), int(levels.max())
+        return next(bits for bits in cls.widths if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1))
+
+    @classmethod
+    def tensors(cls, matrix: IntegerMatrix, bits: int) -> dict[str, Tensor]:
+        """What is stored of a matrix."""
+        from compressed_tensors.compressors import pack_to_int32
+
+        return {
+            "weight_packed": pack_to_int32(matrix.levels, bits).contiguous(),
+            "weight_scale": matrix.scale.unsqueeze(1).contiguous(),
+            "weight_shape": torch.tensor(matrix.levels.shape),
+        }
+
+    @classmethod
+    def config(cls, model: nn.Module, groups: dict[tuple[int, bool], list[str]], matrices: dict) -> dict:
+        """Of the quantization: names by bits, and by whether inputs are rounded."""
+        inputs = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": cls.symmetric}
+        weights = {"type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        return {
+            "quant_method": "compressed-tensors",
+            "format": cls.layout,
+            "quantization_status": "compressed",
+            "ignore": [name for name in layers if name not in matrices],
+            "config_groups": {
+                f"group_{number}": {
+                    "targets": names,
+                    "format": cls.layout,
+                    "input_activations": inputs if rounded else None,
+                    "weights": {"num_bits": bits, **weights},
+                }
+                for number, ((bits, rounded), names) in enumerate(groups.items())
+            },
+        }
+
+
+@EXPORTERS.register("w8a8")
+class W8A8Exporter(CompressedTensorsExporter):
+    """`int-quantized`: every matrix as int8, and inputs rounded to int8 with a symmetric range for each token, the
+    scheme that servers call W8A8 and multiply in integers.
+
+    Fewer bits take a byte, too. What else is said of `"compressed-tensors"` holds here.
+    """
+
+    widths = (8,)
+    layout = "int-quantized"
+    symmetric = True
+
+    @classmethod
+    def tensors(cls, matrix: IntegerMatrix, bits: int) -> dict[str, Tensor]:
+        return {"weight": matrix.levels.contiguous(), "weight_scale": matrix.scale.unsqueeze(1).contiguous()}
 
 
 def _rounds_inputs(model: nn.Module) -> set[str]:
@@ -75,45 +136,4 @@ def _rounds_inputs(model: nn.Module) -> set[str]:
         name
         for name, module in model.named_modules()
         if isinstance(module, PackedLinear) and module.input_quantizer is not None
-    }
-
-
-def _width(levels: Tensor) -> int:
-    low, high = int(levels.min()), int(levels.max())
-    return next(bits for bits in WIDTHS if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1))
-
-
-def _packed(matrix: IntegerMatrix, bits: int) -> dict[str, Tensor]:
-    from compressed_tensors.compressors import pack_to_int32
-
-    return {
-        "weight_packed": pack_to_int32(matrix.levels, bits).contiguous(),
-        "weight_scale": matrix.scale.unsqueeze(1).contiguous(),
-        "weight_shape": torch.tensor(matrix.levels.shape),
-    }
-
-
-def _config(model: nn.Module, groups: dict[tuple[int, bool], list[str]], matrices: dict) -> dict:
-    inputs = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": False}
-    left = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in matrices]
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "ignore": left,
-        "config_groups": {
-            f"group_{number}": {
-                "targets": names,
-                "format": "pack-quantized",
-                "input_activations": inputs if rounded else None,
-                "weights": {
-                    "num_bits": bits,
-                    "type": "int",
-                    "symmetric": True,
-                    "strategy": "channel",
-                    "dynamic": False,
-                },
-            }
-            for number, ((bits, rounded), names) in enumerate(groups.items())
-        },
     }
