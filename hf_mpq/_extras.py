@@ -16,6 +16,8 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
     "interop": ("compressed_tensors",),
+    "gguf": ("gguf",),
+    "ctranslate2": ("ctranslate2",),
 }
 """Extra to the modules that it brings."""
 

@@ -27,7 +27,17 @@ WORDS = {
         "uniform",
     ),
     "rounding": ("autoround", "gptq", "lkd", "nearest"),
-    "export format": ("compressed-tensors", "dense", "onnx", "openvino"),
+    "export format": (
+        "compressed-tensors",
+        "ctranslate2",
+        "dense",
+        "gguf",
+        "onnx",
+        "onnx-nbits",
+        "openvino",
+        "transformers.js",
+        "w8a8",
+    ),
     "task": (
         "cola",
         "conll2003",

@@ -49,7 +49,7 @@ found |= {name: said(lambda: getattr(hf_mpq, name)) for name in (*hf_mpq.__all__
 import importlib
 found["cli"] = said(lambda: importlib.import_module("hf_mpq.cli"))
 found["peft"] = said(lambda: importlib.import_module("hf_mpq.plugin.lora"))
-for format in ("onnx", "openvino", "compressed-tensors"):
+for format in ("onnx", "openvino", "compressed-tensors", "gguf", "ctranslate2"):
     found[format] = said(lambda: hf_mpq.export(packed, format, format))
 print(json.dumps(found))
 """
@@ -64,7 +64,13 @@ NEEDS = {
         "cli": "cli",
         "peft": "peft",
     },
-    **{"onnx": "onnx", "openvino": "openvino", "compressed-tensors": "interop"},
+    **{
+        "onnx": "onnx",
+        "openvino": "openvino",
+        "compressed-tensors": "interop",
+        "gguf": "gguf",
+        "ctranslate2": "ctranslate2",
+    },
 }
 
 

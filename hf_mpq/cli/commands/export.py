@@ -38,7 +38,13 @@ def _naming_options() -> Iterator[None]:
 
 def export(
     folder: options.Folder,
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="onnx, openvino, compressed-tensors or dense.")],
+    format: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="onnx, onnx-nbits, transformers.js, openvino, gguf, ctranslate2, compressed-tensors, w8a8 or dense.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     data: options.Data = None,
     activations: Annotated[str | None, typer.Option(help="static, dynamic, trained or float.")] = None,
@@ -92,6 +98,7 @@ def export(
                 calibration=rows,
                 activations=activations,
                 calibration_examples=examples,
+                pooling=None if embedder is None else embedder.pooling,
             )
         if embedder is not None:
             embedder.complete(partial)
