@@ -13,7 +13,7 @@ from ..nn.naming import body_name, body_of
 from .base import EXPORTERS, Exporter, ExportRequest, has_uneven_inputs
 from .bert_parts import check_kind, first_position, head_of
 
-ACTIVATIONS = {"gelu": "GELU", "gelu_new": "GELUTanh", "gelu_pytorch_tanh": "GELUTanh", "relu": "RELU", "silu": "SWISH"}
+FUNCTIONS = {"gelu": "GELU", "gelu_new": "GELUTanh", "gelu_pytorch_tanh": "GELUTanh", "relu": "RELU", "silu": "SWISH"}
 """Of the feed-forward blocks, here and there."""
 
 
@@ -34,7 +34,7 @@ class CTranslate2Exporter(Exporter):
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:
         check_kind(model, "ctranslate2")
         used = getattr(body_of(model).config, family_of(model).activation)
-        if used not in ACTIVATIONS:
+        if used not in FUNCTIONS:
             raise ValueError(f"CTranslate2 has no activation {used!r}: export it as 'onnx', 'openvino' or 'dense'")
         if request.activations != "float" and has_uneven_inputs(model):
             raise ValueError(
@@ -93,7 +93,7 @@ class _Spec:
             len(layers),
             config.num_attention_heads,
             pre_norm=False,
-            activation=common_spec.Activation[ACTIVATIONS[getattr(config, self.family.activation)]],
+            activation=common_spec.Activation[FUNCTIONS[getattr(config, self.family.activation)]],
             layernorm_embedding=True,
             num_source_embeddings=1 + types,
             embeddings_merge=common_spec.EmbeddingsMerge.ADD,

@@ -17,7 +17,7 @@ from .configs import save_plain_config
 from .gguf_blocks import SMALL, block_type, packed_rows
 from .gguf_tokens import write_tokens
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh")
+GELUS = ("gelu", "gelu_new", "gelu_pytorch_tanh")
 """llama.cpp computes the approximation by tanh for all of them."""
 TABLES = {
     "embeddings.word_embeddings": "token_embd",
@@ -78,7 +78,7 @@ def _refuse(model: nn.Module, request: ExportRequest) -> None:
     check_kind(model, "gguf")
     other = "export it as 'onnx', 'openvino' or 'dense'"
     used = getattr(body_of(model).config, family_of(model).activation)
-    if used not in ACTIVATIONS:
+    if used not in GELUS:
         raise ValueError(f"llama.cpp runs this architecture with gelu only, this model has {used!r}: {other}")
     if (head := head_of(model)) and head.activation != "tanh":
         raise ValueError(f"llama.cpp has tanh in classifiers, this model has {head.activation}: {other}")
