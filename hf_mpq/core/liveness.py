@@ -32,10 +32,11 @@ def kept_rows(layout: SubgroupLayout, bits: "Bits") -> Tensor:
     return layout.expand(torch.tensor(bits)) > 0
 
 
-def dead_rows(link: Link, pruned: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def dead_rows(link: Link, pruned: Sequence[Tensor], alike: bool = False) -> tuple[Tensor, ...]:
     """Rows of each block of `link` that can be folded away, given which rows are pruned, each `(..., count)`.
 
-    Works on bools and, rows taken as independent, on probabilities in [0, 1].
+    Works on bools and, rows taken as independent, on probabilities in [0, 1]. Where rows at one place of all blocks are
+    pruned `alike`, and so not independently, their probability is that of either.
 
     Pointwise and value rows go alone. A gated pair goes together. A key row goes alone, because softmax ignores what is
     constant over the keys; a query row only with its key row. Where positions are projected by the same weights both go
@@ -43,7 +44,7 @@ def dead_rows(link: Link, pruned: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """
     if link.kind in ("pointwise", "value"):
         return tuple(pruned)
-    both = pruned[0] * pruned[1]
+    both = pruned[0] if alike else pruned[0] * pruned[1]
     if link.kind == "gated" or link.paired:
         return both, both
     if link.rotary:

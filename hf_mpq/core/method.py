@@ -27,6 +27,9 @@ class StageSpec:
         trainable: roles (`"weights"`, `"steps"`, `"ranges"`, `"offsets"`, `"gates"`) or patterns searched in names of
             parameters; those that none of them fits stand still. None trains all.
         rounding: whether weights and activations are rounded; without it the stage is a float one, under its masks.
+        reshape: registered reshape, a part: what is done to the shape of the float model before the stage, such as
+            `Part("widen", rows=1.5)`; None leaves it.
+        reshape_options: as `strategy_options`.
     """
 
     name: str
@@ -39,9 +42,11 @@ class StageSpec:
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trainable: tuple[str, ...] | None = None
     rounding: bool = True
+    reshape: Written | None = None
+    reshape_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        _separate(self, ("strategy",))
+        _separate(self, ("strategy", "reshape"))
         for slot in ("objectives", "schedules"):
             object.__setattr__(self, slot, by_name(slot, getattr(self, slot)))
         if self.start not in STAGE_STARTS:

@@ -16,6 +16,7 @@ class Usage:
         likeliest: the bits that would be decided now, `(groups,)` int64, where there are no probabilities.
         activation_bits: expected bits of the input; None where they are not open.
         activation_probabilities: of each candidate of the input, `(candidates,)`; None where there are none.
+        prefix: whether sub-groups are kept from the first one on, in all shards alike, and so not independently.
     """
 
     bits: Tensor
@@ -24,3 +25,4 @@ class Usage:
     likeliest: Tensor | None = None
     activation_bits: Tensor | float | None = None
     activation_probabilities: Tensor | None = None
+    prefix: bool = False

@@ -168,10 +168,12 @@ def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str,
     groups: dict[tuple, list[Link]] = {}
     for link in space.links:
         if applies(link, layouts) and any(_prunes(space.weights[block.name]) for block in link.blocks):
-            groups.setdefault(_kind_of(link, layouts), []).append(link)
-    for (first, *others), blocks in ((links, zip(*(link.blocks for link in links))) for links in groups.values()):
+            alike = all(usages[block.name].prefix for block in link.blocks)
+            groups.setdefault((_kind_of(link, layouts), alike), []).append(link)
+    for (_, alike), (first, *others) in groups.items():
+        blocks = zip(*(link.blocks for link in (first, *others)))
         places = [*blocks]  # each the blocks at one place of all links
-        dead = dead_rows(first, [_pruned(several, layouts, usages) for several in places])  # each (links, count)
+        dead = dead_rows(first, [_pruned(several, layouts, usages) for several in places], alike)  # (links, count)
         for several, probability in zip(places, dead):
             after = layouts[several[0].name].shape[0] - several[0].start - several[0].count
             alive = 1 - pad(probability, (several[0].start, after))

@@ -1,6 +1,7 @@
 """What a budget means: the cost model that measures it, and the number that it must not exceed."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 from typing import NamedTuple
 
@@ -67,6 +68,25 @@ def limits_of(space: PrecisionSpace, budgets: Budgets = (), latencies: LatencyTa
     if not budgets:
         return (Limit(COSTS["size"](space), None),)
     return tuple(_limit(space, budget, latencies) for budget in budgets)
+
+
+def carried_over(budgets: Budgets, before: PrecisionSpace, after: PrecisionSpace) -> Budgets:
+    """Budgets that were given for one model, for another made of it: shares of the float file become bytes, and mean
+    bits are those over the weights of the first. Others, and all where there is no difference, stay as they are."""
+    return tuple(_carried_over(budget, before, after) for budget in budgets)
+
+
+def _carried_over(budget: Budget, before: PrecisionSpace, after: PrecisionSpace) -> Budget:
+    if budget.kind == "bits":
+        factor = AverageBits(before).weights / AverageBits(after).weights
+        return budget if factor == 1 else replace(budget, amount=budget.amount * factor)
+    if budget.kind != "ratio":
+        return budget
+    if budget.scope in WORDS.values():
+        amounts = [_activations(space, budget).most for space in (before, after)]
+    else:
+        amounts = [float_bytes(space, budget.scope) * budget.amount for space in (before, after)]
+    return budget if amounts[0] == amounts[1] else replace(budget, kind="bytes", amount=amounts[0])
 
 
 def _limit(space: PrecisionSpace, budget: Budget, latencies: LatencyTable | None) -> Limit:

@@ -4,6 +4,7 @@ from . import (  # noqa: F401
     aq_bert,
     bigger_faster,
     bsq,
+    channel_expansion,
     channelwise,
     class_based,
     csq,

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..core import AttentionSpec, PrecisionSpace
 from .attention import ATTENTION_NAME, AttentionQuantizers, QuantizedDropout
+from .coupling import couple
 from .embedding import MPQEmbedding, MPQTiedLinear
 from .families import Family, family_of
 from .folding import fold
@@ -29,6 +30,7 @@ def convert(model: nn.Module, space: PrecisionSpace) -> nn.Module:
     for full, layer in list(_trainable_layers(model, space)):
         model.set_submodule(full, layer)
     _convert_tied(model)
+    couple(model)
     if space.attention is not None:
         convert_attention(model, space.attention)
     return model

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import WeightSpec
-from ..weights import ActivationQuantizer, Gate, OpenActivation
+from ..weights import ActivationQuantizer, Gate, OpenActivation, WeightProgram
 from .affine import IDENTITY
 from .channels import TrainableAffine
 from .correction import TrainableLowRank
@@ -23,6 +23,8 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
         output_quantizer: of the output, for attention operands of families without an attention interface; None: float.
     """
 
+    _feeder: tuple[WeightProgram, ...] = ()  # in a tuple: not a submodule
+
     @classmethod
     def from_linear(cls, linear: nn.Linear, spec: WeightSpec) -> "MPQLinear":
         """Take over the parameters of `linear` (the same objects, so ties hold)."""
@@ -36,11 +38,29 @@ class MPQLinear(TrainableAffine, TrainableLowRank, QuantizedMatrix, nn.Linear):
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.normalised(x)
+        x = self.normalised(self.passed_on(x))
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         y = F.linear(x, self.quantized_weight(), self.stored_bias())
         return y if self.output_quantizer is None else self.output_quantizer(y)
+
+    def read_from(self, program: WeightProgram | None) -> None:
+        """Read what the gate of this program passes on of its rows, which are the columns here; None reads all."""
+        self._feeder = () if program is None else (program,)
+
+    def passed_on(self, x: Tensor) -> Tensor:
+        """What is read of `x` `(..., in)`, which the rows of another matrix made."""
+        return self._feeder[0].pass_on(x) if self._feeder else x
+
+    def read_columns(self) -> Tensor | None:
+        """The share of each column that is read now, `(in,)`; None for all of them."""
+        kept = self._feeder[0].kept_rows() if self._feeder else None
+        return None if kept is None else kept[: self.in_features]
+
+    def calibrate(self) -> None:
+        """Set the scales from the columns that are read at all."""
+        read = self.read_columns()
+        self.program.calibrate(self.weight.float(), None if read is None else read > 0)
 
     def activation_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Those of the input and the output, where there are any."""

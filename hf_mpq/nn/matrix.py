@@ -37,6 +37,8 @@ class QuantizedMatrix(nn.Module):
         Args:
             gate: a fixed one over the same candidates.
         """
+        if self.program.gate.sets_width and self.bias is not None:  # what is not kept passes nothing on
+            self.bias *= self.spec.layout.expand(gate.derive() > 0)
         if self.selects_planes:
             self.weight.copy_(self.program.select_planes(self.weight.float(), gate().index))
             self.end_planes()

@@ -10,6 +10,7 @@ from ..format import mask_encoding, pack_flags, pack_planes
 from ..weights import PrecisionCodes
 from .affine import ChannelAffine
 from .embedding import MPQEmbedding, ScaledEmbedding
+from .linear import MPQLinear
 from .matrix import QuantizedMatrix
 from .norm import MPQLayerNorm
 from .packed import PackedEmbedding, PackedLayerNorm, PackedLinear, PackedMatrix
@@ -114,6 +115,8 @@ def plain_layer(layer: nn.Module, masters: bool = False, masked: bool = False) -
     weight, bias = _masters(layer, masked) if masters else _used(layer)
     if isinstance(layer, ChannelAffine):
         weight, bias = layer.without_affine(weight, bias)
+    if isinstance(layer, MPQLinear) and not masters and layer.read_columns() is not None:
+        weight = weight * layer.read_columns()
     if isinstance(layer, MPQLayerNorm | PackedLayerNorm):
         plain = nn.LayerNorm(layer.normalized_shape, layer.eps, True, bias is not None, device="meta")
     elif isinstance(layer, MPQEmbedding | PackedEmbedding):

@@ -133,10 +133,11 @@ def _heads(hidden: int, whole: Sizes) -> int:
 
 def resized_config(model: nn.Module, shape: ModelShape) -> PretrainedConfig:
     """The config of a float model of this shape, which plain transformers reads."""
-    return _config(model, sizes_in(model, shape), shape.layers)
+    return config_of_sizes(model, sizes_in(model, shape), shape.layers)
 
 
-def _config(model: nn.Module, sizes: Sizes, layers: Iterable[int] | None = None) -> PretrainedConfig:
+def config_of_sizes(model: nn.Module, sizes: Sizes, layers: Iterable[int] | None = None) -> PretrainedConfig:
+    """The config of a float model of these sizes, smaller or larger; `layers` are those kept, of a smaller one."""
     config, family, whole = copy.deepcopy(model.config), known_family(model), sizes_of(model)
     config.__dict__.pop("quantization_config", None)
     for name in _FOLLOWING:
@@ -172,11 +173,12 @@ def with_sizes_of(config: PretrainedConfig, other: PretrainedConfig) -> None:
 
 def skeleton(model: nn.Module, shape: ModelShape) -> nn.Module:
     """A float model of the same class and this shape, whose parameters have no values yet; its buffers have."""
-    made = _made(model, resized_config(model, shape))
+    made = made_like(model, resized_config(model, shape))
     return made.train(model.training)
 
 
-def _made(model: nn.Module, config: PretrainedConfig) -> nn.Module:
+def made_like(model: nn.Module, config: PretrainedConfig) -> nn.Module:
+    """A model of the same class, whose parameters have no values yet."""
     with torch.random.fork_rng(devices=[]), no_init_weights():
         return type(model)(config)
 
@@ -184,10 +186,10 @@ def _made(model: nn.Module, config: PretrainedConfig) -> nn.Module:
 def hidden_axes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Parameter to its axes that are hidden states, as layers add to them: those that a larger hidden size changes, but
     for the dimensions of heads."""
-    sizes, view = sizes_of(model), _View(model)
-    config = _config(model, Sizes(sizes.layers, 2 * sizes.hidden, sizes.heads, sizes.rows))
+    sizes, view = sizes_of(model), AxesView(model)
+    config = config_of_sizes(model, Sizes(sizes.layers, 2 * sizes.hidden, sizes.heads, sizes.rows))
     with torch.device("meta"):
-        wider = dict(_made(model, config).named_parameters())
+        wider = dict(made_like(model, config).named_parameters())
     return {
         name: tuple(
             axis
@@ -198,7 +200,7 @@ def hidden_axes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-class _View:
+class AxesView:
     """What the axes of the tensors of a model are made of.
 
     Args:
@@ -262,7 +264,7 @@ class Prefixes:
     """
 
     def __init__(self, model: nn.Module, shape: ModelShape):
-        self._view, self.layers = _View(model), shape.layers
+        self._view, self.layers = AxesView(model), shape.layers
         self._whole, self._sizes = sizes_of(model), sizes_in(model, shape)
 
     def source(self, name: str) -> str:
@@ -319,7 +321,7 @@ def check_layers(model: nn.Module, small: nn.Module, prefixes: Prefixes) -> None
     """Raise ValueError where the smaller model lacks a tensor of the layers kept, or has another: its first layer is
     made in another way."""
     with torch.device("meta"):
-        plain = _made(model, _config(model, sizes_of(model)))
+        plain = made_like(model, config_of_sizes(model, sizes_of(model)))
     needed = {prefixes.source(name) for name in small.state_dict(keep_vars=True)}
     different = needed ^ {name for name in plain.state_dict(keep_vars=True) if prefixes.keeps(name)}
     if different:

@@ -100,6 +100,13 @@ def reluctances(model: nn.Module) -> dict[str, Tensor]:
     return {name: gate.reluctance() for name, gate in gates(model).items() if gate.searching}
 
 
+def prefixes(model: nn.Module) -> dict[str, list[tuple[Tensor, float]]]:
+    """What may be decided, of every gate that decides its sub-groups together, by its name in `gates`: their bits,
+    `(groups,)`, with how little it wants them."""
+    found = {name: gate.prefixes() for name, gate in gates(model).items() if gate.searching}
+    return {name: several for name, several in found.items() if several}
+
+
 def served_precisions(model: nn.Module) -> tuple[int, ...]:
     """Precisions that `set_precision` can switch a trainable model to, ascending; none where it is not nested."""
     served = [set(layer.spec.nested) for _, layer in matrices(model) if layer.spec.nested]
@@ -141,6 +148,8 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
         for name, layer in layers.items()
     }
     masks = {name: (layer.spec, layer.program.mask) for name, layer in layers.items()}
+    widths = [layer for layer in layers.values() if layer.program.gate.sets_width and layer.bias is not None]
+    biases = [layer.bias.detach().clone() for layer in widths]
     exact = {name for name, layer in layers.items() if layer.selects_planes}
     scales = {name: copy.deepcopy(layers[name].program.quantizer.state_dict()) for name in exact}
     gates = {name: _fixed_gate(name, layer, assignment) for name, layer in layers.items()}
@@ -154,6 +163,8 @@ def fix(model: nn.Module, assignment: Assignment) -> nn.Module:
             layer.program.gate, layer.program.source = before[name][:2]
             layer.weight.requires_grad_(before[name][2])
             layer.restore_mask(*masks[name])
+        for layer, bias in zip(widths, biases):
+            layer.bias.data.copy_(bias)
         for name in exact:
             layers[name].program.quantizer.load_state_dict(scales[name])
         raise

@@ -41,4 +41,4 @@ def input_spec(
 
 def _searches(gate: str) -> bool:
     """Whether a gate is one whose precision is open, and not one for weights alone."""
-    return GATES[gate].searching and not GATES[gate].selects_planes
+    return GATES[gate].searching and not GATES[gate].selects_planes and not GATES[gate].sets_width

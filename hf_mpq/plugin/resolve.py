@@ -31,6 +31,7 @@ from .fields import ConfigFields
 from .inputs import input_spec
 from .layer_options import layer_options
 from .summary import resolved_lines
+from .widths import check_widths, with_widths
 
 logger = logging.get_logger(__name__)
 
@@ -54,6 +55,7 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
                 weights[name] = spec
     if not weights:
         raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
+    check_widths(weights, model, family)
     _warn_unused(config, set(modules), type(model).__name__)
     norms = _norms(config, model, modules) if family is not None else ()
     space = PrecisionSpace(
@@ -161,7 +163,7 @@ def _is_part(word: str, name: str) -> bool:
 
 def _spec(config, model, family, name, role, module, assignment) -> WeightSpec | None:
     """What applies to one matrix; None leaves it float."""
-    chosen = layer_options(config, name, role)
+    chosen = with_widths(layer_options(config, name, role), name, role, family)
     given = assignment.matrices.get(name) if assignment is not None else None
     if assignment is not None and given is None:
         logger.warning_once(f"{name} is in scope but not in the assignment; it stays float")

@@ -160,9 +160,12 @@ class WeightProgram(nn.Module):
         return self.source(weight, choice)
 
     @torch.no_grad()
-    def calibrate(self, weight: Tensor) -> None:
-        """Set the scales from what is live."""
-        self.quantizer.calibrate(self.float_weight(weight), self.keep())
+    def calibrate(self, weight: Tensor, columns: Tensor | None = None) -> None:
+        """Set the scales from what is live, and of that from some columns alone where `(in,)` bool names them."""
+        keep = self.keep()
+        if columns is not None:
+            keep = columns.unsqueeze(0) if keep is None else keep & columns
+        self.quantizer.calibrate(self.float_weight(weight), keep)
         self.gate.decide_for(self.quantizer)
 
     @torch.no_grad()
@@ -183,6 +186,16 @@ class WeightProgram(nn.Module):
             if made is not None:
                 made.initialise(self.float_weight(weight, masked=False))
             self.refresh()
+
+    def kept_rows(self) -> Tensor | None:
+        """The share of each row's output that is passed on to what reads it, `(out,)`; None for all of them."""
+        kept = self.gate.kept() if self.rounding else None
+        return None if kept is None else self.layout.expand(kept)
+
+    def pass_on(self, x: Tensor) -> Tensor:
+        """What is passed on of what was made of the outputs `(..., out)`, or of those of a shard: `x` without a gate
+        that keeps some in part."""
+        return self.gate.pass_on(x, self.layout) if self.rounding else x
 
     def usage(self) -> Usage:
         """What the gate expects to use."""

@@ -28,6 +28,7 @@ BUDGETS = {
     "csq": "3bits",
     "bsq": "3bits",
     "nxmiformer": "4bits",
+    "channel-expansion": "1.8bits",
 }
 FIXED = {
     "bigger-faster",

@@ -25,6 +25,7 @@ def test_these_methods_train():
         "aq-bert+kd",
         "bigger-faster",
         "bsq",
+        "channel-expansion",
         "channelwise",
         "class-based",
         "csq",
@@ -43,7 +44,18 @@ def test_these_methods_train():
         "vertical",
         "weight-coupling",
     ]
-    assert SEARCHING == ["aq-bert", "aq-bert+kd", "bsq", "channelwise", "csq", "fdq", "mpq", "sdq", "weight-coupling"]
+    assert SEARCHING == [
+        "aq-bert",
+        "aq-bert+kd",
+        "bsq",
+        "channel-expansion",
+        "channelwise",
+        "csq",
+        "fdq",
+        "mpq",
+        "sdq",
+        "weight-coupling",
+    ]
 
 
 @pytest.mark.parametrize("name", TRAINED)

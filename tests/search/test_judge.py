@@ -22,7 +22,7 @@ UNPRUNED = {
     name: {**fields, "bits": tuple(b for b in fields["bits"] if b)} if isinstance(fields["bits"], tuple) else fields
     for name, fields in OPEN.items()
 }
-SEARCHED = [name for name in GATES if GATES[name](1, (2, 4)).searching]
+SEARCHED = [name for name in GATES if GATES[name](1, (2, 4)).searching and not GATES[name].sets_width]
 
 
 def logits(model) -> torch.Tensor:

@@ -38,6 +38,8 @@ def going_with(gate: str) -> dict:
     """The quantizer and the source that a gate needs, as fields of a config; none where it chooses for any."""
     if GATES[gate].sets_grid:
         return {"quantizer": "learned-range"}
+    if GATES[gate].sets_width:
+        return {"bits": (0, 2)}
     if GATES[gate].selects_planes:
         source = next(name for name in SOURCES if SOURCES[name].has_planes)
         return {"source": source, "quantizer": "symmetric", "quantizer_options": {"two_bits": "ternary"}}

@@ -6,6 +6,8 @@ import torch
 from hf_mpq.weights import GATES
 
 CANDIDATES = (0, 2, 4)
+ALONE = [name for name in GATES if not GATES[name].sets_width]
+"""Gates that decide each sub-group for itself; of the others see `test_width_gate.py`."""
 SEARCHING = ["gumbel", "softmax"]
 TEMPERED = [*SEARCHING, "neighbour"]
 
@@ -19,7 +21,7 @@ def gate_of(name, groups=5, candidates=CANDIDATES, **options):
     return gate
 
 
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_a_gate_yields_an_index_or_probabilities_or_levels(name):
     gate = gate_of(name)
     choice, usage = gate(), gate.usage()
@@ -39,7 +41,7 @@ def test_a_gate_yields_an_index_or_probabilities_or_levels(name):
     assert derived.dtype == torch.int64 and derived.shape == (5,) and set(derived.tolist()) <= set(CANDIDATES)
 
 
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_without_a_zero_everything_is_kept(name):
     torch.testing.assert_close(gate_of(name, candidates=(2, 8)).usage().keep, torch.ones(5))
 
@@ -184,7 +186,7 @@ def test_a_switch_refuses_what_it_does_not_serve():
         GATES["switch"](3, (2, 4, 8)).set_precision(3)
 
 
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_what_a_gate_derives_is_what_it_wants_most(name):
     gate = gate_of(name)
     reluctance = gate.reluctance()
@@ -197,7 +199,7 @@ def test_what_a_gate_derives_is_what_it_wants_most(name):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_a_path_is_taken_until_the_gate_chooses_again(name, training):
     gate = gate_of(name).train(training)
     before, derived, saved = gate.usage().bits, gate.derive(), set(gate.state_dict())
@@ -218,7 +220,7 @@ def test_a_path_that_does_not_fit_is_refused(path):
         gate_of("softmax").take(path)
 
 
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_gates_start_from_preferences_or_say_that_they_do_not(name):
     gate, preferences = gate_of(name), torch.tensor([[3.0, 0, 1], [0, 3, 1], [0, 1, 3], [1, 3, 0], [3, 1, 0]])
     if not gate.searching or gate.limited:
@@ -234,7 +236,7 @@ SETS = torch.tensor(
 )
 
 
-@pytest.mark.parametrize("name", list(GATES))
+@pytest.mark.parametrize("name", ALONE)
 def test_paths_are_drawn_evenly_from_what_is_allowed(name):
     gate = gate_of(name)
     if gate.limited:

@@ -17,6 +17,7 @@ from .bilevel import Bilevel
 from .continuous_sparsification import ContinuousSparsification
 from .descending import Descending
 from .elastic import ElasticSearch
+from .expansion import ChannelExpansion
 from .gate_search import GateSearch
 from .joint import Joint
 from .once import Once
@@ -36,6 +37,7 @@ __all__ = [
     "WEIGHTS",
     "Alternating",
     "Bilevel",
+    "ChannelExpansion",
     "ContinuousSparsification",
     "Descending",
     "ElasticSearch",

@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 
 from ...core import METHODS, MethodSpec, StageSpec, by_name, name_and_options
 from ...nn.construction import takes_config_alone
+from ...nn.widening import RESHAPES
 from ...search.schedules import SCHEDULES
 from ...search.strategies import STRATEGIES
 from ...search.strategies.penalties import PENALTIES
@@ -107,14 +108,9 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
 def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The changes, on top of the stage's own where a field is a mapping; another strategy, or one with options, has
     only its own."""
-    merged, options = dict(changes), changes.get("strategy_options") or {}
-    if changes.get("strategy") is not None:
-        name, own = name_and_options("strategy", changes["strategy"], options)
-        if name == stage.strategy and isinstance(changes["strategy"], str):
-            own = {**stage.strategy_options, **own}
-        merged["strategy"], merged["strategy_options"] = name, own
-    elif "strategy_options" in changes:
-        merged["strategy_options"] = {**stage.strategy_options, **options}
+    merged = dict(changes)
+    for slot in ("strategy", "reshape"):
+        merged |= _merged_part(stage, slot, changes)
     if "arguments" in changes:
         merged["arguments"] = {**stage.arguments, **changes["arguments"]}
     if "schedules" in changes:
@@ -122,11 +118,24 @@ def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _merged_part(stage: StageSpec, slot: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and options of a part of which something is changed."""
+    before, given = getattr(stage, f"{slot}_options"), changes.get(f"{slot}_options") or {}
+    if changes.get(slot) is not None:
+        name, own = name_and_options(slot, changes[slot], given)
+        if name == getattr(stage, slot) and isinstance(changes[slot], str):
+            own = {**before, **own}
+        return {slot: name, f"{slot}_options": own}
+    return {f"{slot}_options": {**before, **given}} if f"{slot}_options" in changes else {}
+
+
 def _check_parts(stage: StageSpec) -> None:
     """Raise ValueError where a name or an option in a stage is unknown."""
     for registry, named in ((OBJECTIVES, stage.objectives), (SCHEDULES, stage.schedules)):
         for name, options in named.items():
             registry.check_options(name, options)
+    if stage.reshape is not None:
+        RESHAPES.check_options(stage.reshape, stage.reshape_options)
     if stage.strategy is None:
         return
     STRATEGIES.check_options(stage.strategy, stage.strategy_options)

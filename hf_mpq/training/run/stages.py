@@ -8,8 +8,9 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 from transformers.utils.generic import find_labels
 
-from ...core import Assignment, Budgets, PrecisionSpace, StageSpec
+from ...core import Assignment, Budgets, Part, PrecisionSpace, StageSpec
 from ...cost import COSTS, LatencyTable, Limits, limits_of
+from ...cost.limit import carried_over
 from ...nn import calibrate_activations
 from ...nn.walk import calibrate_weights, gates, is_open, set_rounding
 from ...plugin import assignment_of, fix
@@ -41,7 +42,8 @@ class StageRunner:
         folder = stage_folder(number, stage)
         assignment = None if decides(stage) else self._assignment(number, stage, previous, record)
         set_seed(self.args.seed + number)
-        student = self.students.start(stage.start, previous, assignment)
+        reshape = None if stage.reshape is None else Part(stage.reshape, **stage.reshape_options)
+        student = self.students.start(stage.start, previous, assignment, reshape)
         strategy = self._strategy(stage, student, self._config.budgets, self._latencies)
         if strategy is not None and strategy.shapes:
             subnets = StageSubNets(student, self.args.output_dir, self._in_main_first, strategy.batch, strategy.tokens)
@@ -50,6 +52,8 @@ class StageRunner:
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:
             calibrate_weights(student)
+            calibrate_activations(student, self._calibration)
+        elif reshape is not None and not checkpoints:
             calibrate_activations(student, self._calibration)
         if strategy is not None and not checkpoints:
             strategy.prepare(student, self._preferences.scores() if strategy.needs_scores else None)
@@ -149,13 +153,12 @@ class StageRunner:
         if stage.strategy is None:
             return None
         space = space_of(student)
-        return STRATEGIES.make(
-            stage.strategy, space, limits_of(space, budgets, latencies), options=stage.strategy_options
-        )
+        limits = limits_of(space, carried_over(budgets, self._space, space), latencies)
+        return STRATEGIES.make(stage.strategy, space, limits, options=stage.strategy_options)
 
     def _limits(self, space: PrecisionSpace) -> Limits:
         """What the config's budgets mean for a model."""
-        return limits_of(space, self._config.budgets, self._latencies)
+        return limits_of(space, carried_over(self._config.budgets, self._space, space), self._latencies)
 
     def _check_budgets(self) -> None:
         """Raise ValueError where nothing can meet the budgets, or one is missing, before anything is trained."""

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...core import Assignment, Pattern
-from ...nn.reshape import become, shape_facts, with_sizes_of
+from ...core import Assignment, Part, Pattern
+from ...cost.limit import carried_over
+from ...nn.reshape import become, shape_facts, sizes_of, with_sizes_of
 from ...nn.walk import close_gates, derive, is_open, matrices, served_precisions
+from ...nn.widening import RESHAPES, close_new_rows
 from ...plugin import fix, quantize, set_precision
 from ...plugin.config import MPQConfig
 from ...plugin.float_copy import as_float
 from ...plugin.saving import attach
+from ...plugin.space import space_of
 from ...runs.files import MODEL, START
 from ..stage.checkpoints import load_state, saved_state
 
@@ -44,13 +47,16 @@ class Students:
         self._masks = {name: (layer.spec, layer.program.mask) for name, layer in matrices(model) if layer.spec.patterns}
         self._config, self._quantizer = model.config.quantization_config, model.hf_quantizer
 
-    def start(self, start: str, previous: str | None, assignment: Assignment | None) -> nn.Module:
+    def start(
+        self, start: str, previous: str | None, assignment: Assignment | None, reshape: Part | None = None
+    ) -> nn.Module:
         """Make the user's model the one that a stage begins with; returns it, in the mode for training.
 
         Args:
             start: one of `STAGE_STARTS`.
             previous: folder name of the stage before, where there is one.
             assignment: closes the gates.
+            reshape: registered reshape with its options, done to the float weights before that.
 
         Raises:
             FileNotFoundError: when the stage before has left no model.
@@ -62,6 +68,8 @@ class Students:
             self._take(saved_state(self.folder / START), self.folder / START)
         else:
             self._take(self._afresh(start), self.folder / START)
+        if reshape is not None:
+            self._reshape(reshape)
         if assignment is not None and is_open(self.model):
             fix(self.model, assignment)
         return self.model.train()
@@ -112,6 +120,19 @@ class Students:
         whole = shape_facts(found) == shape_facts(self._whole.config)
         device = next(self.model.parameters()).device
         other = self._whole if whole else type(self.model).from_pretrained(source).to(device)
+        attach(become(self.model, other), other.hf_quantizer)
+        self._remember()
+
+    def _reshape(self, how: Part) -> None:
+        """Give the model another shape, quantized as it was; new rows are closed to gates that choose widths. Budgets
+        that are relative are those of the model before."""
+        before, rows = space_of(self.model), sizes_of(self.model).rows
+        other = RESHAPES.make(how.name, self.model, options=how.options)
+        config = copy.deepcopy(self.model.config.quantization_config)
+        config.assignment = config.shape = None
+        budgets = carried_over(config.budgets, before, config.resolve(other))
+        config.budget = config.budget if budgets == config.budgets else list(budgets)
+        other = close_new_rows(quantize(other, config), rows)
         attach(become(self.model, other), other.hf_quantizer)
         self._remember()
 

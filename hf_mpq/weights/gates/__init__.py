@@ -11,6 +11,7 @@ from .sampled import SampledGate
 from .softmax import SoftmaxGate
 from .stripped import StrippedPlanesGate
 from .switch import SwitchGate
+from .width import WidthGate
 
 __all__ = [
     "GATES",
@@ -26,4 +27,5 @@ __all__ = [
     "SoftmaxGate",
     "StrippedPlanesGate",
     "SwitchGate",
+    "WidthGate",
 ]

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...core import Registry, Usage, constant
+from ...core import Registry, SubgroupLayout, Usage, constant
 from ..choice import Choice
 from ..ranges import RangedPart
 from ..roles import GATE_PARAMETERS, LearnedPart
@@ -28,6 +28,8 @@ class Gate(LearnedPart, ABC):
         limited: whether `allow` can take candidates away.
         by_part: of a gate with `by_group`, names of all its other tensors, one number each, to be divided by.
         selects_planes: whether its choice is bit planes of the weight's source, which are rounded by nothing else.
+        sets_width: whether it decides all sub-groups together, keeping them from the first one on, and what reads their
+            outputs gets `kept` of them.
     """
 
     searching = True
@@ -35,6 +37,7 @@ class Gate(LearnedPart, ABC):
     limited: ClassVar[bool] = False
     by_part: ClassVar[tuple[str, ...]] = ()
     selects_planes: ClassVar[bool] = False
+    sets_width: ClassVar[bool] = False
     group = GATE_PARAMETERS
 
     def __init__(self, groups: int, candidates: tuple[int, ...]):
@@ -155,6 +158,26 @@ class Gate(LearnedPart, ABC):
 
     def set_temperature(self, temperature: float) -> None:
         """Set how soft the choice is, where the gate has a temperature."""
+
+    def kept(self) -> Tensor | None:
+        """The share of each sub-group's outputs that is passed on in this forward pass, `(groups,)` and differentiable;
+        None for all of them."""
+        return None
+
+    def pass_on(self, x: Tensor, layout: SubgroupLayout) -> Tensor:
+        """What readers get of the outputs `x` of the first shard, `(..., rows)`: `kept` times them."""
+        kept = self.kept()
+        return x if kept is None else x * layout.expand(kept)[: x.shape[-1]].to(x.dtype)
+
+    def prefixes(self) -> list[tuple[Tensor, float]]:
+        """Where sub-groups are decided together: what may be decided, as the bits of each, `(groups,)` on the CPU, with
+        how little it is wanted. Empty where each sub-group is decided for itself."""
+        return []
+
+    def expand(self, threshold: float) -> bool:
+        """Where the gate lets candidates in one by one: open the next one where the last is used more than `threshold`
+        times as often as if all were alike. Returns whether it opened any."""
+        return False
 
     def descend(self, threshold: float) -> bool:
         """Where the gate walks down its candidates one by one: leave, for good, those that are used less often than
