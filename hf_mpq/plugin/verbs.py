@@ -23,8 +23,8 @@ from ..nn.given import check_is_module, in_python
 from ..nn.packed import PackedMatrix
 from ..nn.precision import use_precisions
 from ..nn.shapes import changed_shapes
-from ..nn.walk import is_open, matrices, reluctances
-from ..search.strategies import likeliest as most_probable
+from ..nn.walk import is_open, matrices
+from ..search.strategies import likeliest_of
 from ..weights.activations import FixedGridQuantizer
 from .config import MPQConfig
 from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
@@ -252,7 +252,7 @@ def likeliest(model: nn.Module, config: MPQConfig) -> Assignment:
     """What open gates would give now, projected into the config's budgets where it has some: of all assignments that
     meet them, the one of highest probability."""
     space = space_of(model)
-    return most_probable(space, reluctances(model), limits_of(space, config.budgets))
+    return likeliest_of(space, model, limits_of(space, config.budgets))
 
 
 def assignment_of(model: nn.Module) -> Assignment:

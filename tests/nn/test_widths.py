@@ -9,6 +9,7 @@ from torch import nn
 import hf_mpq
 from hf_mpq import MPQConfig, assignment_of
 from hf_mpq.cost import COSTS
+from hf_mpq.exporters.base import EXPORTERS
 from hf_mpq.nn import usages
 from hf_mpq.nn.importance import put_in_order
 from hf_mpq.nn.reshape import sizes_of
@@ -16,6 +17,7 @@ from hf_mpq.nn.walk import gates, matrices, take_path
 from hf_mpq.nn.widening import RESHAPES, close_new_rows, widened
 from hf_mpq.plugin.space import space_of
 from hf_mpq.search import Judge
+from tests.contracts.test_quantizers_in_backends import check_backends, check_exports
 from tests.tiny import outputs, tiny_model
 
 DISTINCT = ("bert", "albert", "deberta-v2", "modernbert")
@@ -169,6 +171,29 @@ def test_what_is_decided_is_the_limit_of_what_was_mixed(family, inputs, tmp_path
     hf_mpq.pack(model).save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     torch.testing.assert_close(outputs(again)[0], expected, atol=2e-6, rtol=0)
+
+
+def packed_at_widths(family="bert", inputs=8, places=(1, 6)):
+    """Packed, with another width in each layer, of which the second is above the original."""
+    model = open_model(family, activation_bits=inputs)
+    surely(model, places)
+    return hf_mpq.pack(hf_mpq.fix(model)).eval()
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_every_backend_runs_layers_of_several_widths(family):
+    check_backends(packed_at_widths(family))
+
+
+@pytest.mark.full
+def test_every_export_takes_layers_of_several_widths_or_says_why_not(tmp_path):
+    check_exports(packed_at_widths(), tmp_path, list(EXPORTERS))
+
+
+def test_the_dense_export_is_as_wide_as_the_widest_layer(tmp_path):
+    model = packed_at_widths(inputs=None)
+    check_exports(model, tmp_path, ["dense"])
+    assert type(model).from_pretrained(tmp_path / "dense").config.intermediate_size == 70
 
 
 def test_a_decision_that_is_refused_leaves_biases_as_they_were():

@@ -31,10 +31,12 @@ CASES = {
     "vertical": {},
     "prune-ofa-pretrain": {"head": "masked", "layers": 1},
     "bigger-faster": {},
+    "channel-expansion": {"budget": "2bits", "groups": 6},
 }
 STAGES = {
     "channelwise": {"search": {"strategy_options": {"warmup": 0.0}}},
     "fdq": {"search": {"strategy_options": {"warmup": 0.0, "every": 1}}},
+    "channel-expansion": {"search": {"strategy_options": {"warmup": 0.0, "every": 1, "threshold": 1.01}}},
     "bigger-faster": {
         "supernet": {
             "strategy_options": {"tokens": 8, "first": 2, "generations": 0, "measured": 5, "target": 1e6, "window": 0}

@@ -53,6 +53,7 @@ TRAINED = {
     "sdq": {"budget": "3bits"},
     "fdq": {"budget": "3bits"},
     "nxmiformer": {"budget": "6bits", "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
+    "channel-expansion": {"budget": "2bits", "groups": 6},
     "prune-ofa": {},
     "prune-ofa-pretrain": {},
     "uniform": {"budget": "2.5bits", "bits": (2, 3, 4, 8)},

@@ -23,7 +23,7 @@ from .joint import Joint
 from .once import Once
 from .penalties import PENALTIES, Penalty
 from .phases import Phases
-from .projection import likeliest
+from .projection import likeliest, likeliest_of
 from .weight_coupling import WeightCoupling
 
 __all__ = [
@@ -51,4 +51,5 @@ __all__ = [
     "SearchStrategy",
     "WeightCoupling",
     "likeliest",
+    "likeliest_of",
 ]

@@ -8,15 +8,14 @@ from torch import nn
 
 from ...core import Assignment, PrecisionSpace
 from ...cost import Limits
-from ...nn.walk import matrices, prefixes, reluctances
+from ...nn.walk import matrices, prefixes
 from ..allocators.base import Scores
 from ..judge import Judge
-from ..together import choose_together
 from .base import GATE_PARAMETERS, STRATEGIES, Pass, Progress
 from .bilevel import WEIGHT_PASS
 from .gate_search import WarmGateSearch
 from .open_gates import open_gates
-from .projection import bounded, likeliest
+from .projection import bounded, likeliest_of
 
 SEARCH_PASS = Pass("gates", frozenset({GATE_PARAMETERS}), data="search", penalised=True)
 
@@ -119,4 +118,4 @@ class ChannelExpansion(WarmGateSearch):
 
     def _decided(self, model: nn.Module) -> Assignment:
         limits = bounded(self.limits) if self.decision == "projection" else ()
-        return choose_together(likeliest(self.space, reluctances(model)), prefixes(model), limits)
+        return likeliest_of(self.space, model, limits)

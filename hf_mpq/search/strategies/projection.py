@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from math import inf
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core import Assignment, OpenChoice, PrecisionSpace
 from ...cost import Limits
+from ...nn.walk import prefixes, reluctances
 from ..allocators import allocate
 from ..allocators.start import check_possible
 from ..allocators.units import Units
+from ..together import choose_together
 
 
 def likeliest(space: PrecisionSpace, reluctances: Mapping[str, Tensor], limits: Limits = ()) -> Assignment:
@@ -33,6 +35,19 @@ def likeliest(space: PrecisionSpace, reluctances: Mapping[str, Tensor], limits: 
         return allocate.choose(space, bounded(limits), scores)
     units = Units(space, scores)
     return units.assignment(units.score.argmin(axis=1))
+
+
+def likeliest_of(space: PrecisionSpace, model: nn.Module, limits: Limits = ()) -> Assignment:
+    """`likeliest` of the gates of a model. Those that decide their sub-groups together take one of their choices, the
+    best of all within the limits where nothing else is open.
+
+    Raises:
+        BudgetError: when nothing keeps the limits.
+    """
+    choices = prefixes(model)
+    if choices and set(space.open_choices) <= set(choices):
+        return choose_together(likeliest(space, reluctances(model)), choices, bounded(limits))
+    return likeliest(space, reluctances(model), limits)
 
 
 def check_limits(space: PrecisionSpace, limits: Limits) -> None:
