@@ -11,6 +11,7 @@ from hf_mpq.core.registry import options_of
 
 PACKAGE = Path(hf_mpq.__file__).parent
 REGISTRIES = {
+    "hf_mpq.nn.widening": ("RESHAPES",),
     "hf_mpq.weights": ("ACTIVATIONS", "ENCODINGS", "GATES", "MASKS", "QUANTIZERS", "SOURCES"),
     "hf_mpq.core": ("METHODS",),
     "hf_mpq.cost": ("COSTS",),
@@ -125,6 +126,7 @@ OPTIONS = [
     ("search.strategies", "STRATEGIES"),
     ("search.strategies.penalties", "PENALTIES"),
     ("training.objectives", "OBJECTIVES"),
+    ("nn.widening", "RESHAPES"),
 ]
 
 
