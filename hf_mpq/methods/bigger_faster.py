@@ -1,6 +1,7 @@
 """Bigger & Faster (Bailey et al., 2022): the shape of an int8 encoder by the latency that int8 has on this machine."""
 
 from ..core import METHODS, MethodSpec, Part, StageSpec
+from .mpq import DISTILLATION
 
 BIGGER_FASTER = METHODS.add(
     "bigger-faster",
@@ -14,13 +15,15 @@ BIGGER_FASTER = METHODS.add(
         "2022",
         config={"bits": 8, "groups": "channel", "quantizer": "minmax"},
         stages=(
-            StageSpec("supernet", share=0.6, objectives={"soft-labels": {}}, strategy=Part("elastic", target=0.5)),
-            StageSpec("distil", share=0.4, objectives={"soft-labels": {}, "hidden-states": {}}),
+            StageSpec("supernet", share=0.6, objectives=DISTILLATION, strategy=Part("elastic", target=0.5)),
+            StageSpec("distil", share=0.4, objectives=DISTILLATION),
         ),
         deviations=(
             "the super-model begins as the fine-tuned teacher, with rows, heads and hidden dimensions in the order of "
-            "their weights, and learns the task's outputs; the paper's begins as AutoTinyBERT's and learns hidden "
-            "states and attention scores on a corpus",
+            "their weights, and learns the task's outputs and hidden states; the paper's begins as AutoTinyBERT's and "
+            "learns the last hidden states and attention scores on a corpus",
+            "hidden states of a sub-net are taught layer by layer, by those of the same depth and their first "
+            "dimensions; the paper has a learned projection, of which a sub-net takes a part",
             "every step runs the whole model, the smallest sub-net and two drawn ones, the latter taught by the whole "
             "one; the paper draws one shape a step",
             "sub-nets round weights and inputs to 8 bits in training; the published code rounds after training alone",

@@ -32,11 +32,18 @@ class Elastic:
 
     def __call__(self, shape: ModelShape, **inputs: Any) -> Any:
         """Outputs of the sub-net of a shape, in the super-model's mode; differentiable in its parameters."""
-        if shape not in self._subnets:
-            self._subnets[shape] = self._made(shape).emptied()
-        subnet = self._subnets[shape]
+        subnet = self._kept(shape)
         subnet.skeleton.train(self.model.training)
         return torch.func.functional_call(subnet.skeleton, subnet.state(self.model), kwargs=inputs)
+
+    def skeleton(self, shape: ModelShape) -> nn.Module:
+        """What runs for a shape, without parameters of its own: for hooks that read features of the sub-net."""
+        return self._kept(shape).skeleton
+
+    def _kept(self, shape: ModelShape) -> "_SubNet":
+        if shape not in self._subnets:
+            self._subnets[shape] = self._made(shape).emptied()
+        return self._subnets[shape]
 
     def extract(self, shape: ModelShape) -> nn.Module:
         """The sub-net as a model of its own, which shares nothing with the super-model."""

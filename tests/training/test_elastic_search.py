@@ -4,13 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from hf_mpq.core import METHODS, BudgetError, PrecisionSpace, read_json
+from hf_mpq.core import METHODS, BudgetError, ModelShape, PrecisionSpace, read_json
 from hf_mpq.cost.shape_latency import ShapeLatencies
 from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.runs.files import SHAPE_LATENCIES
-from hf_mpq.search.strategies import STRATEGIES, Progress
+from hf_mpq.search.strategies import STRATEGIES, Pass, Progress
+from hf_mpq.training.objectives import OBJECTIVES
 from hf_mpq.training.run.subnets import StageSubNets
-from tests.tiny import outputs, tiny_model
+from hf_mpq.training.stage.module import StageModule
+from tests.tiny import outputs, tiny_batch, tiny_model
 from tests.training.runs import quantized, sentences, trainer
 
 CHOICES = {"layers": [1, 2], "hidden": [16, 24, 32], "rows": [24, 40, 56]}
@@ -119,6 +121,25 @@ def test_the_super_model_begins_as_its_teacher(tmp_path, timed):
     assert (worth.diff() <= 1e-5).all()
 
 
+def test_features_of_a_sub_net_are_those_of_the_model_that_it_is(tmp_path):
+    model = quantized("bigger-faster", groups="channel", activation_bits=None)
+    subnets = StageSubNets(model, tmp_path, lambda function: function(), 1, 8)
+    terms = {"hidden-states": OBJECTIVES["hidden-states"](model, tiny_model("bert"))}
+    module = StageModule(model.eval(), terms, tiny_model("bert"), elastic=subnets.elastic)
+    shape = ModelShape((1,), 16, None, (24,))
+    try:
+        found = module._subnet(Pass("small", shape=shape), tiny_batch())
+    finally:
+        module.close()
+    small = subnets.elastic.extract(shape)
+    with torch.no_grad():
+        expected = small(**tiny_batch(), output_hidden_states=True).hidden_states
+    assert found.part and len(found.features["hidden"]) == len(expected) == 2
+    for one, other in zip(found.features["hidden"], expected):
+        torch.testing.assert_close(one, other)
+    assert not any(module._forward_hooks for module in subnets.elastic.skeleton(shape).modules())
+
+
 def test_times_are_measured_on_this_machine_and_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_MPQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hf_mpq.runtime.timing.SECONDS", 0.02)
@@ -154,8 +175,8 @@ def test_what_cannot_be_searched_is_said(tmp_path, timed):
         with pytest.raises(ValueError, match=words[1] if isinstance(words, tuple) else words):
             changed = {**QUICK, options: words[0]}
             run(tmp_path / options, stages={"supernet": {"strategy_options": changed}}).train()
-    with pytest.raises(ValueError, match="only outputs are known"):
-        objectives = {"soft-labels": {}, "hidden-states": {}}
+    with pytest.raises(ValueError, match="'value-relations' takes features of the whole model alone"):
+        objectives = {"soft-labels": {}, "value-relations": {}}
         stages = {"supernet": {"strategy_options": QUICK, "objectives": objectives}}
         run(tmp_path / "features", stages=stages).train()
 

@@ -1,5 +1,7 @@
 """Every loss term against its plain formula, blind to padding, with a gradient for the student alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax, softmax
@@ -135,6 +137,32 @@ def test_hidden_states(reduction, divisor, student):
     )
     found = OBJECTIVES["hidden-states"](student, student, reduction=reduction)(ours, theirs, BATCH)
     assert found == pytest.approx(float(expected) / divisor, rel=1e-5)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sub_net_is_taught_by_what_teaches_layers_of_its_depth_and_first_dimensions(own, student, teacher):
+    """By an earlier pass of the student of 2 layers, or by a teacher of 4."""
+    part = replace(signals(1, width=16), part=True)
+    whole = replace(signals(2 if own else 4, seed=1), own=own)
+    ours, theirs = part.features["hidden"], whole.features["hidden"]
+    pairs = [(0, 0), (1, 2 if own else 4)]
+    expected = sum(token_means((ours[a] - theirs[b][..., :16]).square().mean(-1)) for a, b in pairs)
+    assert OBJECTIVES["hidden-states"](student, teacher)(part, whole, BATCH) == pytest.approx(float(expected))
+    last = OBJECTIVES["hidden-states"](student, teacher, layers={2: 3})
+    expected = token_means((ours[1] - theirs[2 if own else 3][..., :16]).square().mean(-1))
+    assert last(part, whole, BATCH) == pytest.approx(float(expected))
+
+
+def test_a_sub_net_is_projected_by_a_part_of_the_projection(student):
+    wider = tiny_model("bert", hidden_size=48)
+    term, part = OBJECTIVES["hidden-states"](student, wider), replace(signals(width=16), part=True)
+    theirs = signals(width=48, seed=1)
+    weight = term.projection.weight[:, :16]
+    expected = sum(
+        token_means((a @ weight.T - b).square().mean(-1))
+        for a, b in zip(part.features["hidden"], theirs.features["hidden"])
+    )
+    torch.testing.assert_close(term(part, theirs, BATCH), expected)
 
 
 def test_a_shallower_student_maps_its_layers(student, teacher):

@@ -22,12 +22,14 @@ class Signals:
         features: name to one tensor for each layer; see `hf_mpq.nn.features`.
         mask: real tokens, `(batch, tokens)` bool; None when all are.
         own: whether they are the student's, of an earlier pass: its layers and widths, whatever the teacher's are.
+        part: whether they are those of a sub-net of the student, which has fewer layers, and the first dimensions.
     """
 
     outputs: ModelOutput
     features: Mapping[str, list[Tensor]] = field(default_factory=dict)
     mask: Tensor | None = None
     own: bool = False
+    part: bool = False
 
     def detached(self) -> "Signals":
         """The same without a graph, to teach another pass."""
@@ -49,8 +51,10 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         features: names of the features that it reads.
+        of_subnets: whether it takes features of a sub-net of the student.
     """
 
+    of_subnets: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     features: ClassVar[tuple[str, ...]] = ()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import OBJECTIVES, Objective, Signals
-from .layers import layer_pairs, pairs_with
+from .layers import layer_count, layer_pairs, pairs_of_part, pairs_with
 from .padding import mean_of_tokens
 from .precision import in_float32
 from .reduction import check_reduction, reduce_layers
@@ -19,7 +19,8 @@ class HiddenStates(Objective):
     Zhang et al. 2020).
 
     A student of another width learns one linear projection to the teacher's, shared by all layers. A student of
-    another depth maps its layers uniformly.
+    another depth maps its layers uniformly. So does a sub-net of the student; its dimensions are the student's first,
+    and are taught by the first of what teaches the student, or projected by that part of its projection.
 
     Args:
         layers: the student's layer to the teacher's, numbered from 1, 0 for the embeddings' output; None for all.
@@ -31,6 +32,7 @@ class HiddenStates(Objective):
 
     needs_teacher = True
     features = ("hidden",)
+    of_subnets = True
 
     def __init__(
         self,
@@ -44,14 +46,22 @@ class HiddenStates(Objective):
         self.pairs, self.reduction = layer_pairs(student, teacher, 0, layers), check_reduction(reduction)
         widths = student.config.hidden_size, teacher.config.hidden_size
         self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
+        self._layers = layer_count(student)
 
     @in_float32
     def forward(self, student: Signals, teacher: Signals, batch: Mapping[str, Tensor]) -> Tensor:
         ours, theirs = student.features["hidden"], teacher.features["hidden"]
-        project = nn.Identity() if teacher.own else self.projection
         pairs = pairs_with(teacher, self.pairs)
-        gaps = torch.stack([project(ours[i].float()) - theirs[j].detach().float() for i, j in pairs])
+        if student.part:
+            pairs = pairs_of_part(self._layers, len(ours) - 1, teacher, self.pairs)
+        gaps = torch.stack([self._gap(ours[i].float(), theirs[j].detach().float(), teacher.own) for i, j in pairs])
         errors = gaps.square().mean(-1)  # (layers, batch, tokens)
         mask = None if student.mask is None else student.mask.expand_as(errors).flatten(0, 1)
         rows = mean_of_tokens(errors.flatten(0, 1), mask).view(errors.shape[:2])
         return reduce_layers([*rows], self.reduction)
+
+    def _gap(self, ours: Tensor, theirs: Tensor, own: bool) -> Tensor:
+        """Difference at one layer; of fewer dimensions than the student's, from the first ones."""
+        if own or isinstance(self.projection, nn.Identity):
+            return ours - theirs[..., : ours.shape[-1]]
+        return nn.functional.linear(ours, self.projection.weight[:, : ours.shape[-1]]) - theirs

@@ -47,6 +47,14 @@ def pairs_with(teacher: Signals, pairs: Pairs) -> Pairs:
     return [(ours, ours) for ours, _ in pairs] if teacher.own else pairs
 
 
+def pairs_of_part(student_layers: int, part_layers: int, teacher: Signals, pairs: Pairs) -> Pairs:
+    """The pairs of a sub-net with fewer layers than the student: each is taught by what teaches the student's layer at
+    its relative depth, where there is one."""
+    known = dict(pairs_with(teacher, pairs))
+    places = ((layer, uniform_layer(layer, part_layers, student_layers)) for layer in range(part_layers + 1))
+    return [(layer, known[place]) for layer, place in places if place in known]
+
+
 def uniform_layer(layer: int, student_layers: int, teacher_layers: int) -> int:
     """The teacher's layer at the same relative depth; only 0 maps to 0."""
     return max(round(layer * teacher_layers / student_layers), 1) if layer else 0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core import ModelShape
 from ...nn import usages
 from ...nn.elastic import Elastic
 from ...nn.features import FeatureRecorder
@@ -62,6 +63,7 @@ class StageModule(nn.Module):
         self._needs_labels = any(one.needs_labels for one in objectives.values())
         names = {name for one in objectives.values() for name in one.features}
         self._recorders = tuple(FeatureRecorder(model, names) for model in (student, *self._teachers)) if names else ()
+        self._features, self._of_subnets = names, dict[ModelShape, FeatureRecorder]()
 
     @property
     def config(self) -> Any:
@@ -107,11 +109,12 @@ class StageModule(nn.Module):
             unknown = sorted((one.objectives or frozenset()) - set(self.objectives))
             if unknown:
                 raise ValueError(f"pass {one.name!r} names {unknown}; the stage has {', '.join(self.objectives)}")
-            reading = [name for name, term in self.objectives.items() if one.shape is not None and term.features]
-            if set(reading) & (one.objectives or set(self.objectives)):
+            reading = [name for name, term in self.objectives.items() if term.features and not term.of_subnets]
+            asked = set(reading) & (one.objectives or set(self.objectives))
+            if one.shape is not None and asked:
                 raise ValueError(
-                    f"pass {one.name!r} runs a sub-net, of which only outputs are known, and {reading[0]!r} reads "
-                    "hidden features: leave that objective out of the stage"
+                    f"pass {one.name!r} runs a sub-net, and {min(asked)!r} takes features of the whole model alone: "
+                    "leave that objective out of the stage"
                 )
             earlier.add(one.name)
         self.teaching = frozenset(one.teacher for one in passes if one.teacher is not None)
@@ -142,7 +145,7 @@ class StageModule(nn.Module):
 
     def close(self) -> None:
         """Take every hook off the models."""
-        for recorder in self._recorders:
+        for recorder in (*self._recorders, *self._of_subnets.values()):
             recorder.remove()
 
     def activation_checkpointing_enable(
@@ -174,9 +177,15 @@ class StageModule(nn.Module):
 
     @torch.compiler.disable
     def _subnet(self, the_pass: Pass, inputs: Mapping[str, Tensor]) -> Signals:
-        """What a sub-net of the student gives, without features."""
-        outputs = self._elastic(the_pass.shape, **named_inputs(self.student, inputs))
-        return Signals(outputs, mask=real_tokens(inputs))
+        """What a sub-net of the student gives."""
+        shape, recording = the_pass.shape, nullcontext({})
+        if self._features:
+            if shape not in self._of_subnets:
+                self._of_subnets[shape] = FeatureRecorder(self._elastic.skeleton(shape), self._features)
+            recording = self._of_subnets[shape].recording()
+        with recording as features:
+            outputs = self._elastic(shape, **named_inputs(self.student, inputs))
+        return Signals(outputs, features, real_tokens(inputs), part=True)
 
     @torch.compiler.disable
     def with_penalty(self, found: Any, the_pass: Pass | None = None, progress: Progress | None = None) -> Any:
