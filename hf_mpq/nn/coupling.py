@@ -19,6 +19,8 @@ def couple(model: nn.Module) -> nn.Module:
         return model
     layers = dict(relative_modules(model, MPQLinear))
     for link in family.links(model):
+        if len({block.name for block in link.blocks}) > 1:
+            continue
         maker, reader = layers.get(link.blocks[0].name), layers.get(link.consumer)
         if link.kind in ("pointwise", "gated") and maker is not None and reader is not None:
             reader.read_from(maker.program if maker.program.gate.sets_width else None)

@@ -29,6 +29,11 @@ def check_widths(weights: Mapping[str, WeightSpec], model: nn.Module, family: Fa
             f"gate='width' needs to know what reads the rows of {wide[0]}, and this {type(model).__name__} is of no "
             "known family: choose another gate, or describe the family in hf_mpq/nn/families/table.py"
         )
+    if family.names.gate is not None:
+        raise ValueError(
+            f"gate='width' cannot choose the width of {wide[0]}, whose gate is a matrix of its own and has to "
+            f"be as wide: choose another gate for {type(model).__name__}"
+        )
     layouts = {name: spec.layout for name, spec in weights.items()}
     links = [link for link in family.links(model) if link.kind in ("pointwise", "gated") and applies(link, layouts)]
     read = {block.name for link in links for block in link.blocks}

@@ -11,6 +11,7 @@ from hf_mpq import MPQConfig, assignment_of
 from hf_mpq.cost import COSTS
 from hf_mpq.exporters.base import EXPORTERS
 from hf_mpq.nn import usages
+from hf_mpq.nn.families import FAMILIES as TABLE
 from hf_mpq.nn.importance import put_in_order
 from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.nn.walk import gates, matrices, take_path
@@ -18,7 +19,7 @@ from hf_mpq.nn.widening import RESHAPES, close_new_rows, widened
 from hf_mpq.plugin.space import space_of
 from hf_mpq.search import Judge
 from tests.contracts.test_quantizers_in_backends import check_backends, check_exports
-from tests.tiny import outputs, tiny_model
+from tests.tiny import MORE, outputs, tiny_model
 
 DISTINCT = ("bert", "albert", "deberta-v2", "modernbert")
 UP = {r"intermediate\.dense$|lin1$|ffn$|Wi$": {"groups": 6}}
@@ -275,6 +276,12 @@ def test_a_family_that_is_not_known_is_refused():
     model = AutoModelForSequenceClassification.from_config(small)
     with pytest.raises(ValueError, match="of no known family"):
         hf_mpq.quantize(model, MPQConfig(bits=(0, 2), gate="width", groups=8))
+
+
+def test_a_gate_of_its_own_matrix_is_refused():
+    family = next(name for name in MORE if TABLE[name].names.gate is not None)
+    with pytest.raises(ValueError, match="is a matrix of its own and has to be as wide"):
+        hf_mpq.quantize(tiny_model(family), MPQConfig(bits=(0, 2), gate="width", groups=8))
 
 
 def test_a_reshape_is_registered_and_says_what_is_wrong():
