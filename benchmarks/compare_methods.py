@@ -138,7 +138,8 @@ def _float_row(study: Study, results: Results, args: argparse.Namespace) -> None
             unseen_kl=0.0,
             unseen_agreement=100.0,
             unseen_rows=len(study.unseen),
-            megabytes=sum(one.numel() for one in model.parameters()) * 4 / 1e6,
+            megabytes=study.reference["float_megabytes"],
+            **origin(),
         )
 
 

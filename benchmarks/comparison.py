@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_mpq.report import pareto_front
-from hf_mpq.report.figures.intervals import DRAWS
+from hf_mpq.report.figures.intervals import paired
 from hf_mpq.sweep.table import cell
 
 SHOWN = {
@@ -35,21 +35,6 @@ def write_report(
     (folder / "report.md").write_text(text.strip() + "\n")
     _picture(rows, wanted, folder / "pareto.png")
     print(text)
-
-
-def paired(first: list[np.ndarray], second: list[np.ndarray]) -> tuple[float, float, float]:
-    """Mean of `first - second` and its 95 % bootstrap interval over rows and seeds.
-
-    Args:
-        first, second: one array of rows for each seed, in the same order.
-    """
-    difference, random = np.stack(first) - np.stack(second), np.random.default_rng(0)
-    seeds, rows = difference.shape
-    draws = [
-        difference[random.integers(0, seeds, seeds)][:, random.integers(0, rows, rows)].mean()
-        for _ in range(DRAWS // 10)
-    ]
-    return float(difference.mean()), *map(float, np.quantile(draws, (0.025, 0.975)))
 
 
 def _same(row: dict, key: dict) -> bool:

@@ -1,26 +1,28 @@
-"""Put rows of compare_methods.py where the results are made of: without places of this machine, with paired intervals.
+"""Put rows of compare_methods.py or `hf-mpq sweep` where the results are made of, without places of this machine.
 
     python benchmarks/keep_rows.py NAME out/compare-methods [another output folder ...]
     make pages
 
-Writes `benchmarks/rows/NAME/results.jsonl` and `intervals.jsonl`, both anew; `about.yaml` beside them stays.
+Writes `results.jsonl` and `intervals.jsonl` (paired differences) in `benchmarks/rows/NAME`, both anew: seeds that
+were run in several folders belong together. `about.yaml` there stays.
 """
 
 import argparse
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_mpq.report.board.intervals import pairs_of
+from hf_mpq.report.board.intervals import AGAINST, KEYS, arrays_of, pair_arrays
+from hf_mpq.report.board.lines import model_of
 from hf_mpq.report.board.sources import ABOUT, RESULTS, Source, read_sources
 
 ROWS = Path(__file__).parent / "rows"
-PLACES = {"data_dir": "DATA", "models": "FLOAT", "out": "OUT", "runs": "RUNS"}
+PLACES = {"data_dir": "DATA", "models": "FLOAT", "out": "OUT"}
 """Argument that is a place to what stands for it."""
 
 
@@ -33,26 +35,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     folder = args.rows / args.name
     about = yaml.safe_load((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
-    sources = [replace(source, about=about) for output in args.outputs for source in _source(output)]
-    rows = list({json.dumps(without_places(row)): None for source in sources for row in source.rows})
-    pairs = list({json.dumps({**asdict(pair), "source": args.name}): None for pair in pairs_of(sources)})
+    rows, arrays, sources = {}, {}, list(map(_source, args.outputs))
+    models = sorted({model_of(row) for source in sources for row in source.rows})
+    if len(models) > 1:
+        raise SystemExit(f"these are rows of {' and '.join(models)}: keep those of each model under a NAME of its own")
+    for source in sources:
+        for row in source.rows:
+            rows.setdefault(tuple(str(row.get(name)) for name in KEYS), json.dumps(without_places(row)))
+        for cell, seeds in arrays_of(source).items():
+            arrays.setdefault(cell, {}).update(seeds)
+    pairs = [json.dumps(asdict(pair)) for pair in pair_arrays(args.name, arrays, about.get("against", AGAINST))]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, lines in ((RESULTS, rows), ("intervals.jsonl", pairs)):
+    for name, lines in ((RESULTS, rows.values()), ("intervals.jsonl", pairs)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
     print(f"{len(rows)} rows and {len(pairs)} intervals in {folder}; now `make pages`")
 
 
-def _source(output: Path) -> list[Source]:
+def _source(output: Path) -> Source:
     if not (output / RESULTS).exists():
-        raise SystemExit(f"{output} has no {RESULTS}: give an output folder of compare_methods.py")
-    return read_sources(output)
+        raise SystemExit(f"{output} has no {RESULTS}: give an output folder of compare_methods.py or of a sweep")
+    return read_sources(output)[0]
 
 
 def without_places(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with words for the folders that its settings and its command name."""
     kept = dict(row)
     if row.get("settings"):
-        kept["settings"] = {name: PLACES.get(name, value) for name, value in row["settings"].items()}
+        kept["settings"] = {name: _word(name, value) for name, value in row["settings"].items()}
     if row.get("command"):
         kept["command"] = shlex.join(_words(shlex.split(row["command"])))
     return kept
@@ -61,8 +70,15 @@ def without_places(row: Mapping[str, Any]) -> dict[str, Any]:
 def _words(command: Sequence[str]) -> Iterable[str]:
     before = ""
     for word in command:
-        yield PLACES.get(before.removeprefix("--").replace("-", "_"), word) if before.startswith("--") else word
+        yield _word(before.removeprefix("--").replace("-", "_"), word) if before.startswith("--") else word
         before = word
+
+
+def _word(name: str, value: Any) -> Any:
+    """In place of an argument: of a model's folder the end, which says what it is."""
+    if name == "model" and isinstance(value, str) and value.startswith((".", "/", "~")):
+        return Path(value).name
+    return PLACES.get(name, value) if value is not None else None
 
 
 if __name__ == "__main__":

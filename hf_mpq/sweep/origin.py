@@ -1,6 +1,7 @@
 """Where a row of results comes from."""
 
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -10,11 +11,12 @@ from ..runtime.machine import machine
 
 
 def origin() -> dict[str, str]:
-    """The processor with its instructions and threads, the commit of this package where it runs from a repository,
-    versions."""
+    """The day, the processor with its instructions and threads, the commit of this package where it runs from a
+    repository, versions."""
     cpu = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()["cpu"]
     capability = torch.backends.cpu.get_cpu_capability()
     return {
+        "date": date.today().isoformat(),
         "machine": f"{cpu} ({capability}, {torch.get_num_threads()} thread(s))",
         "commit": _commit() or "unknown",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",

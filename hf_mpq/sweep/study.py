@@ -144,11 +144,28 @@ class Study:
         if self.task.kind != "sequence-classification":
             return {"score": self.score(model)}
         logits = self.logits(model, self.dev)
-        metrics = self.task.compute_metrics(EvalPrediction(logits, np.array(self.dev["labels"])))
         return {
-            "score": 100 * metrics[self.task.headline],
+            "score": self._headline(logits),
             "kl": divergence(self.float_logits, logits),
             "agreement": 100 * agreement(self.float_logits, logits),
+        }
+
+    def _headline(self, logits: np.ndarray) -> float:
+        """Of logits on the dev rows, in percent."""
+        metrics = self.task.compute_metrics(EvalPrediction(logits, np.array(self.dev["labels"])))
+        return 100 * metrics[self.task.headline]
+
+    @cached_property
+    def reference(self) -> dict[str, float]:
+        """What every row says of the float model and of the data: `float_score`, `float_megabytes`, `train_rows` and
+        `dev_rows`."""
+        model = self.model()
+        classifies = self.task.kind == "sequence-classification"
+        return {
+            "float_score": self._headline(self.float_logits) if classifies else self.score(model),
+            "float_megabytes": sum(one.numel() for one in model.parameters()) * 4 / 1e6,
+            "train_rows": len(self.data["train"]),
+            "dev_rows": len(self.data["validation"]),
         }
 
     def score(self, model: nn.Module) -> float:
@@ -158,7 +175,7 @@ class Study:
 
     def measures(self, packed: nn.Module, keep: Path | None = None) -> dict[str, float]:
         """All of a row that is measured on a packed model: what `judge` gives, how far it is from the float model on
-        unseen rows (`unseen_kl`, `unseen_agreement`, `unseen_rows`), `code_bits` and `megabytes`.
+        unseen rows (`unseen_kl`, `unseen_agreement`, `unseen_rows`), `code_bits`, `megabytes`, and `reference`.
 
         Args:
             keep: file that gets the `divergences` of the unseen rows as float32, for paired differences.
@@ -176,4 +193,5 @@ class Study:
                 keep.parent.mkdir(parents=True, exist_ok=True)
                 np.save(keep, distances.astype(np.float32))
         report = size_report(packed)
-        return {**found, "code_bits": report.average_bits, "megabytes": report.total_bytes / 1e6}
+        size = {"code_bits": report.average_bits, "megabytes": report.total_bytes / 1e6}
+        return {**found, **size, **self.reference}

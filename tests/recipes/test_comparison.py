@@ -150,7 +150,8 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["method"] for row in rows] == ["float", "mpq", "uniform"]
     assert all(row["code_bits"] <= 3 + 1e-6 and row["unseen_kl"] > 0 for row in rows[1:])
-    assert all(row["machine"] and row["commit"] and "torch" in row["versions"] for row in rows[1:])
+    assert all(row["machine"] and row["commit"] and "torch" in row["versions"] for row in rows)
+    assert all(row["float_score"] == rows[0]["score"] and row["train_rows"] == 32 for row in rows[1:])
     report = (out / "report.md").read_text()
     assert "| uniform (two) |" in report and "not run" not in report and (out / "pareto.png").stat().st_size > 5000
 

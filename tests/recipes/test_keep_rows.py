@@ -41,5 +41,17 @@ def test_rows_are_kept_without_places_and_with_their_intervals(tmp_path):
     assert words == ["python", "x.py", "--data_dir", "DATA", "--models", "FLOAT", "--out", "OUT", *command[-2:]]
     (pair,) = pairs_of([source])
     assert (pair.source, pair.method, pair.mean, pair.seeds, pair.rows) == ("mine", "uniform", 0.25, 1, 9)
+    more = tmp_path / "more"
+    (more / "kl").mkdir(parents=True)
+    (more / "results.jsonl").write_text("".join(json.dumps({**one, "seed": 1}) + "\n" for one in found[1:]))
+    for name, shift in (("mpq", 0.0), ("uniform", 0.75)):
+        np.save(more / "kl" / f"mrpc-{name}-2bits-1.npy", np.arange(9.0) + shift)
+    main(["mine", str(out), str(more), "--rows", str(rows)])
+    (source,) = read_sources(rows)
+    (pair,) = pairs_of([source])
+    assert len(source.rows) == 5 and (pair.mean, pair.seeds) == (0.5, 2), "seeds of several folders"
     with pytest.raises(SystemExit, match=r"has no results\.jsonl"):
         main(["mine", str(tmp_path), "--rows", str(rows)])
+    (more / "results.jsonl").write_text(json.dumps(row(model="mpnet")) + "\n")
+    with pytest.raises(SystemExit, match="rows of all-MiniLM-L6-v2 and mpnet: keep those of each model"):
+        main(["mine", str(out), str(more), "--rows", str(rows)])

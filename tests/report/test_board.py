@@ -135,6 +135,24 @@ def test_sources_models_and_variants_are_not_mixed_and_each_has_its_own_float_mo
     }
 
 
+def test_rows_of_a_sweep_bring_their_float_score_model_and_data(tmp_path):
+    settings = {"model": "../models/{task}-mpnet", "data_dir": None}
+    more = {"settings": settings, "train_rows": 32, "dev_rows": 8, "float_score": 50.0}
+    (tmp_path / "kl").mkdir()
+    rows = [row(name, run=f"run-{name}", score=40.0, **more) for name in ("mpq", "q8")]
+    for name in ("mpq", "q8"):
+        np.save(tmp_path / "kl" / f"run-{name}.npy", np.arange(4.0))
+    one = source(*rows, folder=tmp_path)
+    line = lines_of([one])[0]
+    assert (line.model, line.retained.mean) == ("mpnet", 80.0)
+    assert line.origin["data"] == "32 rows to train on, 8 rows scored" and [pair.mean for pair in pairs_of([one])] == [
+        0.0
+    ]
+    places = {"../models/{task}": "models", "me/mpnet": "mpnet", "MPNet": "MPNet"}
+    for place, model in places.items():
+        assert lines_of([source(row(settings={"model": place}))])[0].model == model
+
+
 def test_of_several_sources_the_newest_counts():
     rows = {
         "a": {"commit": None},

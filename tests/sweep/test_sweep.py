@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_mpq.sweep import Sweep
 from hf_mpq.sweep.table import front, table
-from tests.sweep.conftest import needs_optuna
+from tests.sweep.conftest import ROWS, needs_optuna
 
 CELLS = ("score", "kl", "agreement", "unseen_kl", "unseen_agreement", "code_bits", "megabytes")
 
@@ -38,6 +38,8 @@ def test_a_grid_has_a_row_and_a_model_of_each_run_and_the_command_of_a_row_makes
     ]
     assert [row["code_bits"] for row in rows] == [4, 3] and rows[1]["unseen_kl"] > rows[0]["unseen_kl"] > 0
     for row in rows:
+        assert row["float_score"] == rows[0]["float_score"] and row["float_megabytes"] > row["megabytes"]
+        assert (row["train_rows"], row["dev_rows"]) == (ROWS, ROWS) and len(row["date"]) == 10
         assert row["seconds"] > 0 and row["machine"] and row["commit"] and "torch" in row["versions"]
         model = AutoModelForSequenceClassification.from_pretrained(out / "packed" / row["run"])
         assert model.config.quantization_config.storage == "packed"

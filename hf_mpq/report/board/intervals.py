@@ -12,6 +12,8 @@ from .sources import Source
 
 KEYS = ("task", "method", "variant", "budget", "seed")
 """Of a run, in the order in which they name its files."""
+AGAINST = "mpq"
+Arrays = dict[tuple[str, str, str], dict[int, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def pairs_of(sources: Iterable[Source]) -> list[Paired]:
     for source in sources:
         if source.compares_methods:
             found += [Paired(**_known({**row, "source": source.name})) for row in source.intervals]
-            found += () if source.intervals else _of_arrays(source)
+            if not source.intervals:
+                found += pair_arrays(source.name, arrays_of(source), source.about.get("against", AGAINST))
     return sorted(found, key=lambda pair: (pair.source, pair.task, bits_of(pair.budget), pair.budget, pair.mean))
 
 
@@ -53,13 +56,25 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name in Paired.__dataclass_fields__}
 
 
-def _of_arrays(source: Source) -> list[Paired]:
-    against, arrays = source.about.get("against", "mpq"), {}
+def arrays_of(source: Source) -> Arrays:
+    """Divergences of the rows that a source keeps in `kl/`: of task, budget and name those of each seed."""
+    arrays: Arrays = {}
     for row in source.rows if source.folder else ():
-        file = source.folder / "kl" / f"{'-'.join(str(row[key]) for key in KEYS if row.get(key, '') != '')}.npy"
+        run = row.get("run") or "-".join(str(row[key]) for key in KEYS if row.get(key, "") != "")
+        file = source.folder / "kl" / f"{run}.npy"
         if row["method"] != FLOAT and file.exists():
             name = row["method"] + (f" ({row['variant']})" if row.get("variant") else "")
             arrays.setdefault((row["task"], row["budget"], name), {})[row["seed"]] = np.load(file)
+    return arrays
+
+
+def pair_arrays(source: str, arrays: Arrays, against: str = AGAINST) -> list[Paired]:
+    """Differences over the seeds that both have.
+
+    Args:
+        source: name of what they are of.
+        against: name of what the others are compared with.
+    """
     found = []
     for (task, budget, name), theirs in arrays.items():
         ours = arrays.get((task, budget, against), {})
@@ -67,5 +82,5 @@ def _of_arrays(source: Source) -> list[Paired]:
         if name != against and seeds:
             mean, low, high = paired([theirs[seed] for seed in seeds], [ours[seed] for seed in seeds])
             rows = len(ours[seeds[0]])
-            found.append(Paired(source.name, task, budget, name, against, mean, low, high, len(seeds), rows))
+            found.append(Paired(source, task, budget, name, against, mean, low, high, len(seeds), rows))
     return found

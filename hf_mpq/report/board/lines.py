@@ -95,20 +95,23 @@ def lines_of(sources: Iterable[Source]) -> list[Line]:
 def _of_source(source: Source) -> list[Line]:
     groups = defaultdict(list)
     for row in source.rows:
-        key = (_model(row), *(row.get(name) or "" for name in ("task", "budget", "method", "variant")))
+        key = (model_of(row), *(row.get(name) or "" for name in ("task", "budget", "method", "variant")))
         groups[key].append(row)
     whole = {(model, task): rows for (model, task, _, method, _), rows in groups.items() if method == FLOAT}
     lines = [_line(source.name, key, rows, whole.get(key[:2], ())) for key, rows in groups.items()]
     return sorted(lines, key=_order)
 
 
-def _model(row: Mapping[str, Any]) -> str:
-    return row.get("model") or MODEL
+def model_of(row: Mapping[str, Any]) -> str:
+    """What a row is of: the model that it names, else the end of its place among the settings, without the task."""
+    place = (row.get("settings") or {}).get("model") or MODEL
+    parts = [part.replace("{task}", "").strip("-_. ") for part in place.split("/")]
+    return row.get("model") or next((part for part in reversed(parts) if part), MODEL)
 
 
 def _line(source: str, key: tuple, rows: Sequence[Mapping], whole: Sequence[Mapping]) -> Line:
     model, task, budget, method, variant = key
-    score, reference = measured(rows, "score"), measured(whole, "score")
+    score, reference = measured(rows, "score"), measured(whole, "score") or measured(rows, "float_score")
     retained = None
     if score and reference and reference.mean:
         share = 100 / reference.mean
@@ -127,7 +130,19 @@ def _line(source: str, key: tuple, rows: Sequence[Mapping], whole: Sequence[Mapp
         measured(rows, "code_bits"),
         measured(rows, "megabytes"),
         sum(row.get("seeds") or 1 for row in rows),
-        {name: next((row[name] for row in rows if row.get(name)), None) for name in ORIGIN},
+        {name: _first(rows, name) or (_data(rows) if name == "data" else None) for name in ORIGIN},
+    )
+
+
+def _first(rows: Iterable[Mapping[str, Any]], name: str) -> Any:
+    return next((row[name] for row in rows if row.get(name)), None)
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Of rows that count theirs."""
+    counts = {"train_rows": "to train on", "dev_rows": "scored", "unseen_rows": "for KL"}
+    return (
+        ", ".join(f"{_first(rows, name)} rows {words}" for name, words in counts.items() if _first(rows, name)) or None
     )
 
 
