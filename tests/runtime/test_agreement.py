@@ -8,6 +8,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_mpq
 from hf_mpq.runtime.int8 import unsupported
+from hf_mpq.runtime.native import built, paths
+from hf_mpq.runtime.native.encoder import INSTRUCTIONS
 from hf_mpq.tasks import get_task
 from hf_mpq.training import fine_tune
 
@@ -38,6 +40,18 @@ def classifier(shared_data, tmp_path_factory):
     return model, tokenizer, data["validation"]
 
 
+@pytest.fixture(scope="module")
+def exact(classifier):
+    """The packed classifier with fixed ranges, sentences, and its logits of them in double precision."""
+    model, tokenizer, dev = classifier
+    sentences = sorted(dev["sentence"], key=len)
+    quantized = hf_mpq.quantize(copy.deepcopy(model), hf_mpq.MPQConfig(bits=8, activation="static"))
+    given = tokenizer(sentences[::14], padding=True, return_tensors="pt")
+    hf_mpq.nn.calibrate_activations(quantized, [dict(given)])
+    packed = hf_mpq.pack(quantized).eval()
+    return packed, sentences, answers(copy.deepcopy(packed).double(), tokenizer, sentences)
+
+
 def agreement(some, others):
     """Share of sentences with the same label."""
     return (some.argmax(1) == others.argmax(1)).float().mean()
@@ -61,3 +75,14 @@ def test_labels_are_those_of_the_packed_model(classifier, backend, activation):
     assert (want.argmax(1) == labels).float().mean() > 0.7
     assert agreement(got, want) >= min(0.995, agreement(exact, want) - 0.003)
     assert (got - want).abs().median() <= 1.5 * (exact - want).abs().median() + 1e-3
+
+
+@pytest.mark.parametrize("path", paths() if built() else [])
+def test_fixed_ranges_give_the_labels_of_double_precision_on_every_path(classifier, exact, path, monkeypatch):
+    """Of every tenth sentence where plain code runs, which takes a hundred times as long."""
+    packed, sentences, want = exact
+    step = 10 if path == "portable" else 1
+    monkeypatch.setenv(INSTRUCTIONS, path)
+    got = answers(hf_mpq.prepare(copy.deepcopy(packed), "cpu-native"), classifier[1], sentences[::step])
+    assert agreement(got, want[::step]) >= 0.995
+    assert (got - want[::step]).abs().median() < 1e-4
