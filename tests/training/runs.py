@@ -52,7 +52,7 @@ def quantized(method: str | None = "uniform", family: str = "bert", head: str = 
 
 
 def arguments(folder: Any, **changes) -> MPQTrainingArguments:
-    """Twelve steps an epoch, four epochs, without noise on the screen."""
+    """Twelve steps an epoch, two epochs, a checkpoint at the end of each stage, without noise on the screen."""
     return MPQTrainingArguments(
         str(folder),
         **{
@@ -61,7 +61,7 @@ def arguments(folder: Any, **changes) -> MPQTrainingArguments:
             "report_to": "none",
             "use_cpu": True,
             "logging_steps": 5,
-            "save_steps": 3,
+            "save_steps": 500,
             "learning_rate": 1e-3,
             "disable_tqdm": True,
             "save_total_limit": 2,
@@ -78,3 +78,8 @@ def trainer(model, folder, **options) -> MPQTrainer:
     own = {name: options.pop(name) for name in names if name in options}
     own = {"train_dataset": sentences(), "data_collator": collate, **own}
     return MPQTrainer(model, arguments(folder, **options), **own)
+
+
+def resumable(model, folder, **options) -> MPQTrainer:
+    """The same with a checkpoint at every third step."""
+    return trainer(model, folder, **{"save_steps": 3, **options})

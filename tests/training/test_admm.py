@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 from hf_mpq.nn.walk import matrices
 from hf_mpq.search.schedules.admm import ADMM
 from hf_mpq.training import TrainingStopped
-from tests.training.runs import quantized, sentences, trainer
+from tests.training.runs import quantized, resumable, sentences
 
 STEPS = 6
 
@@ -22,7 +22,7 @@ class StopAfter(TrainerCallback):
 
 def run_of(folder, mask="n:m", rho=1e-3, **options):
     schedules = {"admm": {"rho": rho, "every": 2}} if mask else {}
-    return trainer(
+    return resumable(
         quantized(bits=4, mask=mask, layers=1),
         folder,
         max_steps=STEPS,

@@ -12,7 +12,7 @@ from hf_mpq import Assignment
 from hf_mpq.core import budgets_of
 from hf_mpq.cost import limits_of
 from hf_mpq.weights.roles import RANGES, STEPS, roles_in
-from tests.training.runs import collate, quantized, sentences, trainer
+from tests.training.runs import collate, quantized, resumable, sentences, trainer
 
 BUDGETS = ["encoder:0.13x", "activations:1.5kB@1x11"]
 
@@ -71,7 +71,7 @@ def short(folder, **options):
         "search": {"arguments": {"max_steps": 8}, "strategy_options": {"warmup": 0.0, "every": 2}},
         "finetune": {"arguments": {"max_steps": 1}},
     }
-    return trainer(quantized("fdq", layers=1, budget=BUDGETS), folder, stages=stages, **options)
+    return resumable(quantized("fdq", layers=1, budget=BUDGETS), folder, stages=stages, **options)
 
 
 def test_a_search_is_resumed_between_two_moves(tmp_path):

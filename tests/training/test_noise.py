@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from hf_mpq.training.stage.joint_optimizer import JointOptimizer
 from hf_mpq.training.stage.scaler import IdleStepScaler
 from hf_mpq.training.stage.trainer import StageTrainer
-from tests.training.runs import quantized, trainer
+from tests.training.runs import quantized, resumable, trainer
 
 
 class Mixtures(TrainerCallback):
@@ -35,7 +35,7 @@ def noise_of(folder, seed=0, resume=False, stop=None, **options):
                 raise KeyboardInterrupt
 
     seen = Mixtures()
-    run = trainer(quantized("aq-bert", budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, **options)
+    run = resumable(quantized("aq-bert", budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, **options)
     if stop is None:
         run.train(resume_from_checkpoint=resume)
     else:

@@ -13,8 +13,8 @@ from hf_mpq import MPQConfig
 from hf_mpq.nn.walk import matrices
 from hf_mpq.training import TrainingStopped
 from hf_mpq.weights.masks import MASKS
-from tests.tiny import FAMILIES, HEADS, tiny_config, tiny_model
-from tests.training.runs import collate, quantized, sentences, trainer
+from tests.tiny import HEADS, MOST, tiny_config, tiny_model
+from tests.training.runs import collate, quantized, resumable, sentences, trainer
 
 SHORT = {"max_steps": 6, "save_strategy": "no", "selection_examples": 8, "selection_steps": 1}
 
@@ -95,8 +95,8 @@ def test_a_stopped_run_leaves_the_last_finished_stage_in_the_model_without_hooks
 def test_the_same_trainer_goes_on_as_a_new_process_would(tmp_path):
     """What a stage left in the model's modules beside its state does not reach the next one."""
     config = {"budget": "3bits", "activation": "static"}
-    trainer(quantized("mpq", **config), tmp_path / "whole", num_train_epochs=1).train()
-    run = trainer(quantized("mpq", **config), tmp_path / "parts", num_train_epochs=1, callbacks=[Stop(4, "2-qat")])
+    resumable(quantized("mpq", **config), tmp_path / "whole", num_train_epochs=1).train()
+    run = resumable(quantized("mpq", **config), tmp_path / "parts", num_train_epochs=1, callbacks=[Stop(4, "2-qat")])
     with pytest.raises(TrainingStopped):
         run.train()
     run.pop_callback(Stop)
@@ -141,7 +141,7 @@ def test_files_with_the_first_names_of_norms_are_trained(tmp_path):
     trainer(model, tmp_path / "run", callbacks=[Stop(2, "1-qat")], max_steps=2).train()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST)
 def test_the_state_of_every_family_goes_to_disk_and_back(family, tmp_path):
     from hf_mpq.training.run.students import Students
 

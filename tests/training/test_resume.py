@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,24 +20,25 @@ from hf_mpq.training.run import selection as rule
 from hf_mpq.training.run import stages as run_stages
 from hf_mpq.training.run.settings import settings_of
 from hf_mpq.training.run.students import Students
-from tests.training.runs import quantized, sentences, trainer
+from tests.training.runs import quantized, resumable, sentences
 
+ONE = {"layers": 1}
 RUNS = {
-    "mpq": {"budget": "3bits"},
-    "aq-bert": {"budget": "3bits"},
-    "channelwise": {"budget": "3bits", "groups": "channel"},
-    "sdq": {"budget": "3bits"},
-    "fdq": {"budget": "3bits"},
-    "csq": {"budget": "3bits"},
-    "bsq": {"budget": "3bits"},
-    "ghost": {"budget": "4bits", "groups": "matrix"},
-    "lq-nets": {"groups": "channel", "layers": 1},
-    "hyperspherical": {"groups": "channel", "layers": 1},
-    "vertical": {"bits": (2, 4, 8)},
-    "nxmiformer": {"budget": "3bits", "layers": 1, "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
-    "weight-coupling": {"budget": "3bits", "groups": "matrix", "layers": 1},
-    "prune-ofa-pretrain": {"layers": 1},
-    "prune-ofa": {"layers": 1},
+    "mpq": {"budget": "3bits", **ONE},
+    "aq-bert": {"budget": "3bits", **ONE},
+    "channelwise": {"budget": "3bits", "groups": "channel", **ONE},
+    "sdq": {"budget": "3bits", **ONE},
+    "fdq": {"budget": "3bits", **ONE},
+    "csq": {"budget": "3bits", **ONE},
+    "bsq": {"budget": "3bits", **ONE},
+    "ghost": {"budget": "4bits", "groups": "matrix", **ONE},
+    "lq-nets": {"groups": "channel", **ONE},
+    "hyperspherical": {"groups": "channel", **ONE},
+    "vertical": {"bits": (2, 4, 8), **ONE},
+    "nxmiformer": {"budget": "3bits", "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}, **ONE},
+    "weight-coupling": {"budget": "3bits", "groups": "matrix", **ONE},
+    "prune-ofa-pretrain": ONE,
+    "prune-ofa": ONE,
 }
 FULL = {"prune-ofa"}
 QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
@@ -44,6 +46,7 @@ STAGES = {"weight-coupling": {"supernet": {"strategy_options": QUICK}}}
 
 SHORT = (("mpq", "1-search"), ("nxmiformer", "2-finetune"))
 """Stages of six steps."""
+STEPS = (2, 5, 7)
 
 
 class Interrupted(Exception):
@@ -69,11 +72,38 @@ def stage_folders(method):
     return [f"{number}-{stage.name}" for number, stage in enumerate(METHODS[method].stages, 1)]
 
 
+def plan(method):
+    """Twelve steps for each stage."""
+    return {"stages": STAGES.get(method), "num_train_epochs": min(len(METHODS[method].stages), 2)}
+
+
+class Keep(TrainerCallback):
+    """Keeps what a kill at the end of a step leaves of a run, once for each of some steps of every stage."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_step_end(self, args, state, control, **kwargs):
+        stage, place = Path(args.output_dir), self.folder / f"{Path(args.output_dir).name}-{state.global_step}"
+        if state.global_step in STEPS and not place.exists():
+            shutil.copytree(stage.parent, place)
+
+
 @pytest.fixture
-def whole(made_once):
-    """Uninterrupted runs, each made once."""
-    made = lambda method, folder: trainer(quantized(method, **RUNS[method]), folder, stages=STAGES.get(method))  # noqa: E731
-    return lambda method: made_once(method, lambda folder: made(method, folder).train())
+def made(made_once):
+    """The folder of an uninterrupted run, and of what kills would have left of it, each made once."""
+
+    def make(method, folder):
+        keep = Keep(folder / "left")
+        resumable(quantized(method, **RUNS[method]), folder / "whole", callbacks=[keep], **plan(method)).train()
+
+    return lambda method: made_once(method, lambda folder: make(method, folder))
+
+
+@pytest.fixture
+def whole(made):
+    """Uninterrupted runs."""
+    return lambda method: made(method) / "whole"
 
 
 def marks(method, step):
@@ -87,15 +117,13 @@ def marks(method, step):
         pytest.param(method, stage, step, marks=marks(method, step))
         for method in RUNS
         for stage in stage_folders(method)
-        for step in ((2, 5) if (method, stage) in SHORT else (2, 5, 7))
+        for step in (STEPS[:2] if (method, stage) in SHORT else STEPS)
     ],
 )
-def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, whole, tmp_path):
-    model, stages = quantized(method, **RUNS[method]), STAGES.get(method)
-    with pytest.raises(Interrupted):
-        trainer(model, tmp_path, callbacks=[Stop(stage, step)], stages=stages).train()
-    trainer(quantized(method, **RUNS[method]), tmp_path, stages=stages).train(resume_from_checkpoint=True)
-    assert_same_run(method, tmp_path, whole(method))
+def test_a_resumed_run_is_the_uninterrupted_one(method, stage, step, made, tmp_path):
+    folder = shutil.copytree(made(method) / "left" / f"{stage}-{step}", tmp_path / "run")
+    resumable(quantized(method, **RUNS[method]), folder, **plan(method)).train(resume_from_checkpoint=True)
+    assert_same_run(method, folder, made(method) / "whole")
 
 
 def assert_same_run(method, tmp_path, expected):
@@ -140,8 +168,8 @@ def test_a_run_that_is_killed_between_two_files_ends_as_the_uninterrupted_one(ow
     expected = whole("mpq")
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Interrupted):
         killed_after(monkeypatch, owner, name, number)
-        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path).train()
-    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path).train(resume_from_checkpoint=True)
+        resumable(quantized("mpq", **RUNS["mpq"]), tmp_path).train()
+    resumable(quantized("mpq", **RUNS["mpq"]), tmp_path).train(resume_from_checkpoint=True)
     assert_same_run("mpq", tmp_path, expected)
 
 
@@ -151,8 +179,8 @@ def test_a_selection_killed_before_the_winner_is_named_names_it(tmp_path, monkey
     monkeypatch.setattr(rule, "mean_divergence", lambda *args: next(values))
     with pytest.MonkeyPatch.context() as once, pytest.raises(Interrupted):
         killed_after(once, RunRecord, "decide", 2)
-        trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1).train()
-    run = trainer(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1)
+        resumable(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1).train()
+    run = resumable(quantized("mpq", budget="3bits"), tmp_path, num_train_epochs=1)
     run.train(resume_from_checkpoint=True)
     selection = json.loads((tmp_path / "stages.json").read_text())["selection"]
     assert selection == {"divergence": {"search": 0.9, "training-free": 0.5}, "chosen": "training-free"}
@@ -175,7 +203,7 @@ class Ask(TrainerCallback):
 
 @pytest.mark.parametrize(("method", "stage"), [("channelwise", "1-search"), ("mpq", "2-qat")])
 def test_a_run_that_is_asked_to_stop_is_not_finished_and_goes_on(method, stage, whole, tmp_path):
-    run = trainer(quantized(method, **RUNS[method]), tmp_path, callbacks=[Ask(stage, 4)])
+    run = resumable(quantized(method, **RUNS[method]), tmp_path, callbacks=[Ask(stage, 4)])
     with pytest.raises(TrainingStopped, match=rf"{stage} was stopped at step 4 of \d+, .*resume_from_checkpoint=True"):
         run.train()
     record = json.loads((tmp_path / "stages.json").read_text())
@@ -183,12 +211,12 @@ def test_a_run_that_is_asked_to_stop_is_not_finished_and_goes_on(method, stage, 
     assert (tmp_path / "assignment.json").exists() == (stage == "2-qat")
     assert [path.name for path in complete_checkpoints(tmp_path / stage)] == ["checkpoint-3", "checkpoint-4"]
     assert not (tmp_path / stage / "model").exists()
-    trainer(quantized(method, **RUNS[method]), tmp_path).train(resume_from_checkpoint=True)
+    resumable(quantized(method, **RUNS[method]), tmp_path).train(resume_from_checkpoint=True)
     assert_same_run(method, tmp_path, whole(method))
 
 
 def test_a_stop_at_the_last_step_is_none(tmp_path):
-    trainer(quantized("uniform"), tmp_path, max_steps=4, callbacks=[Ask("1-qat", 4)]).train()
+    resumable(quantized("uniform"), tmp_path, max_steps=4, callbacks=[Ask("1-qat", 4)]).train()
     assert json.loads((tmp_path / "stages.json").read_text())["finished"]["qat"]["steps"] == 4
 
 
@@ -203,10 +231,10 @@ def test_a_selection_that_is_stopped_is_not_finished(tmp_path, monkeypatch):
 
     with monkeypatch.context() as once, pytest.raises(TrainingStopped):
         once.setattr(run_stages, "StageTrainer", stopping)
-        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train()
+        resumable(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train()
     assert json.loads((tmp_path / "run/stages.json").read_text())["selection"] is None
-    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train(resume_from_checkpoint=True)
-    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", selection_steps=2).train()
+    resumable(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", selection_steps=2).train(resume_from_checkpoint=True)
+    resumable(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", selection_steps=2).train()
     assert_same_run("mpq", tmp_path / "run", tmp_path / "whole")
 
 
@@ -222,7 +250,7 @@ def test_a_signal_within_a_step_stops_after_it(accumulation, whole, tmp_path, mo
 
     before = signal.getsignal(signal.SIGTERM)
     cut = {"per_device_train_batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
-    run = trainer(
+    run = resumable(
         quantized("mpq", **RUNS["mpq"]), tmp_path / "run", enable_jit_checkpoint=True, callbacks=[Signal()], **cut
     )
     assert signal.getsignal(signal.SIGTERM) == before, "outside of stages the process ends at once"
@@ -230,26 +258,26 @@ def test_a_signal_within_a_step_stops_after_it(accumulation, whole, tmp_path, mo
         run.train()
     assert signal.getsignal(signal.SIGTERM) == before
     assert [path.name for path in complete_checkpoints(tmp_path / "run/1-search")] == ["checkpoint-3", "checkpoint-5"]
-    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", **cut).train(resume_from_checkpoint=True)
+    resumable(quantized("mpq", **RUNS["mpq"]), tmp_path / "run", **cut).train(resume_from_checkpoint=True)
     if accumulation == 1:
         assert_same_run("mpq", tmp_path / "run", whole("mpq"))
     else:
-        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", **cut).train()
+        resumable(quantized("mpq", **RUNS["mpq"]), tmp_path / "whole", **cut).train()
         assert_same_run("mpq", tmp_path / "run", tmp_path / "whole")
 
 
 def test_early_stopping_is_refused(tmp_path):
     for given in (EarlyStoppingCallback, EarlyStoppingCallback()):
         with pytest.raises(ValueError, match="EarlyStoppingCallback would let the dev set choose"):
-            trainer(quantized("uniform"), tmp_path, callbacks=[given])
+            resumable(quantized("uniform"), tmp_path, callbacks=[given])
         with pytest.raises(ValueError, match="EarlyStoppingCallback would let the dev set choose"):
-            trainer(quantized("uniform"), tmp_path).add_callback(given)
+            resumable(quantized("uniform"), tmp_path).add_callback(given)
 
 
 def test_half_a_checkpoint_is_removed_and_not_used(whole, tmp_path):
     """One that was being deleted when the process died, and one that was being written."""
     with pytest.raises(Interrupted):
-        trainer(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[Stop("2-qat", 10)]).train()
+        resumable(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[Stop("2-qat", 10)]).train()
     folder = tmp_path / "2-qat"
     shutil.copytree(folder / "checkpoint-9", folder / "checkpoint-12")
     for step, lost in ((9, "model.safetensors"), (12, "optimizer.pt")):
@@ -263,7 +291,7 @@ def test_half_a_checkpoint_is_removed_and_not_used(whole, tmp_path):
             assert not (folder / "checkpoint-9").exists() or state.global_step >= 9
 
     seen = First()
-    trainer(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[seen]).train(resume_from_checkpoint=True)
+    resumable(quantized("mpq", **RUNS["mpq"]), tmp_path, callbacks=[seen]).train(resume_from_checkpoint=True)
     assert seen.steps[0] == 6
     assert {path.name for path in folder.iterdir()} == {path.name for path in (whole("mpq") / "2-qat").iterdir()}
     assert_same_run("mpq", tmp_path, whole("mpq"))
@@ -285,13 +313,13 @@ OTHER = [
 
 @pytest.mark.parametrize(("config", "options", "words"), OTHER)
 def test_a_run_is_not_resumed_with_other_settings(config, options, words, whole):
-    run = trainer(quantized("mpq", **{**RUNS["mpq"], **config}), whole("mpq"), **options)
+    run = resumable(quantized("mpq", **{**RUNS["mpq"], **config}), whole("mpq"), **options)
     with pytest.raises(ValueError, match=f"of a run with other settings: .*{words}.* Resume with what it was"):
         run.train(resume_from_checkpoint=True)
 
 
 def test_several_differences_are_one_error(whole):
-    run = trainer(quantized("mpq", budget="4bits"), whole("mpq"), seed=1, learning_rate=1.0)
+    run = resumable(quantized("mpq", budget="4bits"), whole("mpq"), seed=1, learning_rate=1.0)
     with pytest.raises(ValueError, match=r"config\.budget.*; arguments\.seed.*; arguments\.learning_rate"):
         run.train(resume_from_checkpoint=True)
 
@@ -299,7 +327,7 @@ def test_several_differences_are_one_error(whole):
 def test_what_does_not_change_the_result_may_change(whole, tmp_path):
     folder = shutil.copytree(whole("mpq"), tmp_path / "run")
     options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "logging_steps": 1, "save_steps": 7}
-    trainer(quantized("mpq", **RUNS["mpq"]), folder, **options).train(resume_from_checkpoint=True)
+    resumable(quantized("mpq", **RUNS["mpq"]), folder, **options).train(resume_from_checkpoint=True)
 
 
 def settings_written(run):
@@ -314,8 +342,8 @@ def test_masks_that_would_be_drawn_anew_are_not(tokenizer, tmp_path):
         "max_steps": 2,
         "train_dataset": sentences(16).remove_columns(["labels", "idle"]),
     }
-    trainer(quantized("uniform", head="masked"), tmp_path, **options).train()
-    other = trainer(
+    resumable(quantized("uniform", head="masked"), tmp_path, **options).train()
+    other = resumable(
         quantized("uniform", head="masked"),
         tmp_path,
         per_device_train_batch_size=4,
@@ -325,16 +353,16 @@ def test_masks_that_would_be_drawn_anew_are_not(tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"micro_batches\.per_device_train_batch_size was 8 and is now 4"):
         other.train(resume_from_checkpoint=True)
     whole = {**options, "data_collator": DataCollatorForLanguageModeling(tokenizer, mlm=False)}
-    assert "micro_batches" not in settings_written(trainer(quantized("uniform", head="masked"), tmp_path, **whole))
+    assert "micro_batches" not in settings_written(resumable(quantized("uniform", head="masked"), tmp_path, **whole))
 
 
 def test_a_run_that_lost_its_record_or_has_an_old_one_is_refused(tmp_path):
-    trainer(quantized("uniform"), tmp_path, max_steps=2).train()
+    resumable(quantized("uniform"), tmp_path, max_steps=2).train()
     record = json.loads((tmp_path / "stages.json").read_text())
     del record["arguments"]
     (tmp_path / "stages.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="does not say what its run was set to"):
-        trainer(quantized("uniform"), tmp_path, max_steps=2).train(resume_from_checkpoint=True)
+        resumable(quantized("uniform"), tmp_path, max_steps=2).train(resume_from_checkpoint=True)
     (tmp_path / "stages.json").unlink()
     with pytest.raises(ValueError, match=r"holds 1-qat of a run, but no stages\.json"):
-        trainer(quantized("uniform"), tmp_path, max_steps=2).train()
+        resumable(quantized("uniform"), tmp_path, max_steps=2).train()

@@ -13,7 +13,7 @@ from hf_mpq.search.schedules import SCHEDULES, Schedule
 from hf_mpq.training import TrainingStopped
 from hf_mpq.training.run.plan import _merged
 from tests.tiny import outputs
-from tests.training.runs import quantized, trainer
+from tests.training.runs import quantized, resumable, trainer
 
 MASKED = {"method": "weight-coupling", "bits": (2, 4), "mask": "element", "mask_options": {"density": 0.3}}
 OPTIONS = {"admm": {"every": 2}, "gradual-pruning": {"every": 2}, "turbulence": {"every": 0.2}}
@@ -39,7 +39,7 @@ def weights(model):
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
-    run = trainer(quantized(**MASKED), tmp_path_factory.mktemp("pruned"), max_steps=10, stages=PRUNING)
+    run = resumable(quantized(**MASKED), tmp_path_factory.mktemp("pruned"), max_steps=10, stages=PRUNING)
     run.train()
     return weights(run.model)
 
@@ -51,10 +51,10 @@ def test_a_schedule_runs_in_a_stage_and_its_masks_are_shipped(pruned):
 
 def test_a_run_that_was_stopped_in_the_middle_of_a_ramp_ends_the_same(pruned, tmp_path):
     options = {"max_steps": 10, "stages": PRUNING}
-    stopped = trainer(quantized(**MASKED), tmp_path, callbacks=[StopAfter(4)], **options)
+    stopped = resumable(quantized(**MASKED), tmp_path, callbacks=[StopAfter(4)], **options)
     with pytest.raises(TrainingStopped):
         stopped.train()
-    resumed = trainer(quantized(**MASKED), tmp_path, **options)
+    resumed = resumable(quantized(**MASKED), tmp_path, **options)
     resumed.train(resume_from_checkpoint=True)
     again = weights(resumed.model)
     assert all(torch.equal(value, again[name]) for name, value in pruned.items())

@@ -34,7 +34,7 @@ from hf_mpq.training.stage.checkpoints import load_state, saved_state
 from hf_mpq.training.stage.forward_names import named_inputs
 from tests.processes import run_python, start_python
 from tests.tiny import HEADS, MOST, tiny_model
-from tests.training.runs import arguments, collate, quantized, sentences, trainer
+from tests.training.runs import arguments, collate, quantized, resumable, sentences, trainer
 
 TRAINED = {
     "mpq": {"budget": "3bits"},
@@ -273,7 +273,7 @@ def stopped(tmp_path, step=7, **options):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer(quantized("ghost", budget="4bits", groups="matrix"), tmp_path, callbacks=[Stop()], **options).train()
+        resumable(quantized("ghost", budget="4bits", groups="matrix"), tmp_path, callbacks=[Stop()], **options).train()
     return complete_checkpoints(tmp_path / "1-qat")
 
 
