@@ -32,7 +32,7 @@ def sentence(number: int) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory, tokenizer) -> Path:
+def home(tmp_path_factory, tokenizer, made_once) -> Path:
     """The folder of the examples in `--help`: every name in them is here."""
     datasets.disable_progress_bars()
     folder = tmp_path_factory.mktemp("home")
@@ -48,7 +48,8 @@ def home(tmp_path_factory, tokenizer) -> Path:
         Dataset.from_dict(ids).to_json(task / f"{split}.jsonl")
     (folder / "recipes").symlink_to(RECIPES)
     (folder / "my_recipe.py").write_text("import sys; print(sys.argv[1:]); sys.exit(int(sys.argv[-1]) - 1)")
-    _float_model(folder / "my-fine-tuned-bert", table, tokenizer)
+    trained = made_once("cli-float-model", lambda place: _float_model(place, table, tokenizer))
+    shutil.copytree(trained, folder / "my-fine-tuned-bert")
     _packed_model(folder / "my-fine-tuned-bert", folder / "packed", bits=8, rules={"layer.0.intermediate": {"bits": 6}})
     _packed_model(folder / "my-fine-tuned-bert", folder / "nested", bits=(2, 4, 8), nested=True, switchable_norms=True)
     _packed_model(folder / "my-fine-tuned-bert", folder / "worse", turned=True, bits=1, embedding_bits=1)

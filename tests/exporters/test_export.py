@@ -53,6 +53,7 @@ def wanted(model, batch):
 
 def run_onnx(folder: Path, batch, exactly=False):
     options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1  # others wait by running, which takes the time of what is tested beside this
     options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, sums would be clipped
     if exactly:  # where weights alone are integers, the runtime rounds activations too unless it is told not to
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -61,7 +62,8 @@ def run_onnx(folder: Path, batch, exactly=False):
 
 
 def run_openvino(folder: Path, batch):
-    model = openvino.compile_model(folder / "openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = openvino.compile_model(folder / "openvino_model.xml", "CPU", options)
     found = model(_feed(batch, [one.any_name for one in model.inputs]))
     return [torch.from_numpy(found[number]) for number in range(len(found))]
 

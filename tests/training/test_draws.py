@@ -37,7 +37,7 @@ class Draws(TrainerCallback):
 def test_micro_batches_share_the_draw_and_steps_do_not(tmp_path):
     record = Draws()
     trainer(
-        quantized("sdq", budget="3bits"),
+        quantized("sdq", layers=1, budget="3bits"),
         tmp_path,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=4,
