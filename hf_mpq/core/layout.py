@@ -110,6 +110,8 @@ class SubgroupLayout:
 
     def reduce_lines(self, values: Tensor, how: str) -> Tensor:
         """`"amin"`, `"amax"` or `"sum"` over the lines of each sub-group: `(lines, ...)` to `(groups, ...)`."""
+        if self.count == len(values):
+            return values
         if len(set(self.sizes)) == 1:
             return _REDUCTIONS[how](values.unflatten(0, (self.count, self.sizes[0])), dim=1)
         index = self.index(values.device).reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)

@@ -28,6 +28,8 @@ class FixedGate(Gate):
 
     def choose(self) -> Choice:
         candidates = constant(self.candidates, torch.int64, self.bits.device)
+        if len(self.candidates) == 1:
+            return Choice(index=constant((0,), torch.int64, self.bits.device).expand(self.groups))
         return Choice(index=torch.searchsorted(candidates, self.bits.long()))
 
     def usage(self) -> Usage:

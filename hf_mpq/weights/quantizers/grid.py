@@ -89,6 +89,11 @@ class GridQuantizer(WeightQuantizer):
             return LineParameters(
                 expand(choice.probabilities[:, pruned:]), expand(steps), lines, self._constants(weight)
             )
+        if len(self.candidates) == 1:
+            step = expand(steps)
+            keep = constant(((1.0,),), weight.dtype, weight.device).expand_as(step)
+            offsets = None if offsets is None else expand(offsets)
+            return LineParameters(keep, step, offsets, self._constants(weight))
         position = (choice.index - pruned).clamp(min=0)
         grid = LineGrid(*expand(self._table(weight)[position]).split(1, dim=1))
         keep = expand((choice.index >= pruned).to(weight.dtype).unsqueeze(1))

@@ -20,10 +20,17 @@ class MinMaxQuantizer(GridQuantizer):
     encoding = "affine"
     by_group = ()
 
+    def _extremes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest live weight of each sub-group, `(groups, 1)`; 0 where none is live."""
+        if self.live is not None:
+            return self._extreme(weight, "amin"), self._extreme(weight, "amax")
+        low, high = torch.aminmax(self.layout.lines(weight), dim=1)
+        return tuple(
+            self.layout.reduce_lines(values, how).unsqueeze(1) for values, how in ((low, "amin"), (high, "amax"))
+        )
+
     def _extreme(self, weight: Tensor, how: str) -> Tensor:
-        """Smallest or largest live weight of each sub-group, `(groups, 1)`; 0 where none is live."""
-        if self.live is None:
-            return self.layout.reduce(weight, how).unsqueeze(1)
+        """One of them, of a masked weight."""
         outside = torch.inf if how == "amin" else -torch.inf
         found = self.layout.reduce(weight.masked_fill(~self.live.to(weight.device), outside), how)
         return found.masked_fill(found.isinf(), 0.0).unsqueeze(1)
@@ -32,7 +39,7 @@ class MinMaxQuantizer(GridQuantizer):
         return Grid.unsigned(bits)
 
     def steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = (self._extreme(weight.detach(), how) for how in ("amin", "amax"))
+        low, high = self._extremes(weight.detach())
         levels = constant(tuple(2.0**bits - 1 for bits in self.precisions), weight.dtype, weight.device)
         found = to_stored_type(torch.cat([(high - low) / levels, low], 1), self.scale_dtype)
         step, low = found.split([len(self.precisions), 1], dim=1)
