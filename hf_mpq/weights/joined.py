@@ -1,9 +1,12 @@
 """Weight programs of equally long lines as one, so that many matrices take as many calls as a single one."""
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +63,10 @@ def joined_weights(programs: Sequence[WeightProgram], weights: Sequence[Tensor])
     seam = Seam([program.layout.shape[0] for program in programs])
     quantizer = joined_part([program.quantizer for program in programs], seam)
     quantizer.layout = layout
-    gate = joined_gate([program.gate for program in programs], seam)
+    gates = [program.gate for program in programs]
+    of_gates = Seam([gate.groups for gate in gates])
+    seam.tell(of_gates)
+    gate = joined_gate(gates, of_gates)
     values = [program.float_weight(weight) for program, weight in zip(programs, weights)]
     found = seam.split(quantizer(seam.join(values), gate()))
     keeps = [program.keep() for program in programs]
@@ -87,9 +93,44 @@ def joinable_gate(gate: Gate) -> Hashable | None:
     return type(gate), gate.candidates, gate.training, gate.path is None, drawn, gate.device
 
 
+class JoinedGates(NamedTuple):
+    """Gates whose tensors are joined already, in this order.
+
+    Attributes:
+        tensors: of all of them, by name.
+        seam: that joined them.
+    """
+
+    gates: tuple[Gate, ...]
+    tensors: dict[str, Tensor]
+    seam: Seam
+
+
+_JOINED: ContextVar[list[JoinedGates] | None] = ContextVar("joined_gates", default=None)
+
+
+@contextmanager
+def joined_once() -> Iterator[None]:
+    """Inside, what quantizes weights and what asks for usages joins the tensors of gates once, so that there is one
+    gradient of each and not one from either. For one pass: what gates hold must not change in between."""
+    token = _JOINED.set([])
+    try:
+        yield
+    finally:
+        _JOINED.reset(token)
+
+
 def joined_gate(gates: Sequence[Gate], seam: Seam) -> Gate:
     """One gate for the sub-groups of all."""
-    found = joined_part(gates, seam)
+    found = _one_gate(joined_part(gates, seam), gates)
+    known = _JOINED.get()
+    if known is not None:
+        known.append(JoinedGates(tuple(gates), {name: vars(found).get(name) for name in found.by_group}, seam))
+    return found
+
+
+def _one_gate(found: Gate, gates: Sequence[Gate]) -> Gate:
+    """The twin that has their tensors, with all else of them."""
     found.groups = sum(gate.groups for gate in gates)
     found._path = None if gates[0].path is None else torch.cat([gate.path for gate in gates])
     for name in gates[0].by_part:  # a number of each gate, for each of its sub-groups
@@ -112,10 +153,49 @@ def usages_of(gates: Sequence[Gate]) -> list[Usage]:
 def _usages(gates: Sequence[Gate]) -> list[Usage]:
     if len(gates) == 1:
         return [gates[0].usage()]
-    seam = Seam([gate.groups for gate in gates])
-    usage = joined_gate(gates, seam).usage()
+    known = _known(gates)
+    places = {id(gate): place for place, gate in enumerate(gates)}
+    rest = [gate for gate in gates if not any(gate is one for group in known for one in group.gates)]
+    if rest:
+        seam = Seam([gate.groups for gate in rest])
+        part = joined_part(rest, seam)
+        known.append(JoinedGates(tuple(rest), {name: vars(part).get(name) for name in part.by_group}, seam))
+    order = [gate for group in known for gate in group.gates]
+    usage = _one_gate(_twin(known), order).usage()
+    seam, first = Seam([gate.groups for gate in order]), 0
+    for group in known:
+        seam.tell(group.seam, first)
+        first += len(group.gates)
     parts = (seam.split(one) for one in (usage.bits, usage.keep, usage.probabilities))
-    return [Usage(*part) for part in zip(*parts)]
+    found = {places[id(gate)]: Usage(*part) for gate, part in zip(order, zip(*parts))}
+    return [found[place] for place in range(len(gates))]
+
+
+def _known(gates: Sequence[Gate]) -> list[JoinedGates]:
+    """What is joined already of some of them, and holds gradients where they are asked for."""
+    wanted, found = {id(gate) for gate in gates}, []
+    for group in reversed(_JOINED.get() or []):
+        held = all(group.tensors[name].requires_grad for name in _learned(group.gates[0]))
+        if {id(gate) for gate in group.gates} <= wanted and (held or not torch.is_grad_enabled()):
+            found.append(group)
+            wanted -= {id(gate) for gate in group.gates}
+    return found[::-1]
+
+
+def _learned(gate: Gate) -> list[str]:
+    return [name for name in gate.by_group if name in gate._parameters and gate._parameters[name].requires_grad]
+
+
+def _twin(known: Sequence[JoinedGates]) -> Gate:
+    """Of the first gate, with what all of them hold of their sub-groups."""
+    gate = known[0].gates[0]
+    twin = copy.copy(gate)
+    twin._parameters, twin._buffers = dict(twin._parameters), dict(twin._buffers)
+    for name in gate.by_group:
+        tensors = [group.tensors[name] for group in known]
+        if tensors[0] is not None:
+            _put(twin, name, tensors[0] if len(tensors) == 1 else torch.cat(tensors))
+    return twin
 
 
 def joined_part(parts: Sequence[LearnedPart], seam: Seam) -> LearnedPart:

@@ -18,6 +18,18 @@ class Seam:
     def __init__(self, sizes: Sequence[int]):
         self.sizes = tuple(sizes)
         self.used = [False] * len(self.sizes)
+        self._told: list[tuple[Seam, int]] = []
+
+    def tell(self, other: "Seam", first: int = 0) -> None:
+        """Let the results from `first` on be known, as many as it has, to what the inputs of another seam are."""
+        self._told.append((other, first))
+
+    def mark(self, place: int) -> None:
+        """Note that a loss depends on one of the results."""
+        self.used[place] = True
+        for other, first in self._told:
+            if first <= place < first + len(other.used):
+                other.mark(place - first)
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """All of them, one after the other, differentiable."""
@@ -50,7 +62,9 @@ class _Split(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor | None):
         seam = ctx.seam
-        seam.used = [used or gradient is not None for used, gradient in zip(seam.used, gradients)]
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:
+                seam.mark(place)
         like = next(gradient for gradient in gradients if gradient is not None)
         if any(gradient is None for gradient in gradients):
             zero = like.new_zeros(1, *ctx.rest)

@@ -1,6 +1,7 @@
 """Programs that are run as one give what each gives alone, bit for bit, and so do their gradients."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from hf_mpq.core import SubgroupLayout, WeightSpec
 from hf_mpq.weights import GATES, QUANTIZERS, WeightProgram
 from hf_mpq.weights.gates import SoftmaxGate
-from hf_mpq.weights.joined import joinable, joinable_gate, joined_weights, usages_of
+from hf_mpq.weights.joined import joinable, joinable_gate, joined_once, joined_weights, usages_of
 
 DECLARED = [name for name in QUANTIZERS if "by_group" in vars(QUANTIZERS[name])]
 CHOOSING = [name for name in GATES if "by_group" in vars(GATES[name])]
@@ -59,6 +60,26 @@ def test_what_no_loss_depends_on_has_no_gradient():
     learned = [*weights, *(one for program in several for one in program.parameters())]
     without = [one for one, gradient in zip(learned, given) if gradient is None]
     assert {id(one) for one in without} == {id(weights[1]), id(steps), id(logits)}
+
+
+@pytest.mark.parametrize("read", [(0, 1, 2), (0, 2)], ids=["all weights", "some weights"])
+@pytest.mark.parametrize("priced", [(0, 1, 2, 3), (2, 3)], ids=["all usages", "some usages"])
+@pytest.mark.parametrize("gate", CHOOSING)
+def test_usages_share_what_weights_have_joined(gate, read, priced):
+    """Gradients are as without, and the gradient of a gate that neither reads is none."""
+    several, weights = programs(gate=gate)
+    gates = [programs(gate=gate)[0][0].gate, *(program.gate for program in several[::-1])]  # one has no such weight
+    learned = [*weights, *(one for owner in (*several, gates[0]) for one in owner.parameters())]
+    found = []
+    for scope in (nullcontext, joined_once):
+        with scope():
+            values, usages = joined_weights(several, weights), usages_of(gates)
+        terms = [values[place] for place in read]
+        terms += [term for place in priced for term in (usages[place].bits * 3, usages[place].keep)]
+        loss = sum((term * torch.linspace(-1, 2, term.numel()).view_as(term)).sum() for term in terms)
+        found.append(torch.autograd.grad(loss, learned, allow_unused=True))
+    for one, other in zip(*found):
+        assert (one is None) == (other is None) and (one is None or torch.equal(one, other))
 
 
 def test_paths_and_masks_are_kept():

@@ -15,6 +15,7 @@ from ...nn.running import forward_inputs, real_tokens
 from ...nn.together import quantized_together
 from ...search.schedules import Schedule
 from ...search.strategies import WEIGHTS, Pass, Progress, SearchStrategy
+from ...weights.joined import joined_once
 from ..objectives import Objective, Signals
 from .forward_names import forward_names, named_inputs
 
@@ -86,6 +87,10 @@ class StageModule(nn.Module):
         """
         if the_pass is None:
             return self.with_penalty(self.student(**named_inputs(self.student, batch)), *self.running)
+        with joined_once():
+            return self._terms(the_pass, progress, outputs, batch)
+
+    def _terms(self, the_pass: Pass, progress: Progress | None, outputs: bool, batch: Mapping[str, Tensor]) -> Any:
         inputs = batch if self._needs_labels else forward_inputs(self.student, batch)
         student = self._signals(0, self.student, inputs) if the_pass.shape is None else self._subnet(the_pass, inputs)
         teacher = self._teacher_of(the_pass, batch)
