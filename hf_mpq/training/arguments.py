@@ -1,5 +1,6 @@
 """What a user of the trainer sets beyond the arguments of transformers."""
 
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -7,6 +8,8 @@ from transformers import TrainingArguments
 
 from ..core import plain
 
+_SHARDING = "ACCELERATE_USE_FSDP"
+"""Variable by which `accelerate launch` asks for FSDP, whatever the arguments say."""
 REINITS = {"finetuned": "loaded", "pretrained": "pretrained", "random": "random"}
 
 
@@ -77,10 +80,10 @@ class MPQTrainingArguments(TrainingArguments):
         ]
         if ignored:
             raise ValueError(f"stages do not follow {', '.join(ignored)}: leave it off")
-        if self.deepspeed or self.fsdp:
+        if self.deepspeed or self.fsdp or os.environ.get(_SHARDING, "false").lower() == "true":
             raise ValueError(
                 "stages run in one process or with DistributedDataParallel (torchrun, accelerate launch); "
-                "leave deepspeed and fsdp off"
+                "leave deepspeed and fsdp off, also in `accelerate config`"
             )
 
 

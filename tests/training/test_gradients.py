@@ -9,6 +9,8 @@ import torch
 from torch import multiprocessing
 from transformers import TrainerCallback
 
+import hf_mpq
+from hf_mpq.nn.walk import is_open
 from hf_mpq.search.strategies import GATE_PARAMETERS, STRATEGIES, Bilevel, Pass
 from tests.processes import FORKED
 from tests.training.runs import quantized, sentences, trainer
@@ -102,7 +104,7 @@ def recorded(method, folder, batch, accumulation, **changes):
         **changes,
     )
     run.train()
-    return record.gradients, record.logs
+    return record.gradients, record.logs, None if is_open(run.model) else hf_mpq.assignment_of(run.model)
 
 
 def _process(rank, port, method, folder, changes):
@@ -180,6 +182,7 @@ def test_two_processes_train_as_one(method, alone, tmp_path):
     first, second = two_processes(method, tmp_path / "two")
     assert_same(first, expected)
     assert_same(second, expected)
+    assert first[2] == second[2] == expected[2]
 
 
 class SameWeights(TrainerCallback):

@@ -575,6 +575,12 @@ def test_wrong_arguments_are_refused(changes, options, words, tmp_path):
         MPQTrainer(quantized("mpq", budget="3bits"), args, train_dataset=sentences(), **options)
 
 
+def test_what_shards_a_model_is_refused_also_where_accelerate_launch_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="stages run in one process or with DistributedDataParallel"):
+        arguments(tmp_path)
+
+
 def test_models_that_cannot_be_trained_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not quantized: load it with"):
         trainer(tiny_model("bert"), tmp_path)
