@@ -3,7 +3,6 @@
 import math
 import shlex
 import shutil
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -36,7 +35,7 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
         folder: of the sweep.
 
     Returns:
-        The row, but for where it comes from.
+        The row, with its settings, the command that makes it again, and where it comes from.
 
     Raises:
         Exception: whatever the run ends in, such as a `BudgetError` where nothing meets the budget.
@@ -58,12 +57,15 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
     if wrong:
         raise ValueError(f"{wrong[0]} is {row[wrong[0]]}: the run went astray, perhaps its learning rate is too high")
     shutil.rmtree(run, ignore_errors=True)
-    return {**row, "seconds": None if resumed else seconds, "run": name, "point": dict(point)}
-
-
-def complete_row(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `run_point` with its settings, the command that makes it again, and where it comes from."""
-    return {**row, "settings": settings_of(plan), "command": command_of(plan, row["task"], row["point"]), **origin()}
+    return {
+        **row,
+        "seconds": None if resumed else seconds,
+        "run": name,
+        "point": dict(point),
+        "settings": settings_of(plan),
+        "command": command_of(plan, task, point),
+        **origin(),
+    }
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from .rows import Results
 from .table import write_report
 
 if TYPE_CHECKING:
-    from .journal import Journal
+    from .journal import Journal, Turn
 
 
 class Sweep:
@@ -47,7 +46,7 @@ class Sweep:
     def missing(self) -> list[dict[str, Any]]:
         """What has no row: `task`, `point`, `name`, `state` (`"waiting"`, `"running"`, `"failed"`) and `error` of
         each."""
-        return self._journal().states()
+        return self.journal().states()
 
     def run(self, retry: bool = False) -> None:
         """Run what has no row, one after the other, until nothing waits.
@@ -57,42 +56,45 @@ class Sweep:
         Args:
             retry: what failed before gets another turn.
         """
-        journal = self._journal()
+        from .point import run_point
+
+        journal = self.journal()
         if retry:
             journal.retry()
         while (turn := journal.take()) is not None:
-            self.run_one(journal, turn)
+            announce(f"{turn.name}: begins")
+            try:
+                row = run_point(self.plan, turn.task, turn.point, turn.name, self.folder)
+            except Exception as error:
+                run_failed(journal, turn, error)
+            except BaseException:  # Ctrl-C: the run goes on from its last checkpoint when it gets another turn
+                turn.lock.release()
+                raise
+            else:
+                self.keep(journal, turn, row)
 
-    def run_one(self, journal: Journal, turn: Any, run: Callable[..., dict[str, Any]] | None = None) -> None:
-        """One run that has its turn.
-
-        Args:
-            run: `run_point`, or another with its arguments.
-        """
-        from .point import complete_row, run_point
-
-        _say(f"{turn.name}: begins")
-        try:
-            row = (run or run_point)(self.plan, turn.task, turn.point, turn.name, self.folder)
-        except Exception as error:
-            _say(f"{turn.name}: failed: {' '.join(str(error).split()) or type(error).__name__}")
-            journal.failed(turn, error)
-        except BaseException:  # Ctrl-C: the run goes on from its last checkpoint when it gets another turn
-            turn.lock.release()
-            raise
-        else:
-            journal.done(turn, complete_row(self.plan, row))
-            _say(f"{turn.name}: {'  '.join(f'{name} {row[name]:.4g}' for name in self.plan.objectives)}")
+    def keep(self, journal: Journal, turn: Turn, row: dict[str, Any]) -> None:
+        """Keep the row of a run that had its turn."""
+        journal.done(turn, row)
+        announce(f"{turn.name}: {'  '.join(f'{name} {row[name]:.4g}' for name in self.plan.objectives)}")
 
     def report(self) -> str:
         """The table, which `report.md` gets too; `pareto.png` gets the picture."""
         return write_report(self.rows, self.plan, self.folder)
 
-    def _journal(self) -> Journal:
+    def journal(self) -> Journal:
+        """What hands the runs out."""
         from .journal import Journal
 
         return Journal(self.folder, self.plan)
 
 
-def _say(words: str) -> None:
+def announce(words: str) -> None:
+    """A line about what happens, to stderr."""
     say(escape(words))
+
+
+def run_failed(journal: Journal, turn: Turn, error: Exception) -> None:
+    """Keep why a run failed."""
+    announce(f"{turn.name}: failed: {' '.join(str(error).split()) or type(error).__name__}")
+    journal.failed(turn, error)

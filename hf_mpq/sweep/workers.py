@@ -20,7 +20,7 @@ def run_in_processes(sweep: Sweep, workers: int, retry: bool = False) -> None:
         retry: what failed before gets another turn.
     """
     if retry:
-        sweep._journal().retry()
+        sweep.journal().retry()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     before, context = os.environ.get(THREADS), multiprocessing.get_context("spawn")
     os.environ.setdefault(THREADS, str(max(1, cores // workers)))

@@ -21,6 +21,7 @@ needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="pip insta
         ((*MODEL, "--space", "nothing.yaml"), "no file nothing.yaml"),
         ((*MODEL, "--space", "rows.txt"), "has no lines such as"),
         (("--table", "--missing"), "not both"),
+        ((*MODEL, "--ray", "--workers", "2"), "not both"),
     ],
 )
 def test_mistakes(words, said, here, tmp_path, refused):

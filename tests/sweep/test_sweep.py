@@ -63,7 +63,7 @@ def test_an_open_search_goes_on_after_a_run_that_fails_and_one_that_is_interrupt
 
     space = {"bits": 4, "learning_rate": {"low": 1e-4, "high": 1e-3}, "budget": ["1kB", "1MB"], "save_steps": 1}
     sweep = Sweep(tmp_path, plan(space=space, trials=3, objectives=("score", "megabytes", "milliseconds")))
-    journal = sweep._journal()
+    journal = sweep.journal()
     study = journal._studies["sst2"]
     study.enqueue_trial({"learning_rate": 2e-4, "budget": "1kB"}, user_attrs={"run": "small", "order": 0})
     study.enqueue_trial({"learning_rate": 2e-4, "budget": "1MB"}, user_attrs={"run": "large", "order": 1})

@@ -54,6 +54,13 @@ def sweep(
     data_dir: options.DataDir = None,
     max_length: Annotated[int | None, typer.Option(min=2, help="Tokens after which inputs are cut.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Run on a Ray cluster, as many at once as it has room for: that of RAY_ADDRESS."),
+    ] = False,
+    ray_address: Annotated[str | None, typer.Option(help="Another cluster, such as auto or host:6379.")] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: CPUs that a run takes.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs that a run takes.")] = 0,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
     table: Annotated[bool, typer.Option("--table", help="Run nothing: the table and the picture so far.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Run nothing: list what has no row yet.")] = False,
@@ -75,6 +82,8 @@ def sweep(
     """  # noqa: E501
     if table and missing:
         raise UserError("give either --table or --missing, not both")
+    if ray and workers > 1:
+        raise UserError("give either --ray or --workers, not both: a cluster runs as many at once as it has room for")
     for word in task or ():
         check_word("task", word)
     for word in method or ():
@@ -104,7 +113,11 @@ def sweep(
     if missing:
         _list(found, json)
         return
-    if not table:
+    if ray and not table:
+        from ...sweep.cluster import run_on_ray
+
+        run_on_ray(found, ray_address, cpus, gpus, retry)
+    elif not table:
         _run(found, workers, retry)
     _show(found, json)
     failed = [] if table else [one for one in found.missing() if one["state"] == "failed"]
