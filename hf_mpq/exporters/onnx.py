@@ -23,6 +23,8 @@ from .ranges import static_grids
 
 TRACED_OPSET = 20
 """The newest that the tracing exporter of torch writes."""
+LEVELS, INT64 = (2, 3), 7
+"""ONNX' numbers for uint8 and int8, and for int64."""
 OLDEST_TRACED = "5.9"
 """The first transformers whose attention masks can be traced with sizes that are tensors."""
 
@@ -106,6 +108,7 @@ def write_onnx(
     if small:
         shrink_onnx(graph)
     _name_zero_points(graph, zeros)
+    _read_apart(graph)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(file))
 
@@ -140,6 +143,30 @@ def _name_zero_points(graph, zeros: Mapping[str, tuple[int, int]]) -> None:
             name, (kind, count) = f"{node.output[0]}_zero_point", zeros[node.output[0]]
             graph.graph.initializer.append(helper.make_tensor(name, kind, [count], [0] * count))
             node.input.append(name)
+
+
+def _read_apart(graph) -> None:
+    """Give all but the first reader of levels that are shared, as ALBERT's are, a reshape to the shape that they have:
+    where ONNX Runtime makes signed weights unsigned it would replace them once for each, and fail. It removes an
+    Identity before."""
+    from onnx import helper
+
+    levels = {one.name: list(one.dims) for one in graph.graph.initializer if one.data_type in LEVELS}
+    taken: set[str] = set()
+    nodes = list(graph.graph.node)
+    del graph.graph.node[:]
+    for node in nodes:
+        place = {"DequantizeLinear": 0, "MatMulInteger": 1}.get(node.op_type)
+        name = node.input[place] if place is not None else None
+        if name in taken:
+            made = f"{node.output[0]}_levels"
+            shape = helper.make_tensor(f"{made}_shape", INT64, [len(levels[name])], levels[name])
+            graph.graph.initializer.append(shape)
+            graph.graph.node.append(helper.make_node("Reshape", [name, shape.name], [made]))
+            node.input[place] = made
+        elif name in levels:
+            taken.add(name)
+        graph.graph.node.append(node)
 
 
 class _Traced(nn.Module):

@@ -88,6 +88,17 @@ def test_onnx(family, activations, tmp_path):
     assert_alike(run_onnx(folder, batch), wanted(model, batch))
 
 
+@pytest.mark.parametrize("activations", ["trained", "dynamic"])
+@traced
+def test_shared_layers_at_8_bits(activations, tmp_path):
+    """The same levels are read by several operators."""
+    model, batch = packed("albert", bits=8), tiny_batch()
+    folder = hf_mpq.export(model, "onnx", tmp_path, activations=activations)
+    assert_alike(run_onnx(folder, batch), wanted(model, batch))
+    stored = onnx.load(str(folder / "model.onnx")).graph.initializer
+    assert sorted(list(one.dims) for one in stored if 56 in one.dims and len(one.dims) == 2) == [[32, 56], [56, 32]]
+
+
 PER_TOKEN = (
     {},
     {"activation_options": {"symmetric": True}},
