@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import hf_mpq
 from hf_mpq.core import Assignment, MatrixAssignment, PrecisionSpace
 from hf_mpq.nn.batches import batches_of
+from hf_mpq.nn.bfloat16 import cpu_multiplies_bf16
 from hf_mpq.search import SCORERS
-from hf_mpq.training.fine_tuning import cpu_multiplies_bf16
 
 ATTENTION, FEED_FORWARD = r"attention\.self\.(query|key|value)$", r"(?<!attention\.)intermediate\.dense$"
 RULES = {ATTENTION: {"groups": "head", "bits": [0, 8]}, FEED_FORWARD: {"bits": [0, 8]}}

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Assignment, Budgets, MatrixAssignment, MethodSpec, Part, PrecisionSpace, say
+from ..core.progress import readable
 from ..core.stopwatch import seconds as seconds_on
 from ..cost import COSTS, LatencyTable, Limits, limits_of
 from ..nn import calibrate_activations, correct_low_rank
+from ..nn.bfloat16 import bf16_products
 from ..nn.pooling import embedding_outputs
 from ..nn.running import evaluating, forward_inputs
 from ..outliers import OUTLIERS, suppress_outliers
@@ -30,6 +32,12 @@ OUTLIER_BITS = 8
 
 SCAN_SECONDS = 1e-7
 """Scanning the scales of one weight at one precision, about, on a CPU core or two."""
+STEP_SECONDS = 4e-9
+"""A step of a rounder that learns, for each weight, without its products, about."""
+TIMED_PASSES, TIMED_SECONDS = 20, 1.0
+"""Forward passes are timed up to so many, or so long."""
+WRONG = 1.25
+"""Where scoring took so many times as long as was said, or as short, it is said anew how long the rest takes."""
 SLOW_SECONDS = 30.0
 """Where rounding takes longer, something quicker is named."""
 BIAS_PASSES = 16
@@ -85,6 +93,7 @@ class TrainingFree:
         self._scans = RememberedScans()
         self._reference: float | None = None
         self._evaluation_seconds = 0.0
+        self._promised: dict[str, float] = {}
         self._float_outputs: list = []
 
     def choose(self, choice: MethodSpec) -> None:
@@ -111,6 +120,7 @@ class TrainingFree:
         if self._scores is None:
             with self._timed("scoring"), self._scans, embedding_outputs(self.model, self.pooling):
                 self._scores = self.scorer.score(self.model, self.space, self.batches)
+            self._correct("scoring")
         return self._scores
 
     def keep_scores(self, scores: dict[str, Tensor] | None) -> None:
@@ -258,8 +268,11 @@ class TrainingFree:
         count, each = len(self.batches), self._forward_seconds()
         if self.uses_scores:
             seconds["scoring"] += each * self.scorer.forward_passes(self.space, count)
-        passes = self.rounder.forward_passes(self.model, count) + BIAS_PASSES * count * self.choice.bias_correction
-        seconds["rounding"] = each * models * passes
+        passes = self.rounder.forward_passes(self.model, self.batches)
+        passes += BIAS_PASSES * count * self.choice.bias_correction
+        weights = sum(sum(spec.layout.numel) for spec in self.space.weights.values())
+        learning = STEP_SECONDS * weights * self.rounder.steps
+        seconds["rounding"] = models * (each * passes + learning)
         if judged and self.evaluate is None:
             seconds["measuring"] = each * (judged + 1) * count  # the float model gives its outputs once
         return seconds
@@ -271,12 +284,15 @@ class TrainingFree:
 
     @torch.no_grad()
     def _forward_seconds(self) -> float:
+        """Of one batch; the mean of several passes, for what else a machine does comes in bursts."""
         inputs = forward_inputs(self.model, self.batches[len(self.batches) // 2])
-        with evaluating(self.model):
+        with evaluating(self.model), bf16_products(self.model):
             self.model(**inputs)  # the first pass is slower
-            start = self._now()
-            self.model(**inputs)
-            return self._now() - start
+            start, passes = self._now(), 0
+            while passes < TIMED_PASSES and (not passes or self._now() - start < TIMED_SECONDS):
+                self.model(**inputs)
+                passes += 1
+            return (self._now() - start) / passes
 
     def _now(self) -> float:
         """Seconds; on a GPU once it has done what it was told."""
@@ -294,7 +310,7 @@ class TrainingFree:
         """Print how long it will take, phase by phase, and what would be quicker; as of `phases`."""
         if not self.progress:
             return
-        seconds = self.phases(models, judged)
+        seconds = self._promised = self.phases(models, judged)
         total, examples = sum(seconds.values()), sum(len(batch["input_ids"]) for batch in self.batches)
         parts = ", ".join(f"{part} {readable(spent)}" for part, spent in seconds.items() if spent >= 1)
         say(
@@ -308,19 +324,15 @@ class TrainingFree:
                 "fewer or shorter examples are, too"
             )
 
+    def _correct(self, part: str) -> None:
+        """Once a part is done that took another time than was said: print how long the others will take then."""
+        promised = self._promised.pop(part, 0.0)
+        factor, left = self.seconds[part] / max(promised, 1e-9), sum(self._promised.values())
+        if promised and left * factor > SLOW_SECONDS and not 1 / WRONG < factor < WRONG:
+            say(f"compress: {part} took {readable(self.seconds[part])}: about {readable(left * factor)} more")
+
     def summarise(self) -> None:
         """Print how long each part took."""
         if self.progress:
             parts = ", ".join(f"{part} {readable(seconds)}" for part, seconds in self.seconds.items())
             say(f"compress: {parts}")
-
-
-def readable(seconds: float) -> str:
-    """`"8 s"`, `"3 min"`."""
-    return (
-        f"{max(seconds, 0.1):.1f} s"
-        if seconds < 10
-        else f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-    )

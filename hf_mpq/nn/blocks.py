@@ -1,7 +1,8 @@
 """The encoder layers of a model as blocks that can be run alone, one after the other."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -58,8 +59,8 @@ def record_blocks(
         model: float or quantized; left in the mode it was in.
         batches: keyword arguments of forward; labels are left out.
         names: blocks to record; None records all.
-        first_only: keep hidden states and outputs of the first of them only, and of the rest what else they were
-            called with: enough where they are chained.
+        first_only: keep hidden states and outputs of the first of them only, and of the rest, which are not run, what
+            else they were called with: enough where they are chained.
     """
     blocks = encoder_blocks(model)
     records = {name: BlockRecord() for name in blocks if names is None or name in names}
@@ -69,8 +70,9 @@ def record_blocks(
         hooks.append(blocks[name].register_forward_pre_hook(recorder.before(record, states), with_kwargs=True))
         if states:
             hooks.append(blocks[name].register_forward_hook(recorder.after(record)))
+    skipped = list(blocks.values())[1:] if first_only else []
     try:
-        with evaluating(model):
+        with evaluating(model), _passing_on(recorder, skipped):
             for batch in batches:
                 inputs = forward_inputs(model, batch)
                 recorder.mask = real_tokens(inputs)
@@ -82,9 +84,10 @@ def record_blocks(
 
 
 class _Recorder:
-    """Hooks that write into records; `mask` is of the batch that runs now."""
+    """Hooks that write into records; `mask` is of the batch that runs now, `given` what a block gave last."""
 
     mask: Tensor | None = None
+    given: Tensor | tuple | None = None
 
     def before(self, record: BlockRecord, states: bool):
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -96,9 +99,28 @@ class _Recorder:
 
         return hook
 
-    @staticmethod
-    def after(record: BlockRecord):
-        return lambda block, args, output: record.outputs.append(_hidden_of(output).detach())
+    def after(self, record: BlockRecord):
+        def hook(block: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+            self.given = output
+            record.outputs.append(_hidden_of(output).detach())
+
+        return hook
+
+
+@contextmanager
+def _passing_on(recorder: _Recorder, blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks that give what the recorded block before them gave."""
+    before = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = lambda *args, **kwargs: recorder.given
+        yield
+    finally:
+        for block, forward in zip(blocks, before):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
 
 
 def are_chained(records: Sequence[BlockRecord], batches: int) -> bool:

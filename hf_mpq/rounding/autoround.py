@@ -6,16 +6,19 @@ import torch
 from torch import nn
 
 from ..nn import MPQLinear
+from ..nn.bfloat16 import bf16_products
 from ..nn.running import evaluating
 from .base import ROUNDERS, Rounder
-from .block_error import block_error, draw_calls, split_batches
+from .block_error import block_error, draw_calls, part_size, sequences_of, split_batches
 from .checks import check_decided, check_examples, check_fixed_grids
 from .grids import can_round
 from .held import held_weights, using_weights
 from .sign_rounding import SignRounding
 from .walk import BlockStep, walk_blocks
 
-CHECKS = 5
+WALKS = 3.0
+"""Forward passes that walking through both models takes."""
+CHECKS = 2
 """How often the error on the held sample is looked at in each block."""
 JUDGED = 128
 """Sequences on which a block's error is compared with that at its start."""
@@ -28,34 +31,37 @@ class AutoRounder(Rounder):
 
     Differences from the paper: factors multiply the scanned scales and lie in 0.5 to 1.5 (the paper's multiply the
     largest weight and lie in 0 to 1); the iterate that is kept is the best on a fixed sample of the examples, looked at
-    five times (the paper's: the best loss of a training batch). A block whose error over other examples is no smaller
-    than at its start keeps what it had. Matrices outside blocks and tables stay at nearest rounding.
+    half-way and at the end (the paper's: the best loss of a training batch). A block whose error over other examples is
+    no smaller than at its start keeps what it had. Matrices outside blocks and tables stay at nearest rounding.
 
     Args:
         iterations: steps in each block; at 200 the paper's default.
-        batch_size: sequences in a step; the paper's is 8, which takes longer.
+        batch_size: sequences in a step, the paper's is 8; None: as many as have 256 tokens, from 4 to a whole batch.
         lr: first step size, falling to 0 linearly; None is the paper's `1 / iterations`.
         learn_scales: also learn the factors of scales.
         sample: sequences in the fixed sample.
         seed: of the batches.
+        bf16: products in bfloat16, but for what the float model gives; None where a CPU is made for them.
         progress: show a progress bar.
     """
 
     def __init__(
         self,
         iterations: int = 200,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         lr: float | None = None,
         learn_scales: bool = True,
         sample: int = 64,
         seed: int = 0,
+        bf16: bool | None = None,
         progress: bool = False,
     ):
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
         self.iterations, self.batch_size, self.sample, self.seed = iterations, batch_size, sample, seed
+        self.steps = iterations
         self.lr = 1 / iterations if lr is None else lr
-        self.learn_scales, self.progress = learn_scales, progress
+        self.learn_scales, self.bf16, self.progress = learn_scales, bf16, progress
 
     def round(self, model: nn.Module, reference: nn.Module, batches: Sequence[Mapping]) -> None:
         check_examples(batches)
@@ -63,7 +69,7 @@ class AutoRounder(Rounder):
         check_fixed_grids(model)
         generator = torch.Generator().manual_seed(self.seed)
         parts = split_batches(batches, self.batch_size, generator)
-        with evaluating(model, reference):
+        with evaluating(model, reference), bf16_products(model, self.bf16):
             for step in walk_blocks(model, reference, parts, "rounding", self.progress):
                 self._round_block(step, generator)
 
@@ -88,7 +94,7 @@ class AutoRounder(Rounder):
         parameters = [parameter for one in learned for parameter in one.parameters[:count]]
         interval = max(1, self.iterations // CHECKS)
         for iteration in range(self.iterations):
-            calls = draw_calls(step.calls, self.batch_size, generator)
+            calls = draw_calls(step.calls, self.batch_size or 1, generator)
             with torch.enable_grad():
                 error = block_error(step, calls, step.calls.hidden)
                 gradients = torch.autograd.grad(error, parameters, allow_unused=True)
@@ -114,8 +120,11 @@ class AutoRounder(Rounder):
     def _error(self, step: BlockStep, calls: Sequence[int]) -> float:
         return float(block_error(step, calls, step.calls.hidden))
 
-    def forward_passes(self, model: nn.Module, batches: int) -> float:
-        """A step is of `batch_size` sequences, of which a usual batch has 16: three such passes, and half a usual one
-        for the weights themselves at 64 tokens. Two models are walked through, and errors looked at."""
-        looked_at = 2 * min(16 * batches, JUDGED) + (CHECKS + 1) * min(16 * batches, self.sample)
-        return 3.0 * batches + looked_at / 16 + (self.batch_size * 3 / 16 + 0.5) * self.iterations
+    def forward_passes(self, model: nn.Module, batches: Sequence[Mapping]) -> float:
+        """A step is three passes of a part of a batch. Two models are walked through, one of them in float32, and
+        errors looked at."""
+        rows = [sequences_of(batch) for batch in batches]
+        each = max(sum(rows) / len(rows), 1)
+        parts = sum(-(-count // (self.batch_size or part_size(batch))) for count, batch in zip(rows, batches))
+        looked_at = 2 * min(sum(rows), JUDGED) + (CHECKS + 1) * min(sum(rows), self.sample)
+        return WALKS * len(batches) + looked_at / each + 3.0 * self.iterations * len(batches) / parts

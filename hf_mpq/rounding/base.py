@@ -21,9 +21,11 @@ class Rounder(ABC):
 
     Attributes:
         needs_data: whether `round` uses the batches and the float model.
+        steps: how often each weight is rounded anew while it learns; for an estimate of time.
     """
 
     needs_data = True
+    steps = 0
 
     @abstractmethod
     def round(self, model: nn.Module, reference: nn.Module, batches: Sequence[Mapping]) -> None:
@@ -38,6 +40,7 @@ class Rounder(ABC):
             ValueError: when there are no batches, or a quantizer reads its scales off the weight.
         """
 
-    def forward_passes(self, model: nn.Module, batches: int) -> float:
-        """About how many forward passes of one batch through the whole model `round` takes; for an estimate of time."""
+    def forward_passes(self, model: nn.Module, batches: Sequence[Mapping]) -> float:
+        """About how many forward passes of one of the batches through the whole model `round` takes, beside `steps`;
+        for an estimate of time."""
         return 0.0

@@ -8,16 +8,36 @@ from torch import Tensor
 from ..nn import BlockRecord
 from .walk import BlockStep
 
+FEWEST, TOKENS = 4, 256
+"""Sequences and tokens of a small batch: with more tokens products take most of the time, with fewer weights do."""
 
-def split_batches(batches: Sequence[Mapping], size: int, generator: torch.Generator) -> list[dict]:
-    """Batches of at most `size` sequences, drawn from within each of the given ones, whose padding they keep."""
+
+def split_batches(batches: Sequence[Mapping], size: int | None, generator: torch.Generator) -> list[dict]:
+    """Batches of at most `size` sequences, drawn from within each of the given ones, whose padding they keep; None:
+    of `part_size`."""
     parts = []
     for batch in batches:
         tensors = {key: value for key, value in batch.items() if "label" not in key}
-        count = len(next(iter(tensors.values())))
-        for chosen in torch.randperm(count, generator=generator).split(size):
+        for chosen in torch.randperm(sequences_of(tensors), generator=generator).split(size or part_size(tensors)):
             parts.append({key: value[chosen.to(value.device)] for key, value in tensors.items()})
     return parts
+
+
+def part_size(batch: Mapping) -> int:
+    """Sequences in each part of a batch: as many as have `TOKENS`, padding included, at least `FEWEST`."""
+    ids = _first(batch)
+    most = max(FEWEST, TOKENS * len(ids) // max(ids.numel(), 1))
+    parts = max(-(-len(ids) // most), 1)
+    return max(-(-len(ids) // parts), 1)  # about as many in each
+
+
+def sequences_of(batch: Mapping) -> int:
+    """How many there are in a batch."""
+    return len(_first(batch))
+
+
+def _first(batch: Mapping) -> Tensor:
+    return next(value for key, value in batch.items() if "label" not in key)
 
 
 def draw_calls(record: BlockRecord, size: int, generator: torch.Generator) -> list[int]:

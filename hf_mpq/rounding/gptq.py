@@ -65,8 +65,8 @@ class GPTQRounder(Rounder):
         better = _row_errors(chosen - target, hessian) <= _row_errors(nearest - target, hessian)
         write_values(layer, grid, torch.where(better.unsqueeze(1), chosen, nearest))
 
-    def forward_passes(self, model: nn.Module, batches: int) -> float:
-        return batches * (12.0 if self.asymmetric else 8.0)
+    def forward_passes(self, model: nn.Module, batches: Sequence[Mapping]) -> float:
+        return len(batches) * (12.0 if self.asymmetric else 8.0)
 
 
 def _row_errors(difference: Tensor, hessian: Tensor) -> Tensor:

@@ -66,9 +66,9 @@ class LayerwiseDistillation(Rounder):
             parameter.requires_grad_(required)
             parameter.grad = gradient
 
-    def forward_passes(self, model: nn.Module, batches: int) -> float:
+    def forward_passes(self, model: nn.Module, batches: Sequence[Mapping]) -> float:
         """A step counts as three passes of two batches."""
-        return 4.0 * batches + 6.0 * self.steps
+        return 4.0 * len(batches) + 6.0 * self.steps
 
 
 def trained_parameters(block: nn.Module) -> list[nn.Parameter]:

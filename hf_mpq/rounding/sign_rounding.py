@@ -6,7 +6,7 @@ from torch import Tensor
 from ..core import to_stored_type
 from ..nn import MPQLinear
 from .grids import LevelGrid, target_weight, write_values
-from .shifted import ShiftedRounding, shifted_level
+from .shifted import ShiftedRounding, move_by_sign, shifted_level
 
 NARROWEST, WIDEST = 0.5, 1.5
 """Range of what scales may be multiplied by."""
@@ -31,10 +31,11 @@ class SignRounding:
         return [self.shift, self.factor]
 
     def __call__(self) -> Tensor:
-        """The weight used in forward, straight-through, `(out, in)`, in the type of the layer's weight."""
-        grid = self._scaled()
-        value = ShiftedRounding.apply(self.shift, grid.step, self.weight, grid)
-        return value.to(self.layer.weight.dtype)
+        """The weight used in forward, straight-through, `(out, in)`, in the type that its products are in."""
+        grid, kind, dtype = self._scaled(), self.weight.device.type, self.layer.weight.dtype
+        if dtype == torch.float32 and torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        return ShiftedRounding.apply(self.shift, grid.step, self.weight, grid, dtype)
 
     def _scaled(self) -> LevelGrid:
         layout, dtype = self.layer.spec.layout, self.layer.program.quantizer.scale_dtype
@@ -50,7 +51,7 @@ class SignRounding:
         bounds = ((-0.5, 0.5), (NARROWEST, WIDEST))
         for parameter, gradient, (low, high) in zip(self.parameters, gradients, bounds):
             if gradient is not None:
-                parameter.sub_(rate * gradient.sign()).clamp_(low, high)
+                move_by_sign(parameter.detach(), gradient, torch.tensor(rate, device=gradient.device), low, high)
 
     def state(self) -> list[Tensor]:
         """A copy of what is learned."""

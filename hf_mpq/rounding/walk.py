@@ -1,6 +1,7 @@
 """Encoder blocks in order, each with the inputs it gets once the blocks before it are done."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from ..core import track
 from ..nn import BlockRecord, are_chained, encoder_blocks, record_blocks
+from ..nn.bfloat16 import own_products
 from .held import held_weights
 
 
@@ -52,20 +54,29 @@ def walk_blocks(
 
 def _chain(model: nn.Module, batches: Sequence[Mapping], outputs: bool) -> Iterator[BlockRecord]:
     """Outputs are computed before a block is handed out if wanted, else after it was changed."""
-    records = record_blocks(model, batches, first_only=True)
+    with _products(model, outputs):
+        records = record_blocks(model, batches, first_only=True)
     hidden = next(iter(records.values())).hidden if records else []
     for name, block in encoder_blocks(model).items():
         record = records.pop(name)
         record.hidden = hidden
         if outputs:
-            record.outputs = _run(record, block)
+            with _products(model, outputs):
+                record.outputs = _run(record, block)
         yield record
         hidden = record.outputs if outputs else _run(record, block)
 
 
 def _one_by_one(model: nn.Module, batches: Sequence[Mapping], outputs: bool) -> Iterator[BlockRecord]:
     for name in encoder_blocks(model):
-        yield record_blocks(model, batches, names=[name])[name]
+        with _products(model, outputs):
+            found = record_blocks(model, batches, names=[name])[name]
+        yield found
+
+
+def _products(model: nn.Module, wanted: bool) -> AbstractContextManager:
+    """What is wanted of a model is as it gives it, whatever type others' products are in."""
+    return own_products(model) if wanted else nullcontext()
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ..core import MethodSpec
+from ..nn.bfloat16 import cpu_multiplies_bf16
 from ..training import MPQTrainingArguments
-from ..training.fine_tuning import cpu_multiplies_bf16
 
 
 def run_arguments(

@@ -10,12 +10,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether a CPU is all there is, and it multiplies bfloat16 in hardware."""
-    return not torch.cuda.is_available() and bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+from ..nn.bfloat16 import cpu_multiplies_bf16
 
 
 def fine_tune(model: nn.Module, rows: Dataset, collator: Callable, folder: str | Path, **arguments) -> nn.Module:

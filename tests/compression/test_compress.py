@@ -1,6 +1,7 @@
 """Training-free compression in one call."""
 
 import dataclasses
+import itertools
 import re
 import sys
 from functools import partial
@@ -14,6 +15,7 @@ from hf_mpq import MPQConfig, compress
 from hf_mpq.compression.compress import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import BudgetError
+from hf_mpq.core.progress import readable
 from hf_mpq.cost import AverageBits, Energy
 from hf_mpq.rounding import ROUNDERS
 from hf_mpq.search import ALLOCATORS, SCORERS
@@ -139,10 +141,32 @@ def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys)
     quick = {"name": "autoround", "iterations": 30}
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
     said = " ".join(capsys.readouterr().err.split())
-    assert "about 54 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 48 s" in said
+    assert "about 104 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 98 s" in said
     assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
     compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
     assert "quicker" not in capsys.readouterr().err
+
+
+def test_the_rest_is_said_anew_where_scoring_took_another_time(monkeypatch, capsys):
+    monkeypatch.setattr(TrainingFree, "_forward_seconds", lambda engine: 1.0)
+    clock = itertools.count(0, 22)
+    monkeypatch.setattr("hf_mpq.core.stopwatch.perf_counter", lambda: next(clock))
+    engine = TrainingFree(tiny_model("bert"), CONFIG, DEFAULT, [tiny_batch()], progress=True)
+    engine.announce(1)
+    engine.scores()
+    phases = engine.phases()
+    left = (phases["quantization"] + phases["rounding"]) * 22 / phases["scoring"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"compress: scoring took 22 s: about {readable(left)} more"
+
+
+def test_the_estimate_takes_the_mean_of_several_passes(monkeypatch):
+    clock = itertools.count(0, 0.3)
+    monkeypatch.setattr("hf_mpq.core.stopwatch.perf_counter", lambda: next(clock))
+    engine = TrainingFree(tiny_model("bert"), CONFIG, DEFAULT, [tiny_batch()])
+    passes = []
+    engine.model.register_forward_hook(lambda *_: passes.append(1))
+    assert engine._forward_seconds() == pytest.approx(1.5 / 4) and len(passes) == 1 + 4
 
 
 @pytest.mark.parametrize("allocator", list(ALLOCATORS))

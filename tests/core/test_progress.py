@@ -19,6 +19,18 @@ def test_bars_are_drawn_on_stderr(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_log_says_how_long_the_rest_takes(monkeypatch, capsys):
+    """After the first of several, and again where it takes a quarter longer or less than that."""
+    clock = iter([0.0, 10.0, 21.0, 60.0, 80.0])
+    monkeypatch.setattr(hf_mpq.core.progress, "perf_counter", lambda: next(clock))
+    assert list(track(range(4), "rounding")) == [0, 1, 2, 3]
+    said = [line for line in capsys.readouterr().err.splitlines() if "more" in line]
+    assert said == ["rounding: about 30 s more", "rounding: about 20 s more"]
+    clock = iter([0.0, 1.0, 2.0])
+    assert list(track(iter([0, 1]), "scales", total=2)) == [0, 1]
+    assert "more" not in capsys.readouterr().err, "what is short anyway"
+
+
 def test_there_are_no_other_bars():
     users = [path for path in ROOT.rglob("*.py") if "from rich.progress" in path.read_text()]
     assert users == [Path(hf_mpq.core.progress.__file__)]

@@ -57,6 +57,19 @@ def test_only_the_first_hidden_states_are_kept_if_wanted(family):
     first, *rest = records.values()
     assert all(torch.equal(a, b) for a, b in zip(first.hidden, next(iter(full.values())).hidden))
     assert all(len(record) == len(BATCHES) and not record.hidden and not record.outputs for record in rest)
+    for record, whole in zip(rest, list(full.values())[1:]):
+        assert [list(kwargs) for _, kwargs in record.others] == [list(kwargs) for _, kwargs in whole.others]
+        assert all(mask is None or torch.equal(mask, other) for mask, other in zip(record.masks, whole.masks))
+
+
+def test_blocks_behind_the_first_are_not_run_where_only_the_first_is_recorded():
+    model, runs = tiny_model("bert"), []
+    later = list(encoder_blocks(model).values())[1]
+    later.intermediate.register_forward_hook(lambda *_: runs.append(1))
+    record_blocks(model, BATCHES, first_only=True)
+    assert not runs and "forward" not in vars(later)
+    record_blocks(model, BATCHES)
+    assert len(runs) == len(BATCHES)
 
 
 def test_some_blocks_can_be_recorded_alone():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_mpq.nn import MPQLinear
+from hf_mpq.nn.bfloat16 import bf16_products
 from hf_mpq.nn.blocks import evaluating
 from hf_mpq.nn.walk import matrices
 from hf_mpq.rounding import ROUNDERS, correct_biases
@@ -55,14 +56,24 @@ def test_gptq_lowers_the_error_of_unseen_outputs(family, options):
     assert output_error(model, reference, batches(seed=6)) < 0.95 * before
 
 
-@pytest.mark.parametrize("family", ["bert", "albert"])
-def test_autoround_lowers_the_error_of_blocks(family):
+@pytest.mark.parametrize("family, bf16", [("bert", False), ("bert", True), ("albert", None)])
+def test_autoround_lowers_the_error_of_blocks(family, bf16):
     reference = tiny_model(family, "bare")
     model = quantized(reference, bits=2, groups=4)
     before = block_errors(model, reference, batches(), own_inputs=True)
-    ROUNDERS["autoround"](iterations=20).round(model, reference, batches())
+    ROUNDERS["autoround"](iterations=20, bf16=bf16).round(model, reference, batches())
     after = block_errors(model, reference, batches(), own_inputs=True)
     assert all(a < 0.8 * b for a, b in zip(after, before))
+
+
+def test_what_the_float_model_gives_is_exact():
+    reference = tiny_model("bert", "bare")
+    model = quantized(reference, bits=4, activation_bits=None)
+    with evaluating(model, reference), bf16_products(model, True):
+        steps = list(walk_blocks(model, reference, batches(), ""))
+    with torch.no_grad(), evaluating(reference):
+        assert torch.equal(steps[-1].wanted.outputs[0], reference(**batches()[0]).last_hidden_state)
+    assert not torch.equal(steps[-1].calls.hidden[0], steps[-1].wanted.hidden[0])
 
 
 def test_autoround_keeps_what_it_cannot_improve():
@@ -168,6 +179,11 @@ def test_small_batches_are_cut_from_given_ones():
     assert [len(part["input_ids"]) for part in parts] == [3, 1, 3, 1] and "labels" not in parts[0]
     together = torch.cat([part["input_ids"] for part in parts[:2]])
     assert sorted(together.tolist()) == sorted(given[0]["input_ids"].tolist())
+    sizes = [
+        [len(part["input_ids"]) for part in split_batches([{"input_ids": torch.zeros(rows, tokens)}], None, generator)]
+        for rows, tokens in ((16, 10), (16, 30), (16, 50), (16, 500), (3, 10))
+    ]
+    assert sizes == [[16], [8, 8], [4] * 4, [4] * 4, [3]]
     reference = tiny_model("bert")
     with torch.no_grad(), evaluating(reference):
         step = next(walk_blocks(reference, reference, parts, ""))

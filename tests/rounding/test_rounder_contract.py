@@ -175,7 +175,7 @@ def test_unknown_families(name):
     before = weights_of(model)
     rounder(name, **({"lr": 1e-2} if name == "lkd" else {})).round(model, reference, batches(1))
     assert same(weights_of(model), before) == (name == "nearest")
-    assert all(isinstance(name, str) and rounder(name).forward_passes(model, 3) >= 0 for name in ROUNDERS)
+    assert all(isinstance(name, str) and rounder(name).forward_passes(model, batches(3)) >= 0 for name in ROUNDERS)
 
 
 def test_options_are_checked():

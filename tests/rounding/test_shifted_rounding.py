@@ -5,7 +5,7 @@ import torch
 
 from hf_mpq.core import replace_forward
 from hf_mpq.rounding.grids import LevelGrid
-from hf_mpq.rounding.shifted import ShiftedRounding
+from hf_mpq.rounding.shifted import ShiftedRounding, move_by_sign
 
 
 def written_out(shift, step, weight, grid):
@@ -23,8 +23,25 @@ def test_values_and_gradients(shape):
     step = (0.02 + 0.2 * draw(*shape)).requires_grad_()
     low = torch.full(shape, -2.0)
     grid = LevelGrid(step.detach(), low, -low - 1, torch.full(shape, 0.5), draw(7, 12) > 0.1)
-    found, wanted = ShiftedRounding.apply(shift, step, weight, grid), written_out(shift, step, weight, grid)
+    found = ShiftedRounding.apply(shift, step, weight, grid, torch.float32)
+    wanted = written_out(shift, step, weight, grid)
     assert torch.equal(found, wanted)
+    assert torch.equal(ShiftedRounding.apply(shift, step, weight, grid, torch.bfloat16), wanted.bfloat16())
     upstream = draw(7, 12) - 0.5
     for one, other in zip(*(torch.autograd.grad(value, (shift, step), upstream) for value in (found, wanted))):
         torch.testing.assert_close(one, other)
+
+
+def test_a_step_goes_by_the_sign_and_stays_within_bounds():
+    value, gradient = torch.tensor([0.0, 0.0, 0.0, 0.48, -0.48]), torch.tensor([3.0, -0.1, 0.0, -1.0, 1.0])
+    move_by_sign(value, gradient, torch.tensor(0.05), -0.5, 0.5)
+    assert value.tolist() == pytest.approx([-0.05, 0.05, 0.0, 0.5, -0.5])
+
+
+def test_compiled_and_eager_steps_are_the_same():
+    generator = torch.Generator().manual_seed(0)
+    value, gradient = (torch.randn(300, 300, generator=generator) * 0.3 for _ in range(2))
+    moved = value.clone()
+    move_by_sign.eager(moved, gradient, torch.tensor(0.05), -0.5, 0.5)
+    move_by_sign(value, gradient, torch.tensor(0.05), -0.5, 0.5)
+    assert torch.equal(value, moved)

@@ -29,11 +29,11 @@ def batches(count: int = 8) -> list[dict]:
 
 
 SMALL = MPQConfig(bits=(0, 2, 4), groups=2, quantizer="minmax")
-QUICK = {"hessian": {"draws": 2}, "kl": {"per": "matrix"}}
+QUICK = {"hessian": {"draws": 2}, "kl": {"per": "matrix"}, "fisher": {"bf16": False}}
 
 
 def score(scorer: str, model, config: MPQConfig, given, **options) -> dict[str, torch.Tensor]:
-    return SCORERS[scorer](**QUICK.get(scorer, {}), **options).score(model, config.resolve(model), given)
+    return SCORERS[scorer](**{**QUICK.get(scorer, {}), **options}).score(model, config.resolve(model), given)
 
 
 def snapshot(model) -> dict:
@@ -210,6 +210,14 @@ def test_fisher_estimates_the_divergence(form, least, factor):
     good = spearmanr(truth, estimates).statistic
     assert good > least and good > spearmanr(truth, plain).statistic
     assert 1 / factor < sum(estimates) / sum(truth) < factor
+
+
+def test_fisher_in_bfloat16():
+    model, given = tiny_model("bert"), batches(2)
+    exact, quick = (score("fisher", model, SMALL, given, bf16=bf16) for bf16 in (False, True))
+    for name, table in exact.items():
+        assert not torch.equal(quick[name], table)
+        torch.testing.assert_close(quick[name].sum(0), table.sum(0), rtol=0.05, atol=0)
 
 
 def gauss_newton(model, name: str, change: torch.Tensor, given) -> float:

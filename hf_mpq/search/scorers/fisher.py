@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import PrecisionSpace, WeightSpec, input_of, track
+from ...nn.bfloat16 import bf16_products
 from ...nn.heads import decisions_of
 from .base import SCORERS, Scorer, check_choice, check_count, never_rising, open_matrices, readers, rounding_errors
 from .inputs import InputRecorder, open_inputs
@@ -43,12 +44,20 @@ class FisherScorer(Scorer):
         form: `"projected"`, `"kronecker"` or `"diagonal"`.
         draws: of outputs for each example; each further one costs a backward pass and lowers the noise.
         seed: of the draws.
+        bf16: of the projected form: products in bfloat16; None where a CPU is made for them.
         progress: show a progress bar.
     """
 
-    def __init__(self, form: str = "projected", draws: int = 1, seed: int = 0, progress: bool = False):
+    def __init__(
+        self,
+        form: str = "projected",
+        draws: int = 1,
+        seed: int = 0,
+        bf16: bool | None = None,
+        progress: bool = False,
+    ):
         self.form, self.draws = check_choice("form", form, FORMS), check_count("draws", draws)
-        self.seed, self.progress = seed, progress
+        self.seed, self.bf16, self.progress = seed, bf16, progress
 
     def forward_passes(self, space: PrecisionSpace, batches: int) -> float:
         return batches * (1.5 + (4.0 if self.form == "projected" else 2.0) * self.draws)
@@ -63,7 +72,8 @@ class FisherScorer(Scorer):
         return {name: never_rising(table) for name, table in found.items()}
 
     def _projected(self, model: nn.Module, layers: _Layers, given: list[Batch], inputs: InputRecorder):
-        with ProjectionRecorder(layers, readers(model, layers), self.progress) as recorder:
+        recording = ProjectionRecorder(layers, readers(model, layers), self.progress)
+        with recording as recorder, bf16_products(model, self.bf16):
             for batch, backward in self._passes(model, given, inputs):
                 recorder.begin(len(batch))
                 backward()

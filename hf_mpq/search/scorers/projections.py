@@ -13,6 +13,8 @@ UNSEEN = 0.5
 """How often a row of a table counts as read beyond what was seen."""
 CHUNK = 1 << 21
 """Entries of examples' gradients at a time, so that they stay in cache."""
+WIDE_CHUNK = 1 << 24
+"""The same in bfloat16, whose products want to be large."""
 
 
 class ProjectionRecorder(ProductRecorder):
@@ -22,7 +24,8 @@ class ProjectionRecorder(ProductRecorder):
     change; so further candidates cost little. What does not have the batch in front (positions) is summed over the
     examples too: their gradients are independent with mean zero, so products between them vanish on average.
 
-    What a decoder tied to a table makes of it is added to what reading the table makes, example by example.
+    What a decoder tied to a table makes of it is added to what reading the table makes, example by example. Under
+    autocast in bfloat16 these products, too, are in it.
 
     Args:
         layers: name to linear layer or table, with its spec.
@@ -59,7 +62,9 @@ class ProjectionRecorder(ProductRecorder):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             x = inputs[0].detach()
             table = isinstance(module, nn.Embedding)
-            output.register_hook(lambda gradient: self._backward(name, table, x, gradient.detach().float()))
+            quick = output.dtype == torch.bfloat16 and module.weight.dtype == torch.float32
+            dtype = torch.bfloat16 if quick else torch.float32
+            output.register_hook(lambda gradient: self._backward(name, table, x, gradient.detach().to(dtype)))
 
         return hook
 
@@ -71,25 +76,35 @@ class ProjectionRecorder(ProductRecorder):
             self._tokens[name] += int((gradient.abs().amax(-1) > 0).sum())  # padding has no gradient
         count = len(gradient) if len(gradient) == self._examples else 1
         gradient = gradient.reshape(count, -1, gradient.shape[-1])
-        changes = self.changes[name]
         if table:
-            found = torch.stack([_table_products(spec, x, gradient, change) for change in changes], dim=2)
+            found = torch.stack([_table_products(spec, x, gradient, one) for one in self.changes[name]], dim=2)
         else:
-            found = _linear_products(spec, x.float().reshape(count, -1, x.shape[-1]), gradient, changes)
+            x = x.to(gradient.dtype).reshape(count, -1, x.shape[-1])
+            found = _linear_products(spec, x, gradient, self._stacked(name, gradient.dtype))
         self._add(name, found)
 
+    def _stacked(self, name: str, dtype: torch.dtype) -> Tensor:
+        """All changes of a matrix, `(lines, others, candidates)`; of what is no table they are kept like that only."""
+        module, spec = self.layers[name]
+        changes = self.changes[name]
+        if isinstance(changes, Tensor):
+            return changes.to(dtype)
+        stacked = torch.stack([one if spec.layout.axis == 0 else one.T for one in changes], dim=2).to(dtype)
+        if not isinstance(module, nn.Embedding):
+            self.changes[name] = stacked
+        return stacked
 
-def _linear_products(spec: WeightSpec, x: Tensor, gradient: Tensor, changes: list[Tensor]) -> Tensor:
-    """`(count, groups, candidates)`; `x` `(count, tokens, in)`, `gradient` `(count, tokens, out)`."""
-    rows = spec.layout.axis == 0
-    lines, others = (gradient, x) if rows else (x, gradient)
-    stacked = torch.stack([change if rows else change.T for change in changes], dim=2)  # (lines, others, candidates)
-    size = max(1, CHUNK // stacked[:, :, 0].numel())
+
+def _linear_products(spec: WeightSpec, x: Tensor, gradient: Tensor, stacked: Tensor) -> Tensor:
+    """`(count, groups, candidates)`; `x` `(count, tokens, in)`, `gradient` `(count, tokens, out)`, `stacked` changes
+    `(lines, others, candidates)`."""
+    lines, others = (gradient, x) if spec.layout.axis == 0 else (x, gradient)
+    size = max(1, (CHUNK if gradient.dtype == torch.float32 else WIDE_CHUNK) // stacked[:, :, 0].numel())
     parts = []
     for some_lines, some_others in zip(lines.split(size), others.split(size)):
         own = torch.bmm(some_lines.transpose(1, 2), some_others)  # each example's gradient
         parts.append(torch.bmm(own.transpose(0, 1), stacked))
-    return spec.layout.reduce_lines(torch.cat(parts, dim=1), "sum").transpose(0, 1)
+    return spec.layout.reduce_lines(torch.cat(parts, dim=1).float(), "sum").transpose(0, 1)
 
 
 def _table_products(spec: WeightSpec, ids: Tensor, gradient: Tensor, change: Tensor) -> Tensor:
