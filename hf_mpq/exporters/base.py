@@ -70,6 +70,7 @@ class Exporter(ABC):
         extra: of this package, that installs them.
         integers: whether it stores weights as integers.
         standard: whether its runtime makes the model from the sizes in its config alone.
+        pools: whether its files say how a text becomes one vector.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -77,6 +78,7 @@ class Exporter(ABC):
     extra: ClassVar[str] = ""
     integers: ClassVar[bool] = True
     standard: ClassVar[bool] = False
+    pools: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -40,6 +40,7 @@ class GgufExporter(Exporter):
     packages = ("gguf",)
     extra = "gguf"
     standard = True
+    pools = True
 
     @classmethod
     def write(cls, model: nn.Module, folder: Path, request: ExportRequest) -> None:

@@ -81,6 +81,14 @@ def test_a_folder_comes_out_whole(layout, embedders, tmp_path, run, run_json):
     np.testing.assert_allclose(embed(tmp_path / "dense"), small.encode(TEXTS), atol=0.05)
 
 
+def test_a_gguf_file_has_the_pooling_of_the_folder(embedders, tmp_path, run):
+    gguf = pytest.importorskip("gguf", reason="pip install 'hf_mpq[gguf]'")
+    run("compress", embedders["apart"], "--bits", "8", "--out", tmp_path / "packed")
+    run("export", tmp_path / "packed", "gguf", "--out", tmp_path / "gguf")
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "0_Transformer" / "model.gguf").fields
+    assert fields["bert.pooling_type"].contents() == gguf.PoolingType.CLS
+
+
 def test_scores_are_about_the_embeddings_that_the_folder_makes(embedders, here, tmp_path, run):
     """The pooling is the folder's own; another one that is asked for finds other bits."""
     folder = embedders["apart"]

@@ -51,7 +51,10 @@ def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("gguf",), "unknown export format 'gguf'; the known ones are: compressed-tensors, dense, onnx, openvino"),
+        (
+            ("coreml",),
+            "unknown export format 'coreml'; the known ones are: compressed-tensors, ctranslate2, dense, gguf, onnx",
+        ),
         (
             ("dense", "--activations", "int4"),
             "unknown activations 'int4'; the known ones are: dynamic, float, static, tr",

@@ -91,7 +91,7 @@ def test_what_no_type_holds():
         ({"bits": 2, "rules": {"intermediate": {"bits": 4}}}, {"Q4_0", "F16"}),
         ({"bits": 4, "quantizer": "minmax"}, {"Q4_1", "F16"}),
         ({"bits": 4, "groups": "columns:4"}, {"Q8_0", "F16"}),
-        ({"bits": 4, "low_rank": 2}, {"Q8_0", "F16"}),
+        pytest.param({"bits": 4, "low_rank": 2}, {"Q8_0", "F16"}, marks=pytest.mark.full),
     ],
     ids=str,
 )

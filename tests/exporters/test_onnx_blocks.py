@@ -57,7 +57,14 @@ def test_blocks_have_the_weights_of_the_layer(fields):
             assert_close(BlockLinear(module, 1).weight, want, rtol=0, atol=close * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("family, fields", [("bert", one) for one in KINDS] + [("deberta-v2", KINDS[2])], ids=str)
+CASES = [("bert", one) for one in KINDS] + [("deberta-v2", KINDS[2])]
+
+
+@pytest.mark.parametrize(
+    "family, fields",
+    [case if case[1] in (KINDS[0], KINDS[3]) else pytest.param(*case, marks=pytest.mark.full) for case in CASES],
+    ids=str,
+)
 def test_onnx_runtime_answers_as_the_model(family, fields, tmp_path):
     model, batch = packed(family, **fields), tiny_batch()
     folder = hf_mpq.export(model, "onnx-nbits", tmp_path, activations="float")

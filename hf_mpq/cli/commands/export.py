@@ -81,6 +81,8 @@ def export(
     data = checked_data(data)
     import hf_mpq
 
+    from ...exporters import EXPORTERS
+
     model, embedder = load_packed(folder, trust_remote_code, precisions), Embedder.of(folder)
     words = load_tokenizer(tokenizer or folder, trust=trust_remote_code)
     rows = None
@@ -98,7 +100,7 @@ def export(
                 calibration=rows,
                 activations=activations,
                 calibration_examples=examples,
-                pooling=None if embedder is None else embedder.pooling,
+                pooling=embedder.pooling if embedder is not None and EXPORTERS[format].pools else None,
             )
         if embedder is not None:
             embedder.complete(partial)
