@@ -17,6 +17,8 @@ PAGES = ROOT / "docs" / "results"
 ROWS = ROOT / "benchmarks" / "rows"
 CHARTS = {"retained.svg": 2, "retained-narrow.svg": 1}
 """File to how many pictures are beside each other: the second is for phones."""
+LEAST = 2
+"""Points in a picture."""
 TITLES = {
     "without-training": ("Without training", "What rounding and `compress` keep, with no labels and no training."),
     "training": ("Training choices", "What a search costs, and what some of its choices are worth."),
@@ -33,8 +35,8 @@ text before name no commit. Where nothing else is said there is one seed, and di
 nothing. `hf-mpq leaderboard` shows the same rows in a browser, to be searched and drawn anew."""
 _CHART = """Stored bytes, embeddings included, against the share of the float model's score that is kept. Bars are 95
 % intervals over seeds; the broad pale line is what nothing of at most the same size is better than."""
-_KEPT = """Share of the float model's score, in percent. Of several runs the newest counts; a method stands above
-another where its shares lie further above the medians of their tasks."""
+_KEPT = """Share of the float model's score, in percent. A column was trained alike from the same float model, but for
+what a variant names; a method stands above another where its shares lie further above the medians of their columns."""
 _TASKS = """One table for each task: by budget, then by divergence from the float model on rows that nothing was
 trained on, which tells methods apart more surely than the score. ± is half the 95 % bootstrap interval over seeds;
 `run` is the folder of the rows, [below](#runs). Differences of KL are paired: on the same rows, with a bootstrap
@@ -48,14 +50,14 @@ def main() -> None:
     for name, text in pages(sources).items():
         (PAGES / name).write_text(text, encoding="utf-8")
     lines = lines_of(sources)
-    if chart_points(lines) and not charts_are_current(sources):
+    if chart_points(lines, LEAST) and not charts_are_current(sources):
         for name, columns in CHARTS.items():
-            save_chart(lines, PAGES / name, columns)
+            save_chart(lines, PAGES / name, columns, LEAST)
 
 
 def charts_are_current(sources: Iterable[Source]) -> bool:
     """Whether the charts show what the rows say."""
-    wanted, files = fingerprint(lines_of(sources)), [PAGES / name for name in CHARTS]
+    wanted, files = fingerprint(lines_of(sources), LEAST), [PAGES / name for name in CHARTS]
     return all(file.exists() and wanted in file.read_text(encoding="utf-8") for file in files)
 
 
@@ -67,7 +69,7 @@ def pages(sources: Sequence[Source]) -> dict[str, str]:
 def _first(sources: Sequence[Source]) -> str:
     lines = lines_of(sources)
     parts = ["# Results", _WRITTEN, _INTRODUCTION, _contents()]
-    if chart_points(lines):
+    if chart_points(lines, LEAST):
         parts += ["## Which method keeps most at the same bytes?", _picture(), _CHART]
     tables = kept(lines)
     if tables:

@@ -9,7 +9,7 @@ import pytest
 
 from hf_mpq.report.board.chart import chart_points, fingerprint, retained_chart, save_chart
 from hf_mpq.report.board.intervals import pairs_of
-from hf_mpq.report.board.lines import chosen, lines_of, newest
+from hf_mpq.report.board.lines import chosen, lines_of
 from hf_mpq.report.board.sources import ROWS, Source, read_sources
 from hf_mpq.report.board.tables import Table, kept, leaderboard, question_tables
 from hf_mpq.report.figures.pareto import _style
@@ -153,7 +153,7 @@ def test_rows_of_a_sweep_bring_their_float_score_model_and_data(tmp_path):
         assert lines_of([source(row(settings={"model": place}))])[0].model == model
 
 
-def test_of_several_sources_the_newest_counts():
+def test_the_newest_source_comes_first():
     rows = {
         "a": {"commit": None},
         "b": {"commit": "1", "date": "2026-01-02"},
@@ -161,7 +161,6 @@ def test_of_several_sources_the_newest_counts():
     }
     lines = lines_of([source(row(**more), name=name) for name, more in rows.items()])
     assert [line.source for line in lines] == ["b", "c", "a"]
-    assert [line.source for line in newest(lines)] == [line.source for line in newest(reversed(lines))] == ["b"]
 
 
 def test_lines_are_chosen_by_what_they_are_and_float_models_stay():
@@ -224,6 +223,11 @@ def test_methods_are_ranked_by_tasks_that_others_have_too():
     assert table.head == ["method", "MRPC, F1", "SQuAD, F1"]
     assert table.body == [["`mpq`", "99.0", "10.0"], ["`uniform`", "98.0", ""]]
     assert kept([]) == {}
+    two = kept(lines_of([source(*rows), source(whole(50.0), row(score=40.0), name="two")]))["all-MiniLM-L6-v2", "2bits"]
+    assert two.head == ["method", "MRPC, F1 (two)", "MRPC, F1 (one)", "SQuAD, F1"] and two.body[0][1:3] == [
+        "80.0",
+        "99.0",
+    ]
 
 
 def test_cells_do_not_break_a_table():
@@ -268,6 +272,12 @@ def test_the_chart_has_a_picture_for_each_task_and_one_legend(tmp_path):
     figure = retained_chart(lines)
     assert [axis.get_title() for axis in figure.axes] == ["MRPC, F1", "SST-2, accuracy"], "without points no picture"
     assert [point.y for point in chart_points(lines)] == [90.5] * 4 and drawn(figure).std() > 0
+    other = lines_of([source(*rows), source(whole(), row(), name="two")])
+    titles = {point.task for point in chart_points(other)}
+    assert titles == {"MRPC, F1, one", "MRPC, F1, two", "SST-2, accuracy"}, (
+        "only what was trained alike shares a picture"
+    )
+    assert {point.task for point in chart_points(other, least=2)} == {"MRPC, F1", "SST-2, accuracy"}
     assert len(figure.legends) == 1 and all(axis.get_legend() is None for axis in figure.axes)
     assert all(axis.get_ylim()[0] <= 90 and axis.get_ylim()[1] >= 101 for axis in figure.axes)
     assert "% of the float model's score" in words(figure) and "float" in words(figure)
@@ -276,6 +286,8 @@ def test_the_chart_has_a_picture_for_each_task_and_one_legend(tmp_path):
     text = (tmp_path / "first.svg").read_text()
     assert text == (tmp_path / "second.svg").read_text() and fingerprint(lines) in text
     assert fingerprint(lines) != fingerprint(chosen(lines, method="mpq"))
+    three = retained_chart(other)
+    assert [axis.get_visible() for axis in three.axes] == [True, True, True, False], "no empty picture"
     with pytest.raises(ValueError, match="nothing to draw"):
         retained_chart(chosen(lines, task="rte"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import nan
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..figures.pareto import draw_points
 from ..figures.run_points import Point
-from .lines import FLOAT, TASKS, Line, newest
+from .lines import FLOAT, TASKS, Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,13 +20,21 @@ LEAST_SPAN = 98.0, 101.0
 """Shares that every picture shows, so that tenths of a percent do not look like much."""
 
 
-def chart_points(lines: Iterable[Line]) -> list[Point]:
-    """What is drawn, by task: of lines with a size and a share of the float score the newest of each kind."""
-    known = [line for line in newest(lines) if line.megabytes and line.retained and line.method != FLOAT]
-    several = len({line.model for line in known}) > 1
+def chart_points(lines: Iterable[Line], least: int = 1) -> list[Point]:
+    """What is drawn, by task: lines with a size and a share of the float score. Only lines of one source, which were
+    trained alike from the same float model, share a picture.
+
+    Args:
+        least: pictures of fewer points are left out.
+    """
+    known = [line for line in lines if line.megabytes and line.retained and line.method != FLOAT]
+    counts = Counter((line.task, line.source, line.model) for line in known)
+    known = [line for line in known if counts[line.task, line.source, line.model] >= least]
+    places = {(line.task, line.source, line.model) for line in known}
+    several = {task for task in counts if sum(place[0] == task[0] for place in places) > 1}
     points = [
         Point(
-            TASKS.get(line.task, line.task) + (f", {line.model}" if several else ""),
+            _title(line, (line.task, line.source, line.model) in several, len({place[2] for place in places}) > 1),
             line.name,
             line.megabytes.mean,
             line.retained.mean,
@@ -37,20 +46,30 @@ def chart_points(lines: Iterable[Line]) -> list[Point]:
     return sorted(points, key=lambda point: point.task.casefold())
 
 
+def _title(line: Line, several_runs: bool, several_models: bool) -> str:
+    parts = [TASKS.get(line.task, line.task), line.model if several_models else "", line.source if several_runs else ""]
+    return ", ".join(part for part in parts if part)
+
+
 def retained_chart(
-    lines: Iterable[Line], dark: bool = False, columns: int = 2, names: Sequence[str] | None = None
+    lines: Iterable[Line],
+    dark: bool = False,
+    columns: int = 2,
+    names: Sequence[str] | None = None,
+    least: int = 1,
 ) -> Figure:
-    """MB on disk against the share of the float model's score that is kept, one picture for each task.
+    """MB on disk against the share of the float model's score that is kept, one picture for each task and source.
 
     The broad pale line is what nothing of at most the same size is better than; bars are 95 % intervals over seeds.
 
     Args:
         names: in whose order colours are given; default: that of the lines.
+        least: pictures of fewer points are left out.
 
     Raises:
         ValueError: none of the lines has a size and a share.
     """
-    points = chart_points(lines)
+    points = chart_points(lines, least)
     if not points:
         raise ValueError("nothing to draw: none of these rows has megabytes, and a score beside its float model's")
     figure = draw_points(points, y="retained", dark=dark, columns=columns, level=100.0, names=names)
@@ -61,18 +80,18 @@ def retained_chart(
     return figure
 
 
-def save_chart(lines: Sequence[Line], file: str | Path, columns: int = 2) -> None:
+def save_chart(lines: Sequence[Line], file: str | Path, columns: int = 2, least: int = 1) -> None:
     """Write it as SVG with the text as text, the same bytes for the same lines and versions."""
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": "hf_mpq", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        about = {"Date": None, "Creator": None, "Description": fingerprint(lines)}
-        retained_chart(lines, columns=columns).savefig(file, format="svg", metadata=about)
+        about = {"Date": None, "Creator": None, "Description": fingerprint(lines, least)}
+        retained_chart(lines, columns=columns, least=least).savefig(file, format="svg", metadata=about)
 
 
-def fingerprint(lines: Iterable[Line]) -> str:
+def fingerprint(lines: Iterable[Line], least: int = 1) -> str:
     """Of what the chart shows, which its file holds: a chart of other rows is known by it."""
     from hashlib import sha256
 
-    shown = sorted(f"{p.task} {p.name} {p.x:.3f} {p.y:.3f} {p.half:.3f} {p.runs}" for p in chart_points(lines))
+    shown = sorted(f"{p.task} {p.name} {p.x:.3f} {p.y:.3f} {p.half:.3f} {p.runs}" for p in chart_points(lines, least))
     return sha256("\n".join(shown).encode()).hexdigest()[:16]

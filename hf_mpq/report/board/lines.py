@@ -185,17 +185,6 @@ def bits_of(budget: str) -> float:
         return float("inf")
 
 
-def newest(lines: Iterable[Line]) -> list[Line]:
-    """Of lines that several sources have, the newest: by whether its commit is known, by date, and by whether it says
-    its size."""
-    found: dict[tuple, Line] = {}
-    for line in lines:
-        key = (line.model, line.task, line.budget, line.method, line.variant)
-        if key not in found or _age(line) >= _age(found[key]):
-            found[key] = line
-    return list(found.values())
-
-
 def _age(line: Line) -> tuple:
     return line.origin["commit"] is not None, line.origin["date"] or "", line.megabytes is not None, line.source
 

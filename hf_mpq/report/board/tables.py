@@ -7,7 +7,7 @@ from typing import Any
 
 from .intervals import Paired
 from .layout import Layout
-from .lines import FLOAT, TASKS, Line, Measured, bits_of, newest
+from .lines import FLOAT, TASKS, Line, Measured, bits_of
 from .sources import Source
 
 
@@ -76,11 +76,11 @@ def _text(value: Measured | None, digits: int) -> str:
 
 def kept(lines: Iterable[Line]) -> dict[tuple[str, str], Table]:
     """Model and budget to a table of the share of the float score, one line for each method and one column for each
-    task. Of several sources the newest counts.
+    task of each source: what is in a column was trained alike.
 
-    A method stands above another where its shares lie further above the medians of their tasks.
+    A method stands above another where its shares lie further above the medians of their columns.
     """
-    known = [line for line in newest(lines) if line.method != FLOAT and line.retained]
+    known = [line for line in lines if line.method != FLOAT and line.retained]
     cells = {(line.model, line.budget) for line in known}
     return {
         cell: _kept([line for line in known if (line.model, line.budget) == cell])
@@ -89,20 +89,24 @@ def kept(lines: Iterable[Line]) -> dict[tuple[str, str], Table]:
 
 
 def _kept(lines: Sequence[Line]) -> Table:
-    tasks = sorted({line.task for line in lines}, key=lambda task: TASKS.get(task, task).casefold())
-    shares = {task: [line.retained.mean for line in lines if line.task == task] for task in tasks}
-    named = {name: {line.task: line for line in lines if line.name == name} for name in {line.name for line in lines}}
+    columns = list(dict.fromkeys((line.task, line.source) for line in lines))
+    columns.sort(key=lambda column: TASKS.get(column[0], column[0]).casefold())
+    shares = {column: [one.retained.mean for one in lines if (one.task, one.source) == column] for column in columns}
+    named: dict[str, dict[tuple[str, str], Line]] = {}
+    for line in lines:
+        named.setdefault(line.name, {})[line.task, line.source] = line
 
     def above(name: str) -> float:
-        others = [task for task in named[name] if len(shares[task]) > 1]
-        return mean([named[name][task].retained.mean - median(shares[task]) for task in others] or [0.0])
+        others = [column for column in named[name] if len(shares[column]) > 1]
+        return mean([named[name][column].retained.mean - median(shares[column]) for column in others] or [0.0])
 
-    order = sorted(named, key=lambda name: (-above(name), name))
+    tasks = [task for task, _ in columns]
+    head = [TASKS.get(task, task) + (f" ({source})" if tasks.count(task) > 1 else "") for task, source in columns]
     body = [
-        [f"`{name}`", *(_text(named[name][task].retained, 1) if task in named[name] else "" for task in tasks)]
-        for name in order
+        [f"`{name}`", *(_text(named[name][one].retained, 1) if one in named[name] else "" for one in columns)]
+        for name in sorted(named, key=lambda name: (-above(name), name))
     ]
-    return Table(["method", *(TASKS.get(task, task) for task in tasks)], body)
+    return Table(["method", *head], body)
 
 
 def question_tables(source: Source) -> dict[str, Table]:

@@ -98,4 +98,4 @@ def _words(lines: Sequence[Line], drawn: int) -> str:
         return "No rows of this choice: take something out of it."
     if drawn == count:
         return f"{count} lines."
-    return f"{count} lines, {drawn} in the chart: it has those with a size and a float score, the newest of each kind."
+    return f"{count} lines, {drawn} in the chart: those with a size and the score of a float model."

@@ -83,7 +83,7 @@ def draw_points(
         size = (max(5.2 * across, 6), 3.9) if columns is None else (4.2 * across, 2.8 * down + 1)
         figure = new_figure(*size)
         axes = figure.subplots(down, across, squeeze=False, sharex=columns is not None).flat
-        for axis, task in zip(axes, tasks):
+        for task, axis in zip(tasks, axes):  # which takes no axis beyond the last task
             _draw(axis, [point for point in points if point.task == task], names, baseline, lower_is_better, theme)
             if level is not None:
                 axis.axhline(level, color=theme.float, linestyle=":", zorder=1, label=FLOAT_NAME)
