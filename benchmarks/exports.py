@@ -27,11 +27,13 @@ from transformers import AutoModel, AutoTokenizer
 import hf_mpq
 from hf_mpq.exporters.base import unmet
 from hf_mpq.nn.pooling import embed
+from hf_mpq.sweep import origin
 
 HERE = Path(__file__).parent
 LLAMA_CPP = HERE.parent / "tests" / "exporters" / "llama_cpp.py"
 START, END = "<!-- measured: benchmarks/exports.py -->", "<!-- end -->"
-ROWS = HERE / "rows" / "exports.jsonl"
+ROWS = HERE / "rows" / "exports" / "results.jsonl"
+COMMAND = "python benchmarks/exports.py --data_dir DATA --node_modules node_modules"
 CASES = {
     "onnx": ("onnx", {}, "one range for each tensor of inputs, found in every pass"),
     "onnx, trained": ("onnx", {"activations": "trained"}, "nothing but the order of sums; slower"),
@@ -82,7 +84,7 @@ def main() -> None:
     for row in _measure(args):
         known[row["case"]] = row
         print(row, flush=True)
-        ROWS.parent.mkdir(exist_ok=True)
+        ROWS.parent.mkdir(parents=True, exist_ok=True)
         ROWS.write_text("".join(json.dumps(row) + "\n" for row in known.values()))
 
 
@@ -149,6 +151,8 @@ def _row(name: str, folder: Path, found: Tensor | None, want: Tensor) -> dict:
         "mean": None if cosine is None else float(cosine.mean()),
         "least": None if cosine is None else float(cosine.min()),
         "sentences": len(want),
+        "command": COMMAND,
+        **origin(),
     }
 
 
