@@ -49,7 +49,8 @@ class ExpectedMatrix:
     @property
     def code_bits(self) -> Tensor:
         """Expected bits of all stored codes, without padding."""
-        return (self.stored_bits * self.lines).sum(-1) * self.length * (1.0 if self.kept is None else self.kept)
+        bits = (self.stored_bits * self.lines).sum(-1) * self.length
+        return bits if self.kept is None else bits * self.kept
 
     @property
     def used_bits(self) -> Tensor:
@@ -114,7 +115,7 @@ def _are_alike(one: ExpectedMatrix, other: ExpectedMatrix) -> bool:
 
 
 def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
-    stacked = lambda tensors: torch.stack(list(tensors))  # noqa: E731
+    stacked = lambda tensors: _stacked([*tensors])  # noqa: E731
     bits = stacked(one.usage.bits for one in group)
     keep = stacked(one.keep for one in group)
     shares = stacked(one.shares for one in group)
@@ -130,6 +131,12 @@ def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
         stacked(one.rows for one in group),
         stacked(one.live_columns for one in group),
     )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """`(tensors, ...)`; one that is the same in all is not copied."""
+    first = tensors[0]
+    return first.expand(len(tensors), *first.shape) if all(one is first for one in tensors) else torch.stack(tensors)
 
 
 def fixed_usage(name: str, spec: WeightSpec, device: torch.device) -> Usage:
@@ -175,11 +182,14 @@ def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str,
         places = [*blocks]  # each the blocks at one place of all links
         dead = dead_rows(first, [_pruned(several, layouts, usages) for several in places], alike)  # (links, count)
         for several, probability in zip(places, dead):
-            after = layouts[several[0].name].shape[0] - several[0].start - several[0].count
-            alive = 1 - pad(probability, (several[0].start, after))
+            before = several[0].start
+            after = layouts[several[0].name].shape[0] - before - several[0].count
+            alive = 1 - (pad(probability, (before, after)) if before or after else probability)
             _multiply(rows, [block.name for block in several], alive)
+            if probability is dead[0]:
+                read = alive if alive.shape == probability.shape else 1 - probability
         if first.consumer is not None:
-            _multiply(columns, [link.consumer for link in (first, *others)], 1 - dead[0])
+            _multiply(columns, [link.consumer for link in (first, *others)], read)
     return (
         {name: rows.get(name, _ones(layout.shape[0], usages[name].keep)) for name, layout in layouts.items()},
         {name: columns.get(name, _ones(layout.shape[1], usages[name].keep)) for name, layout in layouts.items()},

@@ -33,6 +33,8 @@ class FixedGate(Gate):
         return Choice(index=torch.searchsorted(candidates, self.bits.long()))
 
     def usage(self) -> Usage:
+        if len(self.candidates) == 1:
+            return self._usage_of(constant(((1.0,),), torch.float32, self.bits.device).expand(self.groups, 1))
         chosen = constant(self.candidates, torch.int64, self.bits.device) == self.bits.long().unsqueeze(1)
         return self._usage_of(chosen.float())
 
