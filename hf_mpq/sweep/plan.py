@@ -73,6 +73,8 @@ class Plan:
             raise ValueError(f"trials must be 1 or more, got {self.trials}")
         object.__setattr__(self, "space", {"method": "mpq", "seed": 0, **self.space})
         self._check_space()
+        methods = [METHODS.name_of(value) for value in self.axes["method"].values]
+        object.__setattr__(self, "space", {**self.space, "method": methods if len(methods) > 1 else methods[0]})
 
     @property
     def axes(self) -> dict[str, Axis]:

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import shutil
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -30,8 +29,8 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
     """Run one point, or go on with it where it was interrupted, and measure what it packed.
 
     Args:
-        name: of the run; `<folder>/runs/<name>` has its checkpoints until it is done, and `<folder>/packed/<name>` the
-            packed model afterwards.
+        name: of the run; `<folder>/runs/<name>` has its checkpoints, and `<folder>/packed/<name>` the packed model
+            afterwards.
         folder: of the sweep.
 
     Returns:
@@ -56,7 +55,6 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
     wrong = [one for one in plan.objectives if not math.isfinite(row[one])]
     if wrong:
         raise ValueError(f"{wrong[0]} is {row[wrong[0]]}: the run went astray, perhaps its learning rate is too high")
-    shutil.rmtree(run, ignore_errors=True)
     return {
         **row,
         "seconds": None if resumed else seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,9 @@ class Sweep:
                 self.keep(journal, turn, row)
 
     def keep(self, journal: Journal, turn: Turn, row: dict[str, Any]) -> None:
-        """Keep the row of a run that had its turn."""
+        """Keep the row of a run that had its turn; its checkpoints go when the row is there."""
         journal.done(turn, row)
+        shutil.rmtree(self.folder / "runs" / turn.name, ignore_errors=True)
         announce(f"{turn.name}: {'  '.join(f'{name} {row[name]:.4g}' for name in self.plan.objectives)}")
 
     def report(self) -> str:

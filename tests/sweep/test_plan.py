@@ -84,6 +84,12 @@ def test_what_cannot_be_meant_is_refused(changes, words, plan):
         plan(**changes)
 
 
+def test_methods_and_tasks_are_spelt_as_they_are_registered(plan):
+    made = plan(tasks=("SST2",), space={"method": ["MPQ", "uniform"]})
+    assert made.tasks == ("sst2",) and made.space["method"] == ["mpq", "uniform"]
+    assert plan(space={"method": ["MPQ"]}).to_dict() == plan(space={"method": "mpq"}).to_dict()
+
+
 def test_a_folder_keeps_its_plan_and_takes_no_other(plan, tmp_path):
     given = {"space": {"budget": ["4bits", "3bits"], "learning_rate": {"low": 1e-5, "high": 1e-4}}, "trials": 2}
     plan(**given).keep(tmp_path)

@@ -77,6 +77,11 @@ def test_an_open_search_goes_on_after_a_run_that_fails_and_one_that_is_interrupt
         with pytest.raises(KeyboardInterrupt):
             sweep.run()
     assert (tmp_path / "runs" / "large" / "stages.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(journal), "done", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run()
+    assert (tmp_path / "runs" / "large" / "stages.json").exists(), "there until the row is"
     sweep.run()
     found = {one["name"]: one for one in sweep.missing()}
     assert found.keys() == {"small"} and found["small"]["state"] == "failed" and "Budget" in found["small"]["error"]
