@@ -40,6 +40,7 @@ REGISTRIES = (
     ("Search strategies", "`strategy` of a stage", "hf_mpq.search.strategies", "STRATEGIES"),
     ("Penalties", "how a search is held to its budget", "hf_mpq.search.strategies", "PENALTIES"),
     ("Schedules", "what else changes by time in a stage", "hf_mpq.search.schedules", "SCHEDULES"),
+    ("Reshapes", "`reshape` of a stage: what its model is made of before", "hf_mpq.nn.widening", "RESHAPES"),
     ("Combiners", "how gradients of several passes are merged", "hf_mpq.training.gradients", "COMBINERS"),
     ("Costs", "what a budget is about", "hf_mpq.cost", "COSTS"),
     ("Encodings", "what stored codes mean", "hf_mpq.weights", "ENCODINGS"),

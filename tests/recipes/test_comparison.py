@@ -180,6 +180,18 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
 
 
 @pytest.mark.full
+def test_channel_expansion_stands_beside_uniform_at_the_bytes_of_2_bits(small, tmp_path):
+    """Its budget is that of the original widths, whatever it has become."""
+    from compare_methods import main
+
+    main([*small, "--config", '{"groups": 6}', "--methods", "channel-expansion", "uniform", "--budgets", "2bits"])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    wider, plain = rows[1:]
+    assert (wider["method"], plain["method"]) == ("channel-expansion", "uniform") and wider["code_bits"] < 2
+    assert 0.9 < wider["megabytes"] / plain["megabytes"] < 1.03
+
+
+@pytest.mark.full
 def test_one_super_net_has_the_rows_of_all_budgets_and_what_it_finds_is_trained_on_its_own(small, tmp_path):
     from compare_methods import main
 

@@ -231,13 +231,19 @@ class WidthGate(TemperedGate):
         return torch.zeros_like(noise).scatter(0, index, torch.softmax(noisy, 0))
 
     def _kept(self, shares: Tensor) -> Tensor:
-        kept = shares @ _members(self.sizes, self.groups // self.shards, shares.dtype, shares.device)
+        made = _members if torch.compiler.is_compiling() else _kept_members
+        kept = shares @ made(self.sizes, self.groups // self.shards, shares.dtype, shares.device)
         return kept.clamp(max=1).repeat(self.shards)
 
 
-@lru_cache(maxsize=256)
 def _members(sizes: Sequence[int], groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Which width keeps which sub-group, `(widths, groups)`; not to be written to."""
+    """Which width keeps which sub-group, `(widths, groups)`."""
+    places, ends = torch.arange(groups, device="cpu"), torch.tensor(sizes, device="cpu")
+    return (places < ends.unsqueeze(1)).to(device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_members(sizes: Sequence[int], groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same, made once and not to be written to: a copy to a GPU waits for what is under way there."""
     with torch.inference_mode(False):
-        places, ends = torch.arange(groups, device="cpu"), torch.tensor(sizes, device="cpu")
-        return (places < ends.unsqueeze(1)).to(device, dtype)
+        return _members(sizes, groups, dtype, device)
