@@ -32,7 +32,7 @@ CASES = {
     "weight-coupling": {"budget": "3bits", "groups": "matrix"},
     "vertical": {},
     "prune-ofa-pretrain": {"head": "masked", "layers": 1},
-    "bigger-faster": {},
+    "bigger-faster": {"layers": 2},
     "channel-expansion": {"budget": "2bits", "groups": 6},
 }
 STAGES = {
@@ -93,7 +93,7 @@ def recorded(method, folder, batch, accumulation, **changes):
     }
     callbacks = [record, *changes.pop("callbacks", [])]
     run = trainer(
-        still(quantized(method, **options)),
+        still(quantized(method, **{"layers": 1, **options})),
         folder,
         per_device_train_batch_size=batch,
         logging_steps=1,

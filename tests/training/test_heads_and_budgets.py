@@ -88,7 +88,7 @@ class Losses(TrainerCallback):
 
 @pytest.mark.parametrize("method", ["channelwise", "mpq"])
 def test_an_energy_budget_is_met(method, tmp_path):
-    options = {"bits": (2, 4, 8), "activation_bits": 8}
+    options = {"bits": (2, 4, 8), "activation_bits": 8, "layers": 1}
     model = quantized(method, budget=None, **options)
     space = model.config.quantization_config.resolve(model)
     cost = COSTS["energy"](space)
