@@ -42,6 +42,11 @@ SMALL = [
 ]
 
 
+FEW_SHAPES = {"tokens": 16, "measured": 5, "held_out": 1, "first": 2, "generations": 0, "target": 1e6, "window": 0}
+STAGES = {"bigger-faster": {"supernet": {"strategy_options": FEW_SHAPES}}}
+"""For models that read few tokens, of which few shapes are timed."""
+
+
 def arguments(method, name, data_dir, checkpoint, out):
     return [
         str(RECIPES / "methods" / f"{method}.yaml"),
@@ -53,6 +58,7 @@ def arguments(method, name, data_dir, checkpoint, out):
         "--output_dir",
         str(out),
         *SMALL,
+        *(["--stages", json.dumps(STAGES[method])] if method in STAGES else []),
     ]
 
 
