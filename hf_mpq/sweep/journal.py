@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from .._extras import require
 from .axes import PLAIN, Range, word_of
-from .measures import OBJECTIVES
+from .measures import DIRECTIONS
 from .plan import KEYS, OWN, Plan, Point
 from .rows import Results
 
@@ -184,7 +184,7 @@ class Journal:
     def _open(self) -> dict[str, optuna.Study]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL), lock_obj=self.lock))
-        directions = [OBJECTIVES[name] for name in self.plan.objectives]
+        directions = [DIRECTIONS[name] for name in self.plan.objectives]
         return {
             task: optuna.create_study(
                 storage=storage,

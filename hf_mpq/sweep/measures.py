@@ -1,6 +1,6 @@
 """What a search of settings can make as good as possible: columns of a row, and which way is better."""
 
-OBJECTIVES = {
+DIRECTIONS = {
     "score": "maximize",
     "megabytes": "minimize",
     "milliseconds": "minimize",

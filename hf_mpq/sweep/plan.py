@@ -13,7 +13,7 @@ from ..plugin import MPQConfig
 from ..tasks import get_task
 from ..training import MPQTrainingArguments
 from .axes import Axis, Choices, Range, axis_of
-from .measures import OBJECTIVES
+from .measures import DIRECTIONS
 
 FILE = "sweep.json"
 KEYS = ("task", "method", "variant", "budget", "seed")
@@ -65,9 +65,9 @@ class Plan:
             raise ValueError("a sweep needs a task, such as sst2")
         object.__setattr__(self, "tasks", tuple(get_task(name).name for name in self.tasks))
         object.__setattr__(self, "objectives", tuple(self.objectives))
-        wrong = [name for name in self.objectives if name not in OBJECTIVES]
+        wrong = [name for name in self.objectives if name not in DIRECTIONS]
         if wrong or not self.objectives:
-            raise ValueError(unknown("objective", wrong[0] if wrong else "", OBJECTIVES))
+            raise ValueError(unknown("objective", wrong[0] if wrong else "", DIRECTIONS))
         self._check_kinds()
         if self.trials is not None and self.trials < 1:
             raise ValueError(f"trials must be 1 or more, got {self.trials}")

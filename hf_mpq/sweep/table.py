@@ -10,7 +10,7 @@ import numpy as np
 from ..core.files import whole_file, write_text
 from ..report import pareto_front
 from ..report.figures.intervals import interval
-from .measures import OBJECTIVES
+from .measures import DIRECTIONS
 from .plan import OWN, Plan
 
 DIGITS = {"unseen_kl": 4, "kl": 4}
@@ -32,7 +32,7 @@ def write_report(rows: Sequence[Mapping[str, Any]], plan: Plan, folder: Path) ->
     if shown and len(names) > 1:
         first, second = names[:2]
         drawn = [{**row, "variant": "", "budget": f"{row['budget']} {row['variant']}"} for row in shown]
-        figure = pareto_front(drawn, x=second, y=first, lower_is_better=OBJECTIVES[first] == "minimize")
+        figure = pareto_front(drawn, x=second, y=first, lower_is_better=DIRECTIONS[first] == "minimize")
         with whole_file(folder / PICTURE) as file:
             figure.savefig(file, dpi=150)
     return text
@@ -68,7 +68,7 @@ def front(means: Mapping[Any, Sequence[float]], objectives: Sequence[str]) -> se
         means: key to a value for each objective.
         objectives: which say which way is better.
     """
-    signs = np.array([1 if OBJECTIVES[name] == "maximize" else -1 for name in objectives])
+    signs = np.array([1 if DIRECTIONS[name] == "maximize" else -1 for name in objectives])
     values = {key: signs * np.array(found) for key, found in means.items()}
 
     def beaten(one: np.ndarray) -> bool:

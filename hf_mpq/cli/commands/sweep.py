@@ -15,7 +15,7 @@ from ..typed import check_method, check_word, checked_budgets
 if TYPE_CHECKING:
     from ...sweep import Plan, Sweep
 
-OBJECTIVES = "score, megabytes, milliseconds, code_bits, kl, agreement, unseen_kl or unseen_agreement"
+MEASURED = "score, megabytes, milliseconds, code_bits, kl, agreement, unseen_kl or unseen_agreement"
 
 
 def sweep(
@@ -42,7 +42,7 @@ def sweep(
         int | None, typer.Option(min=1, help="An open search: so many points of the space for each task, not all.")
     ] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help=f"{OBJECTIVES}; may be repeated. Default: the first three.")
+        list[str] | None, typer.Option(help=f"{MEASURED}; may be repeated. Default: the first three.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Of all stages of a run together; default: 3.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: 1e-4.")] = None,
