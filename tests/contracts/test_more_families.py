@@ -199,7 +199,7 @@ def test_openvino(family, bits, tmp_path):
     float_inputs = hf_mpq.quantize(tiny_model(family), MPQConfig(bits=bits, activation_bits=None))
     model = hf_mpq.pack(float_inputs)
     folder = hf_mpq.export(model, "openvino", tmp_path, activations="float")
-    alike(outputs(model, batch), run_openvino(folder, batch), batch, 0.01)
+    alike(outputs(model, batch), run_openvino(folder, batch, exactly=True), batch, 0.01)
 
 
 @pytest.mark.full

@@ -61,8 +61,10 @@ def run_onnx(folder: Path, batch, exactly=False):
     return [torch.from_numpy(one) for one in session.run(None, _feed(batch, [i.name for i in session.get_inputs()]))]
 
 
-def run_openvino(folder: Path, batch):
+def run_openvino(folder: Path, batch, exactly=False):
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    if exactly:  # it rounds activations too, as above
+        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     model = openvino.compile_model(folder / "openvino_model.xml", "CPU", options)
     found = model(_feed(batch, [one.any_name for one in model.inputs]))
     return [torch.from_numpy(found[number]) for number in range(len(found))]
