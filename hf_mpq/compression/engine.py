@@ -32,7 +32,7 @@ OUTLIER_BITS = 8
 
 SCAN_SECONDS = 1e-7
 """Scanning the scales of one weight at one precision, about, on a CPU core or two."""
-STEP_SECONDS = 4e-9
+STEP_SECONDS = 1.2e-8
 """A step of a rounder that learns, for each weight, without its products, about."""
 TIMED_PASSES, TIMED_SECONDS = 20, 1.0
 """Forward passes are timed up to so many, or so long."""
