@@ -27,11 +27,18 @@ SMALLER = {
     "doctor": "--quick",
     "leaderboard": "--table",
     "demo": "--rows 48 --epochs 0.1",
+    "sweep": "--data-dir data --epochs 1 --train-rows 16 --eval-rows 8 --max-length 32",
     "train": "--per_device_train_batch_size 8 --num_train_epochs 2 --max_length 32 --calibration_examples 8 "
     "--selection_examples 8 --use_cpu --disable_tqdm true --data_dir data",
 }
 """Options after the example's own that make it short, and take the data from here."""
-SLOW = ("hf-mpq train run_glue", "hf-mpq demo", "hf-mpq push packed me/small-bert --private")
+SLOW = (
+    "hf-mpq train run_glue",
+    "hf-mpq demo",
+    "hf-mpq push packed me/small-bert --private",
+    "hf-mpq sweep --out grid --model",
+    "hf-mpq sweep --out open",
+)
 
 
 def examples() -> list[str]:
@@ -58,14 +65,31 @@ def test_example(line, here, run):
     if command == "export" and (lacking := unmet(arguments[1])):
         pytest.skip(lacking)
     extra = [] if "my_recipe" in line else shlex.split(SMALLER.get(command, ""))
+    listed = {"--table", "--missing"} & {*arguments}
+    if command == "sweep":
+        pytest.importorskip("optuna", reason="pip install 'hf_mpq[sweep]'")
+        extra = [] if listed else [*extra, *(["--trials", "2"] if "--trials" in arguments else [])]
+    if listed:  # of a sweep that is there
+        run("sweep", "--out", "grid", "--model", "my-fine-tuned-bert", "--task", "sst2", "--missing", code=1)
     out = re.search(r"--(?:out|output_dir|picture|html) (\S+)", line.replace("--out packed", "--out packed-again"))
     try:
         if "--out packed" in line:  # the packed folder that others need stays as it is
             arguments[arguments.index("packed")] = "packed-again"
-        run(command, *arguments, *extra)
+        run(command, *arguments, *extra, code=1 if "--missing" in listed else 0)
         assert out is None or (here / out[1]).exists()
     finally:
-        for name in ("packed-again", "onnx", "dense", "out", "demo-out", "nested-4bit", "nested-mixed", "nested-3bit"):
+        for name in (
+            "packed-again",
+            "onnx",
+            "dense",
+            "out",
+            "demo-out",
+            "nested-4bit",
+            "nested-mixed",
+            "nested-3bit",
+            "grid",
+            "open",
+        ):
             shutil.rmtree(here / name, ignore_errors=True)
 
 
@@ -98,4 +122,4 @@ def test_every_command_has_an_example_and_says_its_exit_codes(run):
 
 def test_help_names_every_command(run):
     page = run("--help").stdout
-    assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS) and len(COMMANDS) == 10
+    assert all(re.search(rf"\b{name}\b", page) for name in COMMANDS) and len(COMMANDS) == 12
