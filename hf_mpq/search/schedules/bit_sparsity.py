@@ -40,7 +40,8 @@ class BitSparsity(Schedule):
         if not any(True for _ in _stripped(model)):
             raise ValueError(
                 "bit-sparsity needs planes that can be stripped off: quantize with several bits, "
-                "gate='stripped-planes' and source='rounded-planes'"
+                "gate='stripped-planes', source='rounded-planes' and, with 2 among the bits, "
+                "quantizer={'name': 'symmetric', 'two_bits': 'ternary'}"
             )
         check_memory(model)
 

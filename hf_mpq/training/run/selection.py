@@ -32,9 +32,8 @@ class SelectionRule:
         """
         candidates = self._candidates(found, record)
         first, *others = candidates.values()
-        if all(one == first for one in others) and not (record.selection or {}).get(
-            "divergence"
-        ):  # else it was decided
+        compared = bool((record.selection or {}).get("divergence"))  # before an interruption
+        if not compared and all(one == first for one in others):
             return first
         self._say(f"selection: a short training of each of {len(candidates)} assignments ({', '.join(candidates)})")
         length = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
