@@ -563,7 +563,11 @@ REFUSED = [
     ({"save_only_model": True}, {}, "stages do not follow save_only_model"),
     ({"reinit": "fresh"}, {}, "reinit must be one of finetuned, pretrained, random"),
     ({"reinit": "pretrained"}, {}, "needs the model"),
-    ({"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3}, {}, "dev set choose the model"),
+    (
+        {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 3},
+        {},
+        "dev set choose the model",
+    ),
     ({}, {"optimizers": (object(), None)}, "has no optimizers"),
 ]
 
