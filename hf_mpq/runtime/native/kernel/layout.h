@@ -9,9 +9,9 @@ struct Wide {
 };
 
 struct Panels {
-  int64_t vectors;
+  int64_t vectors, real;
 
-  explicit Panels(int64_t tokens) : vectors((tokens + LANES - 1) / LANES) {}
+  explicit Panels(int64_t tokens) : vectors((tokens + LANES - 1) / LANES), real(tokens) {}
   int64_t tokens() const { return vectors * LANES; }
   int64_t count() const { return (vectors + WIDEST - 1) / WIDEST; }
   // The last two share what would leave one of them with a single vector.
@@ -23,6 +23,8 @@ struct Panels {
     if (even() && panel >= count() - 2) return 2;
     return (int)least(WIDEST, vectors - panel * WIDEST);
   }
+  // Whether a panel is a vector with tokens in its lower half alone.
+  bool half(int64_t panel) const { return width(panel) == 1 && real - first(panel) * LANES <= LANES / 2; }
 };
 
 // What a matrix reads: the bytes of all tokens, and how those of each are decoded.
