@@ -1,4 +1,4 @@
-"""Products in bfloat16, twice as fast, on CPUs that are made for them."""
+"""Products in bfloat16, on CPUs that are made for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
