@@ -16,7 +16,7 @@ def check_patterns(space: PrecisionSpace) -> None:
     if name is not None:
         raise ValueError(
             f"{name} has {' or '.join(map(pattern_word, patterns))} to choose from, and only the allocator 'schemes' "
-            "chooses patterns: take that, or method='nxmiformer', or give one pattern"
+            "chooses patterns: compress or train the model with it (method='nxmiformer' does), or give one pattern"
         )
 
 
