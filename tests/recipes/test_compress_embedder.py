@@ -2,8 +2,10 @@
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
@@ -23,8 +25,7 @@ def embedder(tmp_path, tokenizer, monkeypatch):
     tokenizer.model_max_length = 48
     tokenizer.save_pretrained(folder / "model")
     SentenceTransformer(str(folder / "model"), device="cpu").save_pretrained(str(folder / "pipeline"))
-    for module in (compress_embedder, embedding_study):
-        monkeypatch.setattr(module, "get_model_path", lambda: str(folder / "pipeline"))
+    monkeypatch.setattr(embedding_study, "get_model_path", lambda: str(folder / "pipeline"))
     return compress_embedder
 
 
@@ -75,6 +76,50 @@ def test_every_row_is_written_once_and_the_pipelines_load(embedder, data_dir, tm
     assert capsys.readouterr().out.count("| training-free |") == 1
     embedder.main()
     assert len(file.read_text().splitlines()) == 6, "nothing is run again"
+
+
+def test_beside_embedders_without_an_encoder(embedder, data_dir, tmp_path, monkeypatch, capsys):
+    command = ["compress_embedder.py", "--data_dir", str(data_dir), "--budgets", "0.2x", "--prune", "--dev_rows", "8"]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            *command,
+            "--rounding",
+            "nearest",
+            "--train_sentences",
+            "0",
+            "--calibration",
+            "8",
+            "--static",
+            "--paragraphs",
+            "3",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
+    if find_spec("model2vec") is None or find_spec("wordllama") is None:
+        with pytest.raises(SystemExit):
+            embedder.main()
+        assert "pip install" in capsys.readouterr().err
+        pytest.skip("model2vec and wordllama are not installed")
+    embedder.main()
+    assert "wordllama" in capsys.readouterr().out
+
+
+def test_questions_find_their_paragraphs(data_dir, embedder, monkeypatch):
+    import embedding_study
+    from static_embedders import in_sentence_transformers
+
+    study = embedding_study.EmbeddingStudy(data_dir, dev_rows=8, paragraphs=4)
+    queries, corpus = study.retrieval.queries, study.retrieval.corpus
+    assert len(queries) == len(corpus) == len({*corpus}) > 1
+    number = {text: place for place, texts in enumerate(zip(queries, corpus)) for text in texts}
+    perfect = in_sentence_transformers(lambda texts: np.eye(8)[[number[text] for text in texts]], 8)
+    assert study.ndcg(perfect) == pytest.approx(100)
+    shifted = {text: (place + (text in queries)) % len(queries) for text, place in number.items()}
+    wrong = in_sentence_transformers(lambda texts: np.eye(8)[[shifted[text] for text in texts]], 8)
+    assert study.ndcg(wrong) < 100
 
 
 def test_adapters_recover_what_two_bits_lost(data_dir, checkpoint, tmp_path, monkeypatch):
