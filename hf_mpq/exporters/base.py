@@ -109,7 +109,8 @@ def export(
       `MatMulInteger`, behind `DynamicQuantizeLinear` where they are dynamic.
     - `"openvino"`: `openvino_model.xml` and `.bin` made of that graph; no dynamic activations.
     - `"compressed-tensors"`: a checkpoint with one precision for each matrix that plain transformers loads.
-    - `"gguf"`: `model.gguf` for llama.cpp: encoders, and classifiers of texts, of the BERT and RoBERTa kinds.
+    - `"gguf"`: `model.gguf` for llama.cpp: BERT, RoBERTa and ModernBERT with or without a classifier of texts,
+      NomicBERT and EuroBERT without.
     - `"dense"`: a float checkpoint of the smallest standard configuration that holds the model.
 
     Removable pruned rows and heads are gone from ONNX and OpenVINO files, removable rows from dense ones. Weights are

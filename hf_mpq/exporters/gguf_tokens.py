@@ -5,6 +5,12 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PATTERNS = {_LLAMA_3: "llama-bpe"}
+"""How byte-level tokenizers cut texts where that is not GPT-2's way, and its name there: EuroBERT cuts as Llama 3."""
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unk", "sep": "sep", "pad": "pad", "mask": "mask"}
 """Names of special tokens there and here."""
 
@@ -37,14 +43,30 @@ def write_tokens(writer: Any, tokenizer: Any, rows: int) -> None:
             f"the tokenizer has {len(tokenizer)} tokens and the word table {rows} rows: give the model's own tokenizer"
         )
     _WRITERS[kind](writer, tokenizer, content, _listed(tokenizer, rows))
-    for there, here in SPECIAL.items():
-        number = getattr(tokenizer, f"{here}_token_id", None)
+    special = {there: getattr(tokenizer, f"{here}_token_id", None) for there, here in SPECIAL.items()}
+    for name, number in zip(("bos", "eos"), _around(tokenizer)):
+        getattr(writer, f"add_add_{name}_token")(number is not None)
+        special[name] = special[name] if number is None else number
+    for name, number in special.items():
         if number is not None:
-            getattr(writer, f"add_{there}_token_id")(number)
-    for there, here in (("bos", "cls"), ("eos", "sep")):  # what BERT's tokenizers call them
-        number = getattr(tokenizer, f"{here}_token_id", None)
-        if number is not None and getattr(tokenizer, f"{there}_token_id", None) is None:
-            getattr(writer, f"add_{there}_token_id")(number)
+            getattr(writer, f"add_{name}_token_id")(number)
+
+
+def _around(tokenizer: Any) -> list[int | None]:
+    """What the tokenizer puts before and after a text; None where that is nothing.
+
+    Raises:
+        ValueError: where it is several tokens.
+    """
+    given = tokenizer.backend_tokenizer.encode("a")
+    text = [place for place, added in enumerate(given.special_tokens_mask) if not added]
+    parts = (given.ids[: text[0]], given.ids[text[-1] + 1 :]) if text else ([], [])
+    if any(len(part) > 1 for part in parts):
+        raise ValueError(
+            f"llama.cpp puts at most one token before and one after a text, this tokenizer {parts}: give none, and "
+            "token ids, or export it as 'onnx'"
+        )
+    return [part[0] if part else None for part in parts]
 
 
 def _listed(tokenizer: Any, rows: int) -> tuple[list[str], list[int]]:
@@ -89,11 +111,30 @@ def _normal(normalizer: Mapping | None) -> tuple[bool, bool | None]:
 
 
 def _bytes(writer: Any, tokenizer: Any, content: Mapping, listed: tuple[list[str], list[int]]) -> None:
-    _write(writer, "gpt2", "roberta-bpe", *listed)
+    _write(writer, "gpt2", _cut(content.get("pre_tokenizer") or {}), *listed)
     merges = [one if isinstance(one, str) else " ".join(one) for one in content["model"]["merges"]]
     writer.add_token_merges(merges)
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(True)
+
+
+def _cut(before: Mapping) -> str:
+    """llama.cpp's name for how a byte-level tokenizer cuts texts before it merges.
+
+    Raises:
+        ValueError: where it has none.
+    """
+    steps = before.get("pretokenizers", [before])
+    levels = [one for one in steps if one.get("type") == "ByteLevel"]
+    splits = [one["pattern"].get("Regex") for one in steps if one.get("type") == "Split"]
+    spaced = any(one.get("add_prefix_space") for one in levels)
+    known = len(levels) == 1 and len(levels) + len(splits) == len(steps) and not spaced
+    if known and levels[0].get("use_regex", True) and not splits:
+        return "roberta-bpe"
+    if known and len(splits) == 1 and splits[0] in PATTERNS and not levels[0].get("use_regex", True):
+        return PATTERNS[splits[0]]
+    kinds = "a space before texts" if spaced else "a way of cutting texts"
+    raise ValueError(
+        f"the tokenizer has {kinds} that llama.cpp does not know: give none, and token ids, or export it as 'onnx'"
+    )
 
 
 def _unigram(writer: Any, tokenizer: Any, content: Mapping, listed: tuple[list[str], list[int]]) -> None:
@@ -114,8 +155,6 @@ def _unigram(writer: Any, tokenizer: Any, content: Mapping, listed: tuple[list[s
     for one in normalizer.get("normalizers", [normalizer]):
         if one.get("precompiled_charsmap"):
             writer.add_precompiled_charsmap(b64decode(one["precompiled_charsmap"]))
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(True)
 
 
 def _write(writer: Any, model: str, cut: str, tokens: list[str], types: list[int]) -> None:

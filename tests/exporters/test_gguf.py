@@ -1,6 +1,7 @@
 """GGUF files, read by `gguf` and run by llama.cpp."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertTokenizerFast, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import CONFIG_MAPPING, BertTokenizerFast, PreTrainedTokenizerFast
 
 import hf_mpq
 from hf_mpq.exporters.base import unmet
 from hf_mpq.exporters.gguf_blocks import TYPES, block_type, packed_rows
+from hf_mpq.exporters.gguf_tokens import PATTERNS
 from tests.exporters import llama_cpp
 from tests.tiny import VOCABULARY, tiny_model
 
@@ -24,6 +26,7 @@ if unmet("gguf"):
 import gguf
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 IDS = [[5, 6, 7, 8, 9, 10], [20, 21, 33, 41]]
 
 
@@ -60,7 +63,9 @@ def answers(folder: Path, given: list) -> list[torch.Tensor]:
     command = [sys.executable, llama_cpp.__file__, str(folder / "model.gguf")]
     done = run(command, input=json.dumps(given), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [torch.tensor(one).flatten() for one in json.loads(done.stdout.splitlines()[-1])]
+    found = json.loads(done.stdout.splitlines()[-1])
+    flat = (one[0] if isinstance(one[0], list) else one for one in found)
+    return [torch.tensor([math.nan if value is None else value for value in one]) for one in flat]
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: f"{kind.name}-{kind.low}")
@@ -117,19 +122,42 @@ def test_weights_are_the_packed_ones(fields, names, tmp_path):
     assert len(found) == 2 * 16 + 5 + 4
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
-def test_llama_cpp_answers_as_the_model(family, tmp_path):
-    heads = ("bare",) if family == "distilbert" else ("bare", "sequence")
-    for head in heads:
-        model = packed(family, head, {"num_labels": 3})
-        pooling = "mean" if head == "bare" else None
-        folder = hf_mpq.export(model, "gguf", tmp_path / head, tokenizer=word_pieces(), pooling=pooling)
-        for ids, found in zip(IDS, answers(folder, IDS)):
-            with torch.no_grad():
-                output = model(input_ids=torch.tensor([ids]))
-            want = output.last_hidden_state[0].mean(0) if head == "bare" else output.logits[0]
-            assert torch.cosine_similarity(found[: len(want)], want, dim=0) > 0.999
-            assert float((found[: len(want)] - want).abs().max()) < 0.05 * float(want.abs().max())
+LONGER = [*IDS, list(range(5, 36))]
+"""The last is longer than the windows of the tiny ModernBERT."""
+
+
+@pytest.mark.parametrize(
+    "family, head, changes",
+    [
+        ("bert", "bare", {}),
+        pytest.param("roberta", "bare", {}, marks=pytest.mark.full),
+        pytest.param("distilbert", "bare", {}, marks=pytest.mark.full),
+        ("modernbert", "bare", {"num_hidden_layers": 4}),
+        ("nomic_bert", "bare", {}),
+        ("eurobert", "bare", {}),
+        pytest.param("bert", "sequence", {}, marks=pytest.mark.full),
+        ("roberta", "sequence", {}),
+        ("modernbert", "sequence", {"classifier_pooling": "cls"}),
+        pytest.param("modernbert", "sequence", {"classifier_pooling": "mean"}, marks=pytest.mark.full),
+        pytest.param("modernbert", "bare", {"hidden_activation": "silu"}, marks=pytest.mark.full),
+    ],
+    ids=str,
+)
+def test_llama_cpp_answers_as_the_model(family, head, changes, tmp_path):
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family}")
+    classified = head == "sequence"
+    model = packed(family, head, changes | ({"num_labels": 3} if classified else {}), bits=8)
+    folder = hf_mpq.export(
+        model, "gguf", tmp_path / "out", tokenizer=word_pieces(), pooling=None if classified else "mean"
+    )
+    for ids, found in zip(LONGER, answers(folder, LONGER)):
+        with torch.no_grad():
+            output = model(input_ids=torch.tensor([ids]))
+        want = output.logits[0] if classified else output.last_hidden_state[0].mean(0)
+        found = found[: len(want)]
+        assert float((found - want).abs().max()) < 0.05 * max(float(want.abs().max()), 0.5)
+        assert classified or torch.cosine_similarity(found, want, dim=0) > 0.999
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -143,17 +171,29 @@ def test_texts_are_cut_as_by_the_tokenizer(small, tmp_path):
         assert torch.equal(text, given)
 
 
-def byte_pairs() -> PreTrainedTokenizerFast:
-    letters = [*LETTERS, "Ġ", "."]
-    vocabulary = {
-        piece: number for number, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters, "li", "Ġli"])
-    }
-    backend = Tokenizer(models.BPE(vocabulary, [("l", "i"), ("Ġ", "li")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    names = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>", "cls": "<s>", "sep": "</s>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
-    )
+NAMES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>", "cls": "<s>", "sep": "</s>"}
+
+
+def finished(backend: Tokenizer, around: str = "<s> $A </s>") -> PreTrainedTokenizerFast:
+    special = [(one, backend.token_to_id(one)) for one in ("<s>", "</s>")]
+    backend.post_processor = processors.TemplateProcessing(single=around, special_tokens=special)
+    names = {f"{name}_token": token for name, token in NAMES.items() if backend.token_to_id(token) is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def byte_pairs(cut=None, around: str = "<s> $A </s>", spaced: bool = False) -> PreTrainedTokenizerFast:
+    pieces = [*LETTERS, *"0123456789", "Ġ", ".", "li", "Ġli", "12", "34", "1234"]
+    vocabulary = {piece: number for number, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *pieces])}
+    backend = Tokenizer(models.BPE(vocabulary, [("l", "i"), ("Ġ", "li"), ("1", "2"), ("3", "4"), ("12", "34")]))
+    levels = pre_tokenizers.ByteLevel(add_prefix_space=spaced, use_regex=cut is None)
+    split = [] if cut is None else [pre_tokenizers.Split(Regex(cut), "isolated")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, levels])
+    return finished(backend, around)
+
+
+def as_llama_3() -> PreTrainedTokenizerFast:
+    """As EuroBERT: numbers are cut after three digits, and texts have no first token."""
+    return byte_pairs(next(iter(PATTERNS)), "$A </s>")
 
 
 def unigrams() -> PreTrainedTokenizerFast:
@@ -168,20 +208,32 @@ def unigrams() -> PreTrainedTokenizerFast:
     ]
     backend = Tokenizer(models.Unigram(pieces, unk_id=3))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    names = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": token for name, token in names.items()}
-    )
+    return finished(backend)
 
 
-@pytest.mark.parametrize("made", [byte_pairs, unigrams])
+@pytest.mark.parametrize("made", [byte_pairs, as_llama_3, unigrams])
 def test_other_vocabularies(made, tmp_path):
     model, tokenizer = packed("roberta", changes={"num_hidden_layers": 1}), made()
     folder = hf_mpq.export(model, "gguf", tmp_path, tokenizer=tokenizer, pooling="mean")
-    text = "a list of lists"
-    ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    found = answers(folder, [text, ids])
+    text = "a list of lists" if made is unigrams else "a list of 1234 lists"
+    found = answers(folder, [text, tokenizer(text)["input_ids"]])
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"cut": r"\p{L}+"}, "a way of cutting texts that llama.cpp does not know: give none, and token ids"),
+        ({"spaced": True}, "a space before texts that llama.cpp does not know"),
+        ({"around": "<s> <s> $A </s>"}, r"at most one token before and one after a text, this tokenizer \(\[0, 0"),
+    ],
+    ids=["cut", "space", "around"],
+)
+def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(changes, words, tmp_path):
+    model = packed("roberta", changes={"num_hidden_layers": 1})
+    with pytest.raises(ValueError, match=words):
+        hf_mpq.export(model, "gguf", tmp_path / "out", tokenizer=byte_pairs(**changes))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -191,9 +243,19 @@ def test_other_vocabularies(made, tmp_path):
         ("bert", "token", {}, "no head for BertForTokenClassification.*export it as 'onnx'.*its encoder alone"),
         ("distilbert", "sequence", {}, "llama.cpp has tanh in classifiers, this model has relu: export it as"),
         ("bert", "sequence", {"hidden_act": "relu"}, "with gelu only, this model has 'relu': export it as"),
+        ("modernbert", "token", {}, "no head for ModernBertForTokenClassification, only classifiers of texts"),
+        ("modernbert", "sequence", {"classifier_bias": True}, "no bias in the first layer of classifiers"),
+        ("modernbert", "bare", {"hidden_activation": "relu"}, "with gelu or silu only, this model has 'relu'"),
+        ("modernbert", "bare", {"mlp_bias": True}, "'modern-bert' has no biases, as this model has: export"),
+        ("modernbert", "bare", {"layer_types": ["sliding_attention"] * 2}, "has no such pattern of windows"),
+        ("nomic_bert", "sequence", {}, "nor any other for this family"),
+        ("nomic_bert", "bare", {"head_dim": 16}, "'nomic-bert' has no heads of such a size"),
+        ("eurobert", "bare", {"rope_parameters": LINEAR}, "no positions of the kind 'linear', as this model has"),
     ],
 )
 def test_what_llama_cpp_does_not_run_is_refused(family, head, changes, words, tmp_path):
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family}")
     with pytest.raises(ValueError, match=words):
         hf_mpq.export(packed(family, head, changes), "gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
