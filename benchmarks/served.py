@@ -19,7 +19,8 @@ its codes cut down afterwards."""
 
 def precisions(config: dict) -> tuple[int, ...]:
     """What these runs serve, ascending."""
-    return tuple(sorted(config.get("bits", METHODS["vertical"].config["bits"])))
+    bits = config.get("bits", METHODS["vertical"].config["bits"])
+    return (bits,) if isinstance(bits, int) else tuple(sorted(bits))
 
 
 def served_config(method: str, config: dict) -> hf_mpq.MPQConfig:
@@ -30,9 +31,11 @@ def served_config(method: str, config: dict) -> hf_mpq.MPQConfig:
 
 def check_budgets(methods: Sequence[str], budgets: Sequence[str], config: dict) -> None:
     """Raise SystemExit where one of these methods stands beside a budget that is no precision of it."""
+    if not set(methods) & set(SERVED):
+        return
     known = [f"{bits}bits" for bits in precisions(config)]
     wrong = [budget for budget in budgets if budget not in known]
-    if wrong and set(methods) & set(SERVED):
+    if wrong:
         raise SystemExit(f"{' and '.join(set(methods) & set(SERVED))} serve {', '.join(known)}, and not {wrong[0]}")
 
 

@@ -67,3 +67,12 @@ def test_one_run_of_vertical_is_a_row_at_each_precision_and_so_is_what_is_cut_do
     assert "KL of vertical (two) minus that of uniform (two)" in report and "2bits: KL of cut (two)" in report
     with pytest.raises(SystemExit, match="serve 2bits, 8bits, and not 3bits"):
         main([*small, *config, "--methods", "vertical", "--budgets", "3bits"])
+
+
+def test_one_width_as_a_number_is_no_list_of_precisions():
+    import served
+
+    served.check_budgets(["uniform"], ["2bits"], {"bits": 8})
+    served.check_budgets(["vertical"], ["8bits"], {"bits": 8})
+    with pytest.raises(SystemExit, match="vertical serve 8bits, and not 2bits"):
+        served.check_budgets(["vertical"], ["2bits"], {"bits": 8})
