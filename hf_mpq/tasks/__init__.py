@@ -20,6 +20,7 @@ with require("tasks", "hf_mpq.tasks"):
     from .subset import subset
     from .task import Task
     from .token_classification import TokenClassification
+    from .vector_ranking import ranking_scores
 
 __all__ = [
     "TASKS",
@@ -35,5 +36,6 @@ __all__ = [
     "get_task",
     "postprocess",
     "predict",
+    "ranking_scores",
     "subset",
 ]

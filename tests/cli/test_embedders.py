@@ -81,6 +81,25 @@ def test_a_folder_comes_out_whole(layout, embedders, tmp_path, run, run_json):
     np.testing.assert_allclose(embed(tmp_path / "dense"), small.encode(TEXTS), atol=0.05)
 
 
+@pytest.mark.skipif(
+    not hasattr(sentence_transformers, "MultiVectorEncoder"), reason="it came with sentence-transformers 6"
+)
+def test_late_interaction_comes_out_whole(embedders, here, tmp_path, run, run_json):
+    """A vector for each token: the dense layer and the unit length stay, and scores are about all tokens."""
+    kind = sentence_transformers.MultiVectorEncoder
+    kind(str(embedders["apart"] / "0_Transformer"), device="cpu").save_pretrained(str(tmp_path / "colbert"))
+    options = ("--data", "rows.txt", "--examples", 8, "--budget", "0.3x", "--rounding", "nearest")
+    run("compress", tmp_path / "colbert", *options, "--out", tmp_path / "packed")
+    plain, small = (kind(str(tmp_path / name), device="cpu") for name in ("colbert", "packed"))
+    assert isinstance(small[0].model.get_input_embeddings(), hf_mpq.nn.PackedEmbedding)
+    assert torch.equal(small[1].linear.weight, plain[1].linear.weight)
+    scores = [one.similarity(one.encode_query(TEXTS[:2]), one.encode_document(TEXTS[2:])) for one in (plain, small)]
+    assert 0 < (scores[0] - scores[1]).abs().max() < 0.2 * scores[0].abs().max()
+    findings = {one["check"]: one for one in run_json("doctor", tmp_path / "packed", "--quick")["findings"]}
+    assert findings["embedder"]["state"] == "ok"
+    assert findings["embedder"]["detail"].endswith("Transformer, Dense, MultiVectorMask, Normalize")
+
+
 def test_a_gguf_file_has_the_pooling_of_the_folder(embedders, tmp_path, run):
     gguf = pytest.importorskip("gguf", reason="pip install 'hf_mpq[gguf]'")
     run("compress", embedders["apart"], "--bits", "8", "--out", tmp_path / "packed")

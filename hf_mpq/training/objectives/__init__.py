@@ -7,6 +7,7 @@ from .cosine_distance import CosineDistance
 from .distortion import Distortion
 from .embeddings import EmbeddingCosine, EmbeddingRelations
 from .hidden_states import HiddenStates
+from .late_interaction import MaxSim
 from .quantization_error import QuantizationError
 from .ranking import Ranking
 from .self_teaching import SelfTeaching
@@ -24,6 +25,7 @@ __all__ = [
     "EmbeddingCosine",
     "EmbeddingRelations",
     "HiddenStates",
+    "MaxSim",
     "Objective",
     "QuantizationError",
     "Ranking",

@@ -21,15 +21,22 @@ class _Embeddings(Objective):
 
     def _pair(self, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
         """Embeddings of both, `(batch, width)`; only the student's have a gradient."""
-        for side in (student, teacher):
-            if "last_hidden_state" not in side.outputs:
-                raise ValueError(
-                    "embeddings are distilled from models without a head: load student and teacher with "
-                    "AutoModel, or distil from 'soft-labels'"
-                )
-        hidden = (side.outputs["last_hidden_state"] for side in (student, teacher))
-        ours, theirs = (embed(one, student.mask, self.pooling) for one in hidden)
+        ours, theirs = (embed(one, student.mask, self.pooling) for one in hidden_states(student, teacher))
         return ours, theirs.detach()
+
+
+def hidden_states(*sides: Signals) -> list[Tensor]:
+    """The last hidden states of each side, `(batch, tokens, width)`.
+
+    Raises:
+        ValueError: for a model with a head.
+    """
+    if any("last_hidden_state" not in side.outputs for side in sides):
+        raise ValueError(
+            "embeddings are distilled from models without a head: load student and teacher with "
+            "AutoModel, or distil from 'soft-labels'"
+        )
+    return [side.outputs["last_hidden_state"] for side in sides]
 
 
 @OBJECTIVES.register("embedding-cosine")
