@@ -36,6 +36,8 @@ SMALL = {
 """Budgets that a tiny model can have, and a short training."""
 ELSEWHERE = {"push_to_hub": "hub/hub_client.py"}
 """Blocks that need a server, and what runs them."""
+NLI = ("entailment", "neutral", "contradiction")
+"""Labels of a model for zero-shot classification."""
 ALWAYS = ("docs/concepts.md", "docs/guides/config.md", "docs/guides/nested.md", "docs/guides/lora.md")
 """Pages that take a second; the others are for the full run."""
 WRITTEN = re.compile(r'(?:save_pretrained|save_packed)\("([^"]+)"\)')
@@ -48,6 +50,7 @@ def models(folder: Path, tokenizer) -> None:
         "my-fine-tuned-bert": ("sequence", {}),
         "my-embedder": ("bare", {}),
         "my-reranker": ("sequence", {"num_labels": 1}),
+        "my-nli-model": ("sequence", {"id2label": dict(enumerate(NLI)), "label2id": {k: n for n, k in enumerate(NLI)}}),
         "my-tagger": ("token", {}),
         "my-reader": ("question", {}),
     }
