@@ -16,6 +16,21 @@ PREFIX = "_kernel"
 @cache
 def library() -> CDLL | None:
     """The kernel; None, with a warning that says why, where it is not there or cannot be loaded."""
+    found, reason = _found()
+    if found is None:
+        warnings.warn(
+            f"whole encoders in one call are left out (layers run by torch's operators): {reason}", stacklevel=2
+        )
+    return found
+
+
+def lacking() -> str | None:
+    """Why there is no kernel to call, with what helps; None where there is one. Loads it, without a warning."""
+    found, reason = _found()
+    return reason if found is None else None
+
+
+def _found() -> tuple[CDLL | None, str]:
     files = sorted(HERE.glob(f"{PREFIX}*.so")) + sorted(HERE.glob(f"{PREFIX}*.pyd"))
     reason = "it was not built when hf_mpq was installed: install a C++ compiler (g++), then hf_mpq again"
     for file in files:
@@ -25,10 +40,9 @@ def library() -> CDLL | None:
             reason = str(error)
             continue
         if _speaks_as_here(found):
-            return _declared(found)
+            return _declared(found), ""
         reason = f"{file} was built of another version of hf_mpq: install it again"
-    warnings.warn(f"whole encoders in one call are left out (layers run by torch's operators): {reason}", stacklevel=2)
-    return None
+    return None, reason
 
 
 def built() -> bool:
