@@ -21,8 +21,9 @@ from ..plugin.config import MPQConfig
 from ..plugin.verbs import fix, quantize
 from ..rounding import ROUNDERS, correct_biases
 from ..search import ALLOCATORS, SCORERS, Judge
+from ..search.allocators.base import Scores
 from ..search.allocators.members import check_patterns
-from ..search.allocators.start import check_possible, spending
+from ..search.allocators.start import check_possible, no_scores, spending
 from ..search.scorers import mean_divergence
 from ..weights.quantizers.scan import RememberedScans
 
@@ -147,9 +148,16 @@ class TrainingFree:
     def finalists(self, budgets: Budgets, count: int) -> list[Assignment]:
         """The allocator's best assignments that meet all budgets, at most `count`, the best first."""
         self._check_patterns()
-        scores, limits = self.scores() if self.uses_scores else None, self.limits(budgets)
+        scores, limits = self._given_scores(), self.limits(budgets)
         with self._timed("allocation"):
             return self.allocator.finalists(self.space, limits, count, scores, self.damage, self.progress)
+
+    def _given_scores(self) -> Scores | None:
+        """Those that the allocator gets: zeros where all that it could choose has one precision."""
+        if self.uses_scores:
+            return self.scores()
+        alone = all(len(one.candidates) == 1 for one in self.space.open_choices.values())
+        return no_scores(self.space) if alone else None
 
     def _check_patterns(self) -> None:
         """Raise ValueError where patterns are open that the allocator does not choose, before anything is scored."""

@@ -25,7 +25,8 @@ class MPQTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "changes to the method's stages: name to {field of StageSpec: value}, such as "
-            '{"search": {"share": 0.5, "strategy": {"name": "joint", "start": "bits"}}}.'
+            '{"search": {"share": 0.5, "strategy": {"name": "joint", "start": "bits"}}}. Objectives and schedules that '
+            "are given are all that the stage has; {} leaves it without any."
         },
     )
     scale_learning_rate: float = field(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+import hf_mpq
 from hf_mpq import MPQTrainer
 from hf_mpq.core import Part, StageSpec
 from hf_mpq.nn.walk import matrices, set_rounding
@@ -126,3 +127,21 @@ def test_a_float_stage_trains_without_rounding(tmp_path, monkeypatch):
 def test_another_strategy_has_none_of_the_old_ones_options(changes, options):
     stage = StageSpec("search", strategy=Part("alternating", warmup=0.2))
     assert replace(stage, **_merged(stage, changes)).strategy_options == options
+
+
+def test_objectives_and_schedules_that_are_given_are_all_that_there_are():
+    stage = StageSpec("admm", objectives={"task": {}}, schedules={"admm": {"rho": 0.1}, "turbulence": {}})
+    alone = _merged(stage, {"schedules": {"admm": {}}, "objectives": {"soft-labels": {}}})
+    assert alone == {"schedules": {"admm": {}}, "objectives": {"soft-labels": {}}}
+    assert _merged(stage, {"schedules": {}}) == {"schedules": {}}
+    assert "schedules" not in _merged(stage, {"objectives": {"task": {}}})
+
+
+@pytest.mark.parametrize("method", ["lq-nets", "uniform", "nxmiformer"])
+def test_one_candidate_under_a_budget_is_trained_without_scores(method, tmp_path):
+    patterns = {"patterns": ["2:4"]} if method == "nxmiformer" else {}
+    run = trainer(quantized(method=method, bits=[3], budget="3bits", **patterns), tmp_path, max_steps=4)
+    run.train()
+    assert not (tmp_path / "scores.safetensors").exists()
+    chosen = hf_mpq.assignment_of(run.model).matrices
+    assert {bits for name, one in chosen.items() if ".layer." in name for bits in one.bits} == {3}

@@ -106,15 +106,15 @@ def _changed(stage: StageSpec, changes: Mapping[str, Any], args: MPQTrainingArgu
 
 
 def _merged(stage: StageSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes, on top of the stage's own where a field is a mapping; another strategy, or one with options, has
-    only its own."""
+    """The changes: objectives and schedules that are given are all that there are, arguments go on top of the stage's
+    own; another strategy, or one with options, has only its own."""
     merged = dict(changes)
     for slot in ("strategy", "reshape"):
         merged |= _merged_part(stage, slot, changes)
     if "arguments" in changes:
         merged["arguments"] = {**stage.arguments, **changes["arguments"]}
     if "schedules" in changes:
-        merged["schedules"] = {**stage.schedules, **by_name("schedules", changes["schedules"])}
+        merged["schedules"] = by_name("schedules", changes["schedules"])
     return merged
 
 
