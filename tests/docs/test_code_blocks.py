@@ -34,8 +34,8 @@ SMALL = {
     '"num_train_epochs": 3': '"num_train_epochs": 1, "groups": 4',
 }
 """Budgets that a tiny model can have, and a short training."""
-ELSEWHERE = {"push_to_hub": "hub/hub_client.py"}
-"""Blocks that need a server, and what runs them."""
+ELSEWHERE = {"push_to_hub": "hub/hub_client.py", "gliner": "plugin/test_gliner.py"}
+"""Blocks that need a server, or a package that is not always there, and what runs them."""
 NLI = ("entailment", "neutral", "contradiction")
 """Labels of a model for zero-shot classification."""
 ALWAYS = ("docs/concepts.md", "docs/guides/config.md", "docs/guides/nested.md", "docs/guides/lora.md")
