@@ -1,15 +1,27 @@
-// Embeddings of a folder by transformers.js: `node transformers_js.mjs FOLDER < texts.json`, prints vectors.
+// A folder in transformers.js: `node transformers_js.mjs FOLDER TASK PRECISION < texts.json`, prints vectors or logits.
 import { readFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
-import { env, pipeline } from "@huggingface/transformers";
+import { AutoModelForSequenceClassification, AutoTokenizer, env, pipeline } from "@huggingface/transformers";
 
-const [folder] = process.argv.slice(2);
+const [folder, task, precision] = process.argv.slice(2);
 env.allowRemoteModels = false;
 env.localModelPath = dirname(folder);
-const embed = await pipeline("feature-extraction", basename(folder), { dtype: "q8" });
-const vectors = [];
-for (const text of JSON.parse(readFileSync(0, "utf8"))) {
-  const found = await embed([text], { pooling: "mean", normalize: true });
-  vectors.push(found.tolist()[0]);
+const extra = { session: { x64quantprecision: precision } }; // exact sums on CPUs without VNNI instructions
+const options = { dtype: "q8", session_options: { extra, intraOpNumThreads: 1 } };
+const texts = JSON.parse(readFileSync(0, "utf8"));
+const found = [];
+if (task === "feature-extraction") {
+  const embed = await pipeline(task, basename(folder), options);
+  for (const text of texts) {
+    const vector = await embed([text], { pooling: "mean", normalize: true });
+    found.push(vector.tolist()[0]);
+  }
+} else {
+  const tokenizer = await AutoTokenizer.from_pretrained(basename(folder));
+  const model = await AutoModelForSequenceClassification.from_pretrained(basename(folder), options);
+  for (const text of texts) {
+    const { logits } = await model(await tokenizer([text]));
+    found.push(logits.tolist()[0]);
+  }
 }
-console.log(JSON.stringify(vectors));
+console.log(JSON.stringify(found));

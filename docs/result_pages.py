@@ -25,6 +25,7 @@ TITLES = {
     "embedders": ("Embedders", "Sentence embeddings, compressed as they are published."),
     "speed": ("Speed and memory", "Milliseconds, seconds and megabytes beside other engines."),
     "sizes": ("Sizes", "Bytes on disk."),
+    "exports": ("Exports", "How near each format comes to the packed model, in its own runtime."),
     "compressing": ("Time to compress", "What it takes to make a small model."),
 }
 """Page to its title and first sentence, in the order of the site."""
