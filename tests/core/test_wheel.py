@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,19 +15,13 @@ import pytest
 
 import hf_mpq
 from hf_mpq.cli.recipes import shipped
-from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("hf_mpq", "recipes", "benchmarks", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 KERNEL = "hf_mpq/runtime/native/_kernel.so"
 DATA = ("py.typed", "hub/templates", "report/page/templates", "runtime/int8/kernel")
-SERVE = """
-import json, sys
-import hf_mpq
-from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
-print(json.dumps([hf_mpq.__file__, type(model).__name__, type(model.bert.encoder.layer[0].output.dense).__name__]))
-"""
+JOURNEY = ROOT / "tests" / "wheel_journey.py"
+WITHOUT_COMPILER = {"PATH": "/nowhere", "CXX": "/nowhere/c++", "HF_HUB_OFFLINE": "1"}
 
 
 def data_files() -> set[str]:
@@ -60,33 +55,53 @@ def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
 
 @pytest.mark.full
 def test_without_a_compiler_a_wheel_has_all_but_the_kernel(tmp_path):
-    wheel = wheel_of(sources(tmp_path / "source"), tmp_path / "built", CC="false", CXX="false")
+    source = sources(tmp_path / "source")
+    wheel = wheel_of(source, tmp_path / "built", CC="false", CXX="false")
     assert data_files() - set(ZipFile(wheel).namelist()) == set()
     assert KERNEL not in ZipFile(wheel).namelist()
+    with pytest.raises(AssertionError, match="_kernel"):
+        wheel_of(source, tmp_path / "again", CC="false", CXX="false", HF_MPQ_KERNEL="required")
 
 
-@pytest.mark.full
-def test_a_wheel_has_everything_and_runs_where_the_sources_are_not(tmp_path):
-    source = sources(tmp_path / "source")
-    make = (
-        f"import os; os.chdir({str(source)!r}); from setuptools import build_meta; print(build_meta.build_sdist('.'))"
-    )
-    packed = source / call(sys.executable, "-c", make).splitlines()[-1]
-    wheel = wheel_of(packed, tmp_path / "built")
-    assert wheel.stem.rpartition("-")[0].endswith("-py3-none"), "one for every Python"
-    if shutil.which("c++"):
-        assert KERNEL in ZipFile(wheel).namelist() and not wheel.stem.endswith("-any")
-    assert data_files() - set(ZipFile(wheel).namelist()) == set()
+@pytest.fixture(scope="module")
+def wheel(made_once) -> Path:
+    """Built from an archive of the sources, as an index would have it."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no compiler is here: apt install g++")
 
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        source = sources(folder / "source")
+        make = f"import os; os.chdir({str(source)!r}); from setuptools import build_meta as made; made.build_sdist('.')"
+        call(sys.executable, "-c", make)
+        wheel_of(next(source.glob("*.tar.gz")), folder / "built", HF_MPQ_KERNEL="required")
+
+    return next((made_once("wheel", make) / "built").glob("*.whl"))
+
+
+@pytest.fixture
+def installed(wheel, tmp_path) -> Path:
+    """Python of a new environment that has the wheel, and sees what else is installed here."""
     venv.create(tmp_path / "venv", with_pip=True)
     there = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
     (there / "others.pth").write_text(sysconfig.get_path("purelib"))
     python = tmp_path / "venv" / "bin" / "python"
     call(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--force-reinstall", wheel)
-    hf_mpq.pack(hf_mpq.quantize(tiny_model("bert"), hf_mpq.MPQConfig(bits=4))).save_pretrained(tmp_path / "packed")
-    file, model, layer = json.loads(call(python, "-c", SERVE, tmp_path / "packed"))
-    assert Path(file).is_relative_to(tmp_path) and (model, layer) == ("BertForSequenceClassification", "PackedLinear")
-    command = python.with_name("hf-mpq")
+    return python
+
+
+@pytest.mark.full
+def test_a_wheel_is_for_every_python_and_has_everything(wheel):
+    assert re.search(r"-py3-none-(?!any)\w+$", wheel.stem)
+    assert ({KERNEL} | data_files()) - set(ZipFile(wheel).namelist()) == set()
+
+
+@pytest.mark.full
+def test_a_wheel_runs_where_neither_sources_nor_a_compiler_are(installed, tmp_path):
+    script = shutil.copy(JOURNEY, tmp_path)
+    found = json.loads(call(installed, script, **WITHOUT_COMPILER).splitlines()[-1])
+    assert Path(found["package"]).is_relative_to(tmp_path) and found["instructions"] and found["distance"] < 0.02
+    command = installed.with_name("hf-mpq")
     assert call(command, "--version").strip() == hf_mpq.__version__
     assert {line.partition("\t")[0] for line in call(command, "recipes", "ls").splitlines()} == set(map(str, shipped()))
     call(command, "recipes", "cp", "run_glue.py", "--to", tmp_path / "mine")
