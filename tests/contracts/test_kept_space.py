@@ -85,7 +85,7 @@ def test_resolving_changes_nothing(resolved):
 def test_a_whole_run_resolves_once(method, bits, resolved, tmp_path):
     """Quantizing, both stages, their selection, packing and the report."""
     changes = {"budget": "3bits"} if bits is None else {"bits": bits}
-    run = trainer(quantized(method, layers=1, **changes), tmp_path, max_steps=4, save_strategy="no", selection_steps=1)
+    run = trainer(quantized(method, **changes), tmp_path, max_steps=4, save_strategy="no", selection_steps=1)
     run.train()
     hf_mpq.size_report(hf_mpq.pack(run.model))
     space_of(run.model)

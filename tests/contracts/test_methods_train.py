@@ -91,7 +91,7 @@ def test_two_steps_of_every_stage_move_what_is_declared(name, tmp_path):
     }
     record, length = Still(TRAINED.get(method, ())), {} if stages else {"max_steps": 2}
     run = trainer(
-        quantized(method, layers=1, **config),
+        quantized(method, **config),
         tmp_path,
         stages=stages or None,
         callbacks=[record],

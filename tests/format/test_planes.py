@@ -12,14 +12,14 @@ def random_codes(lines, length, bits):
     return torch.randint(0, 2**bits, (lines, length), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 15, 16, 63, 64, 65])
 @pytest.mark.parametrize("lines", [0, 1, 2, 5])
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_codes_come_back(bits, lines, length, device):
-    codes = random_codes(lines, length, bits).to(device)
-    planes = pack_planes(codes, bits)
-    assert planes.shape == (bits, lines, (length + 7) // 8) and planes.dtype == torch.uint8
-    assert torch.equal(unpack_planes(planes, length), codes)
+def test_codes_come_back(bits, lines, device):
+    for length in (0, 1, 7, 8, 9, 15, 16, 63, 64, 65):
+        codes = random_codes(lines, length, bits).to(device)
+        planes = pack_planes(codes, bits)
+        assert planes.shape == (bits, lines, (length + 7) // 8) and planes.dtype == torch.uint8
+        assert torch.equal(unpack_planes(planes, length), codes), length
 
 
 @pytest.mark.parametrize("bits", WIDTHS)

@@ -26,7 +26,7 @@ def test_an_8_bit_model_that_is_cut_down_is_far_behind_one_that_was_trained_for_
     found = {}
     for name, method, config in (("cut", "uniform", {"bits": 8}), ("trained", "vertical", {"bits": (2, 8)})):
         run = trainer(
-            still(quantized(method, **config)),
+            still(quantized(method, layers=2, **config)),
             tmp_path / name,
             max_steps=40,
             learning_rate=2e-4,
@@ -35,7 +35,7 @@ def test_an_8_bit_model_that_is_cut_down_is_far_behind_one_that_was_trained_for_
         )
         run.train()
         found[name] = run.model
-    nested = quantized(None, bits=(2, 8), nested=True)
+    nested = quantized(None, layers=2, bits=(2, 8), nested=True)
     models = {"cut": cut_down(found["cut"], nested), "trained": found["trained"]}
     of = {
         (name, bits): distance(hf_mpq.set_precision(one, bits), reference, batch)

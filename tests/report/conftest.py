@@ -10,7 +10,7 @@ def searched(made_once):
     """The folder of a short search."""
 
     def make(folder):
-        model = quantized("mpq", budget="3bits", bits=(0, 2, 4, 8))
+        model = quantized("mpq", layers=2, budget="3bits", bits=(0, 2, 4, 8))
         run = trainer(model, folder, logging_steps=2, eval_dataset=sentences(24))
         run.train()
         run.save_packed(folder / "packed")

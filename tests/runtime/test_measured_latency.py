@@ -132,7 +132,7 @@ def test_what_runs_is_what_is_measured(monkeypatch):
 
 
 def test_training_takes_milliseconds(measured, tmp_path):
-    model = quantized("mpq", bits=BITS, budget="8ms@2x16")
+    model = quantized("mpq", layers=2, bits=BITS, budget="8ms@2x16")
     run = trainer(model, tmp_path, num_train_epochs=1, selection_examples=0)
     run.train()
     assert cost_of(run.model) <= 8
@@ -144,9 +144,9 @@ def test_training_takes_milliseconds(measured, tmp_path):
 def test_a_run_keeps_its_table(measured, tmp_path):
     """A resumed run, or another process of it, is measured by the table that the run began with."""
     options = {"num_train_epochs": 1, "selection_examples": 0}
-    trainer(quantized("mpq", bits=BITS, budget="8ms@2x16"), tmp_path, **options).train()
+    trainer(quantized("mpq", layers=2, bits=BITS, budget="8ms@2x16"), tmp_path, **options).train()
     assert LatencyTable.from_dict(json.loads((tmp_path / "latencies.json").read_text())) == TABLE
-    again = trainer(quantized("mpq", bits=BITS, budget="8ms@2x16"), tmp_path, **options)
+    again = trainer(quantized("mpq", layers=2, bits=BITS, budget="8ms@2x16"), tmp_path, **options)
     again.train(resume_from_checkpoint=True)
     assert measured == [(2, 16)] and cost_of(again.model) <= 8
 
@@ -173,7 +173,7 @@ def test_a_real_table_leads_to_a_model(mode, tmp_path):
     limit = (least + most) / 2
     budget = f"{limit!r}ms@4x32"
     if mode == "trained":
-        run = trainer(quantized("mpq", bits=BITS, budget=budget), tmp_path, num_train_epochs=1)
+        run = trainer(quantized("mpq", layers=2, bits=BITS, budget=budget), tmp_path, num_train_epochs=1)
         run.train()
         model = run.model
     else:
@@ -183,7 +183,7 @@ def test_a_real_table_leads_to_a_model(mode, tmp_path):
 
 
 def test_open_gates_are_fixed_within_it(measured):
-    model = quantized(None, bits=BITS, budget="7ms")
+    model = quantized(None, layers=2, bits=BITS, budget="7ms")
     for _, layer in hf_mpq.nn.walk.matrices(model):
         if layer.program.gate.searching:
             torch.nn.init.normal_(layer.program.gate.logits)

@@ -18,21 +18,30 @@ from hf_mpq.search.scorers import mean_divergence
 from tests.tiny import VOCABULARY, tiny_model
 
 BITS = (2, 3, 4)
+HELD = {"key": {"bits": 3}}
+
+
+def average(space):
+    """The mean bits of the open matrices' precisions, with those of the held one."""
+    specs = [spec for spec in space.weights.values() if spec.role == "encoder"]
+    sizes = np.array([spec.layout.numel[0] for spec in specs if spec.bits is None])
+    held = sum(np.dot(spec.layout.numel, spec.bits) for spec in specs if spec.bits is not None)
+    return lambda bits: float(np.dot(sizes, bits) + held) / sum(sum(spec.layout.numel) for spec in specs)
 
 
 @pytest.fixture(scope="module")
 def everything():
-    """Space of an encoder of six matrices, and the measured damage of its 729 assignments."""
+    """Space of an encoder with five open matrices, and the measured damage of its 243 assignments."""
     plain = tiny_model("bert", num_hidden_layers=1, num_labels=8)
-    config = MPQConfig(bits=BITS, groups="matrix", gate="sampled", quantizer="lsq", activation_bits=None)
+    config = MPQConfig(bits=BITS, groups="matrix", gate="sampled", quantizer="lsq", activation_bits=None, rules=HELD)
     model = hf_mpq.quantize(copy.deepcopy(plain), config)
     ids = torch.randint(3, VOCABULARY, (32, 11), generator=torch.Generator().manual_seed(3))
     space, kept = space_of(model), []
     judge = Judge(model, lambda live: mean_divergence(plain, live, [{"input_ids": ids}], kept))
     names = [name for name, spec in space.weights.items() if spec.bits is None]
-    assert len(names) == 6
+    assert len(names) == 5
     found = {}
-    for bits in product(BITS, repeat=6):
+    for bits in product(BITS, repeat=5):
         chosen = dict(zip(names, bits))
         assignment = Assignment(
             {
@@ -49,8 +58,8 @@ def everything():
 def test_it_is_within_a_tenth_of_the_best_and_never_above_the_limit(limit, options, everything):
     space, damage, every = everything
     cost, seen = AverageBits(space), []
-    sizes = np.array([spec.layout.numel[0] for spec in space.weights.values() if spec.bits is None])
-    best = min(one for bits, one in every.items() if np.dot(sizes, bits) <= limit * sizes.sum() * (1 + 1e-9))
+    spent = average(space)
+    best = min(one for bits, one in every.items() if spent(bits) <= limit * (1 + 1e-9))
 
     def evaluate(assignment):
         seen.append(assignment)
@@ -60,20 +69,19 @@ def test_it_is_within_a_tenth_of_the_best_and_never_above_the_limit(limit, optio
     found = search(space, cost, f"{limit}bits", None, evaluate)
     assert cost.of(found) <= limit * (1 + 1e-9)
     assert damage(found) <= 1.1 * best
-    assert len(seen) < len(every) / 4 and len({str(one.to_dict()) for one in seen}) == len(seen), "each once"
+    assert len(seen) < len(every) / 2 and len({str(one.to_dict()) for one in seen}) == len(seen), "each once"
 
 
 def test_without_patience_it_stops_where_the_budget_is_met(everything):
     """The paper's search by hand: of all moves of a step that of the least damage and cost together."""
     space, damage, every = everything
-    cost, limit, place = AverageBits(space), 3.4, (4,) * 6
-    sizes = np.array([spec.layout.numel[0] for spec in space.weights.values() if spec.bits is None])
-    spent = lambda bits: float(np.dot(sizes, bits) / sizes.sum())  # noqa: E731
+    cost, limit, place = AverageBits(space), 3.4, (4,) * 5
+    spent = average(space)
     been = {place}
     while spent(place) > limit:
         moves = [
             (*place[:k], place[k] + step, *place[k + 1 :])
-            for k in range(6)
+            for k in range(5)
             for step in (-1, 1)
             if place[k] + step in BITS
         ]

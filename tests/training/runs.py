@@ -1,5 +1,6 @@
 """Small runs over random sentences."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tests.tiny import VOCABULARY, tiny_model
 PADDING = 1
 
 
+@cache
 def sentences(count: int = 96, head: str = "sequence") -> Dataset:
     """Random sentences of 5 to 11 tokens; the label says whether the second one is in the upper half."""
     generator = torch.Generator().manual_seed(0)
@@ -45,9 +47,9 @@ def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
     return {name: padded(name) for name in fill if name in rows[0]}
 
 
-def quantized(method: str | None = "uniform", family: str = "bert", head: str = "sequence", layers: int = 2, **config):
-    """A tiny model with open or fixed gates."""
-    model = tiny_model(family, head, **({"num_hidden_layers": layers} if layers != 2 else {}))
+def quantized(method: str | None = "uniform", family: str = "bert", head: str = "sequence", layers: int = 1, **config):
+    """A tiny model of one layer with open or fixed gates."""
+    model = tiny_model(family, head, num_hidden_layers=layers)
     return hf_mpq.quantize(model, MPQConfig(method=method, **{"groups": 8, **config}))
 
 

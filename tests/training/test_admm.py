@@ -23,7 +23,7 @@ class StopAfter(TrainerCallback):
 def run_of(folder, mask="n:m", rho=1e-3, **options):
     schedules = {"admm": {"rho": rho, "every": 2}} if mask else {}
     return resumable(
-        quantized(bits=4, mask=mask, layers=1),
+        quantized(bits=4, mask=mask),
         folder,
         max_steps=STEPS,
         stages={"qat": {"schedules": schedules}},

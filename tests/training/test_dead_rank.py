@@ -35,7 +35,7 @@ def _process(rank, port, folder, dead):
     os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     rows, callbacks = sentences(32), [Dies(folder, rank == dead)]
     options = {"train_dataset": rows, "callbacks": callbacks, "save_strategy": "no", "per_device_train_batch_size": 4}
-    run = trainer(quantized(layers=1, bits=4), folder / "run", **options)
+    run = trainer(quantized(bits=4), folder / "run", **options)
     try:
         run.train()
     except Exception:

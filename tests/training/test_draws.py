@@ -37,13 +37,14 @@ class Draws(TrainerCallback):
 def test_micro_batches_share_the_draw_and_steps_do_not(tmp_path):
     record = Draws()
     trainer(
-        quantized("sdq", layers=1, budget="3bits"),
+        quantized("sdq", budget="3bits"),
         tmp_path,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=4,
         callbacks=[record],
-        max_steps=16,
+        stages={"search": {"arguments": {"max_steps": 8}}, "qat": {"arguments": {"max_steps": 1}}},
         train_dataset=sentences(64),
+        selection_examples=0,
         save_strategy="no",
     ).train()
     assert record.rates == [pytest.approx(2 * 5 * log(36) / 8)] * 8, "the strategy's for 8 steps, on no schedule"

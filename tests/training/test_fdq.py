@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import hf_mpq
@@ -12,7 +11,7 @@ from hf_mpq import Assignment
 from hf_mpq.core import budgets_of
 from hf_mpq.cost import limits_of
 from hf_mpq.weights.roles import RANGES, STEPS, roles_in
-from tests.training.runs import collate, quantized, resumable, sentences, trainer
+from tests.training.runs import collate, quantized, sentences, trainer
 
 BUDGETS = ["encoder:0.13x", "activations:1.5kB@1x11"]
 
@@ -53,50 +52,17 @@ class Moves(TrainerCallback):
                 one.data, one.grad = value, None
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Stop(TrainerCallback):
-    """Interrupts the search after a step."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if args.output_dir.endswith("search") and state.global_step == 5:
-            raise Interrupted
-
-
-def short(folder, **options):
-    """Eight steps of search with a move at every second one, and one of fine-tuning."""
-    stages = {
-        "search": {"arguments": {"max_steps": 8}, "strategy_options": {"warmup": 0.0, "every": 2}},
-        "finetune": {"arguments": {"max_steps": 1}},
-    }
-    return resumable(quantized("fdq", layers=1, budget=BUDGETS), folder, stages=stages, **options)
-
-
-def test_a_search_is_resumed_between_two_moves(tmp_path):
-    """From step 3; steps, ranges and their moments are those of the uninterrupted run."""
-    short(tmp_path / "whole").train()
-    with pytest.raises(Interrupted):
-        short(tmp_path / "part", callbacks=[Stop()]).train()
-    short(tmp_path / "part").train(resume_from_checkpoint=True)
-    for stage in ("1-search", "2-finetune"):
-        files = [tmp_path / run / stage / "model" / "model.safetensors" for run in ("whole", "part")]
-        ours, theirs = map(load_file, files)
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """41 steps of search, two of fine-tuning."""
+    """Eleven steps of search with a move at every fifth, two of fine-tuning; `test_resume.py` interrupts such a run."""
     folder, moves = tmp_path_factory.mktemp("fdq"), Moves()
     made = trainer(
-        quantized("fdq", layers=1, budget=BUDGETS),
+        quantized("fdq", budget=BUDGETS),
         folder,
         callbacks=[moves],
         save_strategy="no",
         stages={
-            "search": {"arguments": {"max_steps": 41}, "strategy_options": {"warmup": 0.0}},
+            "search": {"arguments": {"max_steps": 11}, "strategy_options": {"warmup": 0.0, "every": 5}},
             "finetune": {"arguments": {"max_steps": 2}},
         },
     )
@@ -104,10 +70,10 @@ def run(tmp_path_factory):
     return made, folder, moves
 
 
-def test_quantizers_move_at_steps_20_and_40_and_no_other(run):
+def test_quantizers_move_at_steps_5_and_10_and_no_other(run):
     """Plain momentum fails: under gradients of zero it would go on in the next step."""
     moves = run[2]
-    assert moves.found == {"search": [20, 40], "finetune": []}
+    assert moves.found == {"search": [5, 10], "finetune": []}
     assert moves.coasts == {("search", "scales"): True, ("search", "gate scales"): True}
 
 

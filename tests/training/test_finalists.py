@@ -32,7 +32,7 @@ def three(monkeypatch):
 
 
 def run_of(folder, **options):
-    model = quantized("three", layers=1, budget=BUDGET, rules=FEW_TIES)
+    model = quantized("three", budget=BUDGET, rules=FEW_TIES)
     return trainer(model, folder, train_dataset=sentences(64), num_train_epochs=1, selection_steps=1, **options)
 
 
@@ -52,7 +52,7 @@ def test_the_best_of_them_is_trained_and_kept(whole):
     assert list(selection["finalists"]) == list(selection["divergence"]) == ["1", "2", "3"]
     assert selection["chosen"] == min(selection["divergence"], key=selection["divergence"].get)
     assert assignment == Assignment.from_dict(selection["finalists"][selection["chosen"]])
-    space = space_of(quantized("three", layers=1, rules=FEW_TIES))
+    space = space_of(quantized("three", rules=FEW_TIES))
     every = [Assignment.from_dict(one) for one in selection["finalists"].values()]
     assert all(AverageBits(space).of(one) <= 3 for one in every) and every[0] != every[1] != every[2]
     assert any(one.keep_of == (2, 4) for one in assignment.matrices.values())

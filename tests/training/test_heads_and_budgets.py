@@ -229,7 +229,7 @@ def test_two_budgets_are_met_and_logged(tmp_path):
     shown = [row for row in run.state.log_history if "cost/encoder" in row]
     assert {"cost", "cost/encoder", "cost/activations", "expected_cost/activations"} <= set(shown[0])
     assert all(row["cost"] == row["cost/encoder"] for row in shown)
-    space = model.config.quantization_config.resolve(tiny_model("bert", "sequence"))
+    space = model.config.quantization_config.resolve(tiny_model("bert", num_hidden_layers=1))
     limits = limits_of(space, model.config.quantization_config.budgets)
     assert [limit.cost.what for limit in limits] == ["encoder", "activations"]
     for limit in limits:

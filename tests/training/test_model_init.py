@@ -22,9 +22,9 @@ def weights(one):
 
 
 def test_a_run_is_that_of_a_given_model_and_the_next_one_starts_afresh(tmp_path):
-    given = trainer(quantized(layers=1), tmp_path / "given", train_dataset=sentences(16), **SHORT)
+    given = trainer(quantized(), tmp_path / "given", train_dataset=sentences(16), **SHORT)
     given.train()
-    several = made(tmp_path / "made", lambda: quantized(layers=1))
+    several = made(tmp_path / "made", lambda: quantized())
     several.train()
     assert all(torch.equal(value, weights(several)[name]) for name, value in weights(given).items())
     several.args.output_dir = str(tmp_path / "again")
@@ -51,7 +51,7 @@ def test_hyperparameter_search(tmp_path):
     def model_init(trial):
         bits = 4 if trial is None else trial.suggest_categorical("bits", [2, 4])
         seen.append(bits)
-        return quantized(layers=1, bits=bits)
+        return quantized(bits=bits)
 
     def objective(metrics):
         assert tuned.model.config.quantization_config.bits == seen[-1], "the trial's own model is evaluated"

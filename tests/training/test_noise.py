@@ -35,9 +35,7 @@ def noise_of(folder, seed=0, resume=False, stop=None, **options):
                 raise KeyboardInterrupt
 
     seen = Mixtures()
-    run = resumable(
-        quantized("aq-bert", layers=1, budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, **options
-    )
+    run = resumable(quantized("aq-bert", budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, **options)
     if stop is None:
         run.train(resume_from_checkpoint=resume)
     else:
@@ -92,7 +90,7 @@ def test_scaled_gradients_train_as_plain_ones(tmp_path, monkeypatch):
             monkeypatch.setattr(StageTrainer, "create_accelerator_and_postprocess", scaled)
         folder = tmp_path / str(change)
         run = trainer(
-            quantized("aq-bert", layers=1, budget="3bits"),
+            quantized("aq-bert", budget="3bits"),
             folder,
             max_grad_norm=0.0,
             num_train_epochs=4,

@@ -17,7 +17,7 @@ OPTIONS = {"max_steps": 4, "save_steps": 2, "eval_strategy": "steps", "eval_step
 
 def run(kind, folder, method="mpq", **changes):
     made = kind(
-        quantized(method, layers=1, **({"budget": "3bits"} if method == "mpq" else {})),
+        quantized(method, **({"budget": "3bits"} if method == "mpq" else {})),
         arguments(folder, **{**OPTIONS, **changes}),
         train_dataset=sentences(32),
         data_collator=collate,

@@ -170,7 +170,7 @@ def test_the_state_of_every_family_goes_to_disk_and_back(family, tmp_path):
 @pytest.mark.parametrize("mask", [*MASKS, None])
 def test_the_default_teacher_is_the_float_model(mask, tmp_path):
     options = {"element": {"density": 0.1}, "n:m": {"kept": 1, "block": 4}}
-    plain = tiny_model("bert")
+    plain = tiny_model("bert", num_hidden_layers=1)
     model = quantized(None, bits=2, mask=mask, mask_options=options.get(mask, {}))
     run = trainer(model, tmp_path, max_steps=1, save_strategy="no")
     run.train()

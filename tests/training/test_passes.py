@@ -151,7 +151,7 @@ def test_passes_without_a_search_run_where_nothing_is_open(tmp_path, known):
 @pytest.mark.parametrize("method", ["weight-coupling", "vertical"])
 def test_an_interrupted_pass_leaves_the_model_as_it_is_saved(method, tmp_path):
     """Between two passes the model is at a drawn path, or a lower precision; nobody sees it so."""
-    run = trainer(quantized(method, layers=1), tmp_path, max_steps=2)
+    run = trainer(quantized(method), tmp_path, max_steps=2)
     passes = []
 
     def interrupt(model, args):

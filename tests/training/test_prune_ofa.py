@@ -35,7 +35,7 @@ def sparse(tmp_path_factory):
     """A masked language model that was pruned, its folder, and the learning rates on the way."""
     folder = tmp_path_factory.mktemp("pretrained")
     run = trainer(
-        quantized("prune-ofa-pretrain", head="masked", layers=1),
+        quantized("prune-ofa-pretrain", head="masked"),
         folder,
         train_dataset=sentences(80, "masked"),
         warmup_steps=2,
@@ -116,7 +116,7 @@ def test_the_bytes_of_a_sparse_8_bit_matrix_to_the_byte():
 
 
 def test_what_is_held_gets_no_gradient_and_moves_by_momentum_alone():
-    model = quantized("prune-ofa-pretrain", layers=1)
+    model = quantized("prune-ofa-pretrain")
     hf_mpq.nn.walk.set_rounding(model, False)
     layer = dict(matrices(model))[LAYER]
     layer.program.revisit_mask(layer.weight, 0.0)
@@ -135,7 +135,7 @@ def test_what_is_held_gets_no_gradient_and_moves_by_momentum_alone():
 def test_a_model_without_a_head_is_pruned_from_hidden_states(tmp_path):
     objectives = {"hidden-states": {}, "value-relations": {}}
     run = trainer(
-        quantized("prune-ofa-pretrain", head="bare", layers=1),
+        quantized("prune-ofa-pretrain", head="bare"),
         tmp_path,
         train_dataset=sentences(32).remove_columns("labels"),
         stages={"prune": {"objectives": objectives}},
@@ -150,7 +150,7 @@ def test_a_model_without_a_head_is_pruned_from_hidden_states(tmp_path):
 
 def test_a_float_stage_is_scored_without_rounding(tmp_path):
     run = trainer(
-        quantized("prune-ofa-pretrain", head="masked", layers=1, bits=2),
+        quantized("prune-ofa-pretrain", head="masked", bits=2),
         tmp_path,
         train_dataset=sentences(16, "masked"),
         eval_dataset=sentences(8, "masked"),

@@ -22,27 +22,29 @@ from hf_mpq.training.run.settings import settings_of
 from hf_mpq.training.run.students import Students
 from tests.training.runs import quantized, resumable, sentences
 
-ONE = {"layers": 1}
 RUNS = {
-    "mpq": {"budget": "3bits", **ONE},
-    "aq-bert": {"budget": "3bits", **ONE},
-    "channelwise": {"budget": "3bits", "groups": "channel", **ONE},
-    "sdq": {"budget": "3bits", **ONE},
-    "fdq": {"budget": "3bits", **ONE},
-    "csq": {"budget": "3bits", **ONE},
-    "bsq": {"budget": "3bits", **ONE},
-    "ghost": {"budget": "4bits", "groups": "matrix", **ONE},
-    "lq-nets": {"groups": "channel", **ONE},
-    "hyperspherical": {"groups": "channel", **ONE},
-    "vertical": {"bits": (2, 4, 8), **ONE},
-    "nxmiformer": {"budget": "3bits", "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}, **ONE},
-    "weight-coupling": {"budget": "3bits", "groups": "matrix", **ONE},
-    "prune-ofa-pretrain": ONE,
-    "prune-ofa": ONE,
+    "mpq": {"budget": "3bits"},
+    "aq-bert": {"budget": "3bits"},
+    "channelwise": {"budget": "3bits", "groups": "channel"},
+    "sdq": {"budget": "3bits"},
+    "fdq": {"budget": ["encoder:0.13x", "activations:1.5kB@1x11"]},
+    "csq": {"budget": "3bits"},
+    "bsq": {"budget": "3bits"},
+    "ghost": {"budget": "4bits", "groups": "matrix"},
+    "lq-nets": {"groups": "channel"},
+    "hyperspherical": {"groups": "channel"},
+    "vertical": {"bits": (2, 4, 8)},
+    "nxmiformer": {"budget": "3bits", "rules": {r"\.\d+\.(att|int|out)": {"tie": r"\1"}}},
+    "weight-coupling": {"budget": "3bits", "groups": "matrix"},
+    "prune-ofa-pretrain": {},
+    "prune-ofa": {},
 }
 FULL = {"prune-ofa"}
 QUICK = {"paths": 1, "allocator": {"name": "bidirectional", "measured": 2, "patience": 0}}
-STAGES = {"weight-coupling": {"supernet": {"strategy_options": QUICK}}}
+STAGES = {
+    "fdq": {"search": {"strategy_options": {"warmup": 0.0, "every": 2}}},  # resumed between two moves
+    "weight-coupling": {"supernet": {"strategy_options": QUICK}},
+}
 
 SHORT = (("mpq", "1-search"), ("nxmiformer", "2-finetune"))
 """Stages of six steps."""

@@ -97,7 +97,7 @@ def test_gates_learn_from_the_slice_and_weights_from_the_rest(accumulation, tmp_
         return forward(self, the_pass, progress, outputs, **batch)
 
     monkeypatch.setattr(StageModule, "forward", noted)
-    model = quantized("aq-bert+kd", layers=1, budget="3bits")
+    model = quantized("aq-bert+kd", budget="3bits")
     stages = {"search": {"strategy": "two"}}
     trainer(
         model,

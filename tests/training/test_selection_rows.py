@@ -51,7 +51,7 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
     monkeypatch.setattr(run_stages, "StageTrainer", stage)
     options = {"groups": "channel"} if method == "channelwise" else {}
     run = trainer(
-        quantized(method, layers=1, budget="3bits", **options),
+        quantized(method, budget="3bits", **options),
         tmp_path,
         train_dataset=rows,
         save_steps=100,
@@ -70,7 +70,7 @@ def test_neither_search_nor_scores_nor_short_trainings_see_the_compared_rows(met
 
 
 def test_a_set_that_is_too_small_to_share_is_searched_whole(tmp_path):
-    run = trainer(quantized("mpq", layers=1, budget="3bits"), tmp_path, train_dataset=sentences(16), save_strategy="no")
+    run = trainer(quantized("mpq", budget="3bits"), tmp_path, train_dataset=sentences(16), save_strategy="no")
     run.train()
     assert not len(run._compared_rows) and len(run._learned_rows) == 16
 

@@ -144,7 +144,7 @@ def test_callbacks_that_are_added_see_every_stage_and_removed_ones_none(tmp_path
         pass
 
     run = trainer(
-        quantized("mpq", layers=1, budget="3bits"),
+        quantized("mpq", budget="3bits"),
         tmp_path,
         num_train_epochs=1,
         callbacks=[Given, Other()],
@@ -187,7 +187,7 @@ def test_selection_takes_the_nearer_assignment_and_is_recorded(tmp_path, monkeyp
         values = iter([first, 0.5])
         monkeypatch.setattr(selection, "mean_divergence", lambda *args, values=values: next(values))
         folder = tmp_path / chosen
-        run = trainer(quantized("mpq", layers=1, budget="3bits"), folder, num_train_epochs=1, save_strategy="no")
+        run = trainer(quantized("mpq", budget="3bits"), folder, num_train_epochs=1, save_strategy="no")
         run.train()
         record = json.loads((folder / "stages.json").read_text())["selection"]
         assert record == {"divergence": {"search": first, "training-free": 0.5}, "chosen": chosen}
@@ -217,7 +217,7 @@ def test_a_selection_over_a_stream_takes_rows_that_nothing_was_trained_on(tmp_pa
             lambda part, *args, **options: (seen.append(part), batches_of(part, *args, **options))[1],
         )
     trainer(
-        quantized("mpq", layers=1, budget="3bits"),
+        quantized("mpq", budget="3bits"),
         tmp_path,
         train_dataset=Stream(rows),
         max_steps=20,
@@ -244,7 +244,7 @@ def test_a_trial_is_a_tenth_of_its_own_stage(tmp_path):
 
 
 def test_selection_can_be_left_out(tmp_path):
-    trainer(quantized("mpq", layers=1, budget="3bits"), tmp_path, selection_examples=0).train()
+    trainer(quantized("mpq", budget="3bits"), tmp_path, selection_examples=0).train()
     assert json.loads((tmp_path / "stages.json").read_text())["selection"] is None
 
 
@@ -359,7 +359,7 @@ SAVED_ACTIVATIONS = next(
 )
 def test_it_trains_with(options, tmp_path):
     run = trainer(
-        quantized("aq-bert+kd", layers=1, budget="3bits"),
+        quantized("aq-bert+kd", budget="3bits"),
         tmp_path,
         save_strategy="no",
         num_train_epochs=2,
@@ -388,7 +388,7 @@ def test_it_compiles(tmp_path):
 
 @pytest.mark.parametrize("head", ["token", "masked"])
 def test_every_head_is_distilled(head, tmp_path):
-    model = quantized("mpq", head=head, layers=1, budget="3bits")
+    model = quantized("mpq", head=head, budget="3bits")
     run = trainer(model, tmp_path, train_dataset=sentences(48, head), num_train_epochs=1, save_strategy="no")
     run.train()
     run.save_packed(tmp_path / "packed")
@@ -407,7 +407,7 @@ def test_every_family_is_searched(family, tmp_path):
 
 @pytest.mark.parametrize("reinit", ["finetuned", "random", "pretrained"])
 def test_training_starts_anew_from(reinit, tmp_path):
-    other = tiny_model("bert")
+    other = tiny_model("bert", num_hidden_layers=1)
     with torch.no_grad():
         other.bert.encoder.layer[0].output.dense.weight.fill_(0.25)
     other.save_pretrained(tmp_path / "pretrained")
@@ -420,7 +420,7 @@ def test_training_starts_anew_from(reinit, tmp_path):
     run = trainer(quantized("aq-bert"), tmp_path / "run", num_train_epochs=1, **options)
     run.train()
     weight = run.model.bert.encoder.layer[0].output.dense.weight
-    loaded = tiny_model("bert").bert.encoder.layer[0].output.dense.weight
+    loaded = tiny_model("bert", num_hidden_layers=1).bert.encoder.layer[0].output.dense.weight
     live = weight.abs().sum(1) > 0
     expected = {"finetuned": loaded, "pretrained": torch.full_like(loaded, 0.25)}.get(reinit)
     if expected is None:
@@ -488,7 +488,7 @@ def test_a_penalty_is_not_rounded_by_mixed_precision(tmp_path, monkeypatch):
         return penalty(self, usages, progress)
 
     monkeypatch.setattr(GateSearch, "penalty", noted)
-    trainer(quantized("mpq", layers=1, budget="3bits"), tmp_path, max_steps=4, bf16=True, selection_examples=0).train()
+    trainer(quantized("mpq", budget="3bits"), tmp_path, max_steps=4, bf16=True, selection_examples=0).train()
     assert seen == {torch.float32}
 
 
@@ -523,7 +523,7 @@ def test_a_stage_sets_arguments_of_its_own_each_of_its_type(tmp_path):
             seen.setdefault(Path(args.output_dir).name, []).append(optimizer.param_groups[0]["lr"])
 
     trainer(
-        quantized("aq-bert+kd", layers=1),
+        quantized("aq-bert+kd"),
         tmp_path,
         num_train_epochs=1,
         callbacks=[Watch()],
@@ -642,7 +642,7 @@ def test_gates_and_weights_move_only_in_their_own_passes(tmp_path):
                 gates = any("gate" in name for name in changed)
                 moved.append((gates, any("gate" not in name for name in changed)))
 
-    trainer(quantized("aq-bert", layers=1, budget="3bits"), tmp_path, callbacks=[Watch()], num_train_epochs=4).train()
+    trainer(quantized("aq-bert", budget="3bits"), tmp_path, callbacks=[Watch()], num_train_epochs=4).train()
     assert set(moved) == {(False, True), (True, False), (False, False)}  # the last: slices before the gates' start
     assert moved.index((True, False)) > len(moved) // 2
 

@@ -324,7 +324,7 @@ def test_runs_without_a_search_that_is_done_say_so(method, config, message, tmp_
 
 @pytest.mark.parametrize("method", ["mpq", "aq-bert"])
 def test_other_searches_project_what_they_found_or_refuse(method, tmp_path):
-    run = trainer(quantized(method, layers=1, budget="3bits"), tmp_path, max_steps=6, selection_examples=0)
+    run = trainer(quantized(method, budget="3bits"), tmp_path, max_steps=6, selection_examples=0)
     run.train()
     if method == "aq-bert":
         with pytest.raises(ValueError, match="takes the likeliest precisions whatever they cost"):
