@@ -26,6 +26,7 @@ class ExpectedMatrix:
         shares: probability of each precision, `(groups, precisions)`.
         rows: probability that each row is not folded away, `(out,)`.
         live_columns: probability that each input column is still read, `(in,)`.
+        reads_all: whether that is one for every column, whatever is chosen.
     """
 
     spec: WeightSpec
@@ -35,6 +36,7 @@ class ExpectedMatrix:
     shares: Tensor
     rows: Tensor
     live_columns: Tensor
+    reads_all: bool = False
 
     @property
     def stored_bits(self) -> Tensor:
@@ -70,7 +72,8 @@ class ExpectedMatrix:
     @property
     def length(self) -> Tensor | int:
         """Expected weights that count in one row (axis 0) or column (axis 1)."""
-        return self.live_columns.sum(-1) if self.spec.layout.axis == 0 else self.spec.layout.line_length
+        whole = self.reads_all or self.spec.layout.axis != 0
+        return self.spec.layout.line_length if whole else self.live_columns.sum(-1)
 
     @property
     @torch.no_grad()
@@ -85,37 +88,49 @@ def line_column(layout: SubgroupLayout) -> Tensor:
     return constant(layout.sizes, torch.float64, torch.device("cpu")).unsqueeze(1)
 
 
-def expected_matrices(space: PrecisionSpace, usages: Mapping[str, Usage]) -> dict[str, ExpectedMatrix]:
+def expected_matrices(
+    space: PrecisionSpace, usages: Mapping[str, Usage], rows: bool = True
+) -> dict[str, ExpectedMatrix]:
     """Every matrix of `space`; those without a usage have their fixed bits.
+
+    Args:
+        rows: whether rows that are folded away are asked for; else all count as there, which takes less.
 
     Raises:
         ValueError: when a matrix has neither a usage nor fixed bits.
     """
     device = next((usage.bits.device for usage in usages.values()), torch.device("cpu"))
     known = {name: usages.get(name) or fixed_usage(name, spec, device) for name, spec in space.weights.items()}
-    rows, columns = _live(space, known)
-    return {name: _expected(spec, known[name], rows[name], columns[name]) for name, spec in space.weights.items()}
+    heights, widths = _live(space, known, rows)
+    return {
+        name: _expected(spec, known[name], heights.get(name), widths.get(name)) for name, spec in space.weights.items()
+    }
 
 
 def alike(matrices: Iterable[ExpectedMatrix]) -> list[ExpectedMatrix]:
     """Matrices of one spec put together, so that a model of many layers takes no more calls than one of few; those
     whose input is open stay alone."""
+    return [group[0] if len(group) == 1 else _together(group) for group in grouped(matrices)]
+
+
+def grouped(matrices: Iterable[ExpectedMatrix]) -> list[list[ExpectedMatrix]]:
+    """Matrices of one spec; those whose input is open are alone."""
     groups: list[list[ExpectedMatrix]] = []
     for matrix in matrices:
         same = (group for group in groups if _are_alike(group[0], matrix))
         group = next(same, None)
         groups.append([matrix]) if group is None else group.append(matrix)
-    return [group[0] if len(group) == 1 else _together(group) for group in groups]
+    return groups
 
 
 def _are_alike(one: ExpectedMatrix, other: ExpectedMatrix) -> bool:
     opened = one.usage.activation_bits is not None or other.usage.activation_bits is not None
     kinds = one.usage.probabilities is None, other.usage.probabilities is None
-    return not opened and kinds[0] == kinds[1] and one.precisions == other.precisions and one.spec == other.spec
+    same = one.precisions == other.precisions and one.reads_all == other.reads_all and one.spec == other.spec
+    return not opened and kinds[0] == kinds[1] and same
 
 
 def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
-    stacked = lambda tensors: _stacked([*tensors])  # noqa: E731
     bits = stacked(one.usage.bits for one in group)
     keep = stacked(one.keep for one in group)
     shares = stacked(one.shares for one in group)
@@ -130,11 +145,13 @@ def _together(group: list[ExpectedMatrix]) -> ExpectedMatrix:
         shares,
         stacked(one.rows for one in group),
         stacked(one.live_columns for one in group),
+        group[0].reads_all,
     )
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
+def stacked(tensors: Iterable[Tensor]) -> Tensor:
     """`(tensors, ...)`; one that is the same in all is not copied."""
+    tensors = [*tensors]
     first = tensors[0]
     return first.expand(len(tensors), *first.shape) if all(one is first for one in tensors) else torch.stack(tensors)
 
@@ -147,7 +164,8 @@ def fixed_usage(name: str, spec: WeightSpec, device: torch.device) -> Usage:
     return Usage(bits, (bits > 0).to(bits.dtype))
 
 
-def _expected(spec: WeightSpec, usage: Usage, rows: Tensor, columns: Tensor) -> ExpectedMatrix:
+def _expected(spec: WeightSpec, usage: Usage, rows: Tensor | None, columns: Tensor | None) -> ExpectedMatrix:
+    """Rows and columns are None where none can be lost."""
     if usage.probabilities is None:
         precisions = tuple(sorted({*spec.candidates, *(spec.bits or ())}))
         shares = _neighbours(usage.bits, precisions)
@@ -155,7 +173,10 @@ def _expected(spec: WeightSpec, usage: Usage, rows: Tensor, columns: Tensor) -> 
         precisions, shares = spec.candidates, usage.probabilities
     if spec.nested:
         precisions, shares = (0, spec.nested[-1]), torch.stack([1 - usage.keep, usage.keep], dim=1)
-    return ExpectedMatrix(spec, usage, usage.keep, precisions, shares, rows, columns)
+    reads_all, (height, width) = columns is None, spec.layout.shape
+    rows = _ones(height, usage.keep) if rows is None else rows
+    columns = _ones(width, usage.keep) if columns is None else columns
+    return ExpectedMatrix(spec, usage, usage.keep, precisions, shares, rows, columns, reads_all)
 
 
 def _neighbours(bits: Tensor, precisions: tuple[int, ...]) -> Tensor:
@@ -166,15 +187,19 @@ def _neighbours(bits: Tensor, precisions: tuple[int, ...]) -> Tensor:
     return edges[:, :-1] - edges[:, 1:]
 
 
-def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Probabilities that rows and columns are alive: the expectation of `core.liveness`. Links of layers that are alike
-    are followed together, and those of which nothing can be pruned not at all."""
+def _live(
+    space: PrecisionSpace, usages: Mapping[str, Usage], all_rows: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Probabilities that rows and columns are alive, of matrices that can lose some: the expectation of
+    `core.liveness`. Links of layers that are alike are followed together, and those of which nothing can be pruned not
+    at all; without `all_rows` those that no columns hang on neither."""
     layouts = {name: spec.layout for name, spec in space.weights.items()}
     rows: dict[str, Tensor] = {}
     columns: dict[str, Tensor] = {}
     groups: dict[tuple, list[Link]] = {}
     for link in space.links:
-        if applies(link, layouts) and any(_prunes(space.weights[block.name]) for block in link.blocks):
+        asked = applies(link, layouts) and (all_rows or link.consumer is not None)
+        if asked and any(_prunes(space.weights[block.name]) for block in link.blocks):
             alike = all(usages[block.name].prefix for block in link.blocks)
             groups.setdefault((_kind_of(link, layouts), alike), []).append(link)
     for (_, alike), (first, *others) in groups.items():
@@ -190,10 +215,7 @@ def _live(space: PrecisionSpace, usages: Mapping[str, Usage]) -> tuple[dict[str,
                 read = alive if alive.shape == probability.shape else 1 - probability
         if first.consumer is not None:
             _multiply(columns, [link.consumer for link in (first, *others)], read)
-    return (
-        {name: rows.get(name, _ones(layout.shape[0], usages[name].keep)) for name, layout in layouts.items()},
-        {name: columns.get(name, _ones(layout.shape[1], usages[name].keep)) for name, layout in layouts.items()},
-    )
+    return rows, columns
 
 
 def _prunes(spec: WeightSpec) -> bool:

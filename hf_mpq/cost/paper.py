@@ -1,15 +1,16 @@
 """Size in the units that papers report: MiB of the encoder, and mean bits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..core import PrecisionSpace, Usage, WeightSpec
+from ..core import PrecisionSpace, SubgroupLayout, Usage, WeightSpec
 from .base import COSTS, CostModel
 from .exact import ExactMatrix, kept_share, layer_share, stored
-from .expectation import ExpectedMatrix, alike, expected_matrices, line_column
+from .expectation import ExpectedMatrix, expected_matrices, grouped, line_column, stacked
 from .size import float_bytes
 
 Matrix = TypeVar("Matrix", ExactMatrix, ExpectedMatrix)
@@ -32,9 +33,8 @@ class PaperSize(CostModel):
         return (bits / 8 + biases + norms) / 2**20
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
-        encoder = _encoder(expected_matrices(self.space, usages))
-        lines = ((one.stored_bits * one.lines).sum() * one.spec.layout.line_length for one in alike(encoder))
-        bits = sum(lines)
+        encoder = _encoder(expected_matrices(self.space, usages, rows=False))
+        bits = _total_bits(encoder, [1.0] * len(encoder)) if encoder else 0.0
         biases = sum(matrix.spec.layout.shape[0] for matrix in encoder if matrix.spec.bias)
         return torch.as_tensor((bits / 8 + biases + self.space.encoder_norm_parameters) / 2**20)
 
@@ -62,8 +62,11 @@ class AverageBits(CostModel):
         return sum(matrix.code_bits for matrix in _encoder(matrices)) / self.weights
 
     def expected(self, usages: Mapping[str, Usage]) -> Tensor:
-        bits = sum(matrix.code_bits.sum() for matrix in alike(_encoder(expected_matrices(self.space, usages))))
-        return torch.as_tensor(bits / self.weights)
+        encoder = _encoder(expected_matrices(self.space, usages, rows=False))
+        whole = [one for one in encoder if one.reads_all]
+        parts = [_total_bits(whole, [1.0 if one.kept is None else one.kept for one in whole])] if whole else []
+        parts += map(_bits_of_open, grouped(one for one in encoder if not one.reads_all))
+        return torch.as_tensor(sum(parts[1:], parts[0] if parts else 0.0) / self.weights)
 
     def table(self, name: str, live_columns: int | None = None, input_bits: int | None = None) -> Tensor:
         spec = self.space.weights[name]
@@ -74,6 +77,29 @@ class AverageBits(CostModel):
 
 def _encoder(matrices: Mapping[str, Matrix]) -> list[Matrix]:
     return [matrix for matrix in matrices.values() if matrix.spec.role == "encoder"]
+
+
+def _total_bits(matrices: Sequence[ExpectedMatrix], shares: Sequence[float]) -> Tensor:
+    """Expected code bits of all, of each a share of its weights, `()`: in one sum over all sub-groups."""
+    bits = torch.cat([one.stored_bits for one in matrices])
+    kinds = tuple((one.spec.layout, share) for one, share in zip(matrices, shares))
+    return (bits * _weights(kinds, bits.dtype, bits.device)).sum()
+
+
+def _bits_of_open(group: Sequence[ExpectedMatrix]) -> Tensor:
+    """Expected code bits of matrices of one spec that lose columns, `()`."""
+    lines, share = group[0].lines, group[0].kept
+    bits = (stacked(one.stored_bits for one in group) * lines).sum(-1)
+    total = (bits * stacked(one.live_columns for one in group).sum(-1)).sum()
+    return total if share is None else total * share
+
+
+@lru_cache(maxsize=256)
+def _weights(kinds: tuple[tuple[SubgroupLayout, float], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Stored weights of every sub-group of some matrices, `(groups of all,)`; of each a share is stored."""
+    counts = [count * share for layout, share in kinds for count in layout.numel]
+    with torch.inference_mode(False):
+        return torch.tensor(counts, dtype=dtype, device=device)
 
 
 def _code_bits(spec: WeightSpec, length: int) -> Tensor:

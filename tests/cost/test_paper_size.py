@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_mpq.core import ModelShape, Usage
 from hf_mpq.cost import COSTS, AverageBits, PaperSize
@@ -57,6 +58,30 @@ def test_the_expected_cost_can_be_trained(make_space, name):
     for value in logits.values():
         assert value.grad.isfinite().all()
         assert (value.grad[:, -1] > 0).all() and (value.grad[:, 0] < 0).all()
+
+
+class Count(TorchDispatchMode):
+    """Of operators that are no views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["paper", "bits"])
+def test_where_no_column_can_be_lost_all_sub_groups_are_added_up_at_once(make_space, uniform, one_hot, name):
+    counts = []
+    for layers in (1, 4):
+        space = make_space(layers, candidates=(2, 4, 8))
+        usages, cost = one_hot(space, uniform(space, 4)), COSTS[name](space)
+        exact = cost.of(uniform(space, 4))
+        cost.expected(usages)  # makes constants
+        with Count() as counted:
+            assert float(cost.expected(usages)) == pytest.approx(exact, rel=1e-12)
+        counts.append(counted.count)
+    assert counts[0] == counts[1] <= 8
 
 
 def usage_of(probabilities, candidates):

@@ -1,6 +1,6 @@
 """Hidden states of the teacher as targets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,14 +54,18 @@ class HiddenStates(Objective):
         pairs = pairs_with(teacher, self.pairs)
         if student.part:
             pairs = pairs_of_part(self._layers, len(ours) - 1, teacher, self.pairs)
-        gaps = torch.stack([self._gap(ours[i].float(), theirs[j].detach().float(), teacher.own) for i, j in pairs])
+        ours, theirs = [ours[i].float() for i, _ in pairs], [theirs[j].detach().float() for _, j in pairs]
+        gaps = torch.stack(self._gaps(ours, theirs, teacher.own))
         errors = gaps.square().mean(-1)  # (layers, batch, tokens)
         mask = None if student.mask is None else student.mask.expand_as(errors).flatten(0, 1)
         rows = mean_of_tokens(errors.flatten(0, 1), mask).view(errors.shape[:2])
-        return reduce_layers([*rows], self.reduction)
+        return reduce_layers(rows, self.reduction)
 
-    def _gap(self, ours: Tensor, theirs: Tensor, own: bool) -> Tensor:
-        """Difference at one layer; of fewer dimensions than the student's, from the first ones."""
+    def _gaps(self, ours: list[Tensor], theirs: list[Tensor], own: bool) -> Sequence[Tensor]:
+        """Difference at every layer; of fewer dimensions than the student's, from the first ones."""
+        width = ours[0].shape[-1]
         if own or isinstance(self.projection, nn.Identity):
-            return ours - theirs[..., : ours.shape[-1]]
-        return nn.functional.linear(ours, self.projection.weight[:, : ours.shape[-1]]) - theirs
+            theirs = [one[..., :width] for one in theirs]
+        else:
+            ours = [nn.functional.linear(one, self.projection.weight[:, :width]) for one in ours]
+        return torch._foreach_sub(ours, theirs)

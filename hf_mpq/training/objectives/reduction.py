@@ -13,12 +13,12 @@ def check_reduction(reduction: str) -> str:
     return reduction
 
 
-def reduce_layers(terms: list[Tensor], reduction: str) -> Tensor:
+def reduce_layers(terms: list[Tensor] | Tensor, reduction: str) -> Tensor:
     """Sum or mean of one term per example and layer over the layers, then the mean over examples.
 
     Args:
-        terms: `(batch,)` for each layer.
+        terms: `(batch,)` for each layer, or all in one, `(layers, batch)`.
         reduction: `"sum"` or `"mean"`.
     """
-    stacked = torch.stack(terms)  # (layers, batch)
+    stacked = terms if isinstance(terms, Tensor) else torch.stack(terms)  # (layers, batch)
     return (stacked.sum(0) if reduction == "sum" else stacked.mean(0)).mean()
