@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "results.jsonl"
-    done = {(row["head"], row["variant"]) for row in map(json.loads, results.open())} if results.exists() else set()
+    done = {(row["head"], row["embedder"]) for row in map(json.loads, results.open())} if results.exists() else set()
     task = get_task("squad-ranking")
     squad = get_task("squad").load(args.data_dir)
     rows = task.made(squad["validation"].select(range(args.questions)))
@@ -69,7 +69,7 @@ def main() -> None:
                 row["data"] = f"the first {args.questions} questions of SQuAD's dev set, ten paragraphs each"
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                print(f"{head:14s} {variant:24s} {row['ndcg@10']:.2f} {row['mrr@10']:.2f} {row['megabytes']:.2f} MB")
+                print(f"{head:14s} {variant:24s} {row['ndcg']:.2f} {row['mrr']:.2f} {row['megabytes']:.2f} MB")
 
 
 def variants(args: argparse.Namespace, train: Dataset) -> dict[str, Callable[[MultiVectorEncoder, Path], None]]:
@@ -158,7 +158,7 @@ def measured(head: str, small: Callable[[MultiVectorEncoder, Path], None], rows:
         if (packed / "config.json").read_text().find("quantization_config") >= 0:
             hf_mpq.prepare(again, args.backend)
         found = ranking_scores(again, rows)
-    return {**{name: 100 * value for name, value in found.items()}, "megabytes": size}
+    return {**{name.removesuffix("@10"): 100 * value for name, value in found.items()}, "megabytes": size}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from .checks import (
     parameter_shapes,
     without_new_projections,
 )
+from .first_values import as_before, leave_packed_layers
 from .folder import check_folder, is_local, local_files, metadata_of, stored_tensors
 from .heads import is_latency, join_heads
 from .held import HeldTensors
@@ -133,6 +134,7 @@ class MPQHfQuantizer(HfQuantizer):
                 self.quantization_config.check()
             elif self.packed:
                 build_packed(model, self.quantization_config.packed, torch.get_default_dtype())
+                leave_packed_layers(model)
             else:
                 self._convert(model, checkpoint_files)
         if self.pre_quantized:
@@ -212,6 +214,7 @@ class MPQHfQuantizer(HfQuantizer):
             self._held.settle(model)
             self._held = None
         if self.packed:
+            as_before(model)
             check_there(model)
             for module in model.modules():
                 if isinstance(module, PackedModule):

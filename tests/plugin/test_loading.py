@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 import hf_mpq
 from hf_mpq.format import PackedFormatError
 from hf_mpq.nn.packed import PackedMatrix
 from hf_mpq.plugin import names, quantizer
 from tests.plugin.models import read_metadata, read_tensors, write_tensors
-from tests.tiny import FAMILIES, tiny_batch, tiny_model
+from tests.tiny import FAMILIES, head_class, outputs, tiny_batch, tiny_model
 
 WITH_CHOICE = pytest.mark.skipif(
     "disable_mmap" not in signature(PreTrainedModel.from_pretrained).parameters, reason="this transformers always maps"
@@ -74,6 +79,27 @@ def test_every_family_is_loaded_by_its_own_names(family, asked, tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert not asked
     assert torch.equal(loaded(**tiny_batch()).logits, model.eval()(**tiny_batch()).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        ("bert", "sequence"),
+        ("deberta-v2", "sequence"),
+        *(("modernbert", head) for head in ("bare", "sequence", "masked")),
+    ],
+)
+def test_nothing_is_decoded_or_drawn_for_layers_that_the_file_holds(family, head, tmp_path, monkeypatch):
+    """ModernBERT would draw for them; another head gets its first values all the same."""
+    model = hf_mpq.pack(hf_mpq.quantize(tiny_model(family, head), hf_mpq.MPQConfig(bits=4)))
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(PackedMatrix, "decode", lambda self: pytest.fail("a matrix was decoded"))
+    loaded = head_class(family, head).from_pretrained(tmp_path)
+    other = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    monkeypatch.undo()
+    for mine, theirs in zip(outputs(model), outputs(loaded), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert 0 < float(other.classifier.weight.detach().std()) < 1
 
 
 def test_the_config_is_signed_once(folders, monkeypatch):
