@@ -30,6 +30,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 import hf_mpq
 from hf_mpq.compression.vocabulary import prune_vocabulary
+from hf_mpq.nn.bfloat16 import cpu_multiplies_bf16
 from hf_mpq.sweep import origin
 from hf_mpq.training import MPQTrainer, MPQTrainingArguments
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--static", action="store_true", help="beside model2vec and wordllama")
     parser.add_argument("--budgets", nargs="+", default=["0.5x", "0.25x", "0.125x"])
     parser.add_argument("--prune", nargs="*", default=["0.125x"], help="budgets that also run on a smaller vocabulary")
+    parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 8], help="candidates; 0 prunes")
     parser.add_argument("--activation_bits", type=int, default=8)
     parser.add_argument("--calibration", type=int, default=256, help="sentences that scores and rounding look at")
     parser.add_argument("--train_sentences", type=int, default=6000, help="0: nothing is trained")
@@ -147,7 +149,7 @@ class Rows:
     def _compressed(self, model: nn.Module, budget: str, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
         torch.manual_seed(self.args.seed)
         config = hf_mpq.MPQConfig(
-            bits=(2, 3, 4, 8), quantizer="lsq", activation_bits=self.args.activation_bits, rules=UNUSED
+            bits=tuple(self.args.bits), quantizer="lsq", activation_bits=self.args.activation_bits, rules=UNUSED
         )
         calibration = self.study.sentences(self.args.calibration, tokenizer, self.args.seed + 1)
         pooling = None if self.args.pooling == "hidden" else self.args.pooling
@@ -160,7 +162,7 @@ class Rows:
             num_train_epochs=args.epochs,
             learning_rate=args.learning_rate,
             warmup_steps=0.05,
-            bf16=True,
+            bf16=torch.cuda.is_available() or cpu_multiplies_bf16(),
             per_device_train_batch_size=args.batch_size,
             train_sampling_strategy="group_by_length",
             save_steps=500,
