@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core import PrecisionSpace
 from ..format import PackedFormatError, check_digests, read_headers
-from ..nn import MPQLayerNorm, body_name, body_of, family_of, relative_modules, relative_names
+from ..nn import MPQLayerNorm, body_name, body_of, family_of, modules_by_name, relative_modules, relative_names
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule, PackedTiedLinear
 
@@ -93,7 +93,7 @@ def _expected(model: nn.Module) -> dict:
     Other layers of a head may be new, and so may a float projection (a pooler that the saved model did not have).
     """
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    modules = dict(model.named_modules())
+    modules = dict(modules_by_name(model))
     family = family_of(model)
     optional = family.projections if family is not None else ()
     needed, body, relative = {}, body_name(model), relative_names(model)
@@ -117,7 +117,7 @@ def new_decoders(model: nn.Module, files: Iterable[str | Path]) -> list[str]:
     """Full names of the decoders of packed tables whose bias the files do not hold."""
     decoders = [
         name
-        for name, module in model.named_modules()
+        for name, module in modules_by_name(model)
         if isinstance(module, PackedTiedLinear) and module.bias is not None
     ]
     if not decoders:

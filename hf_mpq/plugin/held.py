@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..nn import relative_names
+from ..nn import modules_by_name, relative_names
 from ..nn.packed import PackedModule
 
 _MAPPED: ContextVar[bool] = ContextVar("mapped_files", default=True)
@@ -45,7 +45,7 @@ class HeldTensors:
         """Into the skeleton that they fit, where transformers neither reads them again nor makes room for them."""
         relative = relative_names(model)
         found = {relative(name): tensor for name, tensor in self._tensors.items()}
-        for name, module in model.named_modules():
+        for name, module in modules_by_name(model):
             if isinstance(module, PackedModule):
                 parts = ((part, found.get(f"{relative(name)}.{part}")) for part in module._buffers)
                 self._put += [(module, part, tensor) for part, tensor in parts if tensor is not None]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Registry
-from ..nn import PackedEmbedding, PackedLinear, PackedTiedLinear
+from ..nn import PackedEmbedding, PackedLinear, PackedTiedLinear, modules_by_name
 from ..nn.packed import activated
 from .cuda import PlanesProduct, TensorCoreProduct, kernels_for, lacking
 from .decoded import DecodedTable, float_product
@@ -163,8 +163,9 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def _prepare_lookups(model: nn.Module, name: str) -> None:
-    shared = {id(module.embedding) for module in model.modules() if isinstance(module, PackedTiedLinear)}
-    for module in model.modules():
+    modules = [module for _, module in modules_by_name(model)]
+    shared = {id(module.embedding) for module in modules if isinstance(module, PackedTiedLinear)}
+    for module in modules:
         if isinstance(module, PackedEmbedding):
             if id(module) in shared and not module.prepared:
                 module.prepared[name] = DecodedTable(module)
@@ -188,7 +189,7 @@ def _without_integers(model: nn.Module) -> str | None:
 
 
 def _too_wide(model: nn.Module) -> str | None:
-    for name, layer in model.named_modules():
+    for name, layer in modules_by_name(model):
         if isinstance(layer, PackedLinear) and multiplies_integers(layer) and layer.in_features > MOST_COLUMNS:
             return (
                 f"{name} has {layer.in_features} columns, and integer sums of more than {MOST_COLUMNS} do not fit "
@@ -209,4 +210,4 @@ def _devices(model: nn.Module) -> set[torch.device]:
 
 def packed_linears(model: nn.Module) -> list[PackedLinear]:
     """Packed linear layers of a model."""
-    return [module for module in model.modules() if isinstance(module, PackedLinear)]
+    return [module for _, module in modules_by_name(model) if isinstance(module, PackedLinear)]

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core import unknown
-from ..nn import family_of
+from ..nn import family_of, modules_by_name
 from ..nn.given import check_is_module
 from ..nn.packed import PackedMatrix
 from .automatic import follow, unfollow
@@ -115,6 +115,6 @@ def undo(model: nn.Module) -> None:
     unfollow(model)
     restore_encoders(model)
     restore_layers(model)
-    for module in model.modules():
+    for _, module in modules_by_name(model):
         if isinstance(module, PackedMatrix):
             module.prepared = {}

@@ -125,6 +125,8 @@ class Plan:
 
     def _matrices(self, layers: list[PackedLinear]) -> list[structures.Matrix]:
         """Of layers that read the same input, all in planes or none."""
+        if any(_least_bits(layer) > MOST_BITS for layer in layers):
+            return [self._matrix(layer) for layer in layers]
         rows = [StoredRows.of(layer) for layer in layers]
         if None in rows or max(one.bits for one in rows) > MOST_BITS:
             return [self._matrix(layer) for layer in layers]
@@ -374,5 +376,14 @@ def _turns_by_length(config: Any) -> bool:
     return any(kind in ("dynamic", "longrope") for kind in kinds)
 
 
+def _least_bits(layer: PackedLinear) -> int:
+    """Of the codes that are read; 0 where there are none."""
+    return min((layer.precision or bits for bits in layer.stored.groups), default=0)
+
+
 def _has(module: nn.Module, name: str) -> bool:
-    return name in dict(module.named_modules())
+    for part in name.split("."):
+        module = module._modules.get(part)
+        if module is None:
+            return False
+    return True
