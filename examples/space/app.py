@@ -39,8 +39,16 @@ def ask(made: Made | None, text: str, other: str):
         first, second = made.answers(text or "", other or "")
     except Refused as error:
         raise gradio.Error(str(error), print_exception=False) from error
+    return first, second, compared(first, second)
+
+
+def compared(first: dict[str, float], second: dict[str, float]) -> str:
+    """In words: how far two numbers are apart, or whether two decisions are the same."""
+    if len(first) == 1 and first.keys() == second.keys():
+        (one,), (other,) = first.values(), second.values()
+        return f"They differ by {abs(one - other):.4f}."
     alike = max(first, key=first.get) == max(second, key=second.get)
-    return first, second, "Both decide alike." if alike else "They decide differently."
+    return "Both decide alike." if alike else "They decide differently."
 
 
 def page() -> gradio.Blocks:
@@ -55,7 +63,7 @@ def page() -> gradio.Blocks:
             )
         texts = gradio.Textbox(
             label="Inputs to calibrate on, one a line",
-            info="A few hundred of your own; without any, bits are found from the weights alone, which loses more.",
+            info="A few hundred of your own; without any, bits are found from the weights alone.",
             lines=4,
             max_lines=12,
             elem_id="texts",
@@ -66,7 +74,8 @@ def page() -> gradio.Blocks:
             with gradio.Row():
                 sizes = gradio.Dataframe(headers=["", "float", "packed"], interactive=False, label="Size", scale=1)
                 archive = gradio.File(label="The packed folder", interactive=False, scale=1, elem_id="archive")
-            picture = gradio.Image(label="Bits of every sub-group", interactive=False, elem_id="picture")
+            gradio.Markdown("## Bits of every sub-group")
+            picture = gradio.Image(show_label=False, interactive=False, elem_id="picture")
             gradio.Markdown("## The same input to both")
             with gradio.Row():
                 text = gradio.Textbox(label="Text", info="or the question", elem_id="text")

@@ -52,7 +52,7 @@ def write_card(
     origin = words_of(model.config.quantization_config.origin)
     known = CardFacts(folder.resolve().name, hub_name(origin.get("base_model")), origin.get("command"))
     facts = (facts or CardFacts()).over(before.facts).over(known)
-    fill_metadata(card.data, model, facts, before)
+    fill_metadata(card.data, model, facts, before, folder)
     facts = CardFacts(base_model=hub_name(_first(card.data.base_model))).over(facts)
     content = section_words(folder, model, facts, PICTURE)
     section = begin(facts, weights) + _ENVIRONMENT.get_template("card.md.j2").render(content) + END

@@ -93,14 +93,22 @@ def _size_rows(sizes: SizeReport) -> list[tuple[str, int, int]]:
     ]
 
 
+def embedder_of(folder: Path) -> str | None:
+    """The class of sentence-transformers that a folder is for; None where it is not one of theirs."""
+    config = folder / "config_sentence_transformers.json"
+    if not config.exists():
+        return None
+    kind = read_json(config, "save the embedder again").get("model_type")
+    return kind if kind in _EMBEDDERS else _EMBEDDERS[0]
+
+
 def _snippet(folder: Path, task: HeadTask, name: str) -> str:
-    shown = json.dumps(name)  # quotes and all
-    embedder = folder / "config_sentence_transformers.json"
-    if embedder.exists():
-        kind = read_json(embedder, "save the embedder again").get("model_type")
-        kind = kind if kind in _EMBEDDERS else _EMBEDDERS[0]
-        loading = [f"from sentence_transformers import {kind}", "", f"model = {kind}({shown})"]
-    elif (folder / "tokenizer_config.json").exists():
+    from transformers.pipelines import PIPELINE_REGISTRY  # which imports them all
+
+    shown, embedder = json.dumps(name), embedder_of(folder)  # quotes and all
+    if embedder is not None:
+        loading = [f"from sentence_transformers import {embedder}", "", f"model = {embedder}({shown})"]
+    elif (folder / "tokenizer_config.json").exists() and task.pipeline in PIPELINE_REGISTRY.get_supported_tasks():
         loading = ["from transformers import pipeline", "", f'pipe = pipeline("{task.pipeline}", {shown})']
     else:
         loading = [f"from transformers import {task.loader}", "", f"model = {task.loader}.from_pretrained({shown})"]

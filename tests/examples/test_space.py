@@ -176,6 +176,7 @@ def test_the_page_is_served_and_its_functions_do_it(workshop, folders):
         assert picture.endswith("bits.png") and ZipFile(archive).testzip() is None
         large, small, verdict = app.ask(made, "returns the list", "")
         assert large.keys() == small.keys() and verdict.startswith(("Both decide alike", "They decide differently"))
+        assert app.compared({"cosine": 0.5}, {"cosine": 0.25}) == "They differ by 0.2500."
         for wrong in (
             lambda: app.ask(None, "a", ""),
             lambda: app.ask(made, " ", ""),

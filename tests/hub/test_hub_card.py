@@ -54,8 +54,8 @@ Which news these are.
 """
 
 
-def packed(folder, bits: int = 4, head: str = "sequence"):
-    model = hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", head), hf_mpq.MPQConfig(bits=bits, groups=10)))
+def packed(folder, bits: int = 4, head: str = "sequence", **changes):
+    model = hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", head, **changes), hf_mpq.MPQConfig(bits=bits, groups=10)))
     model.save_pretrained(folder)
     return model
 
@@ -70,6 +70,55 @@ def test_the_snippet_loads_the_model(head, tmp_path):
     assert snippet.startswith("import hf_mpq")
     exec(snippet, names)
     assert type(names["model"]) is type(model)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_beside_a_tokenizer_the_snippet_loads_a_pipeline_where_there_is_one(head, tmp_path, tokenizer):
+    """And the page has an example, with what the packed model says of it where the Hub shows that."""
+    model = packed(tmp_path, head=head, vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path)
+    card = ModelCard(write_card(tmp_path, CardFacts(repo_id=str(tmp_path))).read_text())
+    names: dict = {}
+    exec(card.text.split("```python\n")[1].split("```")[0], names)
+    assert type(names["pipe"].model if "pipe" in names else names["model"]) is type(model)
+    (example,) = card.data.widget
+    assert ("output" in example) == (head in ("sequence", "masked"))
+    if "output" in example:
+        found = names["pipe"](example["text"], top_k=len(example["output"]))
+        want = {one.get("label", one.get("token_str")): pytest.approx(one["score"], abs=1e-3) for one in found}
+        assert {one["label"]: one["score"] for one in example["output"]} == want
+
+
+@pytest.mark.full
+def test_examples_are_those_of_the_weights_and_of_the_language(tmp_path, tokenizer):
+    """Those of the user stay."""
+    saved = {}
+    for bits in (8, 1):
+        packed(tmp_path, bits, vocab_size=len(tokenizer))
+        tokenizer.save_pretrained(tmp_path)
+        saved[bits] = ModelCard(write_card(tmp_path).read_text()).data.widget
+    assert saved[8][0]["text"] == saved[1][0]["text"] and saved[8] != saved[1]
+    assert ModelCard(write_card(tmp_path, CardFacts(language="de")).read_text()).data.get("widget") is None
+    theirs = (tmp_path / "README.md").read_text().replace("---\n", "---\nwidget:\n- text: Was gibt es?\n", 1)
+    (tmp_path / "README.md").write_text(theirs)
+    assert ModelCard(write_card(tmp_path).read_text()).data.widget == [{"text": "Was gibt es?"}]
+
+
+def test_a_tokenizer_of_another_model_makes_no_answers(tmp_path, tokenizer):
+    packed(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (example,) = ModelCard(write_card(tmp_path).read_text()).data.widget
+    assert set(example) == {"text"}
+
+
+def test_a_folder_of_sentence_transformers_is_one_of_theirs(tmp_path):
+    packed(tmp_path, head="bare")
+    for kind, task in {"SentenceTransformer": "sentence-similarity", "CrossEncoder": "text-ranking"}.items():
+        (tmp_path / "README.md").unlink(missing_ok=True)
+        (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": kind}))
+        data = ModelCard(write_card(tmp_path).read_text()).data
+        assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", task)
+        assert (data.get("widget") is None) == (kind == "CrossEncoder")
 
 
 @pytest.mark.full
