@@ -1,9 +1,9 @@
 """AutoRound: signed gradient descent on how each weight is rounded, block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..nn import MPQLinear
 from ..nn.bfloat16 import bf16_products
@@ -81,8 +81,7 @@ class AutoRounder(Rounder):
         with held_weights(step.block):
             before = self._error(step, judged)
         learned = [SignRounding(layer) for layer in layers]
-        with using_weights(dict(zip(layers, learned))):
-            self._learn(step, learned, generator)
+        self._learn(step, learned, generator)
         if self._error_of(step, learned, judged) < before:
             for one in learned:
                 one.write()
@@ -90,17 +89,13 @@ class AutoRounder(Rounder):
     def _learn(self, step: BlockStep, learned: list[SignRounding], generator: torch.Generator) -> None:
         sample = draw_calls(step.calls, self.sample, generator)
         best, states = self._error_of(step, learned, sample), [one.state() for one in learned]
-        count = 2 if self.learn_scales else 1
-        parameters = [parameter for one in learned for parameter in one.parameters[:count]]
         interval = max(1, self.iterations // CHECKS)
         for iteration in range(self.iterations):
             calls = draw_calls(step.calls, self.batch_size or 1, generator)
-            with torch.enable_grad():
-                error = block_error(step, calls, step.calls.hidden)
-                gradients = torch.autograd.grad(error, parameters, allow_unused=True)
             rate = self.lr * (1 - iteration / self.iterations)
-            for position, one in enumerate(learned):
-                one.move(gradients[position * count : (position + 1) * count], rate)
+            for one, gradient in zip(learned, self._gradients(step, learned, calls)):
+                if gradient is not None:
+                    one.move(gradient, rate, self.learn_scales)
             if (iteration + 1) % interval == 0 or iteration + 1 == self.iterations:
                 error = self._error_of(step, learned, sample)
                 if error < best:
@@ -108,12 +103,16 @@ class AutoRounder(Rounder):
         for one, state in zip(learned, states):
             one.load(state)
 
+    def _gradients(self, step: BlockStep, learned: list[SignRounding], calls: Sequence[int]) -> Sequence[Tensor | None]:
+        """Of the error on some calls, in every weight as it is learned by now; None for one that is not read."""
+        weights = [one().requires_grad_() for one in learned]
+        with torch.enable_grad(), using_weights(_given(learned, weights)):
+            return torch.autograd.grad(block_error(step, calls, step.calls.hidden), weights, allow_unused=True)
+
     @torch.no_grad()
     def _error_of(self, step: BlockStep, learned: list[SignRounding], calls: Sequence[int]) -> float:
         """With the weights as they are learned by now, each computed once."""
-        weights = [one() for one in learned]
-        held = {one.layer: lambda weight=weight: weight for one, weight in zip(learned, weights)}
-        with using_weights(held):
+        with using_weights(_given(learned, [one() for one in learned])):
             return self._error(step, calls)
 
     @torch.no_grad()
@@ -128,3 +127,8 @@ class AutoRounder(Rounder):
         parts = sum(-(-count // (self.batch_size or part_size(batch))) for count, batch in zip(rows, batches))
         looked_at = 2 * min(sum(rows), JUDGED) + (CHECKS + 1) * min(sum(rows), self.sample)
         return WALKS * len(batches) + looked_at / each + 3.0 * self.iterations * len(batches) / parts
+
+
+def _given(learned: list[SignRounding], weights: list[Tensor]) -> dict[MPQLinear, Callable[[], Tensor]]:
+    """What each layer is to use."""
+    return {one.layer: lambda weight=weight: weight for one, weight in zip(learned, weights)}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear
+from ..weights.compilation import run_as_written
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def using_weights(weights: Mapping[MPQLinear, Callable[[], Tensor]]) -> Iterator
 @contextmanager
 def held_weights(part: nn.Module) -> Iterator[None]:
     """Every quantized linear layer in `part` keeps the weight that it has now."""
-    with torch.no_grad():
+    with torch.no_grad(), run_as_written():
         weights = {layer: layer.quantized_weight() for layer in part.modules() if isinstance(layer, MPQLinear)}
     with using_weights({layer: lambda weight=weight: weight for layer, weight in weights.items()}):
         yield

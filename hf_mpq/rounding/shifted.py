@@ -1,4 +1,4 @@
-"""Weights rounded with learned shifts and steps, as one operation with a hand-written backward.
+"""Weights rounded with learned shifts and steps, and one step of learning them by the sign of their gradients.
 
 With `r = w / step - half + shift` a value is `(clamp(round(r), low, high) + half) step`, and zero where it is not kept.
 Gradients are straight-through: to a shift, the upstream one times the step where the level is not beyond the last ones;
@@ -9,23 +9,6 @@ import torch
 from torch import Tensor
 
 from ..weights.compilation import compiled_when_large
-from .grids import LevelGrid
-
-
-class ShiftedRounding(torch.autograd.Function):
-    """`ShiftedRounding.apply(shift, step, weight, grid, dtype)`: `(out, in)`, in a type; `step` in place of the grid's
-    own."""
-
-    @staticmethod
-    def forward(ctx, shift: Tensor, step: Tensor, weight: Tensor, grid: LevelGrid, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(shift, step, weight, *grid[1:])
-        return shifted_values(shift.detach(), step.detach(), weight, *grid[1:], dtype)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        shift, step, *others = ctx.saved_tensors
-        to_shift, to_step = shifted_gradients(gradient, shift.detach(), step.detach(), *others)
-        return to_shift, to_step, None, None, None
 
 
 def shifted_level(shift: Tensor, step: Tensor, weight: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,14 +27,14 @@ def shifted_values(
     half: Tensor,
     kept: Tensor,
     dtype: torch.dtype,
-):
+) -> Tensor:
     """The rounded weights, `(out, in)`."""
     level = torch.clamp(shifted_level(shift, step, weight, half)[1], low, high)
     return torch.where(kept, (level + half) * step, 0.0).to(dtype)
 
 
 @compiled_when_large
-def shifted_gradients(
+def move_shifts(
     gradient: Tensor,
     shift: Tensor,
     step: Tensor,
@@ -60,17 +43,21 @@ def shifted_gradients(
     high: Tensor,
     half: Tensor,
     kept: Tensor,
-):
-    """Gradients of the shifts, `(out, in)`, and of the steps, of their shape."""
+    rate: Tensor,
+) -> Tensor:
+    """Move shifts against the signs of their gradients, within -1/2 and 1/2, in place.
+
+    Args:
+        gradient: of the rounded weights, `(out, in)`.
+        rate: how far, `()`.
+
+    Returns:
+        The gradient of the steps, of their shape.
+    """
     ratio, level = shifted_level(shift, step, weight, half)
     inside = (level >= low) & (level <= high)
     passed = torch.where(kept, gradient.float(), 0.0)
     reached = torch.clamp(level, low, high) + half
-    to_step = passed * torch.where(inside, reached - ratio, reached)
-    return torch.where(inside, passed * step, 0.0), to_step.sum_to_size(step.shape)
-
-
-@compiled_when_large
-def move_by_sign(value: Tensor, gradient: Tensor, rate: Tensor, low: float, high: float) -> None:
-    """One step of signed gradient descent within bounds, in place; rate `()`."""
-    value.sub_(rate * torch.sign(gradient)).clamp_(low, high)
+    to_step = (passed * torch.where(inside, reached - ratio, reached)).sum_to_size(step.shape)
+    shift.sub_(rate * torch.sign(torch.where(inside, passed * step, 0.0))).clamp_(-0.5, 0.5)
+    return to_step

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..core import to_stored_type
 from ..nn import MPQLinear
 from .grids import LevelGrid, target_weight, write_values
-from .shifted import ShiftedRounding, move_by_sign, shifted_level
+from .shifted import move_shifts, shifted_level, shifted_values
 
 NARROWEST, WIDEST = 0.5, 1.5
 """Range of what scales may be multiplied by."""
@@ -22,46 +22,46 @@ class SignRounding:
 
     def __init__(self, layer: MPQLinear):
         self.layer, self.grid, self.weight = layer, LevelGrid.of(layer), target_weight(layer)
-        self.shift = torch.zeros_like(self.weight).requires_grad_()
-        self.factor = torch.ones(layer.spec.layout.count, device=self.weight.device).requires_grad_()
+        self.shift = torch.zeros_like(self.weight)
+        self.factor = torch.ones(layer.spec.layout.count, device=self.weight.device)
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """What is learned; the first are shifts of weights, the second factors of scales."""
-        return [self.shift, self.factor]
-
+    @torch.no_grad()
     def __call__(self) -> Tensor:
-        """The weight used in forward, straight-through, `(out, in)`, in the type that its products are in."""
+        """The weight used in forward, `(out, in)`, in the type that its products are in."""
         grid, kind, dtype = self._scaled(), self.weight.device.type, self.layer.weight.dtype
         if dtype == torch.float32 and torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-        return ShiftedRounding.apply(self.shift, grid.step, self.weight, grid, dtype)
+        return shifted_values(self.shift, grid.step, self.weight, *grid[1:], dtype)
 
     def _scaled(self) -> LevelGrid:
         layout, dtype = self.layer.spec.layout, self.layer.program.quantizer.scale_dtype
-        factor = layout.lines(layout.expand(self.factor.unsqueeze(1)))
+        factor = layout.lines(layout.expand(self.factor.unsqueeze(1)))  # of each line: (out, 1) or (1, in)
         return self.grid._replace(step=to_stored_type(self.grid.step * factor, dtype))
 
     def _levels(self, grid: LevelGrid) -> Tensor:
         return grid.clamp(shifted_level(self.shift, grid.step, self.weight, grid.half)[1])
 
     @torch.no_grad()
-    def move(self, gradients: list[Tensor | None], rate: float) -> None:
-        """One step of signed gradient descent, within bounds."""
-        bounds = ((-0.5, 0.5), (NARROWEST, WIDEST))
-        for parameter, gradient, (low, high) in zip(self.parameters, gradients, bounds):
-            if gradient is not None:
-                move_by_sign(parameter.detach(), gradient, torch.tensor(rate, device=gradient.device), low, high)
+    def move(self, gradient: Tensor, rate: float, scales: bool = True) -> None:
+        """One step of signed gradient descent within bounds; `gradient` of the weight as it is now, `(out, in)`.
+
+        Args:
+            scales: whether factors move, too.
+        """
+        grid, rate = self._scaled(), torch.tensor(rate, device=gradient.device)
+        to_step = move_shifts(gradient, self.shift, grid.step, self.weight, *grid[1:], rate)
+        if scales:
+            to_factor = self.layer.spec.layout.reduce(to_step * self.grid.step, "sum")  # rounding is straight-through
+            self.factor.sub_(rate * torch.sign(to_factor)).clamp_(NARROWEST, WIDEST)
 
     def state(self) -> list[Tensor]:
         """A copy of what is learned."""
-        return [parameter.detach().clone() for parameter in self.parameters]
+        return [self.shift.clone(), self.factor.clone()]
 
-    @torch.no_grad()
     def load(self, state: list[Tensor]) -> None:
         """Take back a copy."""
-        for parameter, value in zip(self.parameters, state):
-            parameter.copy_(value)
+        self.shift.copy_(state[0])
+        self.factor.copy_(state[1])
 
     @torch.no_grad()
     def write(self) -> None:

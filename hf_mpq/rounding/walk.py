@@ -10,6 +10,7 @@ from torch import nn
 from ..core import track
 from ..nn import BlockRecord, are_chained, encoder_blocks, record_blocks
 from ..nn.bfloat16 import own_products
+from ..weights.compilation import run_as_written
 from .held import held_weights
 
 
@@ -42,7 +43,8 @@ def walk_blocks(
     whole model as it is by then.
     """
     blocks = encoder_blocks(model)
-    chained = are_chained(list(record_blocks(model, batches[:1]).values()), 1)
+    with run_as_written():
+        chained = are_chained(list(record_blocks(model, batches[:1]).values()), 1)
     records = _chain if chained else _one_by_one
     own = records(model, batches, outputs=False)
     floats = [None] * len(blocks) if reference is None else records(reference, batches, outputs=True)
@@ -54,10 +56,12 @@ def walk_blocks(
 
 def _chain(model: nn.Module, batches: Sequence[Mapping], outputs: bool) -> Iterator[BlockRecord]:
     """Outputs are computed before a block is handed out if wanted, else after it was changed."""
-    with _products(model, outputs):
+    blocks = encoder_blocks(model)
+    first = next(iter(blocks.values()), None)
+    with _products(model, outputs), run_as_written(), nullcontext() if first is None else held_weights(first):
         records = record_blocks(model, batches, first_only=True)
     hidden = next(iter(records.values())).hidden if records else []
-    for name, block in encoder_blocks(model).items():
+    for name, block in blocks.items():
         record = records.pop(name)
         record.hidden = hidden
         if outputs:

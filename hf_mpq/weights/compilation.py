@@ -2,13 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache, wraps
 from importlib.util import find_spec
 from threading import Lock
 
 import torch
+import torch.fx.experimental._config as shapes
 from torch import Tensor
 
 SMALLEST = 1 << 16
@@ -34,6 +36,19 @@ watch: list[Callable] = []
 and its arguments. For those who count."""
 
 
+_compiles: ContextVar[bool] = ContextVar("compiles", default=True)
+
+
+@contextmanager
+def run_as_written() -> Iterator[None]:
+    """Inside, nothing is compiled: for what runs a few times only, where building it takes longer than it saves."""
+    token = _compiles.set(False)
+    try:
+        yield
+    finally:
+        _compiles.reset(token)
+
+
 def compiled_when_large(function: Callable) -> Callable:
     """Decorator: run `function` compiled when its first argument is large, eagerly otherwise or if compiling fails."""
     build = cache(lambda: torch.compile(function, dynamic=True))
@@ -43,8 +58,8 @@ def compiled_when_large(function: Callable) -> Callable:
     def call(first: Tensor, *rest):
         if watch:
             return watch[-1](function, first, *rest)
-        too_small, kind = first.numel() < SMALLEST, first.device.type
-        if too_small or failed or not compiler_present(kind) or torch.compiler.is_compiling():
+        as_written, kind = first.numel() < SMALLEST or not _compiles.get(), first.device.type
+        if as_written or failed or not compiler_present(kind) or torch.compiler.is_compiling():
             return function(first, *rest)
         autocast = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         try:
@@ -59,17 +74,18 @@ def compiled_when_large(function: Callable) -> Callable:
 
 
 class _ManyVariants:
-    """What `torch._dynamo.config.patch(recompile_limit=VARIANTS)` does, in a seventh of its time: calls are many. The
-    limit is everybody's: the first thread raises it, and the last one that is inside sets it back."""
+    """What `torch._dynamo.config.patch(recompile_limit=VARIANTS)` does, in a seventh of its time: calls are many. And
+    square matrices get no variant of their own. Both settings are everybody's: the first thread changes them, and the
+    last one that is inside sets them back."""
 
-    _lock, _inside, _before = Lock(), 0, 0
+    _lock, _inside, _before = Lock(), 0, (0, True)
 
     def __enter__(self) -> None:
         kind = type(self)
         with self._lock:
             if not kind._inside:
-                kind._before = torch._dynamo.config.recompile_limit
-                torch._dynamo.config.recompile_limit = VARIANTS
+                kind._before = torch._dynamo.config.recompile_limit, shapes.use_duck_shape
+                torch._dynamo.config.recompile_limit, shapes.use_duck_shape = VARIANTS, False
             kind._inside += 1
 
     def __exit__(self, *_) -> None:
@@ -77,4 +93,4 @@ class _ManyVariants:
         with self._lock:
             kind._inside -= 1
             if not kind._inside:
-                torch._dynamo.config.recompile_limit = kind._before
+                torch._dynamo.config.recompile_limit, shapes.use_duck_shape = kind._before

@@ -7,7 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from hf_mpq.core import SubgroupLayout
 from hf_mpq.weights import QUANTIZERS, Choice
 from hf_mpq.weights import fused as fused_module
-from hf_mpq.weights.compilation import SMALLEST, compiled_when_large, compiler_present
+from hf_mpq.weights.compilation import SMALLEST, compiled_when_large, compiler_present, run_as_written
 from hf_mpq.weights.fused import LineGrid, Mixture, mixture_backward, mixture_forward
 from tests.weights.cases import quantizer_of, weight_of
 
@@ -223,6 +223,24 @@ def test_only_large_tensors_are_compiled(compilations):
     double = compiled_when_large(lambda x: x * 2)
     assert double(torch.ones(SMALLEST - 1)).sum() == 2 * (SMALLEST - 1) and not compilations
     assert double(torch.ones(SMALLEST)).sum() == 2 * SMALLEST and len(compilations) == 1
+
+
+def test_what_runs_a_few_times_is_not_compiled(compilations):
+    double = compiled_when_large(lambda x: x * 2)
+    with run_as_written():
+        assert double(torch.ones(SMALLEST)).sum() == 2 * SMALLEST
+    assert not compilations
+
+
+def test_square_matrices_and_others_share_what_was_compiled(monkeypatch):
+    graphs, compile_ = [], torch.compile
+    backend = lambda graph, _: graphs.append(graph) or graph.forward  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=backend, **options))
+    monkeypatch.setattr("hf_mpq.weights.compilation.compiler_present", lambda device: True)
+    double = compiled_when_large(lambda x, scale: x * 2 * scale)
+    for shape in ((300, 300), (300, 400), (500, 300)):
+        assert double(torch.ones(shape), torch.ones(shape[0], 1)).sum() == 2 * shape[0] * shape[1]
+    assert len(graphs) == 1
 
 
 def test_a_compiler_that_fails_is_not_asked_again(compilations, monkeypatch):

@@ -10,6 +10,7 @@ from ...core import PrecisionSpace, Registry, WeightSpec
 from ...nn import absolute_name
 from ...nn.convert import tied_decoders
 from ...weights import WeightProgram
+from ...weights.compilation import run_as_written
 
 SCORERS: Registry[type["Scorer"]] = Registry("scorer", passed=("progress",))
 
@@ -73,7 +74,8 @@ def rounding_errors(weight: Tensor, spec: WeightSpec) -> list[Tensor]:
     program.calibrate(weight)
     value, keep = program.float_weight(weight), program.keep()
     rounded = (program.quantizer.candidate(value, bits) if bits else 0 * value for bits in spec.candidates)
-    return [(one if keep is None else one * keep) - weight for one in rounded]
+    with run_as_written():
+        return [(one if keep is None else one * keep) - weight for one in rounded]
 
 
 @torch.no_grad()
