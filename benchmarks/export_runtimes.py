@@ -133,6 +133,16 @@ def transformers_js(folder: Path, inputs: Inputs, precision: str = "1") -> Tenso
     return torch.tensor(json.loads(done.stdout.splitlines()[-1]))
 
 
+def executorch(folder: Path, inputs: Inputs) -> Tensor:
+    """One text at a time, as its memory is planned."""
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(folder / "model.pte").load_method("forward")
+    names = inputs.tokenizer.model_input_names
+    order = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in names]
+    return inputs.ask(lambda rows: method.execute([torch.from_numpy(rows[name]) for name in order])[0].numpy(), 1)
+
+
 RUNTIMES: dict[str, Callable[..., Tensor]] = {
     "onnx": onnx_runtime,
     "onnx-nbits": onnx_runtime,
@@ -142,6 +152,7 @@ RUNTIMES: dict[str, Callable[..., Tensor]] = {
     "ctranslate2": ctranslate2,
     "compressed-tensors": checkpoint,
     "w8a8": checkpoint,
+    "executorch": executorch,
     "dense": checkpoint,
 }
 """Format to what runs it."""

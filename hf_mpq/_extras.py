@@ -18,6 +18,7 @@ EXTRAS = {
     "interop": ("compressed_tensors",),
     "gguf": ("gguf",),
     "ctranslate2": ("ctranslate2",),
+    "executorch": ("executorch",),
 }
 """Extra to the modules that it brings."""
 

@@ -31,6 +31,7 @@ WORDS = {
         "compressed-tensors",
         "ctranslate2",
         "dense",
+        "executorch",
         "gguf",
         "onnx",
         "onnx-nbits",

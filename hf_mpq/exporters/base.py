@@ -34,6 +34,7 @@ _MODEL_FILES = (
     "*.onnx",
     "openvino_*",
     "*.gguf",
+    "*.pte",
 )
 RANGE_CHOICES = ("static", "dynamic", "trained", "float")
 
@@ -111,12 +112,13 @@ def export(
     - `"compressed-tensors"`: a checkpoint with one precision for each matrix that plain transformers loads.
     - `"gguf"`: `model.gguf` for llama.cpp: BERT, RoBERTa and ModernBERT with or without a classifier of texts,
       NomicBERT and EuroBERT without.
+    - `"executorch"`: `model.pte` for ExecuTorch with XNNPACK, one text at a time; experimental.
     - `"dense"`: a float checkpoint of the smallest standard configuration that holds the model.
 
     Removable pruned rows and heads are gone from ONNX and OpenVINO files, removable rows from dense ones. Weights are
     exactly the packed ones, but for matrices with a scale per column or a low-rank correction, which are rounded to 8
-    bits for each row (dense: never). Activations trained with a range for each token get one for each tensor, unless
-    `activations="trained"`.
+    bits for each row (dense: never). Activations trained with a range for each token get one for each tensor where they
+    are static or dynamic.
 
     Args:
         model: packed, as `pack` returns it or `from_pretrained` loads it; it stays as it is.
@@ -128,7 +130,7 @@ def export(
         calibration: tokenized rows or batches, for static ranges that the model does not have.
         activations: `"static"`, `"dynamic"`, `"trained"` (as in the packed model, a range for each token as a rule: its
             numbers but for rounding, slower in ONNX Runtime) or `"float"`; by default the model's own static ranges,
-            or those found in `calibration`, else dynamic ones; float where the model's are.
+            or those found in `calibration`, else as trained; float where the model's are.
         calibration_examples: rows of `calibration` that are used, from the start.
         pooling: `"mean"` or `"cls"`: how a file whose runtime pools (`"gguf"`) makes one vector of a text; None leaves
             it to who runs the file.
@@ -203,7 +205,7 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
     quantizers = [quantizer for quantizer in quantizers if quantizer is not None]
     own = bool(quantizers) and all(quantizer.packed_form for quantizer in quantizers)
     if wanted is None:
-        return "float" if not quantizers else "static" if own or calibrated else "dynamic"
+        return "float" if not quantizers else "static" if own or calibrated else "trained"
     if wanted not in RANGE_CHOICES:
         raise ValueError(f"activations must be one of {', '.join(RANGE_CHOICES)}; got {wanted!r}")
     if wanted == "trained" and (own or not quantizers):

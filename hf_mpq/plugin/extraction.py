@@ -46,6 +46,7 @@ LEFT = (
     "*.onnx",
     "*.onnx.data",
     "*.gguf",
+    "*.pte",
     "*.h5",
     "*.msgpack",
     "openvino_*",

@@ -42,7 +42,8 @@ def export(
         str,
         typer.Argument(
             metavar="FORMAT",
-            help="onnx, onnx-nbits, transformers.js, openvino, gguf, ctranslate2, compressed-tensors, w8a8 or dense.",
+            help="onnx, onnx-nbits, transformers.js, openvino, gguf, ctranslate2, compressed-tensors, w8a8, executorch "
+            "or dense.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
