@@ -20,11 +20,17 @@ from hf_mpq.cost import AverageBits, Energy
 from hf_mpq.rounding import ROUNDERS
 from hf_mpq.search import ALLOCATORS, SCORERS
 from hf_mpq.search.scorers import mean_divergence as divergence
-from tests.tiny import outputs, tiny_batch, tiny_model
+from tests.tiny import outputs, tiny_batch
+from tests.tiny import tiny_model as tiny_of
 
 pytestmark = pytest.mark.usefixtures("few_iterations")
 CONFIG = MPQConfig(bits=(0, 2, 3, 4, 8), groups=8)
 quiet = partial(compress, progress=False)
+
+
+def tiny_model(family: str, head: str = "sequence", layers: int = 1):
+    """Of one layer: what is compressed in one call is compressed often here."""
+    return tiny_of(family, head, num_hidden_layers=layers)
 
 
 def rows() -> Dataset:
@@ -139,11 +145,11 @@ def test_bars_are_not_among_results(monkeypatch, capsys):
 def test_what_would_be_quicker_is_said_before_it_takes_long(monkeypatch, capsys):
     monkeypatch.setattr(TrainingFree, "_forward_seconds", lambda engine: 1.0)
     quick = {"name": "autoround", "iterations": 30}
-    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
+    compress(tiny_model("bert", layers=2), "3bits", [tiny_batch()], config=CONFIG, rounding=quick)
     said = " ".join(capsys.readouterr().err.split())
     assert "about 104 s for 1 model(s) from 3 examples: scoring 5.5 s, rounding 98 s" in said
     assert "rounding 'nearest' would be quicker, about 5.5 s in all" in said
-    compress(tiny_model("bert"), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
+    compress(tiny_model("bert", layers=2), "3bits", [tiny_batch()], config=CONFIG, rounding="nearest")
     assert "quicker" not in capsys.readouterr().err
 
 
@@ -290,7 +296,7 @@ def test_what_outliers_cost_is_inside_the_budget(rule):
 
 
 def test_a_low_rank_correction_is_inside_the_budget():
-    model, batches = tiny_model("bert", "bare"), [tiny_batch(rows=16, tokens=20)]
+    model, batches = tiny_model("bert", "bare", layers=2), [tiny_batch(rows=16, tokens=20)]
     plain, corrected = (
         quiet(model, "encoder:9kB", batches, config=MPQConfig(bits=(2, 3, 4, 8), groups=8, low_rank=rank))
         for rank in (0, 2)
@@ -339,7 +345,7 @@ def test_inputs_get_their_bits_where_the_budget_counts_them():
     config = MPQConfig(bits=(2, 4, 8), groups=4, activation_bits=(2, 4, 8))
     parts = {"config": config, "rounding": "nearest", "outliers": "none", "progress": False}
     for budget, cost in (("17uJ", Energy), ("5bits", AverageBits)):
-        model = compress(tiny_model("bert"), budget, [tiny_batch()], **parts)
+        model = compress(tiny_model("bert", layers=2), budget, [tiny_batch()], **parts)
         found = hf_mpq.assignment_of(model)
         assert cost(model.hf_quantizer.space).of(found) <= float(budget.removesuffix("uJ").removesuffix("bits"))
         assert (set(found.activation_bits.values()) == {8}) == (budget == "5bits")
