@@ -12,7 +12,8 @@ OTHER_PATHS = r"(avx512-vnni|avx512|avx2|avx-vnni)"
 
 SLOWER = (
     # the same method is resumed in its first stage, and other methods at the other steps
-    r"test_a_resumed_run_is_the_uninterrupted_one\[(mpq-.*-2|(mpq|sdq|fdq|channelwise|aq-bert|csq|bsq)-2-.*)\]",
+    r"test_a_resumed_run_is_the_uninterrupted_one\[(mpq-.*-2|(mpq|sdq|fdq|channelwise|aq-bert|bsq)-2-.*)\]",
+    r"test_a_resumed_run_is_the_uninterrupted_one\[(csq|ghost|hyperspherical)-",
     r"test_accumulated_gradients_are_those_of_the_batch\[(mpq-4|q8-2|class-based-2|aq-bert-2)\]",
     r"test_two_processes_train_as_one\[(aq-bert|vertical)\]",
     r"test_the_ragged_end_of_an_epoch_is_one_step_for_two_processes_too",
@@ -68,6 +69,11 @@ SLOWER = (
     r"test_native_forms.py::test_hidden_states_are_those_of_double_precision\[.*[^{]\}-static\]",
     r"test_integer_products_show_it\[.*-(torch.float32-static|torch.bfloat16-dynamic-token)\]",
     r"test_every_activation_function_shows_it\[.*-(relu-static|gelu_new-dynamic-token)\]",
+    # the other ways to write files, the other widths of a page, the other family
+    r"test_a_model_over_a_model\[(packed-change3-to shards|packed-change4-from shards|trainable-change6-single)\]",
+    r"test_colours_of_the_page\[dark\]",
+    r"test_the_page_of_a_model_in_memory\[deberta-v2\]",
+    r"test_every_family_is_searched\[albert\]",
     # seconds each
     r"test_served.py::test_an_8_bit_model_that_is_cut_down_is_far_behind_one_that_was_trained_for_it",
     r"test_served.py::test_one_run_of_vertical_is_a_row_at_each_precision",

@@ -87,7 +87,7 @@ def test_a_ratio_budget_opens_the_word_table_and_a_budget_in_bits_does_not():
 
 
 def test_words_that_are_read_often_get_more_bits():
-    model, batch = tiny_model("bert"), tiny_batch(rows=8)
+    model, batch = tiny_model("bert", layers=2), tiny_batch(rows=8)
     batch["input_ids"] = batch["input_ids"] % 40 + 3  # words above 43 never occur
     config = MPQConfig(bits=4, embedding_bits=(2, 4, 8))
     small = quiet(model, "embedding:3kB", [batch], config=config)

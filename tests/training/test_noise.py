@@ -11,6 +11,9 @@ from hf_mpq.training.stage.scaler import IdleStepScaler
 from hf_mpq.training.stage.trainer import StageTrainer
 from tests.training.runs import quantized, resumable, trainer
 
+SEARCH = {"retrain": {"arguments": {"max_steps": 1}}}
+"""What is looked at is over when the search is."""
+
 
 class Mixtures(TrainerCallback):
     """What the first gate mixes with in every step of the search, seen in its micro-batches."""
@@ -35,7 +38,9 @@ def noise_of(folder, seed=0, resume=False, stop=None, **options):
                 raise KeyboardInterrupt
 
     seen = Mixtures()
-    run = resumable(quantized("aq-bert", budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, **options)
+    run = resumable(
+        quantized("aq-bert", budget="3bits"), folder, callbacks=[seen, Stop()], seed=seed, stages=SEARCH, **options
+    )
     if stop is None:
         run.train(resume_from_checkpoint=resume)
     else:
@@ -94,6 +99,7 @@ def test_scaled_gradients_train_as_plain_ones(tmp_path, monkeypatch):
             folder,
             max_grad_norm=0.0,
             num_train_epochs=4,
+            stages=SEARCH,
             save_strategy="no",
             callbacks=[Idle()],
         )

@@ -642,7 +642,11 @@ def test_gates_and_weights_move_only_in_their_own_passes(tmp_path):
                 gates = any("gate" in name for name in changed)
                 moved.append((gates, any("gate" not in name for name in changed)))
 
-    trainer(quantized("aq-bert", budget="3bits"), tmp_path, callbacks=[Watch()], num_train_epochs=4).train()
+    stages = {"retrain": {"arguments": {"max_steps": 1}}}
+    run = trainer(
+        quantized("aq-bert", budget="3bits"), tmp_path, callbacks=[Watch()], num_train_epochs=4, stages=stages
+    )
+    run.train()
     assert set(moved) == {(False, True), (True, False), (False, False)}  # the last: slices before the gates' start
     assert moved.index((True, False)) > len(moved) // 2
 
