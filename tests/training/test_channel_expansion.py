@@ -30,7 +30,7 @@ def run(folder, model=None, stages=None, **more):
         "stages": {"search": {"strategy_options": QUICK}, **(stages or {})},
         **more,
     }
-    model = model or quantized("channel-expansion", groups=6, budget="2bits", activation="static")
+    model = model or quantized("channel-expansion", layers=2, groups=6, budget="2bits", activation="static")
     return trainer(model, folder, **options)
 
 
@@ -67,7 +67,7 @@ def test_a_run_gives_widths_within_the_budget_of_the_given_model(whole, tmp_path
     one, _ = whole
     model = one.model
     assert sizes_of(model).rows == 84 and "shapes" not in model.config.quantization_config.to_dict()
-    given = quantized("channel-expansion", groups=6)
+    given = quantized("channel-expansion", layers=2, groups=6)
     most = 2 * sum(sum(spec.layout.numel) for spec in space_of(given).weights.values() if spec.role == "encoder")
     stored = sum(
         layer.storage().lines.get(2, 0) * layer.storage().length * 2
@@ -110,7 +110,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(stage, step, whole, tm
 
 def test_the_found_network_is_trained_anew_as_in_the_paper(tmp_path):
     config = {"gate": Part("width", drawn=2, mixing="interpolation"), "groups": 6, "budget": "2bits"}
-    model = quantized("channel-expansion", **config)
+    model = quantized("channel-expansion", layers=2, **config)
     one = run(tmp_path, model, stages={"qat": {"start": "loaded", "reshape": "widen"}}, save_strategy="no")
     one.train()
     assert sizes_of(one.model).rows == 84 and one.plan[1].reshape_options == {}
@@ -119,9 +119,9 @@ def test_the_found_network_is_trained_anew_as_in_the_paper(tmp_path):
 
 
 def test_budgets_of_the_given_model_are_those_of_the_wider_one(tmp_path):
-    given = quantized("channel-expansion", groups=6)
+    given = quantized("channel-expansion", layers=2, groups=6)
     wide = one_run_student(given, tmp_path)
-    before, after = space_of(quantized("channel-expansion", groups=6)), space_of(wide)
+    before, after = space_of(quantized("channel-expansion", layers=2, groups=6)), space_of(wide)
     for text in ("8%", "encoder:0.1x", "activations:0.5x@1x16", "2bits", "9000bytes", "3ms"):
         budget = hf_mpq.Budget.parse(text)
         (found,) = carried_over((budget,), before, after)
@@ -140,7 +140,7 @@ def one_run_student(model, folder):
 
 
 def test_the_search_begins_as_the_model_that_was_given(tmp_path):
-    given = quantized("channel-expansion", groups="channel", activation_bits=None)
+    given = quantized("channel-expansion", layers=2, groups="channel", activation_bits=None)
     for gate in gates(given).values():
         if gate.sets_width:
             with torch.no_grad():
@@ -156,7 +156,7 @@ def test_the_search_begins_as_the_model_that_was_given(tmp_path):
 
 
 def test_it_looks_at_even_intervals_after_the_warm_up():
-    space = space_of(quantized("channel-expansion", groups=6))
+    space = space_of(quantized("channel-expansion", layers=2, groups=6))
     one = STRATEGIES.make("expansion", space, limits_of(space), options={"warmup": 0.2, "every": 0.25})
     looks = [step for step in range(50) if one._looks(Progress(step, 50, 10))]
     assert looks == [20, 30, 40]
@@ -169,7 +169,7 @@ def test_it_looks_at_even_intervals_after_the_warm_up():
 
 
 def test_what_cannot_be_met_is_said_before_anything_is_trained(tmp_path):
-    model = quantized("channel-expansion", groups=6, budget="1bits")
+    model = quantized("channel-expansion", layers=2, groups=6, budget="1bits")
     with pytest.raises(BudgetError, match="the smallest possible is"):
         run(tmp_path, model).train()
 

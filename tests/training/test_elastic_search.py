@@ -47,7 +47,7 @@ def run(folder, model=None, teacher=None, **more):
         "stages": stages,
         **more,
     }
-    return trainer(model or quantized("bigger-faster", groups="channel"), folder, **options)
+    return trainer(model or quantized("bigger-faster", layers=2, groups="channel"), folder, **options)
 
 
 class Stop(TrainerCallback):
@@ -60,7 +60,7 @@ class Stop(TrainerCallback):
 
 
 def test_a_run_gives_a_smaller_ordinary_model_within_the_target(tmp_path, timed):
-    model = quantized("bigger-faster", groups="channel")
+    model = quantized("bigger-faster", layers=2, groups="channel")
     one = run(tmp_path / "run", model)
     one.train()
     sizes, latencies = sizes_of(model), grid()
@@ -97,7 +97,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(stage, step, tmp_path,
 
 def test_passes_are_the_whole_the_smallest_and_drawn_ones():
     strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options=QUICK)
-    model = quantized("bigger-faster", groups="channel")
+    model = quantized("bigger-faster", layers=2, groups="channel")
     strategy.take_subnets(StageSubNets(model, ".", lambda function: function(), 1, 8))
     passes = [strategy.passes(Progress(step, 50, 10)) for step in range(50)]
     for whole, smallest, drawn in passes:
@@ -111,7 +111,7 @@ def test_passes_are_the_whole_the_smallest_and_drawn_ones():
 
 def test_the_super_model_begins_as_its_teacher(tmp_path, timed):
     strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options=QUICK)
-    model = quantized("bigger-faster", groups="channel", activation_bits=None)
+    model = quantized("bigger-faster", layers=2, groups="channel", activation_bits=None)
     expected = outputs(model)[0]
     strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8))
     strategy.prepare(model)
@@ -122,7 +122,7 @@ def test_the_super_model_begins_as_its_teacher(tmp_path, timed):
 
 
 def test_features_of_a_sub_net_are_those_of_the_model_that_it_is(tmp_path):
-    model = quantized("bigger-faster", groups="channel", activation_bits=None)
+    model = quantized("bigger-faster", layers=2, groups="channel", activation_bits=None)
     subnets = StageSubNets(model, tmp_path, lambda function: function(), 1, 8)
     terms = {"hidden-states": OBJECTIVES["hidden-states"](model, tiny_model("bert"))}
     module = StageModule(model.eval(), terms, tiny_model("bert"), elastic=subnets.elastic)
@@ -148,7 +148,7 @@ def test_times_are_measured_on_this_machine_and_kept(tmp_path, monkeypatch, caps
     strategy = STRATEGIES.make(
         "elastic", PrecisionSpace({}), (), options={**QUICK, "tokens": 8, "measured": 4, "held_out": 2}
     )
-    model = quantized("bigger-faster", groups="channel")
+    model = quantized("bigger-faster", layers=2, groups="channel")
     before = outputs(model)[0]
     strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8))
     found = strategy._latencies()
