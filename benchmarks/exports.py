@@ -66,6 +66,7 @@ CASES = {
     ),
     "onnx-nbits": Case("onnx-nbits", "a matrix has 2, 4 or 8 bits; inputs are rounded in blocks of columns"),
     "transformers.js": Case("transformers.js", "as `onnx`"),
+    "transformers.js, dynamic ranges": Case("transformers.js", "as ONNX with them", {"activations": "dynamic"}),
     "openvino, fixed ranges": Case("openvino", _STATIC + _CLIPPED, {"calibration": True}),
     "openvino, float inputs": Case("openvino", _WEIGHTS, {"activations": "float"}),
     "gguf": Case(
