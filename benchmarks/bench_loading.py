@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="bert-base")
     parser.add_argument("--input", type=_shape, default=(1, 32), help="batch x tokens of the first pass")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
+    parser.add_argument("--prepared", action="store_true", help="packed models only as cpu-native")
     parser.add_argument("--out", type=Path, default=None, help="file that rows are added to")
     parser.add_argument("--load", help=argparse.SUPPRESS)
     parser.add_argument("--backend", help=argparse.SUPPRESS)
@@ -113,8 +114,8 @@ def main() -> None:
     if args.load:
         load_once(args.load, args.backend, kind.model_type, *args.input)
         return
-    rows_of = {name: (name, ()) for name in args.variants}
     packed = [name for name in args.variants if VARIANTS[name] is not None]
+    rows_of = {name: (name, ()) for name in args.variants if not (args.prepared and name in packed)}
     rows_of |= {f"{name}, {NATIVE}": (name, ("--backend", NATIVE)) for name in packed}
     found = {name: [] for name in rows_of}
     same = ("--shape", args.shape, "--input", "x".join(map(str, args.input)))

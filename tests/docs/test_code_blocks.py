@@ -60,6 +60,9 @@ def models(folder: Path, tokenizer) -> None:
     for name, options in packings.items():
         config = hf_mpq.MPQConfig(**options, **({"switchable_norms": True} if "nested" in name else {}))
         hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", **size), config)).save_pretrained(folder / name)
+    modern = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
+    long = tiny_model("modernbert", **size, **modern, max_position_embeddings=8192)
+    hf_mpq.pack(hf_mpq.quantize(long, hf_mpq.MPQConfig(bits=8))).save_pretrained(folder / "packed-modernbert")
     for name in (*heads, *packings):
         tokenizer.save_pretrained(folder / name)
     late_interaction(folder / "my-embedder").save_pretrained(str(folder / "my-colbert"))

@@ -87,7 +87,8 @@ def demo(
     epochs: Annotated[float, typer.Option(help="Of fine-tuning.")] = 2.0,
     rows: Annotated[int | None, typer.Option(min=1, help="Train and test on so few rows, to try it out.")] = None,
 ) -> None:
-    """Fine-tune MiniLM on a task built on the spot, compress it at 8, 4 and 3 bits, and compare; a few minutes.
+    """Fine-tune MiniLM on a task built on the spot, compress it at 8, 4 and 3 bits, and compare; a few minutes. The
+    float model and its rows stay in --out, to go on with.
 
     [bold]Examples[/bold]
 
@@ -118,10 +119,30 @@ def demo(
         train_float(task, data, tokenizer, float_folder, epochs)
     console.print(r"\[3/3] compressing at 8, 4 and 3 bits, packing, reloading, testing …")
     console.print(_table(task, data, tokenizer, float_folder))
+    write_rows(data, out)
     console.print(
         f"done in {time.time() - start:.0f} s; load one with: import hf_mpq; "
         f"pipeline('text-classification', '{out}/4-bit')"
     )
+    steps = "\n  ".join(["go on, with bits where they matter and learned rounding:", *next_steps(out)])
+    console.print(steps, soft_wrap=True, markup=False)
+
+
+def write_rows(data: "DatasetDict", out: Path) -> None:
+    """Texts and labels as files, of those to calibrate on and of those to test on."""
+    from ...core.files import whole_file
+
+    for split, name in (("train", "train.csv"), ("validation", "test.csv")):
+        with whole_file(out / name) as partial:
+            data[split].select_columns(["text", "label"]).to_pandas().to_csv(partial, index=False)
+
+
+def next_steps(out: Path) -> list[str]:
+    """Commands that start from what the demo leaves."""
+    return [
+        f"hf-mpq compress {out / 'float'} --data {out / 'train.csv'} --budget 15% --out {out / 'packed'}",
+        f"hf-mpq verify {out / 'packed'} --teacher {out / 'float'} --data {out / 'test.csv'} --max-drop 1.0",
+    ]
 
 
 def _table(task: "Task", data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", float_folder: Path) -> Table:
