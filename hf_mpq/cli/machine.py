@@ -194,5 +194,5 @@ def _can_be_written(place: str) -> bool:
         folder = Path(place).expanduser().absolute()
     except RuntimeError:  # there is no home
         return False
-    there = next(one for one in (folder, *folder.parents) if one.exists())
+    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -116,7 +116,7 @@ def _gpu(machine: Machine) -> Finding:
 
     if not machine.gpus and machine.driver:
         if machine.cuda is None:
-            why = f"torch {machine.versions.get('torch')} is a build without CUDA: install one with it"
+            why = f"torch {machine.versions.get('torch')} is a build without GPU support: install one with it"
         else:
             why = f"torch, built for {machine.cuda}, finds no GPU: look at CUDA_VISIBLE_DEVICES, or renew the driver"
         return Finding("GPU", NOTE, f"a driver is here, but {why}")

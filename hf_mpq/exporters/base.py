@@ -218,7 +218,7 @@ def _activations(model: nn.Module, wanted: str | None, calibrated: bool) -> str:
     if wanted == "static" and not own and not calibrated:
         raise ValueError(
             "static activations need ranges, which this model does not have: give calibration=<some "
-            "tokenized rows>, or activations='dynamic'"
+            "tokenized rows>, or leave activations out, which keeps the ranges of training"
         )
     return wanted
 

@@ -124,9 +124,13 @@ def _lowered(program: Any) -> bytes:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        edge = to_edge_transform_and_lower(
-            program,
-            partitioner=[XnnpackPartitioner()],
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        )
-        return edge.to_executorch().buffer
+        try:
+            edge = to_edge_transform_and_lower(
+                program,
+                partitioner=[XnnpackPartitioner()],
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            )
+            return edge.to_executorch().buffer
+        except Exception as error:  # of whatever kind its passes have
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ValueError(f"ExecuTorch cannot lower this model ({reason}): export it as 'onnx'") from error

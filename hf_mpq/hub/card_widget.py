@@ -73,8 +73,8 @@ def _best(probabilities: torch.Tensor, name) -> list[dict[str, Any]]:
 
 def _logits(model: nn.Module, tokenizer: PreTrainedTokenizerBase, text: str) -> torch.Tensor | None:
     """None of a model that takes more than words, such as their places on a page."""
-    inputs = tokenizer(text, return_tensors="pt").to(model.device)
     try:
+        inputs = tokenizer(text, return_tensors="pt").to(model.device)
         with _evaluating(model), torch.inference_mode():
             return model(**inputs).logits
     except (TypeError, ValueError, RuntimeError, AttributeError):
@@ -99,4 +99,4 @@ def _tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase | None
         found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception:  # whatever a damaged file leads to: a card is not what tells of it, `hf-mpq doctor` does
         return None
-    return found if len(found) <= model.config.vocab_size else None
+    return found if len(found) <= getattr(model.config, "vocab_size", 0) else None

@@ -61,7 +61,7 @@ def relative_modules(model: nn.Module, kinds: type | tuple[type, ...] = nn.Modul
 
 
 def modules_by_name(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What `model.named_modules()` gives, each module once, in a fifth of its time: loading asks for it often."""
+    """What `model.named_modules()` gives, each module once, in less time: loading asks for it often."""
     found, seen, waiting = [], set(), [("", model)]
     while waiting:
         name, module = waiting.pop()

@@ -17,7 +17,8 @@ def leave_packed_layers(model: nn.Module) -> None:
     """Until `as_before`, pass over modules whose packed layers and other parameters are all loaded. Some families (as
     ModernBERT) would decode such a layer there, draw random numbers of its size, and drop them."""
     for part in _models(model):
-        setattr(part, _DRAW, partial(_drawn, getattr(part, _DRAW)))
+        if hasattr(part, _DRAW):  # it is not public: without it loading is slower, and no more
+            setattr(part, _DRAW, partial(_drawn, getattr(part, _DRAW)))
 
 
 def as_before(model: nn.Module) -> None:
@@ -30,9 +31,9 @@ def _models(model: nn.Module) -> Iterator[PreTrainedModel]:
     return (part for part in model.modules() if isinstance(part, PreTrainedModel))
 
 
-def _drawn(draw: Callable[..., None], module: nn.Module, *rest: Any) -> None:
+def _drawn(draw: Callable[..., None], module: nn.Module, *rest: Any, **options: Any) -> None:
     if not (_is_packed(module) and _is_loaded(module)):
-        draw(module, *rest)
+        draw(module, *rest, **options)
 
 
 def _is_packed(module: nn.Module) -> bool:

@@ -41,6 +41,7 @@ def ranking_scores(encoder: TextEncoder, rows: Dataset, batch_size: int = 32) ->
     asked = _encoded(encoder.encode_query, queries, batch_size)
     found = _encoded(encoder.encode_document, passages, batch_size)
     scores = encoder.similarity_pairwise([asked[text] for text in queries], [found[text] for text in passages])
+    scores = scores.cpu() if hasattr(scores, "cpu") else scores
     references = [{"query": query, "relevance": label} for query, label in zip(queries, rows["label"][:])]
     return dict(RankingMetric(("ndcg@10", "mrr@10")).compute(predictions=np.asarray(scores), references=references))
 

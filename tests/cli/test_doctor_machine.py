@@ -109,7 +109,7 @@ SIMULATED = {
         "because of OMP_NUM_THREADS=1",
     ),
     "hyperthreads": ({"threads": 4}, "threads", "ok", "torch uses 4 of 8"),
-    "driver alone": ({"driver": True}, "GPU", "note", "2.9.0+cpu is a build without CUDA"),
+    "driver alone": ({"driver": True}, "GPU", "note", "2.9.0+cpu is a build without GPU support"),
     "hidden": ({"driver": True, "cuda": "12.8"}, "GPU", "note", "look at CUDA_VISIBLE_DEVICES"),
     "old GPU": ({"gpus": (Gpu("P100", (6, 0), 16.0),)}, "GPU", "note", "which need 7.5; cuda-float runs"),
     "T4": ({"gpus": (Gpu("T4", (7, 5), 16.0),)}, "GPU", "ok", "without the fused kernels"),
