@@ -53,7 +53,7 @@ def test_onnx_with_fixed_ranges(here, tmp_path, run_json):
     [
         (
             ("coreml",),
-            "unknown export format 'coreml'; the known ones are: compressed-tensors, ctranslate2, dense, gguf, onnx",
+            "unknown export format 'coreml'; the known ones are: compressed-tensors, ctranslate2, dense, executorch, ",
         ),
         (
             ("dense", "--activations", "int4"),
@@ -74,7 +74,10 @@ def test_no_float_models(here, tmp_path, refused):
     ("arguments", "words"),
     [
         (("openvino",), "give --data, a task or a file of texts, or --activations float"),
-        (("onnx", "--activations", "static"), "give --data, a task or a file of texts, or --activations dynamic"),
+        (
+            ("onnx", "--activations", "static"),
+            "give --data, a task or a file of texts, or leave activations out, which keeps the ranges of training",
+        ),
     ],
 )
 def test_what_ranges_come_from_is_said_in_options(arguments, words, here, tmp_path, refused):

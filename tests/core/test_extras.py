@@ -102,7 +102,7 @@ def test_an_extra_brings_what_is_asked_for(extra):
         assert {name.lower() for name in known.get(module, [module])} & {name.lower() for name in brought_by(extra)}
 
 
-APART = {"app", "ray"}
+APART = {"app", "executorch", "ray"}
 """Extras that are asked for by name: much to install, for nothing that models need."""
 
 

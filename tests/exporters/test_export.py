@@ -349,7 +349,9 @@ def test_the_model_stays_as_it_is_and_the_tokenizer_comes_along(tmp_path, tokeni
 
 @traced
 def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="compressed-tensors, ctranslate2, dense, gguf, onnx, onnx-nbits, openvino"):
+    with pytest.raises(
+        ValueError, match="compressed-tensors, ctranslate2, dense, executorch, gguf, onnx, onnx-nbits, openvino"
+    ):
         hf_mpq.export(packed(), "coreml", tmp_path)
     with pytest.raises(ValueError, match=r"hf_mpq\.pack"):
         hf_mpq.export(tiny_model("bert"), "onnx", tmp_path)
