@@ -16,7 +16,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device: its name, compute capability (`"9.0"`), and memory in GB."""
+    """A CUDA device: its name, compute capability (`(9, 0)`), and memory in GB."""
 
     name: str
     capability: tuple[int, int]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..nn import family_of
-from ..nn.families import Family
+from ..nn.families import Family, LayerNames
 from ..nn.naming import body_name, body_of
 from .bert_parts import KINDS, Head, first_position, head_of
 
@@ -102,13 +102,19 @@ def _full(prefix: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{prefix}{name}" for name in ((names,) if isinstance(names, str) else names))
 
 
+def _attention(names: LayerNames) -> Places:
+    """Where queries, keys and values are matrices of their own."""
+    return {names.query: "attn_q", names.key: "attn_k", names.value: "attn_v", names.output: "attn_output"}
+
+
+def _gated(names: LayerNames) -> Places:
+    return {names.up: "ffn_gate", names.gate: "ffn_up", names.down: "ffn_down"}
+
+
 def _bert_layer(family: Family) -> Places:
     names = family.names
     return {
-        names.query: "attn_q",
-        names.key: "attn_k",
-        names.value: "attn_v",
-        names.output: "attn_output",
+        **_attention(names),
         names.up: "ffn_up",
         names.down: "ffn_down",
         names.norms[0]: "attn_output_norm",
@@ -167,9 +173,7 @@ def _nomic_layer(family: Family) -> Places:
     return {
         (names.query, names.key, names.value): "attn_qkv",
         names.output: "attn_output",
-        names.up: "ffn_gate",
-        names.gate: "ffn_up",
-        names.down: "ffn_down",
+        **_gated(names),
         "post_attention_layernorm": "attn_output_norm",
         "post_mlp_layernorm": "layer_output_norm",
     }
@@ -183,13 +187,8 @@ def _nomic_sizes(writer: Any, config: Any) -> None:
 def _euro_layer(family: Family) -> Places:
     names = family.names
     return {
-        names.query: "attn_q",
-        names.key: "attn_k",
-        names.value: "attn_v",
-        names.output: "attn_output",
-        names.up: "ffn_gate",
-        names.gate: "ffn_up",
-        names.down: "ffn_down",
+        **_attention(names),
+        **_gated(names),
         "input_layernorm": "attn_norm",
         "post_attention_layernorm": "ffn_norm",
     }
