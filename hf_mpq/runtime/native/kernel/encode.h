@@ -4,12 +4,14 @@
 struct Room {
   float *hidden, *joined, *wide;  // by panels, by rows, by panels; the last two never at once
   Bytes narrow, broad;            // read by attend and up, and by output and down
-  float *head, *scores, *line;    // of one thread
+  float *head, *scores, *line;    // of one thread; `line` (LANES, line_stride)
   float *turns, *near;            // (kinds, size of a head, stride); and of one thread, (2 sizes of a head, near_stride)
-  int64_t near_stride;
+  int64_t near_stride, line_stride;
   int8_t* levels;                 // of one thread, decoded
   int64_t stride;                 // tokens of `joined` and `head`
-#if HF_BF16
+#if HF_AMX
+  Tiled tiled;  // of one thread
+#elif HF_BF16
   Pairs pairs;  // of one thread
 #endif
 };
@@ -30,6 +32,38 @@ HF_INLINE int64_t pairs_of(int64_t tokens) { return up_to(tokens, LANES) / 2 + L
 // Distances between tokens of one sequence, and what vectors reach over.
 static inline int64_t reach(const Encoder& encoder, const Block& block) { return encoder.places ? block.longest + SLACK : 0; }
 
+// Floats of one token that is looked up; at no multiple of what caches alias.
+HF_INLINE int64_t line_stride(const Encoder& encoder) { return up_to(encoder.width, LANES) + LANES; }
+HF_INLINE int64_t score_rows(const Block& block) { return up_to(block.longest, 2 * LANES) + KEYS; }
+
+#if HF_AMX
+static inline Tiled tiled_for(const Encoder& encoder, const Block& block, int64_t stride, Bump& bump) {
+  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : 2;
+  Tiled made;
+  made.query_stride = stride, made.keys = Tiled::padded(block.longest);
+  made.query_rest = Tiled::query_room(head, stride), made.key_rest = Tiled::key_room(head, stride);
+  made.value_rest = Tiled::value_room(head, block.longest);
+  made.query = bump.take<int32_t>(parts * made.query_rest);
+  made.key = bump.take<uint16_t>(parts * made.key_rest);
+  made.value = bump.take<uint16_t>(parts * made.value_rest);
+  return made;
+}
+
+static inline int64_t attention_bytes(const Encoder& encoder, const Block& block, int64_t stride) {
+  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : 2;
+  return parts * (4 * Tiled::query_room(head, stride) + 2 * Tiled::key_room(head, stride) +
+                  2 * Tiled::value_room(head, block.longest)) + 3 * 2 * ALIGN;
+}
+#elif HF_BF16
+static inline int64_t attention_bytes(const Encoder& encoder, const Block& block, int64_t stride) {
+  if (!encoder.bfloat16) return 0;
+  return 8 * ((encoder.most_head + 1) / 2 * stride + QUERIES * LANES) +
+         4 * (encoder.most_head + KEYS) * pairs_of(block.longest) + 3 * 2 * ALIGN;
+}
+#else
+static inline int64_t attention_bytes(const Encoder&, const Block&, int64_t) { return 0; }
+#endif
+
 static inline Room room_of(const Encoder& encoder, const Block& block, const Team& team, Bump bump) {
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
   Room room;
@@ -41,13 +75,16 @@ static inline Room room_of(const Encoder& encoder, const Block& block, const Tea
   room.broad = bytes_for(encoder.most_columns, tokens, bump);
   room.turns = bump.take<float>(encoder.turn_kinds * encoder.most_head * stride);
   room.near_stride = 2 * reach(encoder, block);
+  room.line_stride = line_stride(encoder);
   for (int i = 0; i <= team.index; i++) {
     room.near = bump.take<float>(2 * encoder.most_head * room.near_stride);
     room.head = bump.take<float>((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES);
-    room.scores = bump.take<float>((block.longest + KEYS) * QUERIES * LANES);
-    room.line = bump.take<float>(up_to(encoder.width, LANES));
+    room.scores = bump.take<float>(score_rows(block) * QUERIES * LANES);
+    room.line = bump.take<float>(LANES * room.line_stride);
     room.levels = bump.take<int8_t>(Decoder::bytes(encoder.most_stride));
-#if HF_BF16
+#if HF_AMX
+    room.tiled = tiled_for(encoder, block, stride, bump);
+#elif HF_BF16
     if (!encoder.bfloat16) continue;
     room.pairs.keys = pairs_of(block.longest);
     room.pairs.query = bump.take<int32_t>((encoder.most_head + 1) / 2 * stride + QUERIES * LANES);
@@ -58,11 +95,6 @@ static inline Room room_of(const Encoder& encoder, const Block& block, const Tea
   return room;
 }
 
-static inline int64_t pairs_bytes(const Encoder& encoder, const Block& block, int64_t stride) {
-  return 8 * ((encoder.most_head + 1) / 2 * stride + QUERIES * LANES) +
-         4 * (encoder.most_head + KEYS) * pairs_of(block.longest) + 3 * 2 * ALIGN;
-}
-
 static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads) {
   const int64_t tokens = Panels(block.tokens).tokens(), stride = tokens + LANES;
   const int64_t both = (most(encoder.hidden, encoder.width) + encoder.most_wide) * tokens * 4 +
@@ -71,9 +103,8 @@ static int64_t bytes_of(const Encoder& encoder, const Block& block, int threads)
                        2 * (up_to(encoder.most_columns, 4) * tokens + BEHIND + 12 * tokens) + 16 * 2 * ALIGN;
   const int64_t each = 2 * encoder.most_head * 2 * reach(encoder, block) * 4 + 2 * ALIGN +
                        ((3 * encoder.most_head + KEYS) * stride + QUERIES * LANES) * 4 +
-                       (block.longest + KEYS) * QUERIES * LANES * 4 + up_to(encoder.width, LANES) * 4 + 4 * 2 * ALIGN +
-                       Decoder::bytes(encoder.most_stride) +
-                       (encoder.bfloat16 ? pairs_bytes(encoder, block, stride) : 0);
+                       score_rows(block) * QUERIES * LANES * 4 + LANES * line_stride(encoder) * 4 + 4 * 2 * ALIGN +
+                       Decoder::bytes(encoder.most_stride) + attention_bytes(encoder, block, stride);
   return both + threads * each + ALIGN;
 }
 
@@ -95,17 +126,39 @@ static inline void each_panel(const Panels& panels, const Team& team, const Work
   }
 }
 
+constexpr int64_t SOON = 4;  // tokens
+
+// Stored rows lie anywhere: what will be read, in a cache by then.
+HF_INLINE void bring_row(const hf_table& table, int64_t row, int64_t width) {
+  const auto bring = [](const void* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char*)from + i);
+  };
+  if (table.floats) return bring(table.floats + row * width, 4 * width);
+  if (table.levels) return bring(table.levels + row * width, width);
+  const int32_t place = table.planes.places[row];
+  if (place == HF_NOWHERE) return;
+  const hf_block& block = table.planes.blocks[place % HF_BLOCKS];
+  for (int32_t p = 0; p < block.bits; p++)
+    bring(block.planes + p * block.plane + place / HF_BLOCKS * table.planes.line, table.planes.line);
+}
+
 HF_INLINE void add_row(const hf_table& table, int64_t row, int64_t width, float* to, const Decoder& decoder) {
+  int64_t f = 0;
   if (table.floats) {
     const float* const from = table.floats + row * width;
-    for (int64_t f = 0; f < width; f++) to[f] += from[f];
+    for (; f + LANES <= width; f += LANES) store(to + f, load(to + f) + load(from + f));
+    for (; f < width; f++) to[f] += from[f];
     return;
   }
   const int8_t* from = decoder.levels;
   if (table.levels) from = table.levels + row * width;
   else decoder.decode({table.planes, width}, row, row + 1, decoder.levels, 0);
   const float scale = table.scale[row], offset = table.offset ? table.offset[row] : 0;
-  for (int64_t f = 0; f < width; f++) to[f] += from[f] * scale + offset;
+  for (; f + LANES <= width; f += LANES) {
+    const floats y = __builtin_convertvector(*(const loose_bytes*)(from + f), floats);
+    store(to + f, load(to + f) + (y * all(scale) + all(offset)));
+  }
+  for (; f < width; f++) to[f] += from[f] * scale + offset;
 }
 
 struct Pass {
@@ -119,27 +172,18 @@ struct Pass {
 
   // Embeddings into panels of `width` features; lanes behind the last token are 0.
   void embed() const {
-    const int64_t width = encoder.width, tokens = request.tokens;
-    each_panel(panels, team, [&](auto wide, int64_t vector) {
-      constexpr int64_t across = decltype(wide)::value * LANES;
-      float* const panel = room.hidden + vector * LANES * width;
-      for (int64_t lane = 0; lane < across; lane++) {
-        const int64_t token = vector * LANES + lane;
-        for (int64_t f = 0; f < width; f++) room.line[f] = 0;
-        if (token < block.tokens) {
-          const int64_t place = block.places[token];
-          if (request.ids) {
-            add_row(encoder.words, request.ids[place], width, room.line, decoder);
-            if (encoder.types.rows)
-              add_row(encoder.types, request.types ? request.types[place] : 0, width, room.line, decoder);
-            if (encoder.positions.rows)
-              add_row(encoder.positions, request.positions ? request.positions[place] : place % tokens, width, room.line,
-                      decoder);
-          } else {
-            for (int64_t f = 0; f < width; f++) room.line[f] = request.embedded[place * width + f];
-          }
-        }
-        for (int64_t f = 0; f < width; f++) panel[f * across + lane] = room.line[f];
+    const int64_t width = encoder.width;
+    each_vector([&](int64_t vector, int64_t place, int64_t across) {
+      const int64_t first = place + vector * LANES;
+      for (int64_t lane = 0; lane < LANES; lane++) add_token(first + lane, room.line + lane * room.line_stride);
+      float* const panel = room.hidden + place * width + vector * LANES;
+      for (int64_t f = 0; f < width; f += LANES) {
+        const int64_t here = least(LANES, width - f);
+        ints square[LANES];
+        for (int64_t lane = 0; lane < LANES; lane++)
+          square[lane] = load((const int32_t*)room.line + lane * room.line_stride + f);
+        turn_over(square);
+        for (int64_t i = 0; i < here; i++) store((int32_t*)panel + (f + i) * across, square[i]);
       }
     });
     const bool norm = request.ids && encoder.embedding_norm.weight;
@@ -155,6 +199,23 @@ struct Pass {
     multiply(narrow, encoder.projection, ToPanels<false>{narrow, encoder.projection, room.hidden});
     settle(last, encoder.hidden, first.attend_grid, first.attend);
     enter(first);
+  }
+
+  // The sum of what the tables have for a token; 0 for one behind the last.
+  void add_token(int64_t token, float* to) const {
+    const int64_t width = encoder.width;
+    for (int64_t f = 0; f < width; f++) to[f] = 0;
+    if (token >= block.tokens) return;
+    const int64_t place = block.places[token];
+    if (!request.ids) {
+      for (int64_t f = 0; f < width; f++) to[f] = request.embedded[place * width + f];
+      return;
+    }
+    if (token + SOON < block.tokens) bring_row(encoder.words, request.ids[block.places[token + SOON]], width);
+    add_row(encoder.words, request.ids[place], width, to, decoder);
+    if (encoder.types.rows) add_row(encoder.types, request.types ? request.types[place] : 0, width, to, decoder);
+    if (encoder.positions.rows)
+      add_row(encoder.positions, request.positions ? request.positions[place] : place % request.tokens, width, to, decoder);
   }
 
   // What the first layer normalises before anything else.
@@ -192,25 +253,40 @@ struct Pass {
   void settle_into(float* normalised, const Norm* norm, int64_t features, const hf_grid& grid, const Matrix& reader) const {
     Bytes to = room.narrow, also = room.broad;
     to.quads = also.quads = reader.quads;
-    each_panel(panels, team, [&](auto wide, int64_t vector) {
-      constexpr int V = decltype(wide)::value;
-      const float* const from = room.hidden + vector * LANES * features;
-      float* const panel = normalised + vector * LANES * features;
-      Extent found[V];
-      if (norm) normalise<V>(from, panel, features, *norm, found);
-      else extents<V>(panel, V * LANES, features, found);
-      const float* const read = adjusted<V>(panel, room.wide + vector * LANES * features, V * LANES, features, reader, found);
-      quantize<V>(read, V * LANES, features, grid, found, to, vector, reader.offset);
-      if (reader.apart) quantize<V>(read, V * LANES, features, *reader.apart, found, also, vector, reader.offset);
+    each_vector([&](int64_t vector, int64_t place, int64_t across) {
+      const int64_t at = place * features + vector * LANES;
+      const float* const from = room.hidden + at;
+      float* const panel = normalised + at;
+      Extent found = norm ? normalise(from, panel, across, features, *norm) : extent_of(panel, across, features);
+      const float* const read = adjusted(panel, room.wide + at, across, features, reader, found);
+      put_bytes(read, across, features, grid, found, to, place, vector, across, reader);
+      if (reader.apart) put_bytes(read, across, features, *reader.apart, found, also, place, vector, across, reader);
     });
     team.wait();
   }
+
+  // `work(vector of its panel, first token of the panel, tokens of the panel)` for the vectors of this thread.
+  template <class Work>
+  void each_vector(const Work& work) const {
+    each_panel(panels, team, [&](auto wide, int64_t vector) {
+      for (int64_t v = 0; v < decltype(wide)::value; v++) work(v, vector * LANES, decltype(wide)::value * LANES);
+    });
+  }
+
+  static void put_bytes(const float* from, int64_t stride, int64_t features, const hf_grid& grid, const Extent& found,
+                        const Bytes& to, int64_t place, int64_t vector, int64_t across, const Matrix& reader) {
+    uint8_t* const at = to.panel(place / LANES) + vector * LANES * 4;
+    quantize(from, stride, features, grid, found, to, place + vector * LANES, at, across, reader.offset);
+  }
+
+  // What this thread multiplies next, where it has all rows of it.
+  const int8_t* alone(const int8_t* levels) const { return team.count == 1 ? levels : nullptr; }
 
   // All rows of a matrix, by the whole team.
   template <class Put>
   void multiply(Bytes from, const Matrix& matrix, const Put& put) const {
     const Share share(matrix.padded_rows, team, STEP);
-    product(panels, from, matrix, share.from, share.to, put, decoder);
+    product(panels, from, matrix, share.from, share.to, put, decoder, alone(matrix.next));
     team.wait();
   }
 
@@ -220,21 +296,29 @@ struct Pass {
     Bytes also = room.broad;
     also.quads = layer.attend.quads;
     also.fixed = layer.attend.apart && !layer.attend.apart->dynamic;
-#if HF_BF16
+#if HF_AMX
+    const bool tiles = !layer.position_key;
+    Tiled tiled = room.tiled;
+    tiled.size = Tiled::deep(layer.head_size);
+#elif HF_BF16
     const bool pairs = encoder.bfloat16 && !layer.window && !layer.position_key;
 #endif
     for (int64_t h = share.from; h < share.to; h++) {
+      const int8_t* const after = h + 1 == share.to ? alone(layer.attend.next)
+                                  : layer.attend.levels ? layer.attend.levels + (h + 1) * rows * layer.attend.stride : nullptr;
       const int64_t value = layer.attend.apart ? h * rows + 2 * layer.head_size : (h + 1) * rows;
-      product(panels, from, layer.attend, h * rows, value, ToRows{from, layer.attend, room.head, h * rows, room.stride}, decoder);
+      product(panels, from, layer.attend, h * rows, value, ToRows{from, layer.attend, room.head, h * rows, room.stride}, decoder, after);
       if (layer.attend.apart)
         product(panels, also, layer.attend, value, (h + 1) * rows, ToRows{also, layer.attend, room.head, h * rows, room.stride},
-                decoder);
+                decoder, after);
       if (layer.turn >= 0)
         for (int part = 0; part < 2; part++)
           turn(room.head + part * layer.head_size * room.stride, layer.head_size / 2, room.stride,
                room.turns + layer.turn * layer.head_size * room.stride, panels.tokens());
       if (layer.position_key) spread(layer, h);
-#if HF_BF16
+#if HF_AMX
+      if (tiles) tile_head(layer.head_size, tiled);
+#elif HF_BF16
       if (pairs) {
         const int64_t size = layer.head_size, tokens = panels.tokens();
         pair_features(room.head, size, room.stride, tokens, room.pairs.query);
@@ -250,7 +334,13 @@ struct Pass {
         const Head head{query, query + skip, query + 2 * skip, layer.head_size, room.stride, block.starts[s + 1] - start,
                         relative, room.joined + h * skip + start, room.stride,
                         near, near ? near + layer.head_size * room.near_stride : nullptr, room.near_stride};
-#if HF_BF16
+#if HF_AMX
+        if (tiles) {
+          if (encoder.bfloat16) attend<false>(head, tiled, start, room.scores, layer.window);
+          else attend<true>(head, tiled, start, room.scores, layer.window);
+          continue;
+        }
+#elif HF_BF16
         if (pairs) {
           attend(head, room.pairs, start, room.scores);
           continue;
@@ -261,6 +351,14 @@ struct Pass {
     }
     team.wait();
   }
+
+#if HF_AMX
+  void tile_head(int64_t size, const Tiled& to) const {
+    const float* const key = room.head + size * room.stride;
+    if (encoder.bfloat16) tile_features<false>(room.head, key, size, room.stride, panels.tokens(), to);
+    else tile_features<true>(room.head, key, size, room.stride, panels.tokens(), to);
+  }
+#endif
 
   // Positions of one head by distance.
   void spread(const Layer& layer, int64_t head) const {
@@ -277,13 +375,12 @@ struct Pass {
   void join(const Layer& layer) const {
     Bytes to = room.broad;
     to.quads = layer.output.quads;
-    each_panel(panels, team, [&](auto wide, int64_t vector) {
-      constexpr int V = decltype(wide)::value;
-      float* const joined = room.joined + vector * LANES;
-      Extent found[V];
-      extents<V>(joined, room.stride, layer.output.columns, found);
-      const float* const from = adjusted<V>(joined, joined, room.stride, layer.output.columns, layer.output, found);
-      quantize<V>(from, room.stride, layer.output.columns, layer.output_grid, found, to, vector, layer.output.offset);
+    each_vector([&](int64_t vector, int64_t place, int64_t across) {
+      float* const joined = room.joined + place + vector * LANES;
+      const int64_t features = layer.output.columns;
+      Extent found = extent_of(joined, room.stride, features);
+      const float* const from = adjusted(joined, joined, room.stride, features, layer.output, found);
+      put_bytes(from, room.stride, features, layer.output_grid, found, to, place, vector, across, layer.output);
     });
     team.wait();
   }
@@ -306,12 +403,11 @@ struct Pass {
     const int64_t inner = layer.gated ? layer.up.rows / 2 : layer.up.rows;
     if (layer.gated) multiply(from, layer.up, ToGated<ACTIVATION>{from, layer.up, room.wide});
     else multiply(from, layer.up, ToActivated<ACTIVATION>{from, layer.up, room.wide});
-    each_panel(panels, team, [&](auto wide, int64_t vector) {
-      constexpr int V = decltype(wide)::value;
-      float* const panel = room.wide + vector * LANES * inner;
-      Extent found[V];
-      extents<V>(panel, V * LANES, inner, found);
-      quantize<V>(adjusted<V>(panel, panel, V * LANES, inner, layer.down, found), V * LANES, inner, layer.down_grid, found, to, vector, layer.down.offset);
+    each_vector([&](int64_t vector, int64_t place, int64_t across) {
+      float* const panel = room.wide + place * inner + vector * LANES;
+      Extent found = extent_of(panel, across, inner);
+      const float* const read = adjusted(panel, panel, across, inner, layer.down, found);
+      put_bytes(read, across, inner, layer.down_grid, found, to, place, vector, across, layer.down);
     });
     team.wait();
   }
@@ -345,14 +441,17 @@ struct Pass {
   // The last normalisation, and out.
   void finish(const Norm& norm) const {
     const int64_t features = encoder.hidden;
-    each_panel(panels, team, [&](auto wide, int64_t vector) {
-      constexpr int V = decltype(wide)::value;
-      float* const panel = room.hidden + vector * LANES * features;
-      Extent found[V];
-      if (norm.weight) normalise<V>(panel, panel, features, norm, found);
-      for (int64_t lane = 0; lane < V * LANES && vector * LANES + lane < block.tokens; lane++) {
-        float* const to = request.out + block.places[vector * LANES + lane] * features;
-        for (int64_t f = 0; f < features; f++) to[f] = panel[f * V * LANES + lane];
+    each_vector([&](int64_t vector, int64_t place, int64_t across) {
+      float* const panel = room.hidden + place * features + vector * LANES;
+      if (norm.weight) normalise(panel, panel, across, features, norm);
+      const int64_t first = place + vector * LANES, count = least(LANES, block.tokens - first);
+      for (int64_t f = 0; f < features; f += LANES) {
+        const int64_t here = least(LANES, features - f);
+        ints square[LANES];
+        for (int64_t i = 0; i < here; i++) square[i] = load((const int32_t*)panel + (f + i) * across);
+        turn_over(square);
+        for (int64_t lane = 0; lane < count; lane++)
+          store_some((int32_t*)request.out + block.places[first + lane] * features + f, square[lane], here);
       }
     });
     team.wait();

@@ -334,6 +334,11 @@ Made* make(const hf_encoder& from, const Path* path) {
   for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden, from.place_count);
   made->layers = made->arena.take<const Layer*>(from.layers);
   for (int64_t i = 0; i < from.layers; i++) made->layers[i] = &layers[from.order[i]];
+  for (int64_t i = 0; i < from.layers; i++) {
+    Layer& layer = layers[from.order[i]];
+    layer.attend.next = layer.output.levels, layer.output.next = layer.up.levels, layer.up.next = layer.down.levels;
+    layer.down.next = layers[from.order[(i + 1) % from.layers]].attend.levels;
+  }
   measure(*made, layers, from.distinct_layers);
   made->by_distance = from.relative || from.places;
   for (int64_t i = 0; i < from.distinct_layers; i++) made->by_distance |= layers[i].window > 0;

@@ -17,5 +17,6 @@ namespace hf_mpq::HF_PATH {
 #include "normalise.h"
 #include "attention.h"
 #include "attention_pairs.h"
+#include "attention_tiles.h"
 #include "encode.h"
 }  // namespace hf_mpq::HF_PATH

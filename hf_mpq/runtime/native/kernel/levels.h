@@ -21,16 +21,28 @@ struct Levels {
                   nearest(fused(values[2], inverse, at)), nearest(fused(values[3], inverse, at)));
   }
 
+  // Of four vectors, exactly as one by one, where every byte is a level.
+  HF_INLINE ints exact(const floats (&values)[4]) const {
+    const auto level = [&](floats value) {
+      return nearest(smaller(all(1e9f), larger(all(-1e9f), fused(value, inverse, value * rest)))) + zero;
+    };
+    return packed(level(values[0]), level(values[1]), level(values[2]), level(values[3]));
+  }
+
   // The same of any one.
   HF_INLINE ints careful(floats values, floats& none) const {
     none = fused(values, floats{}, none);
     return nearest(smaller(all(255.0f), larger(floats{}, fused(values, inverse, as_floats(zero)))));
   }
 
+  HF_INLINE ints operator()(floats values) const {
+    const floats ratio = fused(values, inverse, values * rest);
+    return nearest(smaller(high, larger(low, ratio))) + zero;
+  }
+
   // `none` becomes NaN where a value is NaN or infinite.
   HF_INLINE ints operator()(floats values, floats& none) const {
     none = fused(values, floats{}, none);
-    const floats ratio = fused(values, inverse, values * rest);
-    return nearest(smaller(high, larger(low, ratio))) + zero;
+    return (*this)(values);
   }
 };

@@ -15,15 +15,16 @@
 #define HF_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)
 #define HF_TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
 #define HF_TILE_PRODUCT(to, weights, bytes) _tile_dpbsud(to, weights, bytes)
+#define HF_TILE_PAIRS(to, rows, vectors) _tile_dpbf16ps(to, rows, vectors)
 #endif
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8,amx-bf16"))), apply_to = function)
 #else
 #pragma GCC push_options
 #ifdef HF_EMULATED_TILES
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,prefer-vector-width=512")
 #else
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,amx-tile,amx-int8,amx-bf16,prefer-vector-width=512")
 #endif
 #endif
 
@@ -78,7 +79,8 @@ static bool right() {
   Matrix matrix;
   matrix.levels = levels, matrix.stride = STRIDE, matrix.quads = QUADS;
   const Tiles tiles;
-  rows_of_tiles<2>(bytes, matrix, 0, sums);
+  Ahead none(nullptr, matrix, ROWS_HERE, 1);
+  rows_of_tiles<2>(bytes, matrix, 0, sums, none);
   for (int r = 0; r < ROWS_HERE; r++)
     for (int n = 0; n < ACROSS; n++) {
       int32_t sum = 0;
@@ -113,7 +115,7 @@ static bool allowed() {
   constexpr long ASK = 0x1023, DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
   unsigned a = 7, b = 0, c = 0, d = 0;
   __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  return (d >> 24 & 1) && (d >> 25 & 1) && !syscall(SYS_arch_prctl, ASK, DATA);
+  return (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1) && !syscall(SYS_arch_prctl, ASK, DATA);
 #else
   return false;
 #endif

@@ -31,6 +31,7 @@ struct Coming {
 struct Matrix {
   int64_t rows = 0, columns = 0, padded_rows = 0, stride = 0, quads = 0;
   int8_t* levels = nullptr;  // null: they are decoded from planes
+  const int8_t* next = nullptr;  // levels of what is multiplied after this one
   Planes planes{};
   Coming coming{};
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;

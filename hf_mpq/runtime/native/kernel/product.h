@@ -164,10 +164,26 @@ static inline void tile(const uint8_t* x, const Matrix& matrix, int64_t row, int
 }
 
 #if HF_AMX
+// Weights that are multiplied next, brought near a few lines at a time while others are.
+struct Ahead {
+  const int8_t *at = nullptr, *end = nullptr;
+  int64_t each = 0;  // lines
+
+  // As many bytes as `rows` of a matrix have, while these are multiplied with so many panels. Nothing, where `from` is null.
+  Ahead(const int8_t* from, const Matrix& matrix, int64_t rows, int64_t panels) {
+    if (!from) return;
+    const int64_t bytes = rows * matrix.stride, steps = panels * ((rows + 31) / 32) * ((matrix.quads + 15) / 16);
+    at = from, end = from + bytes, each = (bytes / 64 + steps - 1) / steps;
+  }
+  HF_INLINE void bring() {
+    for (int64_t i = 0; i < each && at < end; i++, at += 64) prefetch(at);
+  }
+};
+
 // Tiles: sums of 32 rows and V vectors in 0 to 3, rows of weights in 4 and 5, vectors in 6 and 7. What weights and bytes
 // have behind the last column is multiplied with zeros.
 template <int V>
-static inline void rows_of_tiles(const uint8_t* x, const Matrix& matrix, int64_t row, int32_t* to) {
+static inline void rows_of_tiles(const uint8_t* x, const Matrix& matrix, int64_t row, int32_t* to, Ahead& ahead) {
   const int8_t* const upper = matrix.levels + row * matrix.stride;
   const int8_t* const lower = upper + 16 * matrix.stride;
   constexpr int64_t across = V * LANES * 4;
@@ -188,6 +204,7 @@ static inline void rows_of_tiles(const uint8_t* x, const Matrix& matrix, int64_t
       HF_TILE_PRODUCT(2, 4, 7);
       HF_TILE_PRODUCT(3, 5, 7);
     }
+    ahead.bring();
   }
   HF_TILE_STORE(0, to, across);
   HF_TILE_STORE(1, to + 16 * V * LANES, across);
@@ -198,11 +215,12 @@ static inline void rows_of_tiles(const uint8_t* x, const Matrix& matrix, int64_t
 }
 
 template <int V, class Put>
-static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, int64_t from, int64_t to, const Put& put) {
+static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, int64_t from, int64_t to, const Put& put,
+                         Ahead& ahead) {
   alignas(64) int32_t sums[32 * V * LANES];
   const uint8_t* const panel = x.panel(vector);
   for (int64_t row = from; row < to; row += 32) {
-    rows_of_tiles<V>(panel, matrix, row, sums);
+    rows_of_tiles<V>(panel, matrix, row, sums, ahead);
     put.template tile<V>(vector, row, (int)least(32, to - row), sums);
   }
 }
@@ -252,18 +270,26 @@ struct Decoder {
   }
 };
 
-// The same for all panels; `from` and `to` are multiples of 4.
+// The same for all panels; `from` and `to` are multiples of 4. `after`: levels that this thread multiplies next, or null.
 template <class Put>
 static inline void product(const Panels& panels, const Bytes& x, const Matrix& all_rows, int64_t from, int64_t to,
-                           const Put& put, const Decoder& decoder) {
+                           const Put& put, const Decoder& decoder, const int8_t* after) {
   // What is decoded for a single panel is read at once.
   const bool once = !all_rows.levels && panels.count() == 1;
   const int64_t rows = once ? STEP : most(STEP, CHUNK / all_rows.stride / STEP * STEP);
   for (int64_t first = from; first < to; first += rows) {
     const int64_t last = least(to, first + rows);
     const Matrix matrix = once ? decoder(all_rows, first, last, to) : decoder(all_rows, first, last);
+#if HF_AMX
+    const int8_t* const coming = last < to && all_rows.levels ? all_rows.levels + last * all_rows.stride : after;
+    Ahead ahead(all_rows.levels ? coming : nullptr, all_rows, last - first, panels.count());
+#endif
     for (int64_t p = 0; p < panels.count(); p++) {
       const int64_t vector = panels.first(p);
+#if HF_AMX
+      if (panels.width(p) == 1) strip<1>(x, vector, matrix, first, last, put, ahead);
+      else strip<2>(x, vector, matrix, first, last, put, ahead);
+#else
 #ifdef HF_HALVES
       if (panels.half(p)) {
         strip<1, HalfSums>(x, vector, matrix, first, last, put);
@@ -279,6 +305,7 @@ static inline void product(const Panels& panels, const Bytes& x, const Matrix& a
         case 3: strip<3>(x, vector, matrix, first, last, put); break;
 #endif
       }
+#endif
     }
   }
 }

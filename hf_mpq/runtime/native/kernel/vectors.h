@@ -6,6 +6,7 @@ typedef float floats __attribute__((vector_size(4 * HF_LANES)));
 typedef float loose_floats __attribute__((vector_size(4 * HF_LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * HF_LANES)));
 typedef int32_t loose_ints __attribute__((vector_size(4 * HF_LANES), aligned(4), may_alias));
+typedef int8_t loose_bytes __attribute__((vector_size(HF_LANES), aligned(1), may_alias));
 #define HF_INLINE inline __attribute__((always_inline))
 
 HF_INLINE floats load(const float* from) { return *(const loose_floats*)from; }
@@ -227,3 +228,49 @@ HF_INLINE ints packed(ints a, ints b, ints c, ints d) {
 }
 
 HF_INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 2); }
+
+// LANES x LANES words turned over.
+#if HF_AVX512
+static inline void turn_over(ints (&rows)[16]) {
+  ints half[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    half[2 * i] = (ints)_mm512_unpacklo_epi32((__m512i)rows[2 * i], (__m512i)rows[2 * i + 1]);
+    half[2 * i + 1] = (ints)_mm512_unpackhi_epi32((__m512i)rows[2 * i], (__m512i)rows[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) {
+      rows[4 * i + 2 * j] = (ints)_mm512_unpacklo_epi64((__m512i)half[4 * i + j], (__m512i)half[4 * i + j + 2]);
+      rows[4 * i + 2 * j + 1] = (ints)_mm512_unpackhi_epi64((__m512i)half[4 * i + j], (__m512i)half[4 * i + j + 2]);
+    }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      half[8 * i + j] = (ints)_mm512_shuffle_i32x4((__m512i)rows[8 * i + j], (__m512i)rows[8 * i + 4 + j], 0x88);
+      half[8 * i + 4 + j] = (ints)_mm512_shuffle_i32x4((__m512i)rows[8 * i + j], (__m512i)rows[8 * i + 4 + j], 0xdd);
+    }
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j++) {
+    rows[j] = (ints)_mm512_shuffle_i32x4((__m512i)half[j], (__m512i)half[8 + j], 0x88);
+    rows[8 + j] = (ints)_mm512_shuffle_i32x4((__m512i)half[j], (__m512i)half[8 + j], 0xdd);
+  }
+}
+#else
+static inline void turn_over(ints (&rows)[LANES]) {
+  for (int i = 0; i < LANES; i++)
+    for (int j = 0; j < i; j++) {
+      const int32_t kept = rows[i][j];
+      rows[i][j] = rows[j][i], rows[j][i] = kept;
+    }
+}
+#endif
+
+// The first of a vector.
+HF_INLINE void store_some(int32_t* to, ints values, int64_t count) {
+  if (count == LANES) store(to, values);
+  else
+    for (int64_t i = 0; i < count; i++) to[i] = values[i];
+}
