@@ -285,6 +285,12 @@ def native_static(setting: Setting) -> Engine:
     return _ours(setting, "packed", backend="cpu-native")
 
 
+@ENGINES.register("ours cpu-native, fixed ranges, bf16 attention")
+def native_static_bf16(setting: Setting) -> Engine:
+    """Dense, the whole encoder in one call."""
+    return _ours(setting, "packed", "bfloat16", "cpu-native")
+
+
 @ENGINES.register("ours cpu-native, per token")
 def native_per_token(setting: Setting) -> Engine:
     """Dense, the whole encoder in one call."""

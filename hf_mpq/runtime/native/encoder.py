@@ -60,7 +60,7 @@ class Native:
         self.model, self.body = (model,), (body,)  # in tuples: the body keeps this one
         self.bfloat16 = attention_dtype == torch.bfloat16
         self.plan = self._planned()
-        pooler = getattr(body, "pooler", None)
+        pooler = None if self.plan.pooled else getattr(body, "pooler", None)
         apart = set() if pooler is None else set(pooler.modules())
         hooked = [module for module in body.modules() if module is not body and module not in apart]
         self.watch = Watch(body, self.plan.modules, NAME, hooked)
@@ -75,12 +75,16 @@ class Native:
         body = self.body[0]
         if self._must_not(body, given):
             return None
-        hidden = self._hidden(body, *(given.get(name) for name in READ))
-        if hidden is None:
+        found = self._run_encoder(body, *(given.get(name) for name in READ))
+        if found is None:
             return None
+        hidden, pooled = found
         form = self.plan.form
-        pooled = {} if form.pool is None else {"pooler_output": form.pool(body, hidden)}
-        return form.output(last_hidden_state=hidden, **pooled)
+        if form.pool is None:
+            return form.output(last_hidden_state=hidden)
+        return form.output(
+            last_hidden_state=hidden, pooler_output=form.pool(body, hidden) if pooled is None else pooled
+        )
 
     def _must_not(self, body: nn.Module, given: Mapping[str, object]) -> bool:
         ids, config = given.get("input_ids"), body.config
@@ -98,22 +102,24 @@ class Native:
             or (torch.is_grad_enabled() and self.watch.trained())
         )
 
-    def _hidden(
+    def _run_encoder(
         self, body: nn.Module, ids: Tensor, mask: Tensor | None, types: Tensor | None, positions: Tensor | None
-    ):
-        """`(batch, tokens, hidden)`; None where a row has no token, ids are outside of a table, and the like, for which
-        the original forward has its own answers."""
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """`(batch, tokens, hidden)`, and what the pooler makes of them where the kernel has it; None where a row has no
+        token, ids are outside of a table, and the like, for which the original forward has its own answers."""
         if positions is None and self.plan.form.after_padding:
             positions = _after_padding(ids, body.embeddings.padding_idx)
         kept = [_whole(ids), None if mask is None else mask.ne(0).expand(ids.shape).contiguous()]
         kept += [None if one is None else _whole(one.expand(ids.shape)) for one in (positions, types)]
         out = torch.empty(*ids.shape, self.plan.hidden)
+        pooled = torch.empty(len(ids), self.plan.pooled) if self.plan.pooled else None
         ids, mask, positions, types = (None if one is None else one.data_ptr() for one in kept)
         plan = self.plan
         if plan.moved():
             plan = self.plan = self._planned()
-        request = Request(*out.shape[:2], ids, None, mask, positions, types, out.data_ptr(), torch.get_num_threads())
-        return None if self._run(plan.handle, byref(request)) else out
+        places = out.data_ptr(), None if pooled is None else pooled.data_ptr()
+        request = Request(*out.shape[:2], ids, None, mask, positions, types, *places, torch.get_num_threads())
+        return None if self._run(plan.handle, byref(request)) else (out, pooled)
 
 
 def _fits(value: object, ids: Tensor) -> bool:

@@ -43,6 +43,7 @@ class Form:
         rotary: module that gives cosines and sines of positions for a kind of layer, which its `attention_type` names.
         disentangled: module whose `rel_embeddings` stand for distances in scores, where `config.relative_attention` is
             set.
+        pooler, pooled: the matrix in the pooler, and what its outputs are activated by; they read the first column.
     """
 
     output: type[ModelOutput]
@@ -59,6 +60,8 @@ class Form:
     relative: str | None = None
     rotary: str | None = None
     disentangled: str | None = None
+    pooler: str = "pooler.dense"
+    pooled: str = "pooler.activation"
 
     def score_terms(self, config: PretrainedConfig) -> int:
         """Products that a score is the sum of."""
@@ -88,6 +91,8 @@ FORMS: dict[str, Form] = {
         _activated,
         ("attention.LayerNorm", "full_layer_layer_norm"),
         projection="encoder.embedding_hidden_mapping_in",
+        pooler="pooler",
+        pooled="pooler_activation",
     ),
     "mpnet": Form(
         BaseModelOutputWithPooling,

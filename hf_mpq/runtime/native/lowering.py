@@ -75,6 +75,7 @@ class Plan:
         self._relative(described)
         self._turns(described)
         self._distances(described)
+        self.pooled = self._pooler(described)
         self._drop = library().hf_mpq_drop
         self.handle = library().hf_mpq_make(byref(described), None if instructions is None else instructions.encode())
         if not self.handle:
@@ -232,6 +233,20 @@ class Plan:
             projection = self._linear(self._body, form.projection)
             described.width = projection.in_features
             (described.projection,), described.projection_grid = self._matrices([projection]), _grid([projection])
+
+    def _pooler(self, described: structures.Encoder) -> int:
+        """Values that its pooler gives for a row; 0 where there is none, or one that the kernel leaves to torch."""
+        body, form = self._body, self.form
+        if form.pool is None or not (_has(body, form.pooler) and _has(body, form.pooled)):
+            return 0
+        layer = body.get_submodule(form.pooler)
+        own = type(body.pooler).__module__.startswith(("transformers.", "hf_mpq."))
+        tanh = type(body.get_submodule(form.pooled)) is nn.Tanh
+        if not (own and tanh and _multiplies(layer)) or grid_values(layer.input_quantizer) is None:
+            return 0
+        self.modules.append(layer)
+        (described.pooler,), described.pooler_grid = self._matrices([layer]), _grid([layer])
+        return layer.out_features
 
     def _relative(self, described: structures.Encoder) -> None:
         if self.form.relative is None:

@@ -121,6 +121,8 @@ class Encoder(Structure):
         ("order", POINTER(c_int32)),
         ("distinct_layers", c_int64),
         ("bfloat16", c_int32),
+        ("pooler", Matrix),
+        ("pooler_grid", Grid),
     )
 
 
@@ -130,6 +132,6 @@ class Request(Structure):
     _fields_ = (
         ("batch", c_int64),
         ("tokens", c_int64),
-        *((name, c_void_p) for name in ("ids", "embedded", "mask", "positions", "types", "out")),
+        *((name, c_void_p) for name in ("ids", "embedded", "mask", "positions", "types", "out", "pooled")),
         ("threads", c_int32),
     )

@@ -16,6 +16,9 @@ from ...search.scorers import mean_divergence
 from ..stage.forward_names import NamedInputs
 from .plan import trial_steps
 
+_AT_ONCE = 64
+"""Rows that are judged together, at least: every batch quantizes all weights anew."""
+
 
 class SelectionRule:
     """Mixin of the trainer of a whole run: compares what a search found with what is found without one, or the best
@@ -90,7 +93,8 @@ class SelectionRule:
         rows = self._compared_rows
         if not len(rows):
             return self._calibration
-        return batches_of(rows, self.model, self.args.per_device_train_batch_size, len(rows))
+        at_once = max(self.args.per_device_train_batch_size, _AT_ONCE)
+        return batches_of(rows, self.model, at_once, len(rows))
 
 
 def select(candidates: Mapping[str, Assignment], trial: Callable[[Assignment], float], record: RunRecord) -> Assignment:

@@ -82,10 +82,12 @@ std::vector<float> run(const hf_encoder& encoder, const char* path, int threads)
   std::vector<uint8_t> mask(BATCH * TOKENS);
   const int64_t lengths[BATCH] = {37, 1, 16, 5, 33, 20};
   for (int64_t i = 0; i < BATCH * TOKENS; i++) ids[i] = (7 * i + i / 5) % WORDS, mask[i] = i % TOKENS < lengths[i / TOKENS];
-  std::vector<float> out(BATCH * TOKENS * encoder.hidden);
+  const size_t hidden = BATCH * TOKENS * encoder.hidden;
+  std::vector<float> out(hidden + BATCH * encoder.pooler.rows);
   hf_request request{};
   request.batch = BATCH, request.tokens = TOKENS, request.ids = ids.data(), request.mask = mask.data();
   request.out = out.data(), request.threads = threads;
+  if (encoder.pooler.rows) request.pooled = out.data() + hidden;
   if (!made || hf_mpq_run(made, &request)) out.clear();
   hf_mpq_drop(made);
   return out;
@@ -188,6 +190,7 @@ int main() {
       encoder.words = random.table(WORDS), encoder.positions = random.table(TOKENS);
       encoder.embedding_norm = random.norm(), encoder.layers = encoder.distinct_layers = LAYERS;
       encoder.distinct = layers, encoder.order = order;
+      encoder.pooler = random.matrix(ODD, HIDDEN, kind.offset), encoder.pooler_grid = kind.grid;
       std::vector<int32_t> places;
       for (int64_t d = 1 - TOKENS; d < TOKENS; d++) places.push_back(std::max<int64_t>(0, std::min(PLACES - 1, d + PLACES / 2)));
       if (form.places) encoder.places = places.data(), encoder.distances = TOKENS, encoder.place_count = PLACES;

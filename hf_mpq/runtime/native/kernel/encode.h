@@ -466,3 +466,63 @@ static void run(const Encoder& encoder, const Block& block, const hf_request& re
   for (int64_t i = 0; i < encoder.passes; i++)
     pass.through(*encoder.layers[i], i + 1 < encoder.passes ? encoder.layers[i + 1] : nullptr);
 }
+
+// Memory for pooling: what is read, and outputs, by panels.
+struct PoolRoom {
+  float *from, *to;
+  Bytes bytes;
+  int8_t* levels;
+};
+
+static inline PoolRoom pool_room(const Encoder& encoder, int64_t batch, Bump bump) {
+  const int64_t tokens = Panels(batch).tokens();
+  PoolRoom room;
+  room.from = bump.take<float>(encoder.pooler.columns * tokens);
+  room.to = bump.take<float>(encoder.pooler.rows * tokens);
+  room.bytes = bytes_for(encoder.pooler.columns, tokens, bump);
+  room.levels = bump.take<int8_t>(Decoder::bytes(encoder.pooler.stride));
+  return room;
+}
+
+static int64_t pool_bytes(const Encoder& encoder, int64_t batch) {
+  const Matrix& pooler = encoder.pooler;
+  const int64_t tokens = Panels(batch).tokens();
+  return (pooler.columns + pooler.rows) * tokens * 4 + up_to(pooler.columns, 4) * tokens + BEHIND + 12 * tokens +
+         Decoder::bytes(pooler.stride) + 8 * 2 * ALIGN;
+}
+
+// Of each row of the batch, tanh of what the pooler makes of its first column.
+static void pool(const Encoder& encoder, const hf_request& request, char* memory) {
+  const Matrix& pooler = encoder.pooler;
+  const Panels panels(request.batch);
+  PoolRoom room = pool_room(encoder, request.batch, Bump{(char*)up_to((int64_t)memory, ALIGN)});
+  room.bytes.quads = pooler.quads, room.bytes.fixed = !encoder.pooler_grid.dynamic;
+  const auto each = [&](int64_t features, const auto& work) {
+    for (int64_t p = 0; p < panels.count(); p++)
+      for (int64_t v = 0, across = panels.width(p) * LANES; v < panels.width(p); v++)
+        work(panels.first(p) * LANES, v, across, panels.first(p) * LANES * features + v * LANES);
+  };
+  each(pooler.columns, [&](int64_t place, int64_t vector, int64_t across, int64_t at) {
+    const int64_t first = place + vector * LANES, count = least(LANES, request.batch - first);
+    float* const panel = room.from + at;
+    for (int64_t f = 0; f < pooler.columns; f++) {
+      floats column{};
+      for (int64_t lane = 0; lane < count; lane++)
+        column[lane] = request.out[(first + lane) * request.tokens * pooler.columns + f];
+      store(panel + f * across, column);
+    }
+    Extent found = extent_of(panel, across, pooler.columns);
+    const float* const read = adjusted(panel, panel, across, pooler.columns, pooler, found);
+    uint8_t* const to = room.bytes.panel(place / LANES) + vector * LANES * 4;
+    quantize(read, across, pooler.columns, encoder.pooler_grid, found, room.bytes, first, to, across, pooler.offset);
+  });
+  product(panels, room.bytes, pooler, 0, pooler.padded_rows, ToPanels<false>{room.bytes, pooler, room.to},
+          Decoder{encoder.decode, room.levels}, nullptr);
+  each(pooler.rows, [&](int64_t place, int64_t vector, int64_t across, int64_t at) {
+    const int64_t first = place + vector * LANES, count = least(LANES, request.batch - first);
+    for (int64_t f = 0; f < pooler.rows; f++) {
+      const floats y = tanh_of(load(room.to + at + f * across));
+      for (int64_t lane = 0; lane < count; lane++) request.pooled[(first + lane) * pooler.rows + f] = y[lane];
+    }
+  });
+}

@@ -330,6 +330,8 @@ Made* make(const hf_encoder& from, const Path* path) {
   made->final_norm = norm_of(made->arena, from.final_norm, from.hidden);
   if (from.projection.rows) made->projection = laid_out(made->arena, from.projection, from.projection_grid);
   made->projection_grid = from.projection_grid;
+  if (from.pooler.rows) made->pooler = laid_out(made->arena, from.pooler, from.pooler_grid);
+  made->pooler_grid = from.pooler_grid;
   Layer* const layers = made->arena.take<Layer>(from.distinct_layers);
   for (int64_t i = 0; i < from.distinct_layers; i++) layers[i] = layer_of(made->arena, from.distinct[i], from.hidden, from.place_count);
   made->layers = made->arena.take<const Layer*>(from.layers);
@@ -410,7 +412,16 @@ int by_team(const Made& made, const hf_request& request, const Packed& packed, c
   return 0;
 }
 
-int serve(const Made& made, const hf_request& request) {
+int pool(const Made& made, const hf_request& request) {
+  int64_t size = made.path->pool_bytes(made, request.batch);
+  void* const room = made.take_room(size);
+  if (!room) return HF_NO_MEMORY;
+  made.path->pool(made, request, (char*)room);
+  made.give_back(room, size);
+  return 0;
+}
+
+int encode(const Made& made, const hf_request& request) {
   const Packed packed(request);
   const int64_t hidden = made.hidden;
   if (packed.empty_rows) return HF_NO_TOKEN;
@@ -442,6 +453,11 @@ int serve(const Made& made, const hf_request& request) {
       if (const int one = by_team(made, request, packed, works[i], 1)) failed = one;
   });
   return failed;
+}
+
+int serve(const Made& made, const hf_request& request) {
+  const int failed = encode(made, request);
+  return failed || !request.pooled || !made.pooler.rows ? failed : pool(made, request);
 }
 
 }  // namespace

@@ -105,6 +105,8 @@ typedef struct {
   const int32_t* order;
   int64_t distinct_layers;
   int32_t bfloat16;                  // what attention multiplies, where the machine does
+  hf_matrix pooler;                  // tanh of its outputs for the first column of each row; without rows: there is none
+  hf_grid pooler_grid;
 } hf_encoder;
 
 // One batch, (batch, tokens) everywhere. What is masked is never computed: its outputs are 0.
@@ -116,6 +118,7 @@ typedef struct {
   const int64_t* positions;  // null: the column
   const int64_t* types;      // null: 0
   float* out;                // (batch, tokens, hidden)
+  float* pooled;             // (batch, rows of pooler), or null
   int32_t threads;
 } hf_request;
 

@@ -64,6 +64,11 @@ static void run_with_tiles(const Encoder& encoder, const Block& block, const hf_
   run(encoder, block, request, memory, team);
 }
 
+static void pool_with_tiles(const Encoder& encoder, const hf_request& request, char* memory) {
+  const Tiles tiles;
+  pool(encoder, request, memory);
+}
+
 // Whether 32 rows of 100 columns, of all sizes, give what they should; some machines that are emulated only say that they
 // have tiles.
 static bool right() {
@@ -125,6 +130,6 @@ static bool available() {
   static const bool found = AVX512_VNNI.available() && allowed() && amx::right();
   return found;
 }
-const Path AMX{"amx", available, amx::bytes_of, amx::run_with_tiles, decode_fastest};
+const Path AMX{"amx", available, amx::bytes_of, amx::run_with_tiles, amx::pool_bytes, amx::pool_with_tiles, decode_fastest};
 }  // namespace hf_mpq
 #endif

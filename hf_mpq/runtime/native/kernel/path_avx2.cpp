@@ -28,6 +28,6 @@
 namespace hf_mpq {
 extern const Path AVX2;
 static bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-const Path AVX2{"avx2", available, avx2::bytes_of, avx2::run, avx2::decode};
+const Path AVX2{"avx2", available, avx2::bytes_of, avx2::run, avx2::pool_bytes, avx2::pool, avx2::decode};
 }  // namespace hf_mpq
 #endif

@@ -35,8 +35,8 @@ static bool available() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
-const Path AVX512_VNNI{"avx512-vnni", available, avx512vnni::bytes_of, avx512vnni::run, avx512vnni::decode};
+const Path AVX512_VNNI{"avx512-vnni", available, avx512vnni::bytes_of, avx512vnni::run, avx512vnni::pool_bytes, avx512vnni::pool, avx512vnni::decode};
 static bool transposes() { return available() && transposes_bits(); }
-const Path AVX512_GFNI{"avx512-gfni", transposes, avx512vnni::bytes_of, avx512vnni::run, decode_gfni};
+const Path AVX512_GFNI{"avx512-gfni", transposes, avx512vnni::bytes_of, avx512vnni::run, avx512vnni::pool_bytes, avx512vnni::pool, decode_gfni};
 }  // namespace hf_mpq
 #endif

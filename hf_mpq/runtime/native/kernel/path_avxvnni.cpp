@@ -34,6 +34,6 @@ static bool available() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
          (a >> 4 & 1);
 }
-const Path AVX_VNNI{"avx-vnni", available, avxvnni::bytes_of, avxvnni::run, avxvnni::decode};
+const Path AVX_VNNI{"avx-vnni", available, avxvnni::bytes_of, avxvnni::run, avxvnni::pool_bytes, avxvnni::pool, avxvnni::decode};
 }  // namespace hf_mpq
 #endif

@@ -43,6 +43,6 @@ static bool available() {
   return false;
 #endif
 }
-const Path NEON_DOT{"neon-dot", available, neondot::bytes_of, neondot::run, neondot::decode};
+const Path NEON_DOT{"neon-dot", available, neondot::bytes_of, neondot::run, neondot::pool_bytes, neondot::pool, neondot::decode};
 }  // namespace hf_mpq
 #endif

@@ -44,6 +44,6 @@ static bool available() {
   return false;
 #endif
 }
-const Path NEON_I8MM{"neon-i8mm", available, neoni8mm::bytes_of, neoni8mm::run, neoni8mm::decode};
+const Path NEON_I8MM{"neon-i8mm", available, neoni8mm::bytes_of, neoni8mm::run, neoni8mm::pool_bytes, neoni8mm::pool, neoni8mm::decode};
 }  // namespace hf_mpq
 #endif

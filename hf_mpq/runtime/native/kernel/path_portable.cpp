@@ -11,5 +11,5 @@
 
 namespace hf_mpq {
 extern const Path PORTABLE;
-const Path PORTABLE{"portable", [] { return true; }, portable::bytes_of, portable::run, portable::decode};
+const Path PORTABLE{"portable", [] { return true; }, portable::bytes_of, portable::run, portable::pool_bytes, portable::pool, portable::decode};
 }  // namespace hf_mpq

@@ -72,6 +72,8 @@ struct Encoder {
   float* relative = nullptr;  // (heads, 2 span - 1), by query minus key, scaled for exp2
   int64_t span = 0;
   bool bfloat16 = false;  // products of attention, where the machine has them
+  Matrix pooler;
+  hf_grid pooler_grid;
   bool norm_last, norm_first;
   Norm final_norm;
   const float* turns = nullptr;
@@ -104,6 +106,8 @@ struct Path {
   bool (*available)();
   int64_t (*bytes)(const Encoder&, const Block&, int threads);  // of memory that a block needs
   void (*run)(const Encoder&, const Block&, const hf_request&, char* memory, Team& team);
+  int64_t (*pool_bytes)(const Encoder&, int64_t batch);
+  void (*pool)(const Encoder&, const hf_request&, char* memory);
   Decode* decode;
 };
 
