@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from ..nn import MPQLinear
 from ..nn.bfloat16 import bf16_products
+from ..nn.held import held_weights, using_weights
 from ..nn.running import evaluating
 from .base import ROUNDERS, Rounder
 from .block_error import block_error, draw_calls, part_size, sequences_of, split_batches
 from .checks import check_decided, check_examples, check_fixed_grids
 from .grids import can_round
-from .held import held_weights, using_weights
 from .sign_rounding import SignRounding
 from .walk import BlockStep, walk_blocks
 

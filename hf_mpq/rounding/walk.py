@@ -10,8 +10,8 @@ from torch import nn
 from ..core import track
 from ..nn import BlockRecord, are_chained, encoder_blocks, record_blocks
 from ..nn.bfloat16 import own_products
+from ..nn.held import held_weights
 from ..weights.compilation import run_as_written
-from .held import held_weights
 
 
 @dataclass

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import MPQLinear, absolute_name, encoder_blocks, family_of
+from ..nn.held import held_weights
 from ..nn.running import forward_inputs, real_rows, real_tokens
 from ..nn.walk import matrices
-from .held import held_weights
 from .walk import BlockStep, walk_blocks
 
 

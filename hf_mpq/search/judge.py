@@ -1,15 +1,17 @@
 """How good an assignment is, measured on the live model."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Assignment, Pattern
+from ..core import Assignment, MatrixAssignment, Pattern
+from ..nn import MPQLinear
 from ..nn.fitting import check_fits
+from ..nn.held import using_weights
 from ..nn.matrix import QuantizedMatrix
 from ..nn.walk import matrices, take_path
 from ..weights import WeightMask, WeightQuantizer
@@ -36,6 +38,7 @@ class Judge:
     def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None, progress: bool = False):
         self._model, self._measure, self._trial, self.progress = model, measure, trial, progress
         self._masked: dict[Key, Masked] = {}  # while its weights stay as they are
+        self._held: dict[str, tuple[Hashable, Tensor]] = {}
 
     def measure(self, model: nn.Module) -> float:
         """The measure of a model as it is, such as a sub-net."""
@@ -50,8 +53,21 @@ class Judge:
         Raises:
             ValueError: for an assignment that `fix` refuses.
         """
-        with taking(self._model, assignment, self._masked):
+        with taking(self._model, assignment, self._masked), self._holding(assignment):
             return self._measure(self._model)
+
+    @contextmanager
+    def _holding(self, assignment: Assignment) -> Iterator[None]:
+        """Weights quantized once for all batches, and again only where the assignment before had others."""
+        layers = {name: layer for name, layer in matrices(self._model) if isinstance(layer, MPQLinear)}
+        for name, layer in layers.items():
+            key = _settles(layer, assignment.matrices.get(name))
+            if key is None or self._held.get(name, (None,))[0] != key:
+                with torch.no_grad():
+                    self._held[name] = key, layer.quantized_weight()
+        held = {layer: lambda weight=self._held[name][1]: weight for name, layer in layers.items()}
+        with using_weights(held):
+            yield
 
     def trained_damage(self, assignment: Assignment) -> float:
         """The measure after a short training of the assignment.
@@ -88,6 +104,13 @@ def taking(model: nn.Module, assignment: Assignment, known: dict[Key, Masked] | 
         finally:
             for name, layer in layers.items():
                 layer.program.gate.take(before[name])
+
+
+def _settles(layer: MPQLinear, given: MatrixAssignment | None) -> Hashable | None:
+    """What a layer's quantized weight depends on; None where that is more than its own bits."""
+    if given is None or layer.spec.nested or layer.program.gate.sets_width:
+        return None
+    return given.bits, given.keep_of, *(value._version for value in layer.parameters())
 
 
 def _positions(name: str, layer: QuantizedMatrix, bits: tuple[int, ...]) -> Tensor:

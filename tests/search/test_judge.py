@@ -1,6 +1,7 @@
 """A judge measures an assignment as `fix` would make it, on the live model, which then is as it was."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.core import ModelShape
-from hf_mpq.nn import calibrate_activations
+from hf_mpq.nn import MPQLinear, calibrate_activations
 from hf_mpq.nn.walk import matrices, take_path
 from hf_mpq.search import Judge
 from hf_mpq.search.judge import taking
@@ -110,3 +111,25 @@ def test_trials():
     with pytest.raises(ValueError, match="this judge trains nothing"):
         Judge(model, lambda live: 0.0).trained_damage(given)
     assert Judge(model, lambda live: 0.0, lambda one: float(one is given)).trained_damage(given) == 1
+
+
+def test_only_weights_that_differ_are_quantized_again(monkeypatch):
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4)))
+    made, plain = [], MPQLinear.coded_weight
+    monkeypatch.setattr(MPQLinear, "coded_weight", lambda layer: made.append(layer) or plain(layer))
+    batches = 3
+    judge = Judge(model, lambda live: [logits(live) for _ in range(batches)] and 0.0)
+    linear = {name: layer for name, layer in matrices(model) if isinstance(layer, MPQLinear)}
+    given = random_assignment(model, 0)
+    judge.damage(given)
+    assert len(made) == len(linear)
+    name = next(iter(linear))
+    made.clear()
+    other = replace(given.matrices[name], bits=tuple(6 - bits for bits in given.matrices[name].bits))
+    judge.damage(replace(given, matrices={**given.matrices, name: other}))
+    assert made == [linear[name]]
+    made.clear()
+    with torch.no_grad():
+        list(linear.values())[-1].weight.add_(0.1)
+    judge.damage(given)
+    assert made == [linear[name], list(linear.values())[-1]]

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..nn import MPQLinear
 from ..weights.compilation import run_as_written
+from .linear import MPQLinear
 
 
 @contextmanager
