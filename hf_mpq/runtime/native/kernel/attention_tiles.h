@@ -21,7 +21,18 @@ struct Tiled {
   static int64_t value_room(int64_t head, int64_t longest) { return up_to(head, ROWS_TOGETHER) * padded(longest); }
 };
 
+// Rounded, one vector behind the other.
+#ifdef HF_EMULATED_TILES
+HF_INLINE __m512i bfloats(floats low, floats high) {
+  const auto half = [](floats x) {
+    const ints bits = (ints)x;
+    return _mm512_cvtepi32_epi16((__m512i)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16));
+  };
+  return _mm512_inserti64x4(_mm512_castsi256_si512(half(low)), half(high), 1);
+}
+#else
 HF_INLINE __m512i bfloats(floats low, floats high) { return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+#endif
 // Values 0 and 16, 1 and 17 ... side by side.
 HF_INLINE ints side_by_side(__m512i values) {
   alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,

@@ -112,7 +112,8 @@ static void decode_fastest(const Planes& planes, int64_t first, int64_t last, in
   (transposes_bits() ? decode_gfni : amx::decode)(planes, first, last, to, stride);
 }
 
-// Whether the processor has them, and the system lets this process use them, which is asked for once.
+// Whether the processor has them and products of bfloat16, and the system lets this process use them, which is asked for
+// once.
 static bool allowed() {
 #ifdef HF_EMULATED_TILES
   return true;
@@ -120,7 +121,7 @@ static bool allowed() {
   constexpr long ASK = 0x1023, DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
   unsigned a = 7, b = 0, c = 0, d = 0;
   __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  return (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1) && !syscall(SYS_arch_prctl, ASK, DATA);
+  return __builtin_cpu_supports("avx512bf16") && (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1) && !syscall(SYS_arch_prctl, ASK, DATA);
 #else
   return false;
 #endif
