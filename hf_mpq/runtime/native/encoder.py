@@ -12,8 +12,9 @@ from ...nn import body_of
 from ...nn.packed import active_backend
 from ..swapped import Swapped, swap_in, swap_out
 from ..watch import Watch
+from .fit import Unfit, unfit
 from .library import library
-from .lowering import Plan, Unfit, unfit
+from .lowering import Plan
 from .structures import Request
 
 NAME = "cpu-native"

@@ -1,7 +1,6 @@
 """A prepared model as plain data for the kernel."""
 
 from ctypes import Array, byref, c_int32
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,26 +15,17 @@ from ..int8.native import grid_values
 from ..later import Deferred
 from ..lookup import IntegerLookup
 from . import structures
+from .fit import NONLINEARITIES, Unfit, multiplies
 from .forms import FORMS
 from .library import library
 from .planes import StoredRows
-
-NONLINEARITIES = {
-    "gelu": structures.GELU,
-    "gelu_new": structures.GELU_TANH,
-    "gelu_pytorch_tanh": structures.GELU_TANH,
-    "relu": structures.RELU,
-}
+from .positions import Positions
 
 MOST_BITS = 6
 """On average over the rows of a matrix: above, an int8 copy is faster by more than it is larger."""
 
 
-class Unfit(Exception):
-    """Why the kernel cannot run a model."""
-
-
-class Plan:
+class Plan(Positions):
     """An encoder of the kernel.
 
     Attributes:
@@ -158,7 +148,7 @@ class Plan:
 
     def _linear(self, parent: nn.Module, name: str) -> PackedLinear:
         layer = self._module(parent, name)
-        if not _multiplies(layer):
+        if not multiplies(layer):
             raise Unfit(f"{name} has no integers for both its weight and its input")
         return layer
 
@@ -242,117 +232,11 @@ class Plan:
         layer = body.get_submodule(form.pooler)
         own = type(body.pooler).__module__.startswith(("transformers.", "hf_mpq."))
         tanh = type(body.get_submodule(form.pooled)) is nn.Tanh
-        if not (own and tanh and _multiplies(layer)) or grid_values(layer.input_quantizer) is None:
+        if not (own and tanh and multiplies(layer)) or grid_values(layer.input_quantizer) is None:
             return 0
         self.modules.append(layer)
         (described.pooler,), described.pooler_grid = self._matrices([layer]), _grid([layer])
         return layer.out_features
-
-    def _relative(self, described: structures.Encoder) -> None:
-        if self.form.relative is None:
-            return
-        span = self._body.config.max_position_embeddings
-        with torch.no_grad():
-            biases = self._body.get_submodule(self.form.relative).compute_position_bias(torch.zeros(1, span, 1))[0]
-        by_distance = torch.cat([biases[:, 1:, 0].flip(1), biases[:, 0]], 1)  # of key minus query, ascending
-        described.relative, described.span = self._floats(by_distance), span
-
-    def _turns(self, described: structures.Encoder) -> None:
-        """Cosines and sines of every position, as the model itself makes them."""
-        if self.form.rotary is None:
-            return
-        config, rotary = self._body.config, self._module(self._body, self.form.rotary)
-        positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
-        with torch.no_grad():
-            found = [rotary(torch.zeros(1), positions, kind) for kind in self._kinds]
-        halves = [torch.cat([part[0].chunk(2, -1)[0] for part in one], -1) for one in found]
-        turns = torch.stack(halves)
-        described.turns, described.turn_kinds, described.turn_positions = self._floats(turns), *turns.shape[:2]
-
-    @cached_property
-    def _kinds(self) -> list[str]:
-        return sorted(set(self._body.config.layer_types))
-
-    @cached_property
-    def _places(self) -> Tensor | None:
-        """Of each distance, query minus key, ascending, the row of the table of positions; None where attention has
-        none."""
-        config = self._body.config
-        if self.form.disentangled is None or not config.relative_attention:
-            return None
-        owner, span = self._body.get_submodule(self.form.disentangled), config.max_position_embeddings
-        buckets = owner.get_rel_pos(torch.zeros(1, span, 1))[0]  # of query and key
-        by_distance = torch.cat([buckets[0, 1:].flip(0), buckets[:, 0]])
-        half = len(owner.get_rel_embedding()) // 2
-        return (by_distance + half).clamp(0, 2 * half - 1).to(torch.int32)
-
-    def _projected_positions(self, attention: nn.Module, attend: list[PackedLinear]) -> list[int | None]:
-        """Of a layer, what its scores get from distances: positions through matrices of their own, or those of keys and
-        queries."""
-        config, owner = self._body.config, self._body.get_submodule(self.form.disentangled)
-        norms = [module for name, module in owner.named_children() if name == "LayerNorm"]
-        self.modules += [owner.rel_embeddings, *norms]
-        query, key, _ = attend
-        if not config.share_att_key:
-            key, query = (getattr(attention, name, None) for name in ("pos_key_proj", "pos_query_proj"))
-            self.modules += [module for module in (key, query) if module is not None]
-        found = []
-        for kind, matrix in (("c2p", key), ("p2c", query)):
-            if kind not in config.pos_att_type:
-                found.append(None)
-                continue
-            with torch.no_grad():
-                positions = matrix(owner.get_rel_embedding())
-            if positions.shape[1] != attend[0].out_features:
-                raise Unfit("heads were taken out of its attention, but not out of its positions")
-            found.append(self._floats(positions.t().float()))
-        return found
-
-    def _distances(self, described: structures.Encoder) -> None:
-        if self._places is not None:
-            described.places, described.distances = self._pointer(self._places), (len(self._places) + 1) // 2
-            described.place_count = len(self._body.get_submodule(self.form.disentangled).get_rel_embedding())
-
-
-def unfit(model: nn.Module, body: nn.Module) -> str | None:
-    """Why the kernel cannot run a model, as far as can be said at once; None where it seems to."""
-    config = body.config
-    if config.model_type not in FORMS:
-        return f"models of type {config.model_type!r} are not among those that it runs: {', '.join(FORMS)}"
-    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        return "it is a decoder"
-    if getattr(config, "use_task_id", False):
-        return "its texts have tasks"
-    if getattr(config, "conv_kernel_size", 0) > 0 and FORMS[config.model_type].disentangled is not None:
-        return "it has a convolution"
-    if FORMS[config.model_type].rotary is not None and _turns_by_length(config):
-        return "how far its positions are turned depends on the text's length"
-    if getattr(config, "position_embedding_type", "absolute") != "absolute":
-        return "its positions are relative"
-    activation = getattr(config, family_of(model).activation)
-    if activation not in NONLINEARITIES:
-        return f"its activation is {activation!r}, and it knows {', '.join(NONLINEARITIES)}"
-    return _without_integers(model)
-
-
-def _without_integers(model: nn.Module) -> str | None:
-    """Which matrices of the encoder's layers keep it from one call."""
-    family, absolute = family_of(model), absolute_names(model)
-    names = [
-        name
-        for prefix in family.layer_prefixes(model)
-        for name in (f"{prefix}.{one}" for one in family.names.matrices if one not in family.names.extra)
-        if not _multiplies(model.get_submodule(absolute(name)))
-    ]
-    if not names:
-        return None
-    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"not both weight and input have integers, or the output is quantized too: {few}"
-
-
-def _multiplies(layer: nn.Module) -> bool:
-    """Whether both a layer's input and its weight have integers."""
-    return isinstance(layer, PackedLinear) and layer.output_quantizer is None and layer.has_integers()
 
 
 def _read_alike(layers: list[PackedLinear]) -> bool:
@@ -384,11 +268,6 @@ def _order(config: Any, family: Family, count: int) -> list[int]:
     groups, passes = getattr(config, family.shared_layers), config.num_hidden_layers
     inner = count // groups
     return [int(i / (passes / groups)) * inner + j for i in range(passes) for j in range(inner)]
-
-
-def _turns_by_length(config: Any) -> bool:
-    kinds = [parameters.get("rope_type", "default") for parameters in config.rope_parameters.values()]
-    return any(kind in ("dynamic", "longrope") for kind in kinds)
 
 
 def _least_bits(layer: PackedLinear) -> int:
