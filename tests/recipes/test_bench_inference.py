@@ -74,7 +74,7 @@ def check(rows, text, loaded=True):
 
 @pytest.mark.parametrize("loads", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_engines_are_measured_side_by_side(loads, study, tmp_path):
-    engines = "torch fp32", "ours cpu-int8, per token", "ours cpu-native, fixed", "floor"
+    engines = "torch fp32", "ours cpu-int8, per token", "ours cpu-native, per token", "floor"
     rows, text = run(study, tmp_path, "--engines", *engines, "--reference", "torch fp32", loads=loads)
     assert len(rows) == 4
     check(rows, text, loaded=loads > 0)
