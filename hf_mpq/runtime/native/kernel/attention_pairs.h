@@ -1,6 +1,6 @@
 // The same attention with its products in bfloat16, by pairs of features, and pairs of keys; sums and powers are float32.
 
-#if HF_BF16
+#if HF_BF16 && !HF_AMX  // tiles have their own
 HF_INLINE ints rounded_to_16(floats x) { return (ints)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x)); }
 HF_INLINE ints pair(floats low, floats high) { return rounded_to_16(low) | rounded_to_16(high) << 16; }
 HF_INLINE floats add_pairs(floats sums, ints a, ints b) {

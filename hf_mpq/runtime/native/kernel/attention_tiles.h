@@ -1,5 +1,5 @@
 // The same attention with its products by tiles of bfloat16. A float is the sum of two of them, high and low: of their
-// products all but low by low are added, which is float32 to about 1e-5. Without SPLIT the high parts alone are read. Sums
+// products all but low by low are added, which is float32 to a few 1e-5. Without SPLIT the high parts alone are read. Sums
 // and powers are float32.
 
 #if HF_AMX
