@@ -95,6 +95,19 @@ def test_without_patience_it_stops_where_the_budget_is_met(everything):
     assert tuple(one.bits[0] for name, one in found.matrices.items() if space.weights[name].bits is None) == place
 
 
+def test_where_only_the_smallest_fits_nothing_is_measured(everything):
+    space, _, _ = everything
+    cost = AverageBits(space)
+    low = {name: MatrixAssignment(spec.bits or (2,) * spec.layout.count) for name, spec in space.weights.items()}
+    least = cost.of(Assignment(low))
+
+    def evaluate(assignment):
+        raise AssertionError("there is nothing to choose")
+
+    found = ALLOCATORS["bidirectional"](start=4)(space, cost, f"{least + 0.01}bits", None, evaluate)
+    assert found == Assignment(low)
+
+
 def test_moves_that_are_equal_are_all_zero():
     assert normalised(np.array([2.0, 2.0, 2.0])).tolist() == [0, 0, 0]
     assert normalised(np.array([2.0, 4.0, 3.0])).tolist() == [0, 1, 0.5]

@@ -64,6 +64,15 @@ class Levels:
         """Whether all limits are kept."""
         return self._search.keeps(self.choice(place))
 
+    @property
+    def lowest(self) -> Choice:
+        """Every matrix and input at its lowest candidate that scores allow."""
+        return np.array([self._lowest[units].min() for units in self._blocks], int)
+
+    def only_lowest(self) -> bool:
+        """Whether nothing but the lowest keeps all limits: it does, and no step up from it."""
+        return self.keeps(self.lowest) and not any(self.keeps(one.place) for one in self.moves(self.lowest))
+
     def start(self, bits: float | None) -> Choice:
         """Every matrix at its highest candidate up to so many bits, every input at its highest; None: matrices at the
         fewest bits that are too much for the limit, or the most that there are."""

@@ -26,6 +26,8 @@ class MeasuredWalk:
 
     def found(self, start: float | None, steps: int, patience: int) -> Choice | None:
         """The choice for every unit; None where no place meets the limit. Arguments as of `descended` and `refined`."""
+        if self.levels.only_lowest():
+            return self.levels.choice(self.levels.lowest)
         place = self.descended(start)
         return None if place is None else self.levels.choice(self.refined(place, steps, patience))
 
