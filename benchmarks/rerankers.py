@@ -2,10 +2,10 @@
 
     python benchmarks/rerankers.py --data_dir DATA --questions 400
 
-The float reranker is all-MiniLM-L6-v2, fine-tuned here on questions of SQuAD's training set, each with its paragraph and
-three others of the same article; it is kept in `--models`. Questions that are ranked are spread over all articles of the
-dev set. Ours are packed, saved, reloaded and prepared; OpenVINO's weights are compressed by NNCF, in groups of 128 at 4
-bits, where both are installed. Rows go to `--out` as they come, those that are there are not run again.
+The float reranker is all-MiniLM-L6-v2, fine-tuned here on questions of SQuAD's training set, each with its paragraph
+and three others of the same article; it is kept in `--models`. Questions that are ranked are spread over all articles
+of the dev set. Ours are packed, saved, reloaded and prepared; OpenVINO's weights are compressed by NNCF, in groups of
+128 at 4 bits, where both are installed. Rows go to `--out` as they come, those that are there are not run again.
 """
 
 import argparse
