@@ -11,6 +11,7 @@ EXTRAS = {
     "app": ("gradio",),
     "sweep": ("optuna",),
     "ray": ("ray",),
+    "embedders": ("sentence_transformers",),
     "peft": ("peft",),
     "carbon": ("codecarbon",),
     "onnx": ("onnx", "onnxruntime"),

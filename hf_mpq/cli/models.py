@@ -1,6 +1,8 @@
 """Models and tokenizers by folder or by name on the Hub, float or packed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,10 +85,15 @@ def load_float(source: str | Path, trust: bool = False) -> "PreTrainedModel":
     """
     import torch
 
+    return _load(source, check_float(source, trust), trust, dtype=torch.float32)
+
+
+def check_float(source: str | Path, trust: bool = False) -> "PretrainedConfig":
+    """The config of a float model; raises UserError for a quantized one."""
     config = config_of(source, trust)
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"the model in {source} is quantized already: give the float model that it was made from")
-    return _load(source, config, trust, dtype=torch.float32)
+    return config
 
 
 def load_packed(source: str | Path, trust: bool = False, bits: "Bits | None" = None) -> "PreTrainedModel":
@@ -98,15 +105,25 @@ def load_packed(source: str | Path, trust: bool = False, bits: "Bits | None" = N
         PackedFormatError: it is damaged.
     """
     model = load_quantized(source, trust, bits)
+    check_packed(model, source)
+    return model
+
+
+def check_packed(model: "PreTrainedModel", source: str | Path) -> None:
+    """Raises UserError for a quantized model that is not packed."""
     if model.config.quantization_config.storage != "packed":
         raise UserError(
             f"{source} is a checkpoint for training, not packed: hf_mpq.pack(model).save_pretrained(...) packs it"
         )
-    return model
 
 
 def load_quantized(source: str | Path, trust: bool = False, bits: "Bits | None" = None) -> "PreTrainedModel":
     """A model quantized by hf_mpq, packed or trainable, in eval mode; `trust` and `bits` as of `load_packed`."""
+    return _load(source, check_quantized(source, trust), trust, **({} if bits is None else {"bits": bits}))
+
+
+def check_quantized(source: str | Path, trust: bool = False) -> "PretrainedConfig":
+    """The config of a model that hf_mpq quantized; raises UserError for any other."""
     import hf_mpq  # noqa: F401
 
     config = config_of(source, trust)
@@ -116,7 +133,7 @@ def load_quantized(source: str | Path, trust: bool = False, bits: "Bits | None" 
     method = described["quant_method"] if isinstance(described, dict) else described.quant_method
     if method != "mpq":
         raise UserError(f"{source} is quantized by {method!r}, not by hf_mpq: give a folder that hf_mpq packed")
-    return _load(source, config, trust, **({} if bits is None else {"bits": bits}))
+    return config
 
 
 def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tuple[type, dict]:
@@ -136,11 +153,18 @@ def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tupl
 
 
 def _load(source: str | Path, config: "PretrainedConfig", trust: bool, **options) -> "PreTrainedModel":
+    kind, needed = kind_of(source, config, trust)
+    with damage(source):
+        return kind.from_pretrained(encoder_of(source), **options, **needed).eval()
+
+
+@contextmanager
+def damage(source: str | Path) -> Iterator[None]:
+    """Damaged weights, or others than the config says, are the user's error."""
     from safetensors import SafetensorError
 
-    kind, needed = kind_of(source, config, trust)
     try:
-        return kind.from_pretrained(encoder_of(source), **options, **needed).eval()
+        yield
     except SafetensorError as error:
         raise UserError(
             f"the weights in {source} are damaged ({one_line(error)}): copy or download the folder again"

@@ -20,7 +20,7 @@ with require("tasks", "hf_mpq.tasks"):
     from .subset import subset
     from .task import Task
     from .token_classification import TokenClassification
-    from .vector_ranking import ranking_scores
+    from .vector_ranking import pair_similarities, ranking_scores
 
 __all__ = [
     "TASKS",
@@ -34,6 +34,7 @@ __all__ = [
     "TokenClassification",
     "evaluate_model",
     "get_task",
+    "pair_similarities",
     "postprocess",
     "predict",
     "ranking_scores",

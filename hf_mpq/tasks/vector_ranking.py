@@ -37,13 +37,19 @@ def ranking_scores(encoder: TextEncoder, rows: Dataset, batch_size: int = 32) ->
     missing = [name for name in ("query", "passage", "label") if name not in rows.column_names]
     if missing:
         raise ValueError(f"rows to rank need the columns query, passage and label, these lack {', '.join(missing)}")
-    queries, passages = rows["query"][:], rows["passage"][:]
+    scores = pair_similarities(encoder, rows["query"][:], rows["passage"][:], batch_size)
+    references = [{"query": query, "relevance": label} for query, label in zip(rows["query"][:], rows["label"][:])]
+    return dict(RankingMetric(("ndcg@10", "mrr@10")).compute(predictions=scores, references=references))
+
+
+def pair_similarities(
+    encoder: TextEncoder, queries: list[str], passages: list[str], batch_size: int = 32
+) -> np.ndarray:
+    """The encoder's own similarity of each query and its passage, `(pairs,)`. Every text is encoded once."""
     asked = _encoded(encoder.encode_query, queries, batch_size)
     found = _encoded(encoder.encode_document, passages, batch_size)
     scores = encoder.similarity_pairwise([asked[text] for text in queries], [found[text] for text in passages])
-    scores = scores.cpu() if hasattr(scores, "cpu") else scores
-    references = [{"query": query, "relevance": label} for query, label in zip(queries, rows["label"][:])]
-    return dict(RankingMetric(("ndcg@10", "mrr@10")).compute(predictions=np.asarray(scores), references=references))
+    return np.asarray(scores.cpu() if hasattr(scores, "cpu") else scores)
 
 
 def _encoded(encode: Any, texts: list[str], batch_size: int) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from scipy.stats import spearmanr
 
 import hf_mpq
 from hf_mpq.cli.embedder import Embedder
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from hf_mpq.cli.rows.data import Source, open_data
 from hf_mpq.cli.saving import check_written
+from hf_mpq.tasks import ranking_scores
 from tests.cli.conftest import sentence
 from tests.plugin.models import read_tensors, write_tensors
 from tests.tiny import tiny_model
@@ -95,9 +98,62 @@ def test_late_interaction_comes_out_whole(embedders, here, tmp_path, run, run_js
     assert torch.equal(small[1].linear.weight, plain[1].linear.weight)
     scores = [one.similarity(one.encode_query(TEXTS[:2]), one.encode_document(TEXTS[2:])) for one in (plain, small)]
     assert 0 < (scores[0] - scores[1]).abs().max() < 0.2 * scores[0].abs().max()
+    ranked = Dataset.from_dict({"query": TEXTS[:1] * 5, "passage": TEXTS[1:], "label": [0, 1, 0, 0, 0]})
+    ranked.to_csv(tmp_path / "ranked.csv", index=False)
+    told = ("--teacher", tmp_path / "colbert", "--data", tmp_path / "ranked.csv", "--task", "ranking")
+    found = run_json("verify", tmp_path / "packed", *told, "--max-drop", "100")
+    assert found["packed"] == pytest.approx(100 * ranking_scores(small, ranked)["ndcg@10"])
     findings = {one["check"]: one for one in run_json("doctor", tmp_path / "packed", "--quick")["findings"]}
     assert findings["embedder"]["state"] == "ok"
     assert findings["embedder"]["detail"].endswith("Transformer, Dense, MultiVectorMask, Normalize")
+
+
+def pairs(folder: Path, **columns) -> str:
+    """A table of pairs of texts with numbers."""
+    table = {"sentence1": TEXTS, "sentence2": TEXTS[::-1], "label": [0.5, 3.0, 1.0, 2.0, 4.0, 5.0]}
+    Dataset.from_dict({columns.get(name, name): values for name, values in table.items()}).to_csv(
+        folder / "pairs.csv", index=False
+    )
+    return str(folder / "pairs.csv")
+
+
+def test_verify_compares_similarities_of_vectors(embedders, tmp_path, run, run_json):
+    run("compress", embedders["apart"], "--bits", "2", "--out", tmp_path / "packed")
+    told = ("verify", tmp_path / "packed", "--teacher", embedders["apart"], "--data", pairs(tmp_path))
+    found = run_json(*told, "--max-drop", "200")
+    for name, folder in (("teacher", embedders["apart"]), ("packed", tmp_path / "packed")):
+        first, second = embed(folder, prompt="find: "), embed(folder)[::-1]  # dot products, a query and a document
+        expected = spearmanr((first * second).sum(1), [0.5, 3.0, 1.0, 2.0, 4.0, 5.0]).statistic
+        assert found[name] == pytest.approx(100 * expected)
+    assert found["metric"] == "spearmanr" and found["rows"] == 6 and found["label_loyalty"] is None
+    short = run_json(*told, "--max-drop", "200", "--max-length", "4")
+    assert short["teacher"] != found["teacher"], "texts are cut"
+
+
+def test_verify_compares_rankings(embedders, tmp_path, run, run_json):
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "packed")
+    rows = {"query": [TEXTS[0]] * 3 + [TEXTS[1]] * 3, "passage": TEXTS, "label": [0, 0, 1, 1, 0, 0]}
+    Dataset.from_dict(rows).to_csv(tmp_path / "ranked.csv", index=False)
+    told = ("--data", tmp_path / "ranked.csv", "--task", "ranking")
+    found = run_json("verify", tmp_path / "packed", "--teacher", embedders["together"], *told, "--max-drop", "100")
+    encoder = sentence_transformers.SentenceTransformer(str(embedders["together"]), device="cpu")
+    expected = ranking_scores(encoder, Dataset.from_dict(rows))
+    assert found["metric"] == "ndcg@10" and found["teacher"] == pytest.approx(100 * expected["ndcg@10"])
+
+
+def test_what_verify_needs_of_embedders(embedders, here, tmp_path, run, refused):
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "packed")
+    told, table = ("verify", tmp_path / "packed", "--teacher", embedders["together"], "--data"), pairs(tmp_path)
+    assert "compared on pairs of texts with a number" in refused(*told, "rows.csv")
+    assert "compared on pairs of texts with a number" in refused(*told, "rows.txt")
+    assert "leave out --tokenizer" in refused(*told, table, "--tokenizer", "my-fine-tuned-bert")
+    assert "to be loyal to" in refused(*told, table, "--min-label-loyalty", "0.9")
+    assert "is no embedder" in refused(*told[:3], "my-fine-tuned-bert", "--data", table)
+    assert "holds a float model" in refused(*told[:1], embedders["together"], *told[2:], table)
+    assert "is quantized already" in refused(*told[:3], tmp_path / "packed", "--data", table)
+    config = tmp_path / "packed" / "config_sentence_transformers.json"
+    config.write_text(json.dumps({"model_type": "OfTomorrow"}))
+    assert "OfTomorrow of sentence-transformers is needed" in refused(*told, table)
 
 
 def test_a_gguf_file_has_the_pooling_of_the_folder(embedders, tmp_path, run):

@@ -38,7 +38,7 @@ def test_names_are_those_that_are_registered():
     assert words("export `FORMAT`") == set(EXPORTERS)
     assert words("`prepare(model, backend=...)`") == {"auto", *BACKENDS}
     assert words("`--method` without training") == set(re.split(r", | or ", METHOD_WORDS))
-    known = {*EXTRAS, "embedders", "all"}
+    known = {*EXTRAS, "all"}
     assert words("extras of `pip install`") <= known
 
 

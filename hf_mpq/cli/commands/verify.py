@@ -1,7 +1,7 @@
 """`hf-mpq verify`: is a packed model good enough, compared with the float one?"""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -9,10 +9,11 @@ from rich.table import Table
 from .. import options
 from ..console import print_json, screen
 from ..errors import NO, UserError
-from ..models import load_float, load_packed, load_tokenizer, longest_input
+from ..models import config_of, load_float, load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
 from ..scores import Judge, Judged
 from ..typed import check_models, check_word, checked_data, checked_precisions
+from ..vectors import VectorJudge, config_of_pairs, load_float_vectors, load_packed_vectors, vectors_of
 
 DEFAULT_DROP = 1.0
 Share = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this share, 0 to 1.")]
@@ -44,12 +45,15 @@ def verify(
     Drop of the task's metric in points (accuracy in percent, say); label loyalty, the share of decisions that are the
     teacher's; probability loyalty, the mean of 1 - sqrt(Jensen-Shannon divergence). Without labels, loyalty alone.
     A text that may have several labels is the teacher's where all of them are; give the labels as lists. Rows without a
-    label among labelled ones are left out. A result that is not finite is not good enough.
+    label among labelled ones are left out. A result that is not finite is not good enough. An embedder, or late
+    interaction, of sentence-transformers is judged by how alike its vectors are: on pairs of texts with a number, or on
+    a ranking.
 
     [bold]Examples[/bold]
 
       hf-mpq verify packed --teacher my-fine-tuned-bert --data sst2 --max-drop 1.0
       hf-mpq verify packed --teacher my-fine-tuned-bert --data rows.csv --min-label-loyalty 0.98 --json
+      hf-mpq verify packed-embedder --teacher my-embedder --data stsb
 
     [bold]Exit codes[/bold]: 0 good enough; 1 not; 2 wrong arguments or files, or a damaged model.
     """
@@ -58,14 +62,26 @@ def verify(
     data = checked_data(data)
     check_word("task", task)
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
-    student = load_packed(folder, trust_remote_code, precisions)
-    float_model = load_float(teacher, trust_remote_code)
-    words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]), trust=trust_remote_code)
     source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
-    examples = open_data(source, float_model.config)
-    if max_drop is None and any(limit is not None for limit in limits.values()):
-        examples = examples.without_empty_labels()
-    judge = Judge(examples, words, longest_input(float_model, max_length), eval_rows)
+    student: Any
+    float_model: Any
+    judge: Judge | VectorJudge
+    kind = vectors_of(folder)
+    if kind is not None:
+        if tokenizer is not None:
+            raise UserError("an embedder has its own tokenizer: leave out --tokenizer")
+        student = load_packed_vectors(folder, kind, trust_remote_code, precisions)
+        float_model = load_float_vectors(teacher, trust_remote_code)
+        examples = open_data(source, config_of_pairs(config_of(teacher, trust_remote_code)))
+        judge = VectorJudge(examples, max_length, eval_rows)
+    else:
+        student = load_packed(folder, trust_remote_code, precisions)
+        float_model = load_float(teacher, trust_remote_code)
+        words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]), trust=trust_remote_code)
+        examples = open_data(source, float_model.config)
+        if max_drop is None and any(limit is not None for limit in limits.values()):
+            examples = examples.without_empty_labels()
+        judge = Judge(examples, words, longest_input(float_model, max_length), eval_rows)
     first, second = judge.judge(float_model), judge.judge(student)
     found = compare(first, second)
     limits = _limits(limits, found)
