@@ -7,7 +7,7 @@ import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.nn.walk import matrices
 from hf_mpq.training.objectives import OBJECTIVES, Signals, WeightObjective
-from hf_mpq.training.objectives.bins import bin_errors
+from hf_mpq.training.objectives.bins import bin_shares
 from hf_mpq.weights import ENCODINGS, QUANTIZERS
 from tests.tiny import tiny_batch, tiny_model
 from tests.training.runs import sentences
@@ -89,18 +89,15 @@ def test_the_quantization_error_is_the_expected_square_over_the_squared_weights(
             assert (layer.program.gate.logits.grad[:, -1] < 0).all(), "it holds the upper neighbour up"
 
 
-def test_two_weights_in_a_bin_by_hand():
-    """Their mean 0.3 is 0.1 below the level 0.4, and each is 0.2 away from it; one weight alone has no variance."""
-    values, levels = torch.tensor([0.1, 0.5, 1.1]), torch.tensor([0.4, 0.4, 1.0])
-    found = bin_errors(values, levels, torch.tensor([2, 2, 0]), 4)
-    torch.testing.assert_close(found, torch.tensor([0.1**2, 0.0, 0.1**2 + 0.2**2, 0.0]))
-
-
-def test_its_gradient_is_that_of_differences():
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(20, generator=generator, dtype=torch.float64, requires_grad=True)
-    levels, bins = values.detach().round(), values.detach().round().long() + 4
-    assert torch.autograd.gradcheck(lambda x: bin_errors(x, levels, bins, 9), values)
+def test_three_weights_in_two_bins_by_hand():
+    """The mean of two, 0.3, is 0.1 below the level 0.4, and each is 0.2 away from it; one alone has no variance."""
+    values, levels = torch.tensor([[0.1, 0.5, 1.1]]), torch.tensor([[0.4, 0.4, 1.0]])
+    shares = bin_shares(torch.tensor([[2, 2, 0]]), 4)
+    torch.testing.assert_close(shares, torch.tensor([[0.5, 0.5, 1.0]]))
+    found = (shares * (values - levels).square()).sum()
+    torch.testing.assert_close(found, torch.tensor(0.1**2 + 0.1**2 + 0.2**2))
+    free = torch.tensor([[True, False, True]])
+    torch.testing.assert_close(bin_shares(torch.tensor([[2, 2, 0]]), 4, free), torch.tensor([[1.0, 0.0, 1.0]]))
 
 
 def test_only_weights_that_are_free_get_a_gradient():

@@ -26,36 +26,51 @@ class BinRegularisation(WeightObjective):
         return torch.stack([_of_layer(layer) for _, layer in layers]).sum()
 
 
-def bin_errors(values: Tensor, levels: Tensor, bins: Tensor, count: int) -> Tensor:
-    """Mean of `(value - level)^2` in each bin, `(count,)`, zero for empty ones: `(mean - level)^2` and the variance.
+def bin_shares(bins: Tensor, count: int, free: Tensor | None = None) -> Tensor:
+    """One over how many weights are in the bin of each, as float32 of the same shape; 0 for what is in none.
 
     Args:
-        values, levels: `(weights,)`; all of a bin have the same level.
-        bins: `(weights,)` whole numbers below `count`.
+        bins: whole numbers below `count`.
+        free: what is in a bin; None for all.
     """
-    sums = values.new_zeros(count).index_add(0, bins, (values - levels).square())
-    return sums / torch.bincount(bins, minlength=count).clamp(min=1)
+    sizes = torch.bincount(bins.flatten() if free is None else bins[free], minlength=count)
+    shares = (1.0 / sizes.clamp(min=1)).to(torch.float32).index_select(0, bins.flatten()).view_as(bins)
+    return shares if free is None else shares * free
 
 
 def _of_layer(layer: QuantizedMatrix) -> Tensor:
-    """Sum over the bins of a sub-group, mean over the sub-groups: a scalar."""
-    program = layer.program
-    weight, bits, keep = layer.float_weight(), program.gate.derive(), program.keep()
-    lines, line_bits = program.layout.lines(weight), program.layout.expand(bits)
-    free = torch.ones_like(lines, dtype=torch.bool) if keep is None else program.layout.lines(keep.expand_as(weight))
-    total = lines.new_zeros(())
-    for precision in sorted(set(bits.tolist()) - {0}):
-        levels, bins = _bins(layer, weight.detach(), precision)
-        chosen = free & (line_bits == precision).unsqueeze(1)
-        errors = bin_errors(lines[chosen], levels[chosen], bins[chosen], program.layout.count * 2**precision)
-        total = total + errors.sum()
-    return total / program.layout.count
+    """A scalar: over the bins of a sub-group the sum of the means of `(value - level)^2`, which are `(mean - level)^2`
+    and the variance; the mean over the sub-groups."""
+    weight = layer.float_weight()
+    levels, shares = _levels_and_shares(layer, weight.detach())
+    lines = layer.program.layout.lines(weight)
+    return (shares * (lines - levels).square()).sum() / layer.program.layout.count
 
 
 @torch.no_grad()
+def _levels_and_shares(layer: QuantizedMatrix, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Level of each weight, and one over the size of its bin, 0 where it is in none; both `(lines, length)`."""
+    program = layer.program
+    layout, bits, keep = program.layout, program.gate.derive(), program.keep()
+    line_bits = layout.expand(bits)
+    free = None if keep is None else layout.lines(keep.expand_as(weight))
+    found: tuple[Tensor, Tensor] | None = None
+    for precision in sorted(set(bits.tolist()) - {0}):
+        levels, bins = _bins(layer, weight, precision)
+        of_lines = (line_bits == precision).unsqueeze(1)
+        everywhere = bool(of_lines.all())
+        chosen = free if everywhere else of_lines.expand_as(levels) if free is None else of_lines & free
+        shares = bin_shares(bins, layout.count * 2**precision, chosen)
+        if everywhere:
+            return levels, shares
+        found = (levels, shares) if found is None else (torch.where(of_lines, levels, found[0]), found[1] + shares)
+    return (torch.zeros_like(layout.lines(weight)),) * 2 if found is None else found
+
+
 def _bins(layer: QuantizedMatrix, weight: Tensor, precision: int) -> tuple[Tensor, Tensor]:
     """Level of each weight and its bin, both `(lines, length)`."""
     quantizer, layout = layer.program.quantizer, layer.program.layout
     codes, floats = quantizer.encode(weight, precision)
     levels = ENCODINGS[quantizer.encoding].decode(codes, layout.expand(floats), precision, layer.spec.nested)
-    return levels, codes + layout.index(weight.device).unsqueeze(1) * 2**precision
+    first = (layout.index(weight.device) * 2**precision).to(torch.int32)
+    return levels, codes + first.unsqueeze(1)
