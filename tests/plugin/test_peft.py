@@ -1,5 +1,7 @@
 """LoRA on packed layers: attached, trained, saved, and taken into the file."""
 
+import shutil
+
 import pytest
 import torch
 from peft import (
@@ -161,12 +163,20 @@ ADAPTER_DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole_adapter(tmp_path_factory):
+    """A folder, which loads as PEFT loads it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    adapted().save_pretrained(folder)
+    close(outputs(adapted()), outputs(load_adapter(stored_model("packed"), folder)), 1e-5)
+    return folder
+
+
 @pytest.mark.parametrize("case", ADAPTER_DAMAGES)
-def test_damaged_adapters(case, tmp_path):
-    """One error, with the file's name; a whole one loads as PEFT loads it."""
-    adapted().save_pretrained(tmp_path)
+def test_damaged_adapters(case, whole_adapter, tmp_path):
+    """One error, with the file's name."""
+    shutil.copytree(whole_adapter, tmp_path, dirs_exist_ok=True)
     name, damage, words = ADAPTER_DAMAGES[case]
-    close(outputs(adapted()), outputs(load_adapter(stored_model("packed"), tmp_path)), 1e-5)
     (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
     with pytest.raises(PackedFormatError, match=words):
         load_adapter(stored_model("packed"), tmp_path)
