@@ -13,8 +13,9 @@ from .rows.examples import Examples
 from .scores import Judged, points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from torch import nn
     from transformers import PretrainedConfig
 
     from ..plugin.precision import Bits
@@ -25,17 +26,15 @@ RERANKER = "CrossEncoder"
 """Has a head, as every classifier."""
 
 
-def vectors_of(source: str | Path) -> str | None:
-    """The class of sentence-transformers that makes vectors from a folder, or a name on the Hub; None where there is
-    none, or it is a reranker.
+def vectors_of(embedder: Embedder | None) -> str | None:
+    """The class of sentence-transformers that makes vectors; None where there is none, or it is a reranker.
 
     Raises:
-        UserError: its files are damaged.
+        UserError: the folder's files are damaged.
     """
-    found = Embedder.of(source)
-    if found is None:
+    if embedder is None:
         return None
-    file = found.folder / CONFIG
+    file = embedder.folder / CONFIG
     kind = read_json(file).get("model_type", "SentenceTransformer") if file.is_file() else "SentenceTransformer"
     return None if kind == RERANKER else str(kind)
 
@@ -48,7 +47,7 @@ def load_float_vectors(source: str | Path, trust: bool = False) -> "TextEncoder"
     """
     import torch
 
-    kind = vectors_of(source)
+    kind = vectors_of(Embedder.of(source))
     if kind is None:
         raise UserError(
             f"{source} is no embedder of sentence-transformers, as the packed folder is: give the folder that was "
@@ -88,6 +87,20 @@ def _installed(kind: str) -> "Iterator[None]":
             f"{kind} of sentence-transformers is needed and not here ({one_line(error)}): pip install -U "
             f"'hf_mpq[embedders]'"
         ) from error
+
+
+def vector_scorer(
+    found: Examples, source: str | Path, trust: bool, max_length: int, rows: int | None
+) -> "Callable[[nn.Module], float]":
+    """A function from the encoder of an embedder to the embedder's points on the evaluation rows; others as of
+    `load_float_vectors` and `VectorJudge`."""
+    judge, whole = VectorJudge(found, max_length, rows), load_float_vectors(source, trust)
+
+    def evaluate(model: "nn.Module") -> float:
+        whole[0].model = model  # type: ignore[index]
+        return judge.judge(whole).points or 0.0
+
+    return evaluate
 
 
 def config_of_pairs(config: "PretrainedConfig") -> "PretrainedConfig":

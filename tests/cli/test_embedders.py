@@ -15,7 +15,7 @@ from hf_mpq.cli.embedder import Embedder
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
 from hf_mpq.cli.rows.data import Source, open_data
 from hf_mpq.cli.saving import check_written
-from hf_mpq.tasks import ranking_scores
+from hf_mpq.tasks import pair_similarities, ranking_scores
 from tests.cli.conftest import sentence
 from tests.plugin.models import read_tensors, write_tensors
 from tests.tiny import tiny_model
@@ -128,6 +128,26 @@ def test_verify_compares_similarities_of_vectors(embedders, tmp_path, run, run_j
     assert found["metric"] == "spearmanr" and found["rows"] == 6 and found["label_loyalty"] is None
     short = run_json(*told, "--max-drop", "200", "--max-length", "4")
     assert short["teacher"] != found["teacher"], "texts are cut"
+
+
+def test_the_smallest_that_keeps_the_similarities(embedders, tmp_path, run, run_json):
+    """By the whole embedder, its dense layer and its dot product; and texts of pairs are looked at one by one."""
+    whole, texts = embedders["apart"], [sentence(number)[0] for number in range(24)]
+    encoder = sentence_transformers.SentenceTransformer(str(whole), device="cpu")
+    alike = pair_similarities(encoder, texts, texts[::-1]).tolist()
+    table = tmp_path / "pairs.csv"
+    Dataset.from_dict({"sentence1": texts, "sentence2": texts[::-1], "label": alike}).to_csv(table, index=False)
+    told = ("--rounding", "nearest", "--examples", 5)
+    run("compress", whole, "--data", table, "--max-drop", "200", *told, "--out", tmp_path / "small")
+    run("compress", whole, "--data", table, "--max-drop", "10", *told, "--out", tmp_path / "near")
+    sizes = [(tmp_path / name / "0_Transformer" / "model.safetensors").stat().st_size for name in ("small", "near")]
+    assert sizes[0] < sizes[1], "any drop is allowed"
+    found = run_json("verify", tmp_path / "near", "--teacher", whole, "--data", table, "--max-drop", "10")
+    assert found["passed"] and found["teacher"] == pytest.approx(100)
+    words = load_tokenizer(whole)
+    rows = open_data(Source(str(table)), load_float(whole).config).calibration(words, 40, 5, apart=True)
+    assert {tuple(row) for row in rows["input_ids"]} <= {tuple(words(text)["input_ids"]) for text in texts}
+    assert len(rows) == 5
 
 
 def test_verify_compares_rankings(embedders, tmp_path, run, run_json):

@@ -1,6 +1,6 @@
 """`hf-mpq compress`: training-free, from a float model to a packed folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +29,7 @@ from ..typed import (
     checked_part,
     numbers,
 )
+from ..vectors import config_of_pairs, vector_scorer, vectors_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,18 +117,26 @@ def compress(
         float_model = load_float(place, trust_remote_code)
         words = load_tokenizer(tokenizer or place, trust=trust_remote_code)
         length = longest_input(float_model, max_length)
-        found = None if source is None else open_data(source, float_model.config)
+        of_vectors = vectors_of(embedder) is not None
+        head = config_of_pairs(float_model.config) if of_vectors else float_model.config
+        found = None if source is None else open_data(source, head)
+
+        def scored(rows: Examples) -> Callable[["nn.Module"], float]:
+            if of_vectors:
+                return vector_scorer(rows, model, trust_remote_code, length, eval_rows)
+            return scorer(rows, words, length, eval_rows)
+
         small = hf_mpq.compress(
             float_model,
             budgets,
-            None if found is None else found.calibration(words, length, examples),
+            None if found is None else found.calibration(words, length, examples, apart=of_vectors),
             config,
             **parts,
             shape=shape,
             max_examples=examples,
             progress=watched(),
             pooling=_pooling(pooling, float_model, embedder),
-            **_target(found, max_drop, words, length, eval_rows),
+            **_target(found, max_drop, scored),
         )
         packed = hf_mpq.pack(small)
         save_whole(packed, words, embedder, folder)
@@ -210,7 +219,9 @@ def _naming_data(data: str | None) -> Iterator[None]:
         raise
 
 
-def _target(found: Examples | None, max_drop: float | None, words, length: int, rows: int | None) -> dict:
+def _target(
+    found: Examples | None, max_drop: float | None, scored: Callable[[Examples], Callable[["nn.Module"], float]]
+) -> dict:
     """Arguments of `hf_mpq.compress` for `--max-drop`, which is in points here."""
     if max_drop is None:
         return {}
@@ -219,4 +230,4 @@ def _target(found: Examples | None, max_drop: float | None, words, length: int, 
             "--max-drop needs labels to score on: give --data a task, or a file with a label column "
             "(--label-column NAME)"
         )
-    return {"max_drop": max_drop, "evaluate": scorer(found, words, length, rows)}
+    return {"max_drop": max_drop, "evaluate": scored(found)}

@@ -16,6 +16,7 @@ from ..folders import MANIFEST, new_folder
 from ..models import load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
 from ..typed import check_models, check_word, checked_data, checked_precisions
+from ..vectors import vectors_of
 
 OPTIONS = (
     (r"calibration=<[^>]*>", "--data, a task or a file of texts"),
@@ -89,7 +90,8 @@ def export(
     rows = None
     if data is not None:
         source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
-        rows = open_data(source, model.config).calibration(words, longest_input(model, max_length), examples)
+        found, length = open_data(source, model.config), longest_input(model, max_length)
+        rows = found.calibration(words, length, examples, apart=vectors_of(embedder) is not None)
     with new_folder(out, overwrite, (folder, tokenizer, data, data_dir)) as partial:
         place = partial if embedder is None else embedder.encoder_in(partial)
         with _naming_options():

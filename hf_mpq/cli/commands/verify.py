@@ -8,6 +8,7 @@ from rich.table import Table
 
 from .. import options
 from ..console import print_json, screen
+from ..embedder import Embedder
 from ..errors import NO, UserError
 from ..models import config_of, load_float, load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
@@ -53,7 +54,6 @@ def verify(
 
       hf-mpq verify packed --teacher my-fine-tuned-bert --data sst2 --max-drop 1.0
       hf-mpq verify packed --teacher my-fine-tuned-bert --data rows.csv --min-label-loyalty 0.98 --json
-      hf-mpq verify packed-embedder --teacher my-embedder --data stsb
 
     [bold]Exit codes[/bold]: 0 good enough; 1 not; 2 wrong arguments or files, or a damaged model.
     """
@@ -66,7 +66,7 @@ def verify(
     student: Any
     float_model: Any
     judge: Judge | VectorJudge
-    kind = vectors_of(folder)
+    kind = vectors_of(Embedder.of(folder))
     if kind is not None:
         if tokenizer is not None:
             raise UserError("an embedder has its own tokenizer: leave out --tokenizer")

@@ -37,11 +37,25 @@ class Examples:
     task: "Task | None" = None
     as_ids: "Callable[[Dataset], Dataset] | None" = None
 
-    def calibration(self, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int) -> "Dataset":
-        """Up to `rows` tokenized rows of the training split, or of the only one; a function of nothing but the data."""
+    def calibration(
+        self, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int, apart: bool = False
+    ) -> "Dataset":
+        """Up to `rows` tokenized rows of the training split, or of the only one; a function of nothing but the data.
+
+        Args:
+            apart: the texts of a pair are rows of their own, as an embedder reads them.
+        """
+        from datasets import Dataset
+
         from ...tasks import subset
 
-        chosen = subset(self._texts("train" if "train" in self.splits else next(iter(self.splits))), rows)
+        texts, columns = self._texts("train" if "train" in self.splits else next(iter(self.splits))), self.text_columns
+        if apart and len(columns) > 1:
+            chosen = subset(texts, -(-rows // len(columns)))
+            pairs = zip(*(chosen[name][:] for name in columns))
+            alone = Dataset.from_dict({"text": [text for pair in pairs for text in pair][:rows]})
+            return tokenized(alone, ("text",), None, tokenizer, max_length)
+        chosen = subset(texts, rows)
         return tokenized(chosen, self.text_columns, self.task, tokenizer, max_length)
 
     @property
