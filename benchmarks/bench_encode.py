@@ -11,7 +11,9 @@ what an embedder was made of (ours: the packed model, peers: the float one) in d
 
 import argparse
 import copy
+import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ from embedders import EMBEDDERS, Embedder, Setting, missing, pipelined
 from embedding_study import EmbeddingStudy
 from scipy.stats import spearmanr
 
+from hf_mpq.sweep.origin import origin
 from hf_mpq.tasks import get_task
 
 COMPARED = 200
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--reference", default="sentence-transformers fp32")
     parser.add_argument("--gguf", type=Path, default=None, help="all-MiniLM-L6-v2 for llama.cpp")
     parser.add_argument("--dev_rows", type=int, default=None, help="of STS-B that are scored; default: all")
+    parser.add_argument("--out", type=Path, default=Path("out/encode"), help="folder of the rows, JSON lines")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = get_task("stsb").load(args.data_dir)["validation"]
@@ -49,18 +53,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(EmbeddingStudy(args.data_dir), Path(folder), args.threads, args.gguf)
         embedders = made(setting, args.embedders)
+        measured = [timed(embedders, texts, size, args.rounds, args.reference) for size in args.batch_sizes]
+        scored = rows.select(range(len(rows) if args.dev_rows is None else min(args.dev_rows, len(rows))))
         print(f"| embedder | {' | '.join(f'{size} at a time' for size in args.batch_sizes)} | MB | STS-B | cosine |")
         print("|---" * (len(args.batch_sizes) + 4) + "|")
-        cells: dict[str, list[str]] = {name: [] for name in embedders}
-        for size in args.batch_sizes:
-            for name, cell in timed(embedders, texts, size, args.rounds, args.reference).items():
-                cells[name].append(cell)
-        scored = rows.select(range(len(rows) if args.dev_rows is None else min(args.dev_rows, len(rows))))
+        found = []
         for name, embedder in embedders.items():
-            cosine = closeness(setting, embedder, texts[:COMPARED])
-            told = "its own" if cosine is None else f"{cosine:.5f}"
-            row = [*cells[name], f"{embedder.megabytes:.1f}", f"{spearman(embedder, scored):.2f}", told]
-            print(f"| {name} | {' | '.join(row)} |", flush=True)
+            own = {
+                "model": "all-MiniLM-L6-v2",
+                "embedder": name,
+                "threads": args.threads,
+                "megabytes": embedder.megabytes,
+                "spearman": spearman(embedder, scored),
+                "cosine": closeness(setting, embedder, texts[:COMPARED]),
+            }
+            found += [{**own, "batch": size, **of_size[name]} for size, of_size in zip(args.batch_sizes, measured)]
+            print(line(found[-len(args.batch_sizes) :]), flush=True)
+    command = " ".join(["python", "benchmarks/bench_encode.py", *sys.argv[1:]])
+    told = {"command": command, "data": f"{len(texts)} sentences of STS-B's dev set", **origin()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / f"minilm-{args.threads}-threads.jsonl"
+    file.write_text("".join(json.dumps({**row, **told}) + "\n" for row in found))
+
+
+def line(rows: list[dict]) -> str:
+    """Of the table, from the rows of one embedder."""
+    cells = [
+        f"{row['texts_per_second']:.0f}" + (f" ({row['ratio']:.2f}, {row['cpu_ratio']:.2f})" if "ratio" in row else "")
+        for row in rows
+    ]
+    first = rows[0]
+    told = "its own" if first["cosine"] is None else f"{first['cosine']:.5f}"
+    words = [first["embedder"], *cells, f"{first['megabytes']:.1f}", f"{first['spearman']:.2f}", told]
+    return f"| {' | '.join(words)} |"
 
 
 def made(setting: Setting, wanted: list[str] | None) -> dict[str, Embedder]:
@@ -76,7 +101,7 @@ def made(setting: Setting, wanted: list[str] | None) -> dict[str, Embedder]:
 
 
 def timed(embedders: Mapping[str, Embedder], texts: list[str], size: int, rounds: int, reference: str) -> dict:
-    """Of each embedder what its cell says."""
+    """Texts per second of each embedder, and ratios of its time, and of its least CPU time, to the reference's."""
     seconds = {name: [] for name in embedders}
     cpu = {name: [] for name in embedders}
     for number in range(rounds + 1):
@@ -86,13 +111,15 @@ def timed(embedders: Mapping[str, Embedder], texts: list[str], size: int, rounds
             if number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
                 cpu[name].append(time.process_time() - used)
-    cells = {}
+    found = {}
     for name, taken in seconds.items():
-        cells[name] = f"{len(texts) / statistics.median(taken):.0f}"
+        found[name] = {"texts_per_second": len(texts) / statistics.median(taken), "rounds": rounds}
         if reference in seconds:
-            ratio = statistics.median(own / other for own, other in zip(taken, seconds[reference]))
-            cells[name] += f" ({ratio:.2f}, {min(cpu[name]) / min(cpu[reference]):.2f})"
-    return cells
+            found[name] |= {
+                "ratio": statistics.median(own / other for own, other in zip(taken, seconds[reference])),
+                "cpu_ratio": min(cpu[name]) / min(cpu[reference]),
+            }
+    return found
 
 
 def spearman(embedder: Embedder, rows: Mapping) -> float:

@@ -1,5 +1,6 @@
 """The comparison of embedders: each gives vectors of its model, and those that cannot run say what they need."""
 
+import json
 import sys
 
 import pytest
@@ -14,7 +15,7 @@ def test_embedders_are_measured_side_by_side(tmp_path, monkeypatch, capsys):
     rows = [{"sentence1": f"a man opens {k} doors", "sentence2": "a door opens", "label": k / 2} for k in range(8)]
     for split in ("train", "validation"):
         Dataset.from_list(rows).to_json(tmp_path / "stsb" / f"{split}.jsonl")
-    words = ["--rounds", "1", "--texts", "4", "--embedders", "fp32", "ours", "llama"]
+    words = ["--rounds", "1", "--texts", "4", "--embedders", "fp32", "ours", "llama", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["bench_encode.py", "--data_dir", str(tmp_path), *words])
     bench_encode.main()
     said = capsys.readouterr().out
@@ -24,3 +25,9 @@ def test_embedders_are_measured_side_by_side(tmp_path, monkeypatch, capsys):
     }
     kinds = ("sentence-transformers fp32", "ours cpu-native, 8 bits", "ours cpu-native, 4 bits")
     assert all(float(cells[name][-1]) > 0.99 for name in kinds)
+    found = [json.loads(row) for row in (tmp_path / "out" / "minilm-1-threads.jsonl").read_text().splitlines()]
+    assert [(row["embedder"], row["batch"]) for row in found] == [
+        (name, size) for name in cells if name in kinds for size in (1, 32)
+    ]
+    assert all(row["texts_per_second"] > 0 and row["ratio"] > 0 and row["machine"] for row in found)
+    assert all(row["ratio"] == 1 for row in found if row["embedder"] == kinds[0])
