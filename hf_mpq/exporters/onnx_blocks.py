@@ -101,7 +101,10 @@ class _BlockProduct(torch.autograd.Function):
     @staticmethod
     def symbolic(g, x, layer, codes, scale):
         sizes = {"K_i": layer.in_features, "N_i": layer.out_features, "bits_i": layer.bits, "block_size_i": layer.size}
-        return g.op("com.microsoft::MatMulNBits", x, codes, scale, accuracy_level_i=layer.accuracy, **sizes)
+        found = g.op("com.microsoft::MatMulNBits", x, codes, scale, accuracy_level_i=layer.accuracy, **sizes)
+        others = [None] * (x.type().dim() - 1)  # batch and length stay open
+        found.setType(x.type().with_sizes([*others, layer.out_features]))  # else torch warns: it knows no such operator
+        return found
 
 
 class BlockLinear(nn.Module):
