@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=None, help="folder with one folder per task; default: the Hub")
     parser.add_argument("--out", type=Path, default=Path("out/rerankers"))
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of the float model")
-    parser.add_argument("--questions", type=int, default=400, help="of the dev set")
-    parser.add_argument("--train_questions", type=int, default=2000)
+    parser.add_argument("--questions", type=int, default=400, help="of the dev set, about")
+    parser.add_argument("--train_questions", type=int, default=2000, help="about")
     parser.add_argument("--nearest", type=int, nargs="*", default=[8, 4], help="bits, rounded without data")
     parser.add_argument("--compressed", type=int, nargs="*", default=[4, 3, 2], help="bits, compressed with data")
     parser.add_argument("--calibration", type=int, default=512, help="training pairs that compress looks at")
@@ -60,7 +60,7 @@ def main() -> None:
         if variant not in {row["variant"] for row in known}:
             row = {"model": "MiniLM reranker", "variant": variant, **bench.measured(scored)}
             row |= {"seed": 0, "command": " ".join(["python", *sys.argv]), **origin()}
-            row["data"] = f"{args.questions} questions of SQuAD's dev set, up to ten paragraphs each"
+            row["data"] = f"{len(set(bench.pairs['query'][:]))} questions of SQuAD's dev set, up to ten paragraphs each"
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print({name: row[name] for name in ("variant", "ndcg", "mrr", "correlation", "megabytes")}, flush=True)

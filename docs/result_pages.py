@@ -22,7 +22,7 @@ LEAST = 2
 TITLES = {
     "without-training": ("Without training", "What rounding and `compress` keep, with no labels and no training."),
     "training": ("Training choices", "What a search costs, and what some of its choices are worth."),
-    "embedders": ("Embedders", "Sentence embeddings, compressed as they are published."),
+    "embedders": ("Embedders and rerankers", "Sentence embeddings, late interaction and pairs of texts."),
     "speed": ("Speed and memory", "Milliseconds, seconds and megabytes beside other engines."),
     "sizes": ("Sizes", "Bytes on disk."),
     "exports": ("Exports", "How near each format comes to the packed model, in its own runtime."),
