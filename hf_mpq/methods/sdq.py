@@ -24,7 +24,7 @@ SDQ = METHODS.add(
             "reconstructed: the paper's code is not public, and neither are the quantization-error regulariser, where "
             "beta starts (0.9) and is kept (0.05 to 0.95), its rate, and when a layer goes down (beta below 0.2)",
             "with a budget the size penalty is a price that rises until it is met, and the result is projected into "
-            "it; without one, lambda times the cost as in the paper: strategy_options={'penalty_options': "
+            "it, and what it leaves goes to the matrices that were drawn higher most often; without one, lambda times the cost as in the paper: strategy_options={'penalty_options': "
             "{'strength': ...}} traces the front",
             "one draw for each matrix and training step, shared by its micro-batches and processes; with "
             "groups=128 each sub-group has its own",

@@ -5,12 +5,14 @@ from math import log
 import torch
 from torch import nn
 
-from ...core import PrecisionSpace
+from ...core import Assignment, PrecisionSpace
 from ...cost import Limits
 from ...nn.walk import usages
+from ..judge import Judge
 from .base import STRATEGIES, Progress
 from .joint import Joint
 from .open_gates import open_gates
+from .projection import filled
 
 
 @STRATEGIES.register("descending")
@@ -22,8 +24,9 @@ class Descending(Joint):
     Ours, for the paper says neither when a layer goes down nor what ends the descent: the threshold is 0.2, well below
     1/2, so that noise alone takes no gate down; with a budget the penalty is `"geometric"`, so that those go down first
     whose loss per byte is least, and none goes down while the expected cost is within the budget; the result is
-    projected into it. The gates take Adam's normalised steps, whose memory of sizes (betas 0.9 and 0.99) is short
-    enough that the first gradients of a new pair of neighbours make no leaps.
+    projected into it, and what it leaves goes to those that are drawn higher most often. The gates take Adam's
+    normalised steps, whose memory of sizes (betas 0.9 and 0.99) is short enough that the first gradients of a new pair
+    of neighbours make no leaps.
 
     Args:
         threshold: probability, above 0 and below 1.
@@ -74,6 +77,16 @@ class Descending(Joint):
         for gate in open_gates(self.space, model).values():
             if above and gate.descend(self.threshold):
                 above = self._above(model)
+
+    def derive(self, model: nn.Module, judge: Judge | None = None) -> tuple[nn.Module, Assignment]:
+        """The likeliest assignment, with what it leaves of a budget used for those that are drawn higher most often."""
+        gates = open_gates(self.space, model)
+        model, found = super().derive(model, judge)
+        if self.decision != "projection":
+            return model, found
+        drawn = {name: gate.usage().probabilities for name, gate in gates.items()}
+        known = {name: one for name, one in drawn.items() if one is not None}
+        return model, filled(self.space, found, known, self.limits)
 
     @torch.no_grad()
     def _above(self, model: nn.Module) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import Assignment, OpenChoice, PrecisionSpace
+from ...core.space import input_of
 from ...cost import Limits
 from ...nn.walk import prefixes, reluctances
 from ..allocators import allocate
@@ -48,6 +49,31 @@ def likeliest_of(space: PrecisionSpace, model: nn.Module, limits: Limits = ()) -
     if choices and set(space.open_choices) <= set(choices):
         return choose_together(likeliest(space, reluctances(model)), choices, bounded(limits))
     return likeliest(space, reluctances(model), limits)
+
+
+def filled(space: PrecisionSpace, found: Assignment, probabilities: Mapping[str, Tensor], limits: Limits) -> Assignment:
+    """An assignment that keeps limits, with what it leaves of them used: sub-groups rise to candidates that are drawn,
+    so that as many draws as possible have at least their precision.
+
+    Args:
+        space: what may be chosen.
+        found: the assignment.
+        probabilities: of the candidates of open choices, `(groups, candidates)`, by name; what is not there stays.
+        limits: all of them are kept; those without an amount are none.
+    """
+    if not bounded(limits):
+        return found
+    bits: dict[str, tuple[int, ...]] = {name: one.bits for name, one in found.matrices.items()}
+    bits |= {input_of(name): (one,) for name, one in found.activation_bits.items()}
+    scores = {}
+    for name, choice in space.open_choices.items():
+        own = torch.tensor([choice.candidates.index(one) for one in bits[name]]).unsqueeze(1)
+        place = torch.arange(len(choice.candidates))
+        drawn = probabilities.get(name, torch.zeros(choice.groups, len(place))).detach().cpu().double()
+        missed = (1 - drawn.cumsum(1)).clamp(min=0)  # how often more is drawn
+        rises = (place > own) & (drawn > 0)
+        scores[name] = torch.where((place == own) | rises, missed, inf)
+    return allocate.choose(space, bounded(limits), scores)
 
 
 def check_limits(space: PrecisionSpace, limits: Limits) -> None:

@@ -125,3 +125,19 @@ def test_the_rate_takes_a_free_gate_to_the_bottom_in_about_half_of_the_stage(at_
 def test_a_threshold_is_a_probability(threshold):
     with pytest.raises(ValueError, match="the threshold is a probability, above 0 and below 1"):
         problems(threshold=threshold)
+
+
+def test_what_is_left_of_the_budget_goes_to_what_is_drawn_higher_most_often():
+    """All are likeliest at 2 bits; a third of a bit a weight is left, for which one matrix in each problem can rise."""
+    model, strategy = problems(limit=2 + 1 / 3)
+    betas = {"little": 0.1, "some": 0.4, "much": 0.3}
+    with torch.no_grad():
+        for name, layer in model.items():
+            gate = layer.program.gate
+            gate.rung.fill_(1)  # between 3 and 2 bits
+            gate.logits.fill_(log(betas[name] / (1 - betas[name])))
+    found = strategy.derive(model)[1]
+    assert {name: set(one.bits) for name, one in found.matrices.items()} == {"little": {2}, "some": {3}, "much": {2}}
+    assert strategy.limits[0].cost.of(found) == pytest.approx(2 + 1 / 3)
+    strategy.limits = (strategy.limits[0]._replace(amount=8.0),)
+    assert {bits for one in strategy.derive(model)[1].matrices.values() for bits in one.bits} == {3}, "4 is never drawn"
