@@ -23,9 +23,9 @@ SDQ = METHODS.add(
         deviations=(
             "reconstructed: the paper's code is not public, and neither are the quantization-error regulariser, where "
             "beta starts (0.9) and is kept (0.05 to 0.95), its rate, and when a layer goes down (beta below 0.2)",
-            "with a budget the size penalty is a price that rises until it is met, and the result is projected into "
-            "it, and what it leaves goes to the matrices that were drawn higher most often; without one, lambda times the cost as in the paper: strategy_options={'penalty_options': "
-            "{'strength': ...}} traces the front",
+            "with a budget the size penalty is a price that rises until it is met, the result is projected into it, "
+            "and what it leaves goes to the matrices that were drawn higher most often; without one, lambda times the "
+            "cost as in the paper: strategy_options={'penalty_options': {'strength': ...}} traces the front",
             "one draw for each matrix and training step, shared by its micro-batches and processes; with "
             "groups=128 each sub-group has its own",
             "weights are rounded on LSQ's learned grid in both phases; the paper's rescaling by the mean of |W| clips "
