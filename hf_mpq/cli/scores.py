@@ -11,6 +11,7 @@ from .errors import UserError
 from .rows.examples import Examples, tokenized
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -53,6 +54,27 @@ def check_head(task: "Task", model: "nn.Module") -> None:
         )
 
 
+def check_labels(task: "Task", data: "Dataset") -> None:
+    """Refuse rows of which no metric can be told, where it would count as 0 for every model.
+
+    Raises:
+        UserError: numbers are all equal, or no query has passages of different relevance.
+    """
+    from ..tasks import Ranking
+
+    if not getattr(task, "regression", False):
+        return
+    labels = data[task.label_column][:]
+    if isinstance(task, Ranking):
+        degrees: dict[str, set] = {}
+        for query, label in zip(data[task.text_columns[0]][:], labels):
+            degrees.setdefault(query, set()).add(label)
+        if all(len(one) < 2 for one in degrees.values()):
+            raise UserError(f"no query of these {len(labels)} rows has passages of different relevance: give more rows")
+    elif len(set(labels)) < 2:
+        raise UserError(f"the numbers of these {len(labels)} rows are all equal, so nothing correlates: give others")
+
+
 def scorer(
     found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int | None
 ) -> Callable[["nn.Module"], float]:
@@ -60,6 +82,7 @@ def scorer(
     from ..tasks import evaluate_model
 
     data = found.evaluation(rows)
+    check_labels(found.task, data)
 
     def evaluate(model: "nn.Module") -> float:
         check_head(found.task, model)
@@ -94,6 +117,8 @@ class Judge:
     def __init__(self, found: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int, rows: int | None):
         self.task, self.tokenizer = found.task, tokenizer
         self.data = found.evaluation(rows)
+        if self.task is not None:
+            check_labels(self.task, self.data)
         self.rows = (
             tokenized(self.data, found.text_columns, None, tokenizer, max_length)
             if self.task is None

@@ -8,20 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 from .embedder import Embedder, read_json
 from .errors import UserError, one_line
-from .models import check_float, check_packed, check_quantized, damage
+from .models import (
+    ASKING,
+    Untrusted,
+    check_float,
+    check_packed,
+    check_quantized,
+    damage,
+    encoder_of,
+    has_tokenizer,
+    longest_input,
+)
 from .rows.examples import Examples
-from .scores import Judged, points
+from .scores import Judged, check_labels, points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from ..plugin.precision import Bits
     from ..tasks.vector_ranking import TextEncoder
 
 CONFIG = "config_sentence_transformers.json"
+KINDS = ("SentenceTransformer", "SparseEncoder", "MultiVectorEncoder")
+"""Classes of sentence-transformers whose vectors are compared; a folder of an older version is one of the first."""
 RERANKER = "CrossEncoder"
 """Has a head, as every classifier."""
 
@@ -35,25 +47,27 @@ def vectors_of(embedder: Embedder | None) -> str | None:
     if embedder is None:
         return None
     file = embedder.folder / CONFIG
-    kind = read_json(file).get("model_type", "SentenceTransformer") if file.is_file() else "SentenceTransformer"
-    return None if kind == RERANKER else str(kind)
+    kind = read_json(file).get("model_type", KINDS[0]) if file.is_file() else KINDS[0]
+    if kind not in (*KINDS, RERANKER):
+        raise UserError(f"{file} says model_type {kind!r}, which is none of {', '.join(KINDS)}: copy the folder again")
+    return None if kind == RERANKER else kind
 
 
-def load_float_vectors(source: str | Path, trust: bool = False) -> "TextEncoder":
-    """A float model of sentence-transformers; `trust` runs code that lies beside it.
+def load_float_vectors(source: str | Path, kind: str, trust: bool = False) -> "TextEncoder":
+    """A float model of sentence-transformers of the class `kind`; `trust` runs code that lies beside it.
 
     Raises:
-        UserError: it makes no vectors, is quantized, or cannot be loaded.
+        UserError: it is another one, makes no vectors, is quantized, or cannot be loaded.
     """
     import torch
 
-    kind = vectors_of(Embedder.of(source))
-    if kind is None:
-        raise UserError(
-            f"{source} is no embedder of sentence-transformers, as the packed folder is: give the folder that was "
-            f"compressed, or its name on the Hub"
-        )
     check_float(source, trust)
+    own = vectors_of(Embedder.of(source))
+    if own != kind:
+        raise UserError(
+            f"{source} is {'no embedder' if own is None else f'a {own}'} of sentence-transformers, and the packed "
+            f"folder a {kind}: give the folder that was compressed, or its name on the Hub"
+        )
     return _load(source, kind, trust, dtype=torch.float32)
 
 
@@ -61,12 +75,19 @@ def load_packed_vectors(
     source: str | Path, kind: str, trust: bool = False, bits: "Bits | None" = None
 ) -> "TextEncoder":
     """A packed model of sentence-transformers of the class `kind`; others as of `load_packed`."""
-    from transformers import PreTrainedModel
-
     check_quantized(source, trust)
     loaded = _load(source, kind, trust, **({} if bits is None else {"bits": bits}))
-    check_packed(next(one for one in loaded.modules() if isinstance(one, PreTrainedModel)), source)
+    check_packed(_encoder(loaded), source)
     return loaded
+
+
+def check_pair(folder: str | Path, teacher: str | Path) -> None:
+    """Raise UserError where a teacher, here, makes vectors, and the packed folder does not."""
+    if Path(teacher).is_dir() and vectors_of(Embedder.of(teacher)) is not None:
+        raise UserError(
+            f"{teacher} is an embedder of sentence-transformers, and {folder} is none: give the whole folder that "
+            f"`hf-mpq compress {teacher}` wrote"
+        )
 
 
 def _load(source: str | Path, kind: str, trust: bool, **options: Any) -> Any:
@@ -74,8 +95,27 @@ def _load(source: str | Path, kind: str, trust: bool, **options: Any) -> Any:
         import sentence_transformers
 
         load = getattr(sentence_transformers, kind)
-    with damage(source):
-        return load(str(source), device="cpu", trust_remote_code=trust, model_kwargs=options)
+    place = encoder_of(source)
+    if Path(place).is_dir() and not has_tokenizer(place):
+        raise UserError(f"no tokenizer in {place}: copy or download the folder again")
+    try:
+        with damage(source):
+            loaded = load(str(source), device="cpu", trust_remote_code=trust, model_kwargs=options)
+            _encoder(loaded)
+            return loaded
+    except ValueError as error:
+        if ASKING in str(error):
+            raise Untrusted(source, "modules") from error
+        raise
+    except (TypeError, AttributeError, KeyError, StopIteration) as error:
+        raise UserError(f"{source} is damaged ({one_line(error)}): copy or download the folder again") from error
+
+
+def _encoder(loaded: Any) -> "PreTrainedModel":
+    """The model of transformers in one of sentence-transformers; raises StopIteration where there is none."""
+    from transformers import PreTrainedModel
+
+    return next(one for one in loaded.modules() if isinstance(one, PreTrainedModel))
 
 
 @contextmanager
@@ -94,10 +134,12 @@ def vector_scorer(
 ) -> "Callable[[nn.Module], float]":
     """A function from the encoder of an embedder to the embedder's points on the evaluation rows; others as of
     `load_float_vectors` and `VectorJudge`."""
-    judge, whole = VectorJudge(found, max_length, rows), load_float_vectors(source, trust)
+    judge = VectorJudge(found, max_length, rows)
+    whole: Any = load_float_vectors(source, vectors_of(Embedder.of(source)) or "", trust)
+    headed = whole[0].model.base_model is not whole[0].model  # of a sparse encoder
 
     def evaluate(model: "nn.Module") -> float:
-        whole[0].model = model  # type: ignore[index]
+        whole[0].model = model if headed else model.base_model
         return judge.judge(whole).points or 0.0
 
     return evaluate
@@ -132,6 +174,7 @@ class VectorJudge:
             )
         self.task, self._max_length = task, max_length
         self.data = found.evaluation(rows)
+        check_labels(task, self.data)
 
     def judge(self, encoder: Any) -> Judged:
         """Points of an embedder: nDCG@10 of a ranking, else Spearman's correlation of similarities and labels, times
@@ -141,8 +184,16 @@ class VectorJudge:
 
         from ..tasks import pair_similarities
 
-        encoder.max_seq_length = min(encoder.max_seq_length or self._max_length, self._max_length)
-        scores = pair_similarities(encoder, *(self.data[name][:] for name in self.task.text_columns))
+        longest = longest_input(_encoder(encoder), self._max_length)
+        encoder.max_seq_length = min(encoder.max_seq_length or longest, longest)
+        try:
+            scores = pair_similarities(encoder, *(self.data[name][:] for name in self.task.text_columns))
+        except KeyError as error:
+            raise UserError(
+                f"the folder makes no vector of a text ({one_line(error)}): is a pooling missing?"
+            ) from error
+        if np.ptp(scores) == 0:
+            raise UserError(f"all pairs are equally similar, with texts of at most {longest} tokens: give other texts")
         metrics = {self.task.headline: math.nan}
         if np.isfinite(scores).all():
             labels = np.asarray(self.data[self.task.label_column][:], float)

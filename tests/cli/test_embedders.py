@@ -126,7 +126,7 @@ def test_verify_compares_similarities_of_vectors(embedders, tmp_path, run, run_j
         expected = spearmanr((first * second).sum(1), [0.5, 3.0, 1.0, 2.0, 4.0, 5.0]).statistic
         assert found[name] == pytest.approx(100 * expected)
     assert found["metric"] == "spearmanr" and found["rows"] == 6 and found["label_loyalty"] is None
-    short = run_json(*told, "--max-drop", "200", "--max-length", "4")
+    short = run_json(*told, "--max-drop", "200", "--max-length", "10")
     assert short["teacher"] != found["teacher"], "texts are cut"
 
 
@@ -171,9 +171,79 @@ def test_what_verify_needs_of_embedders(embedders, here, tmp_path, run, refused)
     assert "is no embedder" in refused(*told[:3], "my-fine-tuned-bert", "--data", table)
     assert "holds a float model" in refused(*told[:1], embedders["together"], *told[2:], table)
     assert "is quantized already" in refused(*told[:3], tmp_path / "packed", "--data", table)
-    config = tmp_path / "packed" / "config_sentence_transformers.json"
-    config.write_text(json.dumps({"model_type": "OfTomorrow"}))
-    assert "OfTomorrow of sentence-transformers is needed" in refused(*told, table)
+    assert "twice" in refused(*told, table, *("--text-column", "sentence1") * 2, "--label-column", "label")
+    assert "all pairs are equally similar" in refused(*told, table, "--max-length", "2")
+    assert "is no embedder" not in refused("verify", "packed", *told[2:], "rows.csv")
+    assert "is an embedder" in refused("verify", "packed", *told[2:], "rows.csv")
+
+
+def test_what_says_nothing_of_any_model_is_refused(embedders, here, tmp_path, run, refused):
+    """It would count as 0 for the float model and for every other."""
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "packed")
+    verified = ("verify", tmp_path / "packed", "--teacher", embedders["together"], "--data", tmp_path / "rows.csv")
+    compressed = ("compress", embedders["together"], "--max-drop", "1", "--out", tmp_path / "out", "--data")
+    for table, words in (
+        ({"sentence1": TEXTS, "sentence2": TEXTS[::-1], "label": [1.0] * 6}, "all equal"),
+        ({"sentence1": TEXTS[:1], "sentence2": TEXTS[1:2], "label": [1.0]}, "all equal"),
+        ({"query": TEXTS, "passage": TEXTS, "label": [0, 1] * 3}, "passages of different relevance"),
+        ({"query": TEXTS[:1] * 6, "passage": TEXTS, "label": [0] * 6}, "passages of different relevance"),
+    ):
+        Dataset.from_dict(table).to_csv(tmp_path / "rows.csv", index=False)
+        task = ("--task", "ranking") if "query" in table else ()
+        assert words in refused(*verified, *task) and words in refused(*compressed, tmp_path / "rows.csv", *task)
+    assert not (tmp_path / "out").exists()
+
+
+DAMAGES = {
+    "no tokenizer in": lambda folder: [file.unlink() for file in folder.glob("tokenizer*.json")],
+    "is damaged": lambda folder: shutil.rmtree(folder / "1_Pooling"),
+    "which is none of": lambda folder: (folder / "config_sentence_transformers.json").write_text(
+        '{"model_type": "util"}'
+    ),
+    "is damaged (": lambda folder: (folder / "sentence_bert_config.json").write_text('{"unheard_of": 1}'),
+    "makes no vector": lambda folder: _without_pooling(folder),
+}
+
+
+def _without_pooling(folder: Path) -> None:
+    listed = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(listed[:1]))
+
+
+@pytest.mark.parametrize("words", DAMAGES)
+def test_verify_refuses_a_damaged_embedder(words, embedders, tmp_path, run, refused):
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "packed")
+    DAMAGES[words](tmp_path / "packed")
+    line = refused("verify", tmp_path / "packed", "--teacher", embedders["together"], "--data", pairs(tmp_path))
+    assert words in line
+    if words != "no tokenizer in":
+        return
+    bare = shutil.copytree(embedders["together"], tmp_path / "bare")
+    DAMAGES[words](bare)
+    run("compress", embedders["together"], "--bits", "8", "--out", tmp_path / "whole")
+    assert words in refused("verify", tmp_path / "whole", "--teacher", bare, "--data", pairs(tmp_path))
+
+
+def test_the_folder_of_a_model_with_a_head_is_an_embedder_too(tmp_path, tokenizer, run, run_json):
+    """Its config names the head, and sentence-transformers loads it without."""
+    from sentence_transformers.sentence_transformer import modules
+
+    tiny_model("bert", "masked", vocab_size=len(tokenizer), pad_token_id=0).save_pretrained(tmp_path / "masked")
+    tokenizer.save_pretrained(tmp_path / "masked")
+    parts = [modules.Transformer(str(tmp_path / "masked"), max_seq_length=16), modules.Pooling(32, "mean")]
+    sentence_transformers.SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(tmp_path / "whole"))
+    config = json.loads((tmp_path / "masked" / "config.json").read_text())
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config))
+    shutil.copy(tmp_path / "masked" / "model.safetensors", tmp_path / "whole")
+    told = ("--data", pairs(tmp_path), "--max-drop", "150")
+    run("compress", tmp_path / "whole", *told, "--rounding", "nearest", "--examples", 4, "--out", tmp_path / "packed")
+    assert run_json("verify", tmp_path / "packed", "--teacher", tmp_path / "whole", *told)["passed"]
+
+
+def test_what_does_not_fit_the_folder_is_refused(embedders, tmp_path, refused):
+    told = ("compress", embedders["together"], "--data", pairs(tmp_path), "--out", tmp_path / "out")
+    assert "leave hidden out" in refused(*told, "--budget", "0.3x", "--shape", "layers:1,hidden:16")
+    assert "leave out --tokenizer" in refused(*told, "--max-drop", "1", "--tokenizer", embedders["apart"])
 
 
 def test_a_gguf_file_has_the_pooling_of_the_folder(embedders, tmp_path, run):

@@ -113,6 +113,10 @@ def compress(
         _check_options(parts)
         config = _config(bits, method)
         embedder = Embedder.of(model)
+        if embedder is not None and len(embedder.modules) > 1 and "hidden" in (shape or ""):
+            raise UserError(
+                f"what comes after the encoder of {model} is made for its hidden size: leave hidden out of --shape"
+            )
         place = model if embedder is None else embedder.place_of_encoder(model)
         float_model = load_float(place, trust_remote_code)
         words = load_tokenizer(tokenizer or place, trust=trust_remote_code)
@@ -122,6 +126,10 @@ def compress(
         found = None if source is None else open_data(source, head)
 
         def scored(rows: Examples) -> Callable[["nn.Module"], float]:
+            if of_vectors and tokenizer is not None:
+                raise UserError(
+                    "an embedder has its own tokenizer, which --max-drop scores with: leave out --tokenizer"
+                )
             if of_vectors:
                 return vector_scorer(rows, model, trust_remote_code, length, eval_rows)
             return scorer(rows, words, length, eval_rows)

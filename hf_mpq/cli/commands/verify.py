@@ -14,7 +14,7 @@ from ..models import config_of, load_float, load_packed, load_tokenizer, longest
 from ..rows.data import Source, open_data
 from ..scores import Judge, Judged
 from ..typed import check_models, check_word, checked_data, checked_precisions
-from ..vectors import VectorJudge, config_of_pairs, load_float_vectors, load_packed_vectors, vectors_of
+from ..vectors import VectorJudge, check_pair, config_of_pairs, load_float_vectors, load_packed_vectors, vectors_of
 
 DEFAULT_DROP = 1.0
 Share = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Fail below this share, 0 to 1.")]
@@ -71,10 +71,11 @@ def verify(
         if tokenizer is not None:
             raise UserError("an embedder has its own tokenizer: leave out --tokenizer")
         student = load_packed_vectors(folder, kind, trust_remote_code, precisions)
-        float_model = load_float_vectors(teacher, trust_remote_code)
+        float_model = load_float_vectors(teacher, kind, trust_remote_code)
         examples = open_data(source, config_of_pairs(config_of(teacher, trust_remote_code)))
         judge = VectorJudge(examples, max_length, eval_rows)
     else:
+        check_pair(folder, teacher)
         student = load_packed(folder, trust_remote_code, precisions)
         float_model = load_float(teacher, trust_remote_code)
         words = load_tokenizer(*([tokenizer] if tokenizer else [folder, teacher]), trust=trust_remote_code)

@@ -59,6 +59,8 @@ def text_columns(source: Columns, data: "Dataset", label: str | None, tagger: bo
             f"there is no column {unknown[0]!r} in {source.name}, which has {data.column_names}: give "
             f"another --text-column"
         )
+    if len(set(source.text_columns)) < len(source.text_columns):
+        raise UserError(f"--text-column names {source.text_columns[0]!r} twice: a pair has two columns")
     if source.text_columns:
         return source.text_columns
     others = [name for name in data.column_names if name != label]
