@@ -48,9 +48,7 @@ def vectors_of(embedder: Embedder | None) -> str | None:
         return None
     file = embedder.folder / CONFIG
     kind = read_json(file).get("model_type", KINDS[0]) if file.is_file() else KINDS[0]
-    if kind not in (*KINDS, RERANKER):
-        raise UserError(f"{file} says model_type {kind!r}, which is none of {', '.join(KINDS)}: copy the folder again")
-    return None if kind == RERANKER else kind
+    return None if kind == RERANKER else str(kind)
 
 
 def load_float_vectors(source: str | Path, kind: str, trust: bool = False) -> "TextEncoder":
@@ -91,6 +89,8 @@ def check_pair(folder: str | Path, teacher: str | Path) -> None:
 
 
 def _load(source: str | Path, kind: str, trust: bool, **options: Any) -> Any:
+    if kind not in KINDS:
+        raise UserError(f"{source} says model_type {kind!r} in its {CONFIG}, which is none of {', '.join(KINDS)}")
     with _installed(kind):
         import sentence_transformers
 
