@@ -2,6 +2,7 @@
 function from batch to logits."""
 
 import copy
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -244,6 +245,8 @@ def ctranslate2_int8(setting: Setting) -> Engine:
     folder = setting.folder / "ctranslate2"
     setting.model.save_pretrained(folder)
     setting.model.base_model.save_pretrained(setting.folder / "body")
+    config = json.loads((file := setting.folder / "body" / "config.json").read_text())
+    file.write_text(json.dumps({"position_embedding_type": "absolute", **config}))  # which newer transformers leave out
     TransformersConverter(str(setting.folder / "body")).convert(str(folder / "encoder"), quantization="int8")
     return _engine(setting, "ctranslate2", folder, megabytes_of(folder / "encoder"))
 

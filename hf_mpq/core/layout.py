@@ -63,10 +63,17 @@ class SubgroupLayout:
             return cls(shape, int(kind.removeprefix("columns:")), axis=1)
         raise ValueError(f"unknown groups {kind!r}; use a count, 'channel', 'head', 'matrix' or 'columns:<count>'")
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Rows (or columns) in each sub-group, over all shards: `(groups,)`."""
+        return self._sizes() if torch.compiler.is_compiling() else self._kept_sizes  # whose lock would end a graph
+
+    def _sizes(self) -> tuple[int, ...]:
         return spread(self.shape[self.axis] // self.shards, self.groups) * self.shards
+
+    @cached_property
+    def _kept_sizes(self) -> tuple[int, ...]:
+        return self._sizes()
 
     @property
     def count(self) -> int:

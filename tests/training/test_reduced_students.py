@@ -32,6 +32,10 @@ def run(model, folder, method, **more):
     return trainer(model, folder, stages=stages, train_dataset=sentences(32), selection_examples=0, **more)
 
 
+SEARCH_ROWS = ("bigger-faster", "channel-expansion")
+"""Methods that take the reduced student's rows for a start."""
+
+
 @pytest.mark.parametrize("method", FEW)
 def test_every_method_trains_a_shallower_student(method, tmp_path):
     model = quantized(method, layers=3, shape="layers:1,rows:24", **CONFIGS[method])
@@ -39,7 +43,8 @@ def test_every_method_trains_a_shallower_student(method, tmp_path):
     one.train()
     one.save_packed(tmp_path / "packed")
     assert len(one.model.bert.encoder.layer) == 1
-    assert one.model.config.num_hidden_layers == 1 and one.model.config.intermediate_size == 24
+    assert one.model.config.num_hidden_layers == 1
+    assert method in SEARCH_ROWS or one.model.config.intermediate_size == 24
 
 
 def test_the_whole_model_teaches_and_a_resumed_run_is_the_same(tmp_path):
