@@ -234,7 +234,7 @@ def test_tables_that_are_scaled_stay_so_when_they_are_float_again():
     alike(before, outputs(again, batch), batch, 0.01)
 
 
-@pytest.mark.parametrize("family", ["nomic_bert", "gte", "eurobert"])
+@pytest.mark.parametrize("family", [name for name in ("nomic_bert", "gte", "eurobert") if name in MORE])
 def test_a_gate_that_is_apart_goes_with_its_rows(family):
     """A budget in milliseconds ties both, and only both make a row leave."""
     from hf_mpq.compression.compress import _default_config
