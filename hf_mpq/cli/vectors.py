@@ -90,7 +90,10 @@ def check_pair(folder: str | Path, teacher: str | Path) -> None:
 
 def _load(source: str | Path, kind: str, trust: bool, **options: Any) -> Any:
     if kind not in KINDS:
-        raise UserError(f"{source} says model_type {kind!r} in its {CONFIG}, which is none of {', '.join(KINDS)}")
+        raise UserError(
+            f"{source} says model_type {kind!r} in its {CONFIG}, and vectors are compared of {', '.join(KINDS)}: "
+            f"copy the folder again, or compare it in Python"
+        )
     with _installed(kind):
         import sentence_transformers
 
@@ -190,7 +193,7 @@ class VectorJudge:
             scores = pair_similarities(encoder, *(self.data[name][:] for name in self.task.text_columns))
         except KeyError as error:
             raise UserError(
-                f"the folder makes no vector of a text ({one_line(error)}): is a pooling missing?"
+                f"the folder makes no vector of a text ({one_line(error)}): copy or download it again, with its pooling"
             ) from error
         if np.ptp(scores) == 0:
             raise UserError(f"all pairs are equally similar, with texts of at most {longest} tokens: give other texts")

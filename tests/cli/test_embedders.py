@@ -197,7 +197,7 @@ def test_what_says_nothing_of_any_model_is_refused(embedders, here, tmp_path, ru
 DAMAGES = {
     "no tokenizer in": lambda folder: [file.unlink() for file in folder.glob("tokenizer*.json")],
     "is damaged": lambda folder: shutil.rmtree(folder / "1_Pooling"),
-    "which is none of": lambda folder: (folder / "config_sentence_transformers.json").write_text(
+    "model_type 'util'": lambda folder: (folder / "config_sentence_transformers.json").write_text(
         '{"model_type": "util"}'
     ),
     "is damaged (": lambda folder: (folder / "sentence_bert_config.json").write_text('{"unheard_of": 1}'),

@@ -148,9 +148,7 @@ def test_precisions_are_searched(family):
     model, batch = tiny_model(family, "bare"), batch_for(family)
     hf_mpq.quantize(model, MPQConfig(bits=(0, 2, 4, 8), groups=4))
     model.train()
-    seen = (
-        {"global_attention_mask": batch["attention_mask"]} if family == "longformer" else {}
-    )  # has matrices of its own
+    seen = {"global_attention_mask": batch["attention_mask"]} if family == "longformer" else {}  # further matrices
     model(**batch, **seen).last_hidden_state.square().sum().backward()
     searching = [layer for _, layer in matrices(model) if layer.program.gate.searching]
     assert searching and all(any(p.grad is not None for p in layer.program.gate.parameters()) for layer in searching)

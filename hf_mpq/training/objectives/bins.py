@@ -58,11 +58,10 @@ def _levels_and_shares(layer: QuantizedMatrix, weight: Tensor) -> tuple[Tensor, 
     for precision in sorted(set(bits.tolist()) - {0}):
         levels, bins = _bins(layer, weight, precision)
         of_lines = (line_bits == precision).unsqueeze(1)
-        everywhere = bool(of_lines.all())
-        chosen = free if everywhere else of_lines.expand_as(levels) if free is None else of_lines & free
-        shares = bin_shares(bins, layout.count * 2**precision, chosen)
-        if everywhere:
-            return levels, shares
+        count = layout.count * 2**precision
+        if of_lines.all():
+            return levels, bin_shares(bins, count, free)
+        shares = bin_shares(bins, count, of_lines.expand_as(levels) if free is None else of_lines & free)
         found = (levels, shares) if found is None else (torch.where(of_lines, levels, found[0]), found[1] + shares)
     return (torch.zeros_like(layout.lines(weight)),) * 2 if found is None else found
 

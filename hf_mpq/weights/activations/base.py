@@ -93,7 +93,7 @@ class ActivationQuantizer(RangedPart, ABC):
     def on_levels(self, x: Tensor, step: Tensor, highest: Tensor) -> Tensor:
         """`x` on the whole numbers of steps from minus `highest` to `highest`, under the learned range, in the type of
         `x`; step and highest level `(1,)`. Only a quantizer that learns its `largest` value can."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} learns no largest value: give its gate another quantizer")
 
     @torch.no_grad()
     def rounded(self, x: Tensor) -> Tensor:
