@@ -93,7 +93,8 @@ std::vector<float> run(const hf_encoder& encoder, const char* path, int threads)
   return out;
 }
 
-bool check(const std::string& path, const std::vector<float>& want, const hf_encoder& encoder, const std::string& kind) {
+// `exact`: by tiles too, attention is float32, so that with fixed ranges nothing falls on another level.
+bool check(const std::string& path, const std::vector<float>& want, const hf_encoder& encoder, const std::string& kind, bool exact) {
   const std::vector<float> got = run(encoder, path.c_str(), 1), threads = run(encoder, path.c_str(), 3);
   double largest = 0, worst = 0, sum = 0;
   for (size_t i = 0; i < got.size() && i < want.size(); i++) {
@@ -102,7 +103,7 @@ bool check(const std::string& path, const std::vector<float>& want, const hf_enc
   }
   const double average = sum / want.size();
   const bool same = got.size() == threads.size() && !std::memcmp(got.data(), threads.data(), got.size() * sizeof(float));
-  const bool right = !want.empty() && got.size() == want.size() && average < 2e-3 * largest && worst < 0.1 * largest && same;
+  const bool right = !want.empty() && got.size() == want.size() && average < (exact ? 1e-6 : 2e-3) * largest && worst < 0.1 * largest && same;
   std::printf("%s %s: mean %.1e, most %.1e of %.2f, threads %s: %s\n", path.c_str(), kind.c_str(), average, worst, largest,
               same ? "agree" : "differ", right ? "right" : "WRONG");
   return right;
@@ -201,7 +202,8 @@ int main() {
       }
       const std::vector<float> want = run(encoder, "portable", 1);
       std::stringstream paths(hf_mpq_paths());
-      for (std::string path; std::getline(paths, path, ',');) right &= check(path, want, encoder, std::string(kind.name) + form.name);
+      for (std::string path; std::getline(paths, path, ',');)
+        right &= check(path, want, encoder, std::string(kind.name) + form.name, path == "amx" && !kind.grid.dynamic);
     }
   std::stringstream paths(hf_mpq_paths());
   for (std::string path; std::getline(paths, path, ',');) right &= check_planes(path, 1) & check_planes(path, 2);

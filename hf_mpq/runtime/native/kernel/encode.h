@@ -38,7 +38,7 @@ HF_INLINE int64_t score_rows(const Block& block) { return up_to(block.longest, 2
 
 #if HF_AMX
 static inline Tiled tiled_for(const Encoder& encoder, const Block& block, int64_t stride, Bump& bump) {
-  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : 2;
+  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : MOST_PARTS;
   Tiled made;
   made.query_stride = stride, made.keys = Tiled::padded(block.longest);
   made.query_rest = Tiled::query_room(head, stride), made.key_rest = Tiled::key_room(head, stride);
@@ -50,7 +50,7 @@ static inline Tiled tiled_for(const Encoder& encoder, const Block& block, int64_
 }
 
 static inline int64_t attention_bytes(const Encoder& encoder, const Block& block, int64_t stride) {
-  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : 2;
+  const int64_t head = encoder.most_head, parts = encoder.bfloat16 ? 1 : MOST_PARTS;
   return parts * (4 * Tiled::query_room(head, stride) + 2 * Tiled::key_room(head, stride) +
                   2 * Tiled::value_room(head, block.longest)) + 3 * 2 * ALIGN;
 }
@@ -317,7 +317,7 @@ struct Pass {
                room.turns + layer.turn * layer.head_size * room.stride, panels.tokens());
       if (layer.position_key) spread(layer, h);
 #if HF_AMX
-      if (tiles) tile_head(layer.head_size, tiled);
+      if (tiles) tile_head(layer, tiled);
 #elif HF_BF16
       if (pairs) {
         const int64_t size = layer.head_size, tokens = panels.tokens();
@@ -336,8 +336,7 @@ struct Pass {
                         near, near ? near + layer.head_size * room.near_stride : nullptr, room.near_stride};
 #if HF_AMX
         if (tiles) {
-          if (encoder.bfloat16) attend<false>(head, tiled, start, room.scores, layer.window);
-          else attend<true>(head, tiled, start, room.scores, layer.window);
+          in_parts(layer, [&](auto parts) { attend<decltype(parts)::value>(head, tiled, start, room.scores, layer.window); });
           continue;
         }
 #elif HF_BF16
@@ -353,10 +352,20 @@ struct Pass {
   }
 
 #if HF_AMX
-  void tile_head(int64_t size, const Tiled& to) const {
-    const float* const key = room.head + size * room.stride;
-    if (encoder.bfloat16) tile_features<false>(room.head, key, size, room.stride, panels.tokens(), to);
-    else tile_features<true>(room.head, key, size, room.stride, panels.tokens(), to);
+  // With fixed ranges whatever comes behind a value that fell on another level differs, so that two parts are too few for
+  // float32's levels; where tokens have ranges of their own, those differ in their last bits anyway.
+  template <typename Work>
+  void in_parts(const Layer& layer, Work work) const {
+    if (encoder.bfloat16) work(Parts<1>());
+    else if (layer.output_grid.dynamic) work(Parts<2>());
+    else work(Parts<MOST_PARTS>());
+  }
+
+  void tile_head(const Layer& layer, const Tiled& to) const {
+    const float* const key = room.head + layer.head_size * room.stride;
+    in_parts(layer, [&](auto parts) {
+      tile_features<decltype(parts)::value>(room.head, key, layer.head_size, room.stride, panels.tokens(), to);
+    });
   }
 #endif
 
