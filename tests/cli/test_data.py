@@ -384,3 +384,17 @@ def test_words_that_are_none(tmp_path, capsys):
     rows = Dataset.from_dict({"tokens": [["a", None], ["b", "c"]], "ner_tags": [[0, 0], [0, 1]]})
     assert len(open_data(Source(save(rows, tmp_path, "jsonl")), tagger()).evaluation()) == 1
     assert "left out 1 of 2 rows" in capsys.readouterr().err
+
+
+def test_a_task_and_names_of_columns(config, tmp_path):
+    """Columns that are named are read as the task's; the data of a task by name have their own."""
+    rows = Dataset.from_dict({"sentence": ["a"] * 4, "said": TEXTS, "mood": [0, 1, 0, 1], "label": [0] * 4})
+    path = save(rows, tmp_path, "parquet")
+    found = open_data(Source(path, task="sst2", text_columns=("said",), label_column="mood"), config).evaluation()
+    assert found["sentence"][:] == TEXTS and found["label"][:] == [0, 1, 0, 1]
+    found = open_data(Source(path, task="mrpc", text_columns=("said", "sentence")), config).splits["train"]
+    assert found["sentence1"][:] == TEXTS and found["sentence2"][:] == ["a"] * 4
+    with pytest.raises(UserError, match="leave out --text-column"):
+        open_data(Source("sst2", tmp_path, text_columns=("said",)), config)
+    with pytest.raises(UserError, match="leave out --label-column"):
+        open_data(Source("sst2", tmp_path, label_column="mood"), config)

@@ -164,6 +164,33 @@ def test_a_reranker(other_heads, tmp_path, run_json):
     assert 0 < found["packed"] <= 100 and found["label_loyalty"] is None
 
 
+def test_a_reranker_with_columns_of_other_names(other_heads, tmp_path, run_json, refused):
+    """Named columns are the task's, in their order, whatever else is called as those are."""
+    rows = [
+        {
+            "q": f"query {n // 4}",
+            "doc": sentence(n)[0],
+            "grade": int(n % 4 == n // 4 % 4),
+            "query": "x",
+            "label": "good",
+        }
+        for n in range(24)
+    ]
+    Dataset.from_list(rows).to_csv(tmp_path / "ranked.csv")
+    own = [{"query": row["q"], "passage": row["doc"], "label": row["grade"]} for row in rows]
+    Dataset.from_list(own).to_csv(tmp_path / "own.csv")
+    model = (*other_heads("sequence", num_labels=1), "--max-drop", "100", "--task", "ranking", "--data")
+    named = ("--text-column", "q", "--text-column", "doc")
+    found = run_json("verify", *model, tmp_path / "ranked.csv", *named, "--label-column", "grade")
+    assert found == run_json("verify", *model, tmp_path / "own.csv")
+    given = ("verify", *model, tmp_path / "ranked.csv")
+    assert "query, passage: give --text-column for each" in refused(*given, "--text-column", "q")
+    assert "no column 'doc2'" in refused(*given, "--text-column", "q", "--text-column", "doc2")
+    assert "no column 'grade2'" in refused(*given, *named, "--label-column", "grade2")
+    assert "write numbers into the column 'label'" in refused(*given, *named), "the label is a word"
+    assert "lack the columns ['passage']" in refused(*given)
+
+
 def test_regression_without_labels(other_heads, tmp_path, refused):
     (tmp_path / "rows.txt").write_text("a list\nof names\n")
     given = ("verify", *other_heads("sequence", num_labels=1), "--data", tmp_path / "rows.txt")

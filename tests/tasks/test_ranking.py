@@ -21,6 +21,13 @@ def test_ndcg_is_that_of_sklearn():
     )
 
 
+def test_ndcg_of_large_degrees():
+    """Whose gains no float can hold."""
+    scores = np.array([3.0, 2.0, 1.0])
+    assert ndcg(scores, np.array([5000, 1, 0])) == 1.0
+    assert ndcg(scores, np.array([1, 0, 5000])) == pytest.approx(1 / 2)
+
+
 def test_reciprocal_ranks():
     assert reciprocal_rank(np.array([0.1, 0.9, 0.5]), np.array([0, 0, 1])) == 0.5
     assert reciprocal_rank(np.arange(12.0), np.array([1] + [0] * 11)) == 0.0

@@ -46,10 +46,13 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     if source.config is not None and (source.name in TASKS or path.is_file() or _is_saved(path)):
         raise UserError(f"{source.name} has no configurations: leave out --data-config {source.config}")
     if source.name in TASKS:
-        return _of_task(get_task(source.name), source, config)
+        task = get_task(source.name)
+        _check_named(source, task)
+        return _of_task(task, source, config)
     splits = _splits(source.name, source.config)
     if source.task is not None:
-        return _as_task(get_task(source.task), source, splits, config)
+        task = get_task(source.task)
+        return _as_task(task, source, _with_columns_of(task, splits, source), config)
     first, tagger = next(iter(splits.values())), is_tagger(config)
     label = label_column(source, first, tagger)
     texts = () if "input_ids" in first.column_names else text_columns(source, first, label, tagger)
@@ -85,10 +88,49 @@ def _as_task(task: "Task", source: Source, splits: "DatasetDict", config: "Pretr
     return Examples(source.name, splits, task.text_columns, task, as_ids)
 
 
+def _check_named(source: Source, task: "Task") -> None:
+    """Refuse names of columns beside a task's own data, which have the task's."""
+    for option, given, own in (
+        ("--text-column", source.text_columns, task.text_columns),
+        ("--label-column", (source.label_column,) if source.label_column else (), (task.label_column,)),
+    ):
+        if given and given != own:
+            raise UserError(f"the task {task.name!r} has the columns {[*own]} by itself: leave out {option}")
+
+
+def _with_columns_of(task: "Task", splits: "DatasetDict", source: Source) -> "DatasetDict":
+    """The rows with the columns that were named called as the task calls them."""
+    from datasets import DatasetDict
+
+    named = source.text_columns
+    if named and len(named) != len(task.text_columns):
+        raise UserError(
+            f"the task {task.name!r} reads the columns {', '.join(task.text_columns)}: give --text-column for each of "
+            f"them, in this order, or for none"
+        )
+    first = next(iter(splits.values()))
+    if named:
+        named = text_columns(source, first, None, tagger=False)
+    names = dict(zip(named, task.text_columns))
+    if source.label_column is not None:
+        names[label_column(source, first, tagger=False) or ""] = task.label_column
+    return DatasetDict({name: _renamed(data, names) for name, data in splits.items()})
+
+
+def _renamed(data: "Dataset", names: dict[str, str]) -> "Dataset":
+    """With columns called anew; another that is called so already goes. Splits may lack columns that are not scored."""
+    there = {old: new for old, new in names.items() if old in data.column_names and old != new}
+    kept = {old for old, new in names.items() if old == new}
+    gone = [new for new in there.values() if new in data.column_names and new not in there and new not in kept]
+    return data.remove_columns(gone).rename_columns(there) if there else data
+
+
 def _with_ids_of_task(data: "Dataset", task: "Task", config: "PretrainedConfig") -> "Dataset":
     """The rows with the task's ids, if the model's labels are the task's, in its order."""
     from ...tasks.columns import conform
 
+    if getattr(task, "regression", False):
+        return conform(with_ids(data, task.label_column, ()), task.features(), task.name)
     own = [config.id2label[number].casefold() for number in sorted(config.id2label)]
     wanted = [label.casefold() for label in task.label_names]
     if own != wanted and sorted(own) == sorted(wanted):

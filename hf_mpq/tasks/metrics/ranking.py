@@ -13,7 +13,9 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, depth: int = 10) -> float:
     Args:
         scores, relevance: `(candidates,)`; among equal scores the less relevant come first.
     """
-    gains = 2.0 ** np.asarray(relevance, float) - 1
+    degrees = np.asarray(relevance, float)
+    most = degrees.max(initial=0)  # gains are divided by 2^most, or they might be no finite numbers
+    gains = 2.0 ** (degrees - most) - 2.0**-most
     discounts = 1 / np.log2(np.arange(2, min(depth, len(gains)) + 2))
     best = np.sort(gains)[::-1][: len(discounts)] @ discounts
     return float(gains[_order(scores, relevance)][: len(discounts)] @ discounts / best) if best else 0.0
