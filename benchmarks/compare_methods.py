@@ -15,6 +15,9 @@ negative control, a model that was trained at 8 bits and then cut down:
 
     python benchmarks/compare_methods.py --tasks mrpc --methods vertical uniform cut --against uniform \\
         --budgets 8bits 4bits 3bits 2bits --seeds 0 1 2
+
+--student begins from another checkpoint than the task's float model, which then teaches it: a sparse one for
+`prune-ofa`. --time adds milliseconds of each result, for methods that change the shape.
 """
 
 import argparse
@@ -27,9 +30,12 @@ from time import perf_counter
 from typing import Any
 
 import recipes_folder  # noqa: F401
+import torch
 from comparison import command, write_report
 from served import SERVED, check_budgets, pack_served, served_config
 from study import Results, Study
+from times import times
+from torch import nn
 
 import hf_mpq
 from hf_mpq.core import METHODS
@@ -95,6 +101,10 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     parser.add_argument("--config", type=json.loads, default={}, help='fields of MPQConfig, such as {"bits": [2, 4]}')
     parser.add_argument("--stages", type=json.loads, default={}, help="changes to stages, as in MPQTrainingArguments")
     parser.add_argument("--assignments_of", default="", help="method whose runs' precisions are trained, not searched")
+    parser.add_argument(
+        "--student", type=Path, default=None, help="float checkpoint to begin from; default: the teacher"
+    )
+    parser.add_argument("--time", default="", help="batch x tokens, such as 1x128, that results are timed at")
     parser.add_argument("--selection_examples", type=int, default=256, help="0: no selection rule")
     parser.add_argument("--models", type=Path, default=Path("out/float"), help="folder of fine-tuned float models")
     parser.add_argument("--out", type=Path, default=Path("out/compare-methods"))
@@ -115,7 +125,10 @@ def _check_alike(rows: list[dict], task: str, args: argparse.Namespace, settings
     """Rows of one table are trained alike; raises SystemExit where one was not."""
     for row in rows:
         if "settings" in row and (row["task"], row["variant"]) == (task, args.variant[0]):
-            names = (*FAIR, *(("config", "stages", "assignments_of") if row["method"] in args.methods else ()))
+            names = (
+                *FAIR,
+                *(("config", "stages", "assignments_of", "student") if row["method"] in args.methods else ()),
+            )
             other = [
                 f"{name} {row['settings'].get(name, 'at its default')}, now {settings.get(name, 'at its default')}"
                 for name in names
@@ -193,7 +206,7 @@ def _config(key: dict, args: argparse.Namespace) -> hf_mpq.MPQConfig:
 def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
     """Train one model, and judge it; an interrupted run goes on, and its folder stays until its rows are there."""
     method, seed, folder = key["method"], key["seed"], _folder(key, args)
-    model = hf_mpq.quantize(study.model(), _config(key, args))
+    model = hf_mpq.quantize(_student(study, seed, args), _config(key, args))
     spec = METHODS[SERVED.get(method, method)]
     arguments = run_arguments(
         folder,
@@ -212,6 +225,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         train_dataset=study.train,
         data_collator=study.task.data_collator(study.tokenizer),
         processing_class=study.tokenizer,
+        teacher=None if args.student is None else study.model(),
     )
     start, resumed = perf_counter(), (folder / "stages.json").exists()
     trainer.train(resume_from_checkpoint=resumed)
@@ -233,7 +247,16 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         "learning_rate": args.learning_rate,
         "seconds": None if resumed else seconds,
         "chosen": (run["selection"] or {}).get("chosen"),
+        **(times(packed, study.model(), args.time) if args.time else {}),
     }
+
+
+def _student(study: Study, seed: int, args: argparse.Namespace) -> nn.Module:
+    """What is compressed: the task's float model, or another checkpoint, with a new head where it has none."""
+    if args.student is None:
+        return study.model()
+    torch.manual_seed(seed)
+    return study.task.auto_class.from_pretrained(args.student, **study.task.model_kwargs())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from hf_mpq.report.board.lines import model_of
 from hf_mpq.report.board.sources import ABOUT, RESULTS, Source, read_sources
 
 ROWS = Path(__file__).parent / "rows"
-PLACES = {"data_dir": "DATA", "models": "FLOAT", "out": "OUT"}
+PLACES = {"data_dir": "DATA", "models": "FLOAT", "out": "OUT", "student": "SPARSE"}
 """Argument that is a place to what stands for it."""
 
 

@@ -48,7 +48,7 @@ def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str =
     Raises:
         BudgetError: when the model cannot read so many tokens.
     """
-    measured = {"model": _model_words(space), "batch": batch, "tokens": tokens, "backend": backend}
+    measured = {"model": model_words(space), "batch": batch, "tokens": tokens, "backend": backend}
 
     def measure() -> LatencyTable:
         logger.warning(
@@ -61,7 +61,7 @@ def latency_table(space: PrecisionSpace, batch: int, tokens: int, backend: str =
     return remembered(measured, measure)
 
 
-def _model_words(space: PrecisionSpace) -> dict[str, Any]:
+def model_words(space: PrecisionSpace) -> dict[str, Any]:
     """All of a space that changes how long its model takes, JSON-able."""
     architecture = space.architecture
     config = {key: value for key, value in architecture["config"].items() if not any(word in key for word in NOISE)}

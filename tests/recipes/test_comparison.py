@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from transformers import AutoModel
 
 from tests.tiny import tiny_model
 
@@ -177,6 +179,28 @@ def test_a_comparison_runs_and_the_command_of_a_missing_row_makes_it_again(small
     again = [json.loads(line) for line in file.read_text().splitlines()][2]
     del again["seconds"], rows[2]["seconds"]
     assert again == rows[2]
+
+
+@pytest.mark.full
+def test_a_method_begins_from_another_checkpoint_and_is_timed(small, tmp_path):
+    """A sparse one keeps its zeros, and the task's float model judges and teaches."""
+    from compare_methods import main
+    from keep_rows import without_places
+
+    sparse = AutoModel.from_pretrained(tmp_path / "pretrained")
+    with torch.no_grad():
+        for layer in sparse.encoder.layer:
+            layer.output.dense.weight[:, ::2] = 0
+    sparse.save_pretrained(tmp_path / "sparse")
+    taught = {"objectives": {"soft-labels": {}}}
+    given = ["--methods", "prune-ofa", "--budgets", "8bits", "--student", str(tmp_path / "sparse"), "--time", "1x16"]
+    main([*small, *given, "--stages", json.dumps({"transfer": taught, "qat": taught})])
+    row = json.loads((tmp_path / "out" / "results.jsonl").read_text().splitlines()[1])
+    assert row["unseen_kl"] > 0 and min(row["milliseconds"], row["share"], row["float_share"]) > 0
+    assert row["code_bits"] < 8 and "--student" in row["command"]
+    assert without_places(row)["settings"]["student"] == "SPARSE"
+    with pytest.raises(SystemExit, match="student"):
+        main([*small, *given[:4], "--seeds", "1"])
 
 
 @pytest.mark.full

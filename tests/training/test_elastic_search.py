@@ -140,14 +140,37 @@ def test_features_of_a_sub_net_are_those_of_the_model_that_it_is(tmp_path):
     assert not any(module._forward_hooks for module in subnets.elastic.skeleton(shape).modules())
 
 
-def test_times_are_measured_on_this_machine_and_kept(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def quick_clock(tmp_path, monkeypatch):
+    """What is measured takes no time, and is kept in the test's own folder."""
     monkeypatch.setenv("HF_MPQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hf_mpq.runtime.timing.SECONDS", 0.02)
     monkeypatch.setattr("hf_mpq.runtime.timing.LEAST_SECONDS", 0.001)
     monkeypatch.setattr("hf_mpq.runtime.timing.SHARES", (0.5,))
-    strategy = STRATEGIES.make(
-        "elastic", PrecisionSpace({}), (), options={**QUICK, "tokens": 8, "measured": 4, "held_out": 2}
-    )
+
+
+TIMED = {**QUICK, "tokens": 8, "measured": 4, "held_out": 2}
+
+
+def test_times_of_float_models_are_measured_and_kept(tmp_path, quick_clock, monkeypatch):
+    """By the models that plain PyTorch runs, and not those that are packed."""
+    monkeypatch.setattr("hf_mpq.training.run.subnets.pack", None)
+    strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options={**TIMED, "backend": "float"})
+    model = quantized("bigger-faster", layers=2, groups="channel")
+    strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8, strategy.backend))
+    found = strategy._latencies()
+    assert len(found.points) == 5 and found.points[0][:3] == (2, 32, 56) and len(found.held_out) == 2
+    monkeypatch.setattr("hf_mpq.runtime.shape_timing.in_turn", None)
+    (tmp_path / "other").mkdir()
+    strategy.take_subnets(StageSubNets(model, tmp_path / "other", lambda function: function(), 1, 8, "float"))
+    assert strategy._latencies() == found
+    strategy.take_subnets(StageSubNets(model, tmp_path / "unknown", lambda function: function(), 1, 8, "cpu-int7"))
+    with pytest.raises(ValueError, match="cpu-int7"):
+        strategy._latencies()
+
+
+def test_times_are_measured_on_this_machine_and_kept(tmp_path, quick_clock, monkeypatch, capsys):
+    strategy = STRATEGIES.make("elastic", PrecisionSpace({}), (), options=TIMED)
     model = quantized("bigger-faster", layers=2, groups="channel")
     before = outputs(model)[0]
     strategy.take_subnets(StageSubNets(model, tmp_path, lambda function: function(), 1, 8))

@@ -43,6 +43,8 @@ class ElasticSearch(SearchStrategy):
             half, of which hidden ones keep the size of heads.
         target: milliseconds of a forward pass, or below 1 a share of what the whole model takes.
         batch, tokens: of the input that is timed.
+        backend: that times shapes, as of `hf_mpq.prepare`; "float" times float models in place of int8 ones, which is
+            what the paper compares with.
         window: cost of a shape that is looked at, at least, as a share of the target.
         draws: shapes drawn in a step.
         choose: rule that says which layers a shape of so many has; see `hf_mpq.nn.layer_choice`.
@@ -74,6 +76,7 @@ class ElasticSearch(SearchStrategy):
         generations: int = 4,
         measured: int = 24,
         held_out: int = 6,
+        backend: str = "auto",
     ):
         super().__init__(space, limits)
         if target <= 0 or not 0 <= window < 1 or min(draws, measured, held_out) < 0:
@@ -82,7 +85,8 @@ class ElasticSearch(SearchStrategy):
         for name, values in self._given.items():
             if values is not None and (not values or list(values) != sorted(set(values)) or min(values) < 1):
                 raise ValueError(f"{name} are ascending sizes from 1, got {values!r}")
-        self.target, self.batch, self.tokens, self._window, self._draws = target, batch, tokens, window, draws
+        self.target, self._window, self._draws = target, window, draws
+        self.batch, self.tokens, self.backend = batch, tokens, backend
         self._rule, self._counts = LAYER_RULES[choose], (measured, held_out)
         self._evolution = {"first": first, "population": population, "generations": generations}
         self.subnets: SubNets | None = None

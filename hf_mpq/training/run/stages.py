@@ -46,8 +46,8 @@ class StageRunner:
         student = self.students.start(stage.start, previous, assignment, reshape)
         strategy = self._strategy(stage, student, self._config.budgets, self._latencies)
         if strategy is not None and strategy.shapes:
-            subnets = StageSubNets(student, self.args.output_dir, self._in_main_first, strategy.batch, strategy.tokens)
-            strategy.take_subnets(subnets)
+            timed = (strategy.batch, strategy.tokens, strategy.backend)
+            strategy.take_subnets(StageSubNets(student, self.args.output_dir, self._in_main_first, *timed))
         self._in_main_first(lambda: remove_partial_checkpoints(Path(self.args.output_dir) / folder))
         checkpoints = complete_checkpoints(Path(self.args.output_dir) / folder)
         if number > 1 and stage.rounding > self.plan[number - 2].rounding and not checkpoints:

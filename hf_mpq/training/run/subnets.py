@@ -17,7 +17,7 @@ from ...nn.reshape import reduced, sizes_of
 from ...plugin import pack, quantize
 from ...plugin.space import space_of
 from ...runs.files import SHAPE_LATENCIES
-from ...runtime.shape_timing import Shape, shape_latencies
+from ...runtime.shape_timing import FLOAT, Shape, float_shape_latencies, shape_latencies
 from ...runtime.timing import example
 
 
@@ -29,6 +29,7 @@ class StageSubNets:
         folder: of the run, where measured times are kept.
         first: runs a function in the main process before the others go on.
         batch, tokens: of the input that is timed.
+        backend: that times it, as of `prepare`, or "float".
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class StageSubNets:
         first: Callable[[Callable[[], None]], None],
         batch: int,
         tokens: int,
+        backend: str = "auto",
     ):
         self.model, self.elastic = model, Elastic(model, self._quantized)
         self._file, self._first, self._input = Path(folder) / SHAPE_LATENCIES, first, (batch, tokens)
+        self._backend = backend
         self._config = copy.deepcopy(model.config.quantization_config)
         self._config.shape = self._config.assignment = None
 
@@ -68,8 +71,15 @@ class StageSubNets:
             return pack(small)
 
         whole = (sizes.layers, sizes.hidden, sizes.rows)
+
+        def plain(shape: Shape) -> nn.Module:
+            return reduced(self.model, shape_of(shape)).cpu().eval()
+
+        given = (space_of(self.model), whole, shapes, held_out)
         with torch.random.fork_rng(devices=[]):
-            return shape_latencies(space_of(self.model), whole, shapes, held_out, packed, batch, tokens)
+            if self._backend == FLOAT:
+                return float_shape_latencies(*given, plain, batch, tokens)
+            return shape_latencies(*given, packed, batch, tokens, self._backend)
 
     def _quantized(self, small: nn.Module) -> nn.Module:
         return quantize(small, self._config)
