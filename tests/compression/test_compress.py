@@ -12,7 +12,7 @@ from datasets import Dataset
 
 import hf_mpq
 from hf_mpq import MPQConfig, compress
-from hf_mpq.compression.compress import DEFAULT
+from hf_mpq.compression.choices import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import BudgetError
 from hf_mpq.core.progress import readable

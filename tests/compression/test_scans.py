@@ -1,7 +1,7 @@
 """Scales are scanned once: what was found for the scores is used to quantize."""
 
 from hf_mpq import MPQConfig
-from hf_mpq.compression.compress import DEFAULT
+from hf_mpq.compression.choices import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.weights.quantizers import scan
 from tests.tiny import tiny_batch, tiny_model

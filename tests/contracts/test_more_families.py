@@ -235,11 +235,11 @@ def test_tables_that_are_scaled_stay_so_when_they_are_float_again():
 @pytest.mark.parametrize("family", [name for name in ("nomic_bert", "gte", "eurobert") if name in MORE])
 def test_a_gate_that_is_apart_goes_with_its_rows(family):
     """A budget in milliseconds ties both, and only both make a row leave."""
-    from hf_mpq.compression.compress import _default_config
+    from hf_mpq.compression.choices import default_config
     from hf_mpq.core import Budget
 
     model = tiny_model(family)
-    space = _default_config([Budget.parse("5ms")], model).resolve(model)
+    space = default_config([Budget.parse("5ms")], model).resolve(model)
     ties = [space.weights[f"layers.0.mlp.{name}_proj"].tie for name in ("gate", "up")]
     assert ties[0] == ties[1] != space.weights["layers.1.mlp.up_proj"].tie
     assert not any(isinstance(layer, PackedLinear) for layer in model.modules())

@@ -12,8 +12,8 @@ import hf_mpq
 from hf_mpq import MPQConfig, MPQTrainingArguments, Part
 from hf_mpq.cli.errors import UserError
 from hf_mpq.cli.typed import WORDS, checked_part
-from hf_mpq.compression.compress import DEFAULT, _choice
-from hf_mpq.compression.compress import SLOTS as TRAINING_FREE
+from hf_mpq.compression.choices import DEFAULT, choice_of
+from hf_mpq.compression.choices import SLOTS as TRAINING_FREE
 from hf_mpq.core import METHODS, BudgetError, MethodSpec, StageSpec, budgets_of
 from hf_mpq.core.registry import options_of
 from hf_mpq.cost import limits_of
@@ -155,7 +155,7 @@ def test_methods_and_compress_take_all_of_them(slot):
         specs = [MethodSpec("m", "p", **{slot: way}) for way in ways]
         assert all(spec == specs[0] for spec in specs)
         asked = {"method": None, **dict.fromkeys(COMPRESS), "bias_correction": None}
-        chosen = [_choice(DEFAULT, **{**asked, slot: way}) for way in ways]
+        chosen = [choice_of(DEFAULT, **{**asked, slot: way}) for way in ways]
         assert all(one == replace(DEFAULT, **{slot: part, **twin(slot)}) for one in chosen)
         with pytest.raises(ValueError, match=f"unknown option of .*{re.escape(name)}': 'magic'; the known"):
             hf_mpq.compress(tiny_model("bert"), "50%", [tiny_batch()], **{slot: {"name": name, "magic": 1}})

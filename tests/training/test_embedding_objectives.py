@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity
 
 import hf_mpq
 from hf_mpq import MPQConfig
-from hf_mpq.compression.compress import DEFAULT
+from hf_mpq.compression.choices import DEFAULT
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import budgets_of
 from hf_mpq.nn.batches import batches_of

@@ -192,7 +192,7 @@ def _check(bits: str | None, method: str | None, given: list[str] | None, max_dr
 
 def _check_options(parts: Mapping[str, Part | None]) -> None:
     """Raise ValueError where a part does not have one of its options, before a model is loaded."""
-    from ...compression.compress import SLOTS
+    from ...compression.choices import SLOTS
 
     for kind, part in parts.items():
         if part is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...compression.compress import DEFAULT
+from ...compression.choices import DEFAULT
 from ...compression.engine import TrainingFree
 from ...core import Assignment, MethodSpec, PrecisionSpace
 from ...core.files import whole_file
