@@ -18,19 +18,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .._extras import require
-from .axes import PLAIN, Range, word_of
 from .measures import DIRECTIONS
 from .plan import KEYS, OWN, Plan, Point
 from .rows import Results
+from .space import Space
 
 with require("sweep", "a sweep"):
     import optuna
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -73,8 +67,7 @@ class Journal:
     def __init__(self, folder: str | Path, plan: Plan):
         self.folder, self.plan = Path(folder), plan
         self.lock = FileLock(self.folder / LOCK)
-        self._axes = plan.varied
-        self._distributions = {name: _distribution(axis) for name, axis in self._axes.items()}
+        self._space = Space(plan)
         with self._held():
             self.results = Results(self.folder / ROWS, *KEYS, say=False)
             self._studies = self._opened()
@@ -87,8 +80,8 @@ class Journal:
         with self._held():
             self._bury()
             while (study := self._next_study()) is not None:
-                trial = study.ask(self._distributions)
-                point = self._point(trial.params)
+                trial = study.ask(self._space.distributions)
+                point = self._space.point(trial.params)
                 name = trial.user_attrs.get(RUN) or f"{study.study_name}-trial{trial.number}"
                 trial.set_user_attr(RUN, name)
                 row = self.results.find(**self.plan.key(study.study_name, point))
@@ -136,7 +129,7 @@ class Journal:
                     found.append(
                         {
                             "task": task,
-                            "point": self._point(trial.params or trial.system_attrs.get("fixed_params", {})),
+                            "point": self._space.point(trial.params or trial.system_attrs.get("fixed_params", {})),
                             "name": trial.user_attrs[RUN],
                             "state": _WORDS[trial.state],
                             "error": trial.user_attrs.get(ERROR, ""),
@@ -171,15 +164,9 @@ class Journal:
             raise ValueError(f"{self.folder / JOURNAL} is damaged ({error!r}): {remedy}") from error
         for trial in trials:
             words = trial.params or trial.system_attrs.get("fixed_params", {})
-            if trial.state in (*OVER, TrialState.WAITING) and not self._fits(words):
+            if trial.state in (*OVER, TrialState.WAITING) and not self._space.has(words):
                 raise ValueError(f"{self.folder / JOURNAL} is of another space: {remedy}")
         return studies
-
-    def _fits(self, params: Mapping[str, Any]) -> bool:
-        """Whether the space has a point."""
-        return params.keys() == self._distributions.keys() and all(
-            _has(self._distributions[name], word) for name, word in params.items()
-        )
 
     def _open(self) -> dict[str, optuna.Study]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -199,16 +186,18 @@ class Journal:
     def _take_in_rows(self) -> None:
         """Tell the studies of rows that they do not know."""
         for task, study in self._studies.items():
-            known = [self._point(trial.params) for trial in study.get_trials(deepcopy=False) if trial.state in OVER]
+            known = [
+                self._space.point(trial.params) for trial in study.get_trials(deepcopy=False) if trial.state in OVER
+            ]
             keys = [self.plan.key(task, point) for point in known]
             for row in self.results.rows:
                 key = {name: row.get(name) for name in KEYS}
-                params = self._params(row.get("point", {}))
-                if row.get("task") == task and key not in keys and self._fits(params) and self._is_measured(row):
+                params = self._space.params(row.get("point", {}))
+                if row.get("task") == task and key not in keys and self._space.has(params) and self._is_measured(row):
                     study.add_trial(
                         create_trial(
                             params=params,
-                            distributions=self._distributions,
+                            distributions=self._space.distributions,
                             values=self._values(row),
                             user_attrs={RUN: row["run"]},
                         )
@@ -220,7 +209,7 @@ class Journal:
         for order, (task, point) in enumerate(self.plan.points()):
             name = run_name(self.plan, task, point)
             if name not in known[task]:
-                self._enqueue(task, self._params(point), name, order)
+                self._enqueue(task, self._space.params(point), name, order)
 
     def _enqueue(self, task: str, params: Mapping[str, Any], name: str, order: int) -> None:
         self._studies[task].enqueue_trial(dict(params), user_attrs={RUN: name, ORDER: order})
@@ -232,7 +221,7 @@ class Journal:
                 name = trial.user_attrs.get(RUN)
                 if name is not None and self._is_held(name):
                     continue
-                row = self.results.find(**self.plan.key(task, self._point(trial.params)))
+                row = self.results.find(**self.plan.key(task, self._space.point(trial.params)))
                 if row is not None:
                     study.tell(trial.number, self._values(row))
                     continue
@@ -279,20 +268,6 @@ class Journal:
         lock.release()
         return False
 
-    def _point(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of a trial, with those that are the same in all."""
-        chosen = {
-            name: word if isinstance(self._axes[name], Range) else self._axes[name].value_of(word)
-            for name, word in params.items()
-        }
-        fixed = {name: axis.values[0] for name, axis in self.plan.axes.items() if name not in self._axes}
-        return {**fixed, **chosen}
-
-    def _params(self, point: Point) -> dict[str, Any]:
-        """What Optuna has for a point."""
-        varied = {name: value for name, value in point.items() if name in self._axes}
-        return {name: value if isinstance(value, PLAIN) else word_of(value) for name, value in varied.items()}
-
     def _is_measured(self, row: Mapping[str, Any]) -> bool:
         return all(row.get(name) is not None for name in self.plan.objectives)
 
@@ -310,20 +285,6 @@ def run_name(plan: Plan, task: str, point: Point) -> str:
     digest = hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()[:8] if others else ""
     parts = (task, key["method"], "".join(key["budget"].split()), str(key["seed"]), digest)
     return "-".join(part for part in parts if part).replace("/", "_").replace(":", "_").replace("%", "pct")
-
-
-def _distribution(axis: Any) -> BaseDistribution:
-    if not isinstance(axis, Range):
-        return CategoricalDistribution(axis.words())
-    if axis.whole:
-        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
-    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-
-
-def _has(distribution: BaseDistribution, word: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return word in distribution.choices
-    return isinstance(word, int | float) and distribution.low <= word <= distribution.high
 
 
 def _drop_half_line(file: Path) -> None:
