@@ -38,7 +38,7 @@ from times import times
 from torch import nn
 
 import hf_mpq
-from hf_mpq.core import METHODS
+from hf_mpq.core import METHODS, ModelShape
 from hf_mpq.sweep import origin
 from hf_mpq.sweep.arguments import run_arguments
 
@@ -238,7 +238,8 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         trainer.save_packed(folder / "packed", searched)
     packed = study.task.auto_class.from_pretrained(folder / "packed")
     measures = study.measures(packed, args.out / "kl" / f"{_name(key)}.npy")
-    hf_mpq.assignment_of(packed).save(args.out / "kl" / f"{_name(key)}.assignment.json")
+    assignment = hf_mpq.assignment_of(packed)
+    assignment.save(args.out / "kl" / f"{_name(key)}.assignment.json")
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{_name(key)}.json")
     return {
@@ -248,7 +249,19 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         "seconds": None if resumed else seconds,
         "chosen": (run["selection"] or {}).get("chosen"),
         **(times(packed, study.model(), args.time) if args.time else {}),
+        **({} if assignment.shape is None else {"shape": _words(assignment.shape)}),
     }
+
+
+def _words(shape: ModelShape) -> str:
+    """What is not as in the model that was given."""
+    rows = sorted(set(shape.rows or ()))
+    words = {
+        "layers": shape.layers and len(shape.layers),
+        "hidden": shape.hidden,
+        "rows": rows and (rows[0] if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"),
+    }
+    return ", ".join(f"{name} {value}" for name, value in words.items() if value)
 
 
 def _student(study: Study, seed: int, args: argparse.Namespace) -> nn.Module:
