@@ -76,6 +76,20 @@ def carried_over(budgets: Budgets, before: PrecisionSpace, after: PrecisionSpace
     return tuple(_carried_over(budget, before, after) for budget in budgets)
 
 
+def carried_limits(
+    budgets: Budgets, before: PrecisionSpace, after: PrecisionSpace, latencies: LatencyTable | None = None
+) -> Limits:
+    """The limits of a model for budgets that were given for the one that it was made of, as of `limits_of`. Mean bits
+    are those over the weights of the first, also in what is said where they cannot be met."""
+    if not budgets:
+        return limits_of(after)
+    weights = AverageBits(before).weights
+    return tuple(
+        Limit(AverageBits(after, weights), one.amount) if one.kind == "bits" else _limit(after, carried, latencies)
+        for one, carried in zip(budgets, carried_over(budgets, before, after))
+    )
+
+
 def _carried_over(budget: Budget, before: PrecisionSpace, after: PrecisionSpace) -> Budget:
     if budget.kind == "bits":
         factor = AverageBits(before).weights / AverageBits(after).weights

@@ -50,13 +50,19 @@ class PaperSize(CostModel):
 
 @COSTS.register("bits")
 class AverageBits(CostModel):
-    """Stored code bits over the number of quantized encoder weights; dead columns and masked weights have none."""
+    """Stored code bits over the number of quantized encoder weights; dead columns and masked weights have none.
+
+    Args:
+        space: what may be chosen.
+        weights: that the bits are a mean over; None for those of the space.
+    """
 
     unit = "bits"
 
-    def __init__(self, space: PrecisionSpace):
+    def __init__(self, space: PrecisionSpace, weights: int | None = None):
         super().__init__(space)
-        self.weights = max(1, sum(sum(spec.layout.numel) for spec in space.weights.values() if spec.role == "encoder"))
+        own = sum(sum(spec.layout.numel) for spec in space.weights.values() if spec.role == "encoder")
+        self.weights = max(1, own if weights is None else weights)
 
     def of_matrices(self, matrices: Mapping[str, ExactMatrix]) -> float:
         return sum(matrix.code_bits for matrix in _encoder(matrices)) / self.weights

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from .pooling import EMBEDDING
@@ -84,6 +85,23 @@ def kind_of(config: PretrainedConfig, name: str, scores: Tensor) -> str:
 def has_several_labels(config: PretrainedConfig) -> bool:
     """Whether a text may have any number of the model's labels."""
     return config.problem_type == "multi_label_classification"
+
+
+def infer_labels(model: nn.Module, labels: object) -> None:
+    """Say in the config that a text may have several labels, where these are numbers of each and it says nothing: what
+    transformers does in a pass with labels, and who distils without labels needs too.
+
+    Args:
+        labels: of a batch or of a row; None where there are none.
+    """
+    config = getattr(model, "config", None)
+    named = type(model).__name__.endswith("ForSequenceClassification")
+    if labels is None or not named or config.problem_type is not None or config.num_labels < 2:
+        return
+    values = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    numbers = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+    if numbers and tuple(values.shape[-1:]) == (config.num_labels,):
+        config.problem_type = "multi_label_classification"
 
 
 def _of_logits(config: PretrainedConfig, name: str, scores: Tensor, mask: Tensor | None) -> Decisions:

@@ -73,13 +73,16 @@ def precisions_within(
     if all(limit.of(highest) <= limit.amount for limit in limits):
         return highest
     scores = {name: np.maximum.accumulate(np.array([changes(name)])[:, ::-1], axis=1)[:, ::-1] for name in nested}
-    *higher, lowest = _tops(nested)
-    for top in higher:
+    found, refused = [], None
+    for top in _tops(nested):  # where fewer precisions are used, normalisation parameters are left out
         try:
-            return _chosen(space, limits, scores, top)
-        except BudgetError:  # with its normalisation parameters; lower ones leave some out
-            continue
-    return _chosen(space, limits, scores, lowest)
+            found.append(_chosen(space, limits, scores, top))
+        except BudgetError as error:
+            refused = error
+    if not found:
+        raise refused
+    places = {name: spec.candidates.index for name, spec in space.weights.items()}
+    return min(found, key=lambda chosen: sum(scores[name][0, places[name](bits)] for name, bits in chosen.items()))
 
 
 def _tops(nested: Mapping[str, MatrixStorage]) -> list[int]:

@@ -16,6 +16,7 @@ from ..core import Assignment, Budgets, say
 from ..cost import LatencyTable
 from ..format import model_folder
 from ..nn import calibrate_activations
+from ..nn.heads import infer_labels
 from ..nn.walk import is_open
 from ..plugin import pack
 from ..plugin.float_copy import float_copy
@@ -25,11 +26,11 @@ from ..runs.files import LATENCIES, SCORES, SHAPE_LATENCIES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
 from .run.budgets import SeveralBudgets
-from .run.fresh_models import FreshModels, check_trainable
+from .run.fresh_models import FreshModels, check_trainable, in_single_precision
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
 from .run.parts import RunParts
-from .run.plan import check_remade, check_rows, method_of, plan_of, stage_folder
+from .run.plan import check_remade, check_rows, first_labels, method_of, plan_of, stage_folder
 from .run.publishing import publish, run_facts
 from .run.record import open_record
 from .run.selection import SelectionRule
@@ -115,6 +116,12 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
     def _adopt(self, model: nn.Module) -> None:
         """Make a quantized model the one that the next run trains."""
         config = check_trainable(model)
+        halves = in_single_precision(model)
+        if halves:
+            self._say(
+                f"weights in {halves} are trained in float32, where small steps are not lost: bf16=True among the "
+                "arguments computes in bfloat16"
+            )
         self.method = method_of(config)
         self._config, self._open = copy.deepcopy(config), is_open(model)
         self._space = space_of(model)
@@ -140,13 +147,20 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
         self._overridden = overridden(self, MPQTrainer)  # with what was set on it since
         with self._for_trial(trial):
             check_rows(self.train_dataset, self.plan, self.args)
+            for one in (self.model, self.teacher):
+                infer_labels(one, first_labels(self.train_dataset))
             with only_trainer(self.args.output_dir, self.args.should_save):
                 return self._train(resume_from_checkpoint)
 
     def _train(self, resume_from_checkpoint: bool | str | Path | None) -> TrainOutput:
+        self._latencies = None
+        timed = any(map(is_latency, self._config.budgets))  # by what is kept with the run
+        if not timed:  # before there is one
+            self._check_budgets()
         record = self._record(resume_from_checkpoint)
-        self._latencies = self._measured(self._config.budgets)
-        self._check_budgets()
+        if timed:
+            self._latencies = self._measured(self._config.budgets)
+            self._check_budgets()
         previous, results = None, []
         for number, stage in enumerate(self.plan, 1):
             if not record.finished(stage.name):

@@ -68,3 +68,20 @@ def test_what_is_left_to_choose_is_named_where_a_budget_is_missing(fields, tmp_p
 def test_a_config_in_the_place_of_the_budget_is_said_to_be_there():
     with pytest.raises(TypeError, match="config="):
         hf_mpq.compress(tiny_model("bert"), MPQConfig(bits=4))
+
+
+def test_a_search_of_shapes_refuses_a_budget_that_would_decide_nothing(tmp_path):
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(method="bigger-faster", budget="0.9x"))
+    with pytest.raises(BudgetError, match="searches a shape by its milliseconds, and a budget decides nothing"):
+        trainer(model, tmp_path).train()
+    assert not list(tmp_path.glob("*-*"))
+
+
+def test_what_makes_fixed_precisions_smaller_is_said(tmp_path):
+    """Lower ones, and not higher; or a mask that keeps less."""
+    for fields, words in (
+        ({"bits": 4, "budget": "1bits"}, r"bits=\(2, 3, 4\)\)"),
+        ({"method": "hyperspherical", "budget": "0.2bits"}, "lower density of the mask"),
+    ):
+        with pytest.raises(BudgetError, match=words):
+            trained(MPQConfig(**fields), tmp_path / str(len(words)))

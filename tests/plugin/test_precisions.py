@@ -81,7 +81,7 @@ def test_both_storages_choose_the_same_within_a_budget():
         assert chosen == budget_precisions(model, budget) == budget_precisions(packed, budget)
         mixed += len(set(chosen.values())) > 1
         assert used_precisions(hf_mpq.set_precision(packed, budget)) == chosen
-    assert mixed >= 5
+    assert mixed >= 4
     assert set(budget_precisions(packed, "1GB").values()) == {8}
 
 
@@ -100,6 +100,22 @@ def test_within_a_budget_the_weights_change_less_than_by_chance():
     for _ in range(20):
         names = [list(chosen)[i] for i in torch.randperm(len(chosen), generator=generator)[: max(raised - 2, 1)]]
         assert found <= sum(squares[name][4 if name in names else 2] for name in chosen)
+
+
+@pytest.mark.parametrize("served", [(2, 4, 8), (2, 3, 4, 8)])
+def test_more_bytes_never_change_the_weights_more(served):
+    """No room is held for normalisation parameters of precisions that are not used."""
+    model = nested_model(bits=served)
+    layers = hf_mpq.nn.precision.nested_matrices(model)
+    squares = {
+        name: dict(zip(layer.nested, hf_mpq.plugin.precision.weight_changes(layer), strict=True))
+        for name, layer in layers.items()
+    }
+    found = []
+    for size in range(12_400, 14_000, 100):
+        chosen = budget_precisions(model, f"{size / 1000}kB")
+        found.append(sum(squares[name][bits] for name, bits in chosen.items()))
+    assert found == sorted(found, reverse=True)
 
 
 def test_what_cannot_be_is_said_and_changes_nothing():

@@ -1,5 +1,6 @@
 """Neural channel expansion as a run: widened before the search, expanded in it, decided within the budget."""
 
+import re
 from itertools import pairwise, product
 
 import pytest
@@ -8,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 import hf_mpq
 from hf_mpq.core import BudgetError, Part, budgets_of
-from hf_mpq.cost import limits_of
+from hf_mpq.cost import AverageBits, limits_of
 from hf_mpq.cost.limit import carried_over
 from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.nn.walk import gates, matrices
@@ -169,9 +170,21 @@ def test_it_looks_at_even_intervals_after_the_warm_up():
 
 
 def test_what_cannot_be_met_is_said_before_anything_is_trained(tmp_path):
-    model = quantized("channel-expansion", layers=2, groups=6, budget="1bits")
-    with pytest.raises(BudgetError, match="the smallest possible is"):
-        run(tmp_path, model).train()
+    """In the bits of the model that was given, so that what is said to be possible is."""
+    for budget in ("0.5bits", "1.2bits"):
+        model = quantized("channel-expansion", layers=2, groups=6, budget=budget)
+        with pytest.raises(BudgetError, match=f"the budget of {budget[:-4]} bits cannot be met") as refused:
+            run(tmp_path, model).train()
+        assert {path.name for path in tmp_path.iterdir()} <= {"run.lock"}, (
+            "another budget may be tried there"
+        )
+    least = float(re.search(r"the smallest possible is ([\d.]+) bits", str(refused.value))[1])
+    model = quantized("channel-expansion", layers=2, groups=6, budget=f"{least + 1e-4}bits")
+    done = run(tmp_path, model)
+    done.train()
+    weights = AverageBits(space_of(quantized("channel-expansion", layers=2, groups=6))).weights
+    own = AverageBits(space_of(done.model), weights)
+    assert own.of(hf_mpq.assignment_of(done.model)) <= least + 1e-4
 
 
 def test_a_stage_takes_a_reshape_and_says_what_is_misspelt(tmp_path):

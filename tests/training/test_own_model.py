@@ -219,5 +219,57 @@ def test_models_of_half_precision_are_taught_by_their_float_selves(dtype, tmp_pa
     model = hf_mpq.quantize(tiny_model("bert", "masked").to(dtype), MPQConfig(method="uniform", groups=8))
     run = trainer(model, tmp_path, train_dataset=sentences(16, "masked"), max_steps=2, save_strategy="no")
     run.train()
-    assert run._teacher.dtype == model.dtype == dtype
-    assert {one.dtype for one in run._teacher.parameters()} == {dtype}
+    assert run._teacher.dtype == model.dtype == torch.float32
+    assert {one.dtype for one in run._teacher.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_trained_in_single(dtype, tmp_path, capsys):
+    """As a checkpoint of that type is loaded: steps of the usual size are lost in its weights."""
+    tiny_model("bert").to(dtype).save_pretrained(tmp_path / "half")
+    found = []
+    for name in (None, torch.float32):
+        given = {} if name is None else {"dtype": name}
+        config = MPQConfig(method="uniform", bits=4, groups=8)
+        model = HEADS["sequence"].from_pretrained(tmp_path / "half", quantization_config=config, **given)
+        run = trainer(model, tmp_path / str(name), disable_tqdm=False, learning_rate=2e-5, **SHORT)
+        said = capsys.readouterr().err
+        assert (f"weights in {str(dtype)[6:]} are trained in float32" in said) == (name is None)
+        run.train()
+        assert str(model.config.dtype).removeprefix("torch.") == "float32"
+        found.append(model.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert all(value.dtype == torch.float32 for value in found[0].values() if value.is_floating_point())
+
+
+def test_several_labels_are_known_by_the_rows_where_the_config_says_nothing(tmp_path):
+    """As transformers knows them in a pass with labels; who only distils has no such pass."""
+    rows = sentences().map(lambda row: {"labels": [float(row["labels"]), 0.0, 1.0]})
+
+    def padded(chosen):
+        labels = torch.tensor([row["labels"] for row in chosen])
+        return {
+            **collate([{name: row[name] for name in ("input_ids", "attention_mask")} for row in chosen]),
+            "labels": labels,
+        }
+
+    found = []
+    for kind in (None, "multi_label_classification"):
+        model = tiny_model("bert", num_labels=3)
+        model.config.problem_type = kind
+        hf_mpq.quantize(model, MPQConfig(method="uniform", bits=2, groups=8))
+        stages = {"qat": {"objectives": {"soft-labels": {}}}}
+        run = trainer(
+            model,
+            tmp_path / str(kind),
+            train_dataset=rows,
+            data_collator=padded,
+            stages=stages,
+            logging_steps=1,
+            **SHORT,
+        )
+        run.train()
+        assert model.config.problem_type == "multi_label_classification"
+        found.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+    assert found[0] == found[1] and len(found[0]) == 6

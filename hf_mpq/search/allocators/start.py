@@ -54,6 +54,9 @@ class BoundedResult:
         return self.summary
 
 
+CANDIDATES = (2, 3, 4, 8)
+
+
 def begin(space: PrecisionSpace, limits: Limits, scores: Scores) -> ExactSearch:
     """The search over all assignments of `space` within limits."""
     return ExactSearch(Units(space, scores), limits)
@@ -67,9 +70,16 @@ def check_possible(space: PrecisionSpace, limits: Limits) -> None:
     except BudgetError as error:
         if space.open_choices:
             raise
-        raise BudgetError(
-            f"{error}; all precisions are fixed: give candidates, such as MPQConfig(bits=(2, 3, 4, 8))"
-        ) from None
+        raise BudgetError(f"{error}; all precisions are fixed: {_cure(space)}") from None
+
+
+def _cure(space: PrecisionSpace) -> str:
+    """What makes a model of fixed precisions smaller."""
+    highest = max((max(spec.candidates) for spec in space.weights.values() if spec.role == "encoder"), default=8)
+    lower = tuple(bits for bits in CANDIDATES if bits <= highest)
+    if any(spec.mask is not None for spec in space.weights.values()):
+        return "keep fewer weights, by a lower density of the mask"
+    return f"give candidates, such as MPQConfig(bits={lower if len(lower) > 1 else CANDIDATES})"
 
 
 def cheapest_patterns(space: PrecisionSpace, limits: Limits) -> dict[str, Pattern]:

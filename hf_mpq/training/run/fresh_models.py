@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import enable_full_determinism, set_seed
 
@@ -25,6 +26,16 @@ def check_trainable(model: nn.Module | None) -> MPQConfig:
     if config.storage == "packed":
         raise ValueError("a packed model cannot be trained: call hf_mpq.unpack(model) first")
     return config
+
+
+def in_single_precision(model: nn.Module) -> str:
+    """Turn weights of half precision into float32, in place, and say which kinds there were: a step is lost in them
+    where it is smaller than half of a weight's last bit."""
+    kinds = {one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)}
+    if kinds:
+        nn.Module.float(model)  # transformers' own refuses quantized models
+        model.config.dtype = torch.float32
+    return " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 class FreshModels:

@@ -20,6 +20,8 @@ from ...search.strategies.penalties import PENALTIES
 from ..arguments import REINITS, MPQTrainingArguments, examples_per_step
 from ..objectives import OBJECTIVES
 
+LABEL_NAMES = ("labels", "label", "label_ids")
+"""What a collator takes for labels."""
 DEFAULT_OPEN, DEFAULT_FIXED, DEFAULT_NESTED = "mpq", "uniform", "vertical"
 
 
@@ -203,6 +205,13 @@ def check_rows(rows: Any, plan: list[StageSpec], args: MPQTrainingArguments) -> 
         raise ValueError(
             f"a training set without a length has no epochs: set max_steps in stages {endless}, not num_train_epochs"
         )
+
+
+def first_labels(rows: Any) -> Any:
+    """Labels of the first row; None for a stream, whose rows come once, and where there are none."""
+    if not hasattr(rows, "__getitem__") or not len(rows) or not isinstance(rows[0], Mapping):
+        return None
+    return next((rows[0][name] for name in LABEL_NAMES if rows[0].get(name) is not None), None)
 
 
 def check_remade(plan: list[StageSpec], kind: type) -> None:

@@ -8,9 +8,9 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 from transformers.utils.generic import find_labels
 
-from ...core import Assignment, Budgets, Part, PrecisionSpace, StageSpec
-from ...cost import COSTS, LatencyTable, Limits, limits_of
-from ...cost.limit import carried_over
+from ...core import Assignment, BudgetError, Budgets, Part, PrecisionSpace, StageSpec
+from ...cost import COSTS, LatencyTable, Limits
+from ...cost.limit import carried_limits
 from ...nn import calibrate_activations
 from ...nn.walk import calibrate_weights, gates, is_open, set_rounding
 from ...plugin import assignment_of, fix
@@ -153,18 +153,25 @@ class StageRunner:
         if stage.strategy is None:
             return None
         space = space_of(student)
-        limits = limits_of(space, carried_over(budgets, self._space, space), latencies)
+        limits = carried_limits(budgets, self._space, space, latencies)
         return STRATEGIES.make(stage.strategy, space, limits, options=stage.strategy_options)
 
     def _limits(self, space: PrecisionSpace) -> Limits:
         """What the config's budgets mean for a model."""
-        return limits_of(space, carried_over(self._config.budgets, self._space, space), self._latencies)
+        return carried_limits(self._config.budgets, self._space, space, self._latencies)
 
     def _check_budgets(self) -> None:
-        """Raise ValueError where nothing can meet the budgets, or one is missing, before anything is trained."""
+        """Raise ValueError where nothing can meet the budgets or decides by them, or one is missing, before a stage
+        begins."""
         if self._config.budgets:
             check_serves_one(self._config, self._open)
+            if any(stage.strategy is not None and STRATEGIES[stage.strategy].shapes for stage in self.plan):
+                raise BudgetError(
+                    f"{self.method.name} searches a shape by its milliseconds, and a budget decides nothing: leave it "
+                    "out, and set the target among the strategy_options of its stage"
+                )
             check_possible(self._space, self._limits(self._space))
+            self._check_reshaped(self.plan[0])
         elif self._open and self._config.assignment is None and not decides(self.plan[0]):
             first, *others = [name for name, gate in gates(self.model).items() if gate.searching]
             more = f" and {len(others)} more" if others else ""
@@ -172,6 +179,16 @@ class StageRunner:
                 f"the precisions of {first}{more} are left to choose: give a budget, such as "
                 "MPQConfig(budget='2.5bits'), or fix them"
             )
+
+    def _check_reshaped(self, stage: StageSpec) -> None:
+        """Raise BudgetError where a search that begins with another shape cannot meet the budgets there; of a run that
+        goes on it is known that it can."""
+        if stage.reshape is None or not decides(stage) or RunRecord(Path(self.args.output_dir), False).exists:
+            return
+        student = self.students.reshaped(Part(stage.reshape, **stage.reshape_options))
+        strategy = self._strategy(stage, student, self._config.budgets, self._latencies)
+        if not strategy.needs_scores:
+            strategy.prepare(student)
 
     def _assignment(self, number: int, stage: StageSpec, previous: str | None, record: RunRecord) -> Assignment | None:
         """The precisions that a stage without a search trains; None where the config has decided them."""

@@ -123,8 +123,8 @@ class Students:
         attach(become(self.model, other), other.hf_quantizer)
         self._remember()
 
-    def _reshape(self, how: Part) -> None:
-        """Give the model another shape, quantized as it was; new rows are closed to gates that choose widths. Budgets
+    def reshaped(self, how: Part) -> nn.Module:
+        """A model of another shape, quantized as the model is; new rows are closed to gates that choose widths. Budgets
         that are relative are those of the model before."""
         before, rows = space_of(self.model), sizes_of(self.model).rows
         other = RESHAPES.make(how.name, self.model, options=how.options)
@@ -132,7 +132,10 @@ class Students:
         config.assignment = config.shape = None
         budgets = carried_over(config.budgets, before, config.resolve(other))
         config.budget = config.budget if budgets == config.budgets else list(budgets)
-        other = close_new_rows(quantize(other, config), rows)
+        return close_new_rows(quantize(other, config), rows)
+
+    def _reshape(self, how: Part) -> None:
+        other = self.reshaped(how)
         attach(become(self.model, other), other.hf_quantizer)
         self._remember()
 

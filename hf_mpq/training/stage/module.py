@@ -11,6 +11,7 @@ from ...core import ModelShape
 from ...nn import usages
 from ...nn.elastic import Elastic
 from ...nn.features import FeatureRecorder
+from ...nn.heads import infer_labels
 from ...nn.running import forward_inputs, real_tokens
 from ...nn.together import quantized_together
 from ...search.schedules import Schedule
@@ -91,6 +92,8 @@ class StageModule(nn.Module):
             return self._terms(the_pass, progress, outputs, batch)
 
     def _terms(self, the_pass: Pass, progress: Progress | None, outputs: bool, batch: Mapping[str, Tensor]) -> Any:
+        for model in (self.student, *self._teachers):
+            infer_labels(model, batch.get("labels"))
         inputs = batch if self._needs_labels else forward_inputs(self.student, batch)
         student = self._signals(0, self.student, inputs) if the_pass.shape is None else self._subnet(the_pass, inputs)
         teacher = self._teacher_of(the_pass, batch)
