@@ -209,7 +209,8 @@ def check_rows(rows: Any, plan: list[StageSpec], args: MPQTrainingArguments) -> 
 
 def first_labels(rows: Any) -> Any:
     """Labels of the first row; None for a stream, whose rows come once, and where there are none."""
-    if not hasattr(rows, "__getitem__") or not len(rows) or not isinstance(rows[0], Mapping):
+    listed = hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
+    if not listed or not len(rows) or not isinstance(rows[0], Mapping):
         return None
     return next((rows[0][name] for name in LABEL_NAMES if rows[0].get(name) is not None), None)
 
