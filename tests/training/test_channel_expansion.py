@@ -175,9 +175,7 @@ def test_what_cannot_be_met_is_said_before_anything_is_trained(tmp_path):
         model = quantized("channel-expansion", layers=2, groups=6, budget=budget)
         with pytest.raises(BudgetError, match=f"the budget of {budget[:-4]} bits cannot be met") as refused:
             run(tmp_path, model).train()
-        assert {path.name for path in tmp_path.iterdir()} <= {"run.lock"}, (
-            "another budget may be tried there"
-        )
+        assert {path.name for path in tmp_path.iterdir()} <= {"run.lock"}, "another budget may be tried there"
     least = float(re.search(r"the smallest possible is ([\d.]+) bits", str(refused.value))[1])
     model = quantized("channel-expansion", layers=2, groups=6, budget=f"{least + 1e-4}bits")
     done = run(tmp_path, model)
