@@ -39,7 +39,7 @@ from torch import nn
 
 import hf_mpq
 from hf_mpq.core import METHODS, ModelShape
-from hf_mpq.search.strategies import STRATEGIES
+from hf_mpq.search.strategies import searches_shapes
 from hf_mpq.sweep import origin
 from hf_mpq.sweep.arguments import run_arguments
 
@@ -199,8 +199,8 @@ def _config(key: dict, args: argparse.Namespace) -> hf_mpq.MPQConfig:
             raise SystemExit(f"{found} is not there: first run --methods {args.assignments_of} with the same --out")
         same = METHODS[args.assignments_of].config
         given = {"assignment": found, **{name: same[name] for name in ("bits", "groups", "quantizer") if name in same}}
-    shapes = any(stage.strategy is not None and STRATEGIES[stage.strategy].shapes for stage in METHODS[method].stages)
-    free = method == "q8" or METHODS[method].retraining_free or args.assignments_of or shapes
+    spec = METHODS[method]
+    free = method == "q8" or spec.retraining_free or args.assignments_of or searches_shapes(spec.stages)
     budget = None if free else key["budget"]
     return hf_mpq.MPQConfig(method=method, budget=budget, embedding_bits=8, **{**own, **given, **args.config})
 

@@ -10,6 +10,8 @@ from typing import Any
 from ..core import METHODS, Budget, budgets_of, read_json, unknown
 from ..core.files import write_text
 from ..plugin import MPQConfig
+from ..plugin.nested_budget import check_serves_one
+from ..search.strategies import searches_shapes
 from ..tasks import get_task
 from ..training import MPQTrainingArguments
 from .axes import Axis, Choices, Range, axis_of
@@ -172,6 +174,8 @@ class Plan:
             METHODS.name_of(value)
             if not METHODS[value].stages:
                 raise ValueError(f"method {value!r} is not trained, so a sweep cannot run it: leave it out")
+            if "budget" in axes:
+                _check_takes_budgets(value)
         for value in axes["budget"].values if "budget" in axes else ():
             budgets_of(value)
         self._check_configs()
@@ -189,6 +193,15 @@ def split(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of the config, without method and budget, and of the training arguments, with the seed."""
     config = {name: value for name, value in point.items() if name in _FOR_CONFIG and name not in OWN}
     return config, {name: value for name, value in point.items() if name in _FOR_RUNS and name not in config}
+
+
+def _check_takes_budgets(method: str) -> None:
+    """Raise ValueError for a method whose every run would refuse a budget."""
+    check_serves_one(MPQConfig(method=method), searching=False)
+    if searches_shapes(METHODS[method].stages):
+        raise ValueError(
+            f"{method} searches a shape by its milliseconds, and takes no budget: sweep over it without any"
+        )
 
 
 def _word(value: Any) -> str:

@@ -45,6 +45,15 @@ def test_every_point_comes_once_and_the_first_seed_of_all_first(plan):
     assert all(point["bits"] == [2, 3, 4] for _, point in found), "a list within the list is one value"
 
 
+@pytest.mark.parametrize(
+    ("method", "words"), [("vertical", "serves every one of its precisions"), ("bigger-faster", "takes no budget")]
+)
+def test_a_method_that_would_refuse_every_budget_is_refused_before_anything_runs(method, words, plan):
+    assert plan(space={"method": [method]}).tasks
+    with pytest.raises(ValueError, match=words):
+        plan(space={"method": ["uniform", method], "budget": ["3bits"]})
+
+
 def test_what_else_is_varied_is_the_variant_of_a_row(plan):
     made = plan(space={"learning_rate": [1e-4, 1.00001e-4], "bits": [[2, 4], 4], "budget": [["4bits", "1MB"]]})
     keys = [made.key(task, point) for task, point in made.points()]

@@ -12,6 +12,7 @@ from .base import (
     Pass,
     Progress,
     SearchStrategy,
+    searches_shapes,
 )
 from .bilevel import Bilevel
 from .continuous_sparsification import ContinuousSparsification
@@ -52,4 +53,5 @@ __all__ = [
     "WeightCoupling",
     "likeliest",
     "likeliest_of",
+    "searches_shapes",
 ]

@@ -1,13 +1,13 @@
 """The contract of every search strategy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...core import Assignment, ModelShape, PrecisionSpace, Registry, Usage
+from ...core import Assignment, ModelShape, PrecisionSpace, Registry, StageSpec, Usage
 from ...cost import Limit, Limits
 from ...nn.walk import derive
 from ...weights.roles import GATE_PARAMETERS as GATE_PARAMETERS
@@ -170,3 +170,8 @@ class SearchStrategy(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take back what `state_dict` gave."""
+
+
+def searches_shapes(stages: Iterable[StageSpec]) -> bool:
+    """Whether one of these stages chooses the model's shape by milliseconds, so that a budget decides nothing."""
+    return any(stage.strategy is not None and STRATEGIES[stage.strategy].shapes for stage in stages)

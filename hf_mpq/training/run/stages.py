@@ -21,7 +21,7 @@ from ...runs.files import MODEL
 from ...runs.record import RunRecord
 from ...search.allocators.start import check_possible
 from ...search.schedules import SCHEDULES
-from ...search.strategies import STRATEGIES, SearchStrategy
+from ...search.strategies import STRATEGIES, SearchStrategy, searches_shapes
 from ..arguments import MPQTrainingArguments
 from ..objectives import OBJECTIVES
 from ..stage.module import StageModule
@@ -165,7 +165,7 @@ class StageRunner:
         begins."""
         if self._config.budgets:
             check_serves_one(self._config, self._open)
-            if any(stage.strategy is not None and STRATEGIES[stage.strategy].shapes for stage in self.plan):
+            if searches_shapes(self.plan):
                 raise BudgetError(
                     f"{self.method.name} searches a shape by its milliseconds, and a budget decides nothing: leave it "
                     "out, and set the target among the strategy_options of its stage"
