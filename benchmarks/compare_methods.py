@@ -38,7 +38,9 @@ from times import times
 from torch import nn
 
 import hf_mpq
-from hf_mpq.core import METHODS, ModelShape
+from hf_mpq.core import METHODS
+from hf_mpq.nn import family_of
+from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.search.strategies import searches_shapes
 from hf_mpq.sweep import origin
 from hf_mpq.sweep.arguments import run_arguments
@@ -240,8 +242,7 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         trainer.save_packed(folder / "packed", searched)
     packed = study.task.auto_class.from_pretrained(folder / "packed")
     measures = study.measures(packed, args.out / "kl" / f"{_name(key)}.npy")
-    assignment = hf_mpq.assignment_of(packed)
-    assignment.save(args.out / "kl" / f"{_name(key)}.assignment.json")
+    hf_mpq.assignment_of(packed).save(args.out / "kl" / f"{_name(key)}.assignment.json")
     run = json.loads((folder / "stages.json").read_text())
     shutil.copy(folder / "stages.json", args.out / "kl" / f"{_name(key)}.json")
     return {
@@ -251,19 +252,16 @@ def _run(study: Study, key: dict, args: argparse.Namespace) -> dict[str, float]:
         "seconds": None if resumed else seconds,
         "chosen": (run["selection"] or {}).get("chosen"),
         **(times(packed, study.model(), args.time) if args.time else {}),
-        **({} if assignment.shape is None else {"shape": _words(assignment.shape)}),
+        **_shape(packed, study.model()),
     }
 
 
-def _words(shape: ModelShape) -> str:
-    """What is not as in the model that was given."""
-    rows = sorted(set(shape.rows or ()))
-    words = {
-        "layers": shape.layers and len(shape.layers),
-        "hidden": shape.hidden,
-        "rows": rows and (rows[0] if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"),
-    }
-    return ", ".join(f"{name} {value}" for name, value in words.items() if value)
+def _shape(packed: nn.Module, whole: nn.Module) -> dict[str, str]:
+    """Layers, hidden size and rows where they are not those of the whole model."""
+    if family_of(whole) is None or sizes_of(packed) == sizes_of(whole):
+        return {}
+    sizes = sizes_of(packed)
+    return {"shape": f"{sizes.layers} layers, {sizes.hidden} wide, {sizes.rows} rows"}
 
 
 def _student(study: Study, seed: int, args: argparse.Namespace) -> nn.Module:
