@@ -55,6 +55,7 @@ class BoundedResult:
 
 
 CANDIDATES = (2, 3, 4, 8)
+"""What is proposed where precisions are fixed, up to those."""
 
 
 def begin(space: PrecisionSpace, limits: Limits, scores: Scores) -> ExactSearch:
