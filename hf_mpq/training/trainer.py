@@ -26,7 +26,7 @@ from ..runs.files import LATENCIES, SCORES, SHAPE_LATENCIES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
 from .run.budgets import SeveralBudgets
-from .run.fresh_models import FreshModels, check_trainable, in_single_precision
+from .run.fresh_models import FreshModels, check_teacher, check_trainable, in_single_precision
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
 from .run.parts import RunParts
@@ -128,7 +128,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
         self.plan = plan_of(self.method, self.args, self._open)
         check_remade(self.plan, type(model))
         self.students = Students(self.args.output_dir, model, self.args.pretrained)
-        _check_teacher(self.teacher, model)
+        check_teacher(self.teacher, model)
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None, trial: Any = None) -> TrainOutput:
         """Run every stage that is not finished; afterwards the model holds the last one's result.
@@ -326,11 +326,3 @@ def _without_autocast(model: nn.Module) -> nn.Module:
         if model.forward != original:  # the user's own, set on the model
             model.forward = original
     return model
-
-
-def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
-    if teacher is not None and {id(one) for one in teacher.parameters()} & {id(one) for one in model.parameters()}:
-        raise ValueError(
-            "the teacher shares parameters with the model, and would be trained along: give "
-            "copy.deepcopy(...) of the float model, made before it was quantized"
-        )

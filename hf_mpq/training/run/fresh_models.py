@@ -28,6 +28,15 @@ def check_trainable(model: nn.Module | None) -> MPQConfig:
     return config
 
 
+def check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
+    """Raise ValueError for a teacher that would be trained along."""
+    if teacher is not None and {id(one) for one in teacher.parameters()} & {id(one) for one in model.parameters()}:
+        raise ValueError(
+            "the teacher shares parameters with the model, and would be trained along: give "
+            "copy.deepcopy(...) of the float model, made before it was quantized"
+        )
+
+
 def in_single_precision(model: nn.Module) -> str:
     """Turn weights of half precision into float32, in place, and say which kinds there were: a step is lost in them
     where it is smaller than half of a weight's last bit."""
