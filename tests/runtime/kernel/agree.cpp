@@ -29,15 +29,20 @@ struct Random {
   std::vector<std::vector<float>> kept;
   std::vector<std::vector<int8_t>> levels;
   hf_grid grid;
+  bool largest = false;
 
   const float* of(int64_t count, float spread, float middle = 0) {
     kept.push_back(floats(count, spread, middle));
     return kept.back().data();
   }
+  // Rows of 1 to 8 bits; with `largest`, every level of a row is the same, and as far from 0 as these allow.
   hf_matrix matrix(int64_t rows, int64_t columns, bool offset) {
-    std::uniform_int_distribution<int> level(-127, 127);
     std::vector<int8_t> made(rows * columns);
-    for (int8_t& one : made) one = level(engine);
+    for (int64_t row = 0; row < rows; row++) {
+      const int top = std::min(127, 1 << row * 5 % 8);
+      std::uniform_int_distribution<int> level(-top - (top == 127), top);
+      for (int64_t i = 0; i < columns; i++) made[row * columns + i] = largest ? row % 3 ? top : -top - (top == 127) : level(engine);
+    }
     levels.push_back(made);
     return {levels.back().data(), of(rows, 1e-4f, 2e-3f), offset ? of(rows, 0.01f) : nullptr, of(rows, 0.1f), rows, columns, {}};
   }
@@ -72,7 +77,12 @@ struct Random {
     return matrix;
   }
   hf_norm norm() { return {of(HIDDEN, 0.1f, 1), of(HIDDEN, 0.1f), 1e-5f}; }
-  hf_table table(int64_t rows) { return {of(rows * HIDDEN, 0.5f), nullptr, nullptr, nullptr, rows, {}}; }
+  hf_table table(int64_t rows) {
+    const float* const made = of(rows * HIDDEN, 0.5f);
+    if (largest)  // all features but one have the highest byte
+      for (int64_t i = 0; i < rows * HIDDEN; i++) ((float*)made)[i] = i % HIDDEN ? 0.01f : 0;
+    return {made, nullptr, nullptr, nullptr, rows, {}};
+  }
   hf_table table_of(const hf_matrix& m) { return {nullptr, m.levels, m.scale, m.offset, m.rows, m.planes}; }
 };
 
@@ -157,13 +167,15 @@ int main() {
   };
   const struct {
     const char* name;
-    bool norm_first, places, inputs;
-  } forms[] = {{"", false, false, false},
-               {", norms first, turned, near, gated", true, false, false},
-               {", disentangled, shifted inputs", false, true, true}};
+    bool norm_first, places, inputs, largest;
+  } forms[] = {{"", false, false, false, false},
+               {", norms first, turned, near, gated", true, false, false, false},
+               {", disentangled, shifted inputs", false, true, true, false},
+               {", largest sums", true, false, false, true}};
   for (const auto& kind : kinds)
     for (const auto& form : forms) {
       Random random;
+      random.largest = form.largest;
       hf_layer layers[LAYERS]{};
       for (hf_layer& one : layers) {
         for (hf_matrix* m : {&one.query, &one.key, &one.value, &one.output}) *m = random.matrix(HIDDEN, HIDDEN, kind.offset);
@@ -189,8 +201,8 @@ int main() {
       hf_encoder encoder{};
       encoder.width = encoder.hidden = HIDDEN;
       encoder.words = random.table(WORDS), encoder.positions = random.table(TOKENS);
-      encoder.embedding_norm = random.norm(), encoder.layers = encoder.distinct_layers = LAYERS;
-      encoder.distinct = layers, encoder.order = order;
+      encoder.embedding_norm = form.largest ? hf_norm{} : random.norm();
+      encoder.layers = encoder.distinct_layers = LAYERS, encoder.distinct = layers, encoder.order = order;
       encoder.pooler = random.matrix(ODD, HIDDEN, kind.offset), encoder.pooler_grid = kind.grid;
       std::vector<int32_t> places;
       for (int64_t d = 1 - TOKENS; d < TOKENS; d++) places.push_back(std::max<int64_t>(0, std::min(PLACES - 1, d + PLACES / 2)));

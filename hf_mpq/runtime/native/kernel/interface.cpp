@@ -88,7 +88,7 @@ Matrix empty(Arena& arena, int64_t rows, int64_t columns, bool offset, int32_t b
     made.levels = arena.take<int8_t>(held * made.stride);
   }
   made.scale = arena.take<float>(held), made.bias = arena.take<float>(held);
-  made.level_sum = arena.take<int32_t>(held);
+  made.level_sum = arena.take<int32_t>(held), made.highest = arena.take<uint8_t>(held);
   if (offset) made.offset = arena.take<float>(held);
   return made;
 }
@@ -117,16 +117,27 @@ int32_t sum_of(const hf_planes& planes, int32_t place, int64_t columns) {
   return (int32_t)(block.slope * codes - block.shift * columns);
 }
 
+// Levels of a row in planes lie between minus `shift` and this.
+uint8_t highest_of(const hf_planes& planes, int32_t place) {
+  if (place == HF_NOWHERE) return 0;
+  const hf_block& block = planes.blocks[place % HF_BLOCKS];
+  const int32_t last = block.slope * ((1 << block.bits) - 1) - block.shift;
+  return (uint8_t)std::min(255, std::max(std::abs(last), std::abs(block.shift)));
+}
+
 void put_row(Matrix& to, int64_t at, const hf_matrix& from, int64_t row, float factor, int32_t first_block) {
   if (from.planes.blocks) {
     const int32_t place = from.planes.places[row];
     ((int32_t*)to.planes.places)[at] = place == HF_NOWHERE ? place : place + first_block;
-    to.level_sum[at] = sum_of(from.planes, place, from.columns);
+    to.level_sum[at] = sum_of(from.planes, place, from.columns), to.highest[at] = highest_of(from.planes, place);
   } else {
     int8_t* const levels = to.levels + at * to.stride;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < from.columns; i++) sum += levels[i] = from.levels[row * from.columns + i];
-    to.level_sum[at] = sum;
+    int32_t sum = 0, highest = 0;
+    for (int64_t i = 0; i < from.columns; i++) {
+      sum += levels[i] = from.levels[row * from.columns + i];
+      highest = std::max(highest, std::abs((int32_t)levels[i]));
+    }
+    to.level_sum[at] = sum, to.highest[at] = (uint8_t)highest;
   }
   to.scale[at] = from.scale[row] * factor, to.bias[at] = from.bias[row] * factor;
   if (from.offset) to.offset[at] = from.offset[row] * factor;

@@ -7,6 +7,10 @@
 #define HF_BF16 false  // whether it has products of bfloat16
 #endif
 
+#ifndef HF_WORDS
+#define HF_WORDS 0  // whether there are no sums of products of four bytes
+#endif
+
 namespace hf_mpq::HF_PATH {
 #include "vectors.h"
 #include "layout.h"

@@ -1,4 +1,4 @@
-// AVX2: bytes are multiplied as words, of which vpmaddwd sums pairs exactly.
+// AVX2 alone, which has no exact sums of products of four bytes.
 #include "plan.h"
 
 #if defined(__x86_64__)
@@ -12,6 +12,7 @@
 
 #define HF_PATH avx2
 #define HF_AVX2 1
+#define HF_WORDS 1
 #define HF_LANES 8
 #define HF_WIDEST 2
 #define HF_QUERIES 2

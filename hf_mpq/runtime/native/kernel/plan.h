@@ -35,6 +35,7 @@ struct Matrix {
   Planes planes{};
   Coming coming{};
   float *scale = nullptr, *bias = nullptr, *offset = nullptr;
+  uint8_t* highest = nullptr;  // of each row, what no level is further from 0 than
   int32_t *level_sum = nullptr, *start = nullptr;  // start: minus zero times level_sum, of a fixed grid
   float* step_scale = nullptr;                     // of a fixed grid: its step times scale
   const float *input_scale = nullptr, *input_shift = nullptr;  // both, or none

@@ -15,6 +15,7 @@ constexpr int64_t STEP = 32;
 constexpr int64_t STEP = 24;  // rows that are given out together
 #endif
 
+#if !HF_WORDS
 struct Sums {
 #if HF_AVX512
   typedef __m512i Vector;
@@ -34,25 +35,6 @@ struct Sums {
     return _mm256_set1_epi32(value);
   }
   static HF_INLINE ints add(ints sums, Vector x, Vector w) { return (ints)_mm256_dpbusd_avx_epi32((__m256i)sums, x, w); }
-#elif HF_AVX2
-  // vpmaddubsw would saturate: bytes are taken apart into two words each, of which pairs are exact.
-  struct Vector {
-    __m256i even, odd;
-  };
-  static HF_INLINE Vector load(const uint8_t* x) {
-    const __m256i both = _mm256_loadu_si256((const __m256i*)x);
-    return {_mm256_and_si256(both, _mm256_set1_epi16(255)), _mm256_srli_epi16(both, 8)};
-  }
-  static HF_INLINE Vector weights(const int8_t* four) {
-    int32_t value;
-    __builtin_memcpy(&value, four, 4);
-    const __m256i both = _mm256_set1_epi32(value);
-    return {_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 8), _mm256_srai_epi16(both, 8)};
-  }
-  static HF_INLINE ints add(ints sums, Vector x, Vector w) {
-    const __m256i one = _mm256_add_epi32((__m256i)sums, _mm256_madd_epi16(x.even, w.even));
-    return (ints)_mm256_add_epi32(one, _mm256_madd_epi16(x.odd, w.odd));
-  }
 #elif HF_I8MM
   typedef uint8x16_t Vector;
   static HF_INLINE Vector load(const uint8_t* x) { return vld1q_u8(x); }
@@ -241,6 +223,7 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, i
   }
 }
 #endif
+#endif  // HF_WORDS
 
 // Bytes of weights that stay in the cache while all panels pass.
 constexpr int64_t CHUNK = HF_CHUNK;
@@ -250,7 +233,12 @@ struct Decoder {
   Decode* decode;
   int8_t* levels;
 
-  static int64_t bytes(int64_t most_stride) { return most(CHUNK, STEP * most_stride) + TILE * most_stride + OVER; }
+  static int64_t bytes(int64_t most_stride) {
+    const int64_t chunk = most(CHUNK, STEP * most_stride), own = chunk + TILE * most_stride + OVER;
+    return HF_WORDS ? own + 2 * chunk + STEP * most_stride + OVER : own;
+  }
+  // For as many levels of a chunk, as words.
+  int8_t* words(int64_t most_stride) const { return levels + most(CHUNK, STEP * most_stride) + TILE * most_stride + OVER; }
   // The matrix, of which only rows from `first` to `last` have levels.
   Matrix operator()(const Matrix& matrix, int64_t first, int64_t last) const {
     Matrix found = matrix;
@@ -270,6 +258,9 @@ struct Decoder {
   }
 };
 
+#if HF_WORDS
+#include "product_words.h"
+#else
 // The same for all panels; `from` and `to` are multiples of 4. `after`: levels that this thread multiplies next, or null.
 template <class Put>
 static inline void product(const Panels& panels, const Bytes& x, const Matrix& all_rows, int64_t from, int64_t to,
@@ -309,3 +300,4 @@ static inline void product(const Panels& panels, const Bytes& x, const Matrix& a
     }
   }
 }
+#endif
