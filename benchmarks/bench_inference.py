@@ -9,7 +9,8 @@ quartiles. Every int8 engine that needs ranges is calibrated on the same real se
 on the dev set, and beside it stand the labels, in percent, that are those of what it was made of in double precision:
 of the packed model for our own engines and exports, of the float one for the peers. The floor is what the encoder's
 integer products take alone, in the same rounds; beside it stands what reading their weights takes. Loading is measured
-in fresh processes (Linux only), imports aside. Written to `--out` as JSON lines and tables.
+in fresh processes (Linux only), imports aside. `--out` gets the tables, and `results.jsonl` a row for each engine and
+shape, which keep_rows.py puts among the committed ones; a run of the same name replaces its rows.
 """
 
 import argparse
@@ -17,10 +18,14 @@ import copy
 import json
 import os
 import re
+import shlex
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +38,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, EvalPrediction
 
 import hf_mpq
+from hf_mpq.sweep import origin
 from hf_mpq.tasks import Task
 
 LEAST_SECONDS = 0.03
@@ -41,6 +47,13 @@ REST_SECONDS = 0.05
 """Before each turn: the threads of the engine before it spin for a while."""
 STREAM = 2**26
 """Floats that are read to measure memory: more than any cache holds."""
+PEERS = ("openvino", "nncf", "onnxruntime", "ctranslate2")
+LOADED_AS = {
+    "seconds": "load_seconds",
+    "ready": "ready_seconds",
+    "loaded": "peak_loaded_megabytes",
+    "used": "peak_ready_megabytes",
+}
 LOADED = {"seconds": "load s", "ready": "load and first pass s", "loaded": "peak MB", "used": "peak MB with first pass"}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
@@ -63,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--accuracy", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--loads", type=int, default=3, help="fresh processes that load each engine; 0 for none")
     parser.add_argument("--pin", action=argparse.BooleanOptionalAction, default=True, help="threads to cores")
+    parser.add_argument(
+        "--run", default="", help="name of the table that the rows belong to; default: shape and threads"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/inference"))
     args = parser.parse_args(argv)
     if args.pin:
@@ -87,11 +103,53 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows[FLOOR] |= _memory(setting)
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"{args.shape}-{args.threads}-threads"
-    lines = [json.dumps({"engine": engine, **row}) for engine, row in rows.items()]
-    (args.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    _keep(args.out / "results.jsonl", list(_lines(rows, args, sys.argv[1:] if argv is None else argv)))
     text = "\n\n".join(part for part in (_table(rows, args.shapes), _memory_line(rows), _load_table(rows)) if part)
     (args.out / f"{name}.md").write_text(text + "\n")
     print(text)
+
+
+def _lines(rows: Mapping[str, Mapping], args: argparse.Namespace, argv: Sequence[str]) -> Iterator[dict]:
+    """A row for each engine and shape."""
+    minilm = args.shape == "minilm"
+    common = {
+        "run": args.run or f"{'MiniLM' if minilm else 'BERT-base'}, {args.threads} thread(s)",
+        "model": f"MiniLM fine-tuned on {args.task}" if minilm else "BERT-base's shape, random weights",
+        "threads": args.threads,
+        "bits": args.bits,
+        "rounds": args.rounds,
+        "command": shlex.join(["python", "benchmarks/bench_inference.py", *argv]),
+        **origin(),
+    }
+    common["versions"] += "".join(f", {name} {version}" for name, version in _versions())
+    for engine, row in rows.items():
+        measures = {name: row[name] for name in ("megabytes", "score", "labels") if not np.isnan(row.get(name, np.nan))}
+        loaded = {LOADED_AS[name]: value for name, value in row.get("load", {}).items()}
+        for shape in args.shapes:
+            first, third = row[shape].get("ratio_quartiles", (None, None))
+            times = {
+                "milliseconds": row[shape]["ms"],
+                "ratio": row[shape].get("ratio"),
+                "ratio_quartile_1": first,
+                "ratio_quartile_3": third,
+            }
+            yield {**common, "engine": engine, "shape": shape, **times, **measures, **loaded}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of the peers that are installed."""
+    for name in PEERS:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
+def _keep(file: Path, rows: list[dict]) -> None:
+    """Beside the rows that are there, in place of those of the same run, engine and shape."""
+    names = "run", "engine", "shape"
+    known = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+    new = {tuple(row[name] for name in names) for row in rows}
+    rows = [row for row in known if tuple(row[name] for name in names) not in new] + rows
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def pin(threads: int) -> None:

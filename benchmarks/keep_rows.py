@@ -1,4 +1,4 @@
-"""Put rows of compare_methods.py or `hf-mpq sweep` where the results are made of, without places of this machine.
+"""Put rows of a benchmark or of `hf-mpq sweep` where the results are made of, without places of this machine.
 
     python benchmarks/keep_rows.py NAME out/compare-methods [another output folder ...]
     make pages
@@ -22,6 +22,8 @@ from hf_mpq.report.board.lines import model_of
 from hf_mpq.report.board.sources import ABOUT, RESULTS, Source, read_sources
 
 ROWS = Path(__file__).parent / "rows"
+TIMED = ("run", "engine", "shape")
+"""What tells rows of bench_inference.py apart."""
 PLACES = {"data_dir": "DATA", "models": "FLOAT", "out": "OUT", "student": "SPARSE"}
 """Argument that is a place to what stands for it."""
 
@@ -36,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = args.rows / args.name
     about = yaml.safe_load((folder / ABOUT).read_text()) if (folder / ABOUT).exists() else {}
     rows, arrays, sources = {}, {}, list(map(_source, args.outputs))
-    models = sorted({model_of(row) for source in sources for row in source.rows})
+    models = sorted({model_of(row) for source in sources for row in source.rows if "engine" not in row})
     if len(models) > 1:
         raise SystemExit(f"these are rows of {' and '.join(models)}: keep those of each model under a NAME of its own")
     for source in sources:
         for row in source.rows:
-            rows.setdefault(tuple(str(row.get(name)) for name in KEYS), json.dumps(without_places(row)))
+            rows.setdefault(tuple(str(row.get(name)) for name in (*KEYS, *TIMED)), json.dumps(without_places(row)))
         for cell, seeds in arrays_of(source).items():
             arrays.setdefault(cell, {}).update(seeds)
     pairs = [json.dumps(asdict(pair)) for pair in pair_arrays(args.name, arrays, about.get("against", AGAINST))]

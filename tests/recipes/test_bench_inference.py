@@ -29,7 +29,7 @@ def study(tmp_path_factory):
 
 
 def run(study, out, *arguments, loads=0):
-    """The rows, by engine, and the text with the tables."""
+    """The rows, by engine and shape, and the text with the tables."""
     from bench_inference import main
 
     main(
@@ -55,20 +55,24 @@ def run(study, out, *arguments, loads=0):
             *arguments,
         ]
     )
-    lines = (out / "minilm-1-threads.jsonl").read_text().splitlines()
-    return {row["engine"]: row for row in map(json.loads, lines)}, (out / "minilm-1-threads.md").read_text()
+    found = {}
+    for row in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
+        found.setdefault(row["engine"], {})[row["shape"]] = row
+    return found, (out / "minilm-1-threads.md").read_text()
 
 
 def check(rows, text, loaded=True):
-    assert all(row[shape]["ms"] > 0 and row[shape]["ratio"] > 0 for row in rows.values() for shape in ("1x8", "2x3-9"))
-    floor = rows.pop("floor: int8 products alone")
-    assert floor["gigabytes_per_second"] > 0.1 and floor["weights"] == pytest.approx(0.0154, abs=1e-4)
-    assert re.search(r"Memory is read at [\d.]+ GB/s: .* 0\.0 MB", text)
-    assert all(0 < row["megabytes"] < 20 for row in rows.values())
-    assert all(0 <= row["score"] <= 100 and row["labels"] >= 80 for row in rows.values())
+    assert all(set(shapes) == {"1x8", "2x3-9"} for shapes in rows.values())
+    assert all(row["milliseconds"] > 0 and row["ratio"] > 0 for shapes in rows.values() for row in shapes.values())
+    assert "megabytes" not in rows.pop("floor: int8 products alone")["1x8"]
+    assert float(re.search(r"Memory is read at ([\d.]+) GB/s: .* 0\.0 MB", text)[1]) > 0.1
+    own = [row for shapes in rows.values() for row in shapes.values()]
+    assert all(0 < row["megabytes"] < 20 for row in own)
+    assert all(0 <= row["score"] <= 100 and row["labels"] >= 80 for row in own)
+    assert all(row["command"].startswith("python benchmarks/bench_inference.py --task sst2") for row in own)
     if loaded and Path("/proc/self/status").exists():
-        assert all(0 < row["load"]["seconds"] < row["load"]["ready"] for row in rows.values())
-        assert all(0 <= row["load"]["loaded"] <= row["load"]["used"] for row in rows.values())
+        assert all(0 < row["load_seconds"] < row["ready_seconds"] for row in own)
+        assert all(0 <= row["peak_loaded_megabytes"] <= row["peak_ready_megabytes"] for row in own)
         assert all(len(re.findall(rf"^\| {name} \|", text, re.MULTILINE)) == 2 for name in rows)
 
 
@@ -78,6 +82,21 @@ def test_engines_are_measured_side_by_side(loads, study, tmp_path):
     rows, text = run(study, tmp_path, "--engines", *engines, "--reference", "torch fp32", loads=loads)
     assert len(rows) == 4
     check(rows, text, loaded=loads > 0)
+
+
+def test_rows_of_a_run_replace_those_of_the_same_run_and_are_kept_beside_others(study, tmp_path):
+    from keep_rows import main as keep
+
+    only = "--engines", "torch fp32", "--reference", "torch fp32", "--no-accuracy"
+    for name in ("first", "second", "first"):
+        run(study, tmp_path / "out", *only, "--run", name)
+    keep(["timed", str(tmp_path / "out"), "--rows", str(tmp_path / "rows")])
+    lines = (tmp_path / "rows" / "timed" / "results.jsonl").read_text().splitlines()
+    rows = list(map(json.loads, lines))
+    assert [(row["run"], row["shape"]) for row in rows] == [
+        (name, shape) for name in ("second", "first") for shape in ("1x8", "2x3-9")
+    ]
+    assert all("--data_dir DATA --models FLOAT" in row["command"] and str(tmp_path) not in str(row) for row in rows)
 
 
 @pytest.mark.full
