@@ -56,3 +56,11 @@ def test_what_is_missing_is_listed_and_a_changed_space_is_refused(here, tmp_path
     assert "no run is done yet" in run("sweep", "--out", out, "--table").stdout
     said = refused("sweep", "--out", out, "--budget", "2bits", "--missing")
     assert "another sweep" in said and "give another --out" in said
+
+
+@needs_optuna
+def test_data_that_is_not_there_is_an_error_before_anything_runs(here, tmp_path, run, refused):
+    (tmp_path / "data").mkdir()
+    said = refused("sweep", "--out", tmp_path / "out", *MODEL, "--data-dir", tmp_path / "data")
+    assert "task's is called 'sst2'" in said and "--data-dir takes the folder" in said
+    assert "waiting  sst2-mpq" in run("sweep", "--out", tmp_path / "out", "--missing", code=1).stdout

@@ -8,7 +8,7 @@ import typer
 
 from .. import options
 from ..console import print_json, say, screen
-from ..errors import NO, UserError
+from ..errors import NO, UserError, one_line
 from ..spaces import space_of
 from ..typed import check_method, check_word, checked_budgets
 
@@ -118,6 +118,7 @@ def sweep(
 
         run_on_ray(found, ray_address, cpus, gpus, retry)
     elif not table:
+        _check_data(found.plan)
         _run(found, workers, retry)
     _show(found, json)
     failed = [] if table else [one for one in found.missing() if one["state"] == "failed"]
@@ -150,6 +151,17 @@ def _asked(known: "Plan | None", given: Mapping[str, Any], space: Mapping[str, A
     if known is None:
         return Plan(**given, space=space)
     return replace(known, **given, **({"space": {**known.space, **space}} if space else {}))
+
+
+def _check_data(plan: "Plan") -> None:
+    """Raise UserError where a folder of data lacks a task, before anything runs."""
+    from ...tasks import get_task
+
+    for name in plan.tasks if plan.data_dir is not None else ():
+        try:
+            get_task(name).load(plan.data_dir)
+        except OSError as error:
+            raise UserError(one_line(error).replace("data_dir=", "--data-dir")) from error
 
 
 def _run(found: "Sweep", workers: int, retry: bool) -> None:
