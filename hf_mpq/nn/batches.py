@@ -7,17 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ..core.inputs import INPUTS
+from ..core.inputs import INPUTS, LABELS, POSITIONS
 from .batch_checks import check_batches, check_row, longest_input, takes_choices
 from .batch_items import items_of
 
-_LABELS = {
-    "labels": "labels",
-    "label": "labels",
-    "label_ids": "labels",
-    "start_positions": "start_positions",
-    "end_positions": "end_positions",
-}
+_LABELS = {**dict.fromkeys(LABELS, LABELS[0]), **{name: name for name in POSITIONS}}
+"""What a column of labels is called in a batch."""
 _IGNORED = -100
 
 

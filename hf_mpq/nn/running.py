@@ -8,8 +8,8 @@ from functools import wraps
 import torch
 from torch import Tensor, nn
 
-POSITIONS = ("start_positions", "end_positions")
-"""Labels of spans."""
+from ..core.inputs import is_label
+
 _HIDDEN = -1000.0
 """What is added to the score of a token that nobody sees is below it: -10000, the lowest float or minus infinity."""
 
@@ -48,7 +48,7 @@ def differentiable(model: nn.Module) -> nn.Module:
 def forward_inputs(model: nn.Module, batch: Mapping) -> dict:
     """What forward is called with: a batch without its labels, where the model is."""
     device = next(model.parameters()).device
-    return {key: value.to(device) for key, value in batch.items() if "label" not in key and key not in POSITIONS}
+    return {key: value.to(device) for key, value in batch.items() if not is_label(key)}
 
 
 def real_tokens(batch: Mapping) -> Tensor | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..core.inputs import is_label
 from ..nn import BlockRecord
 from .walk import BlockStep
 
@@ -17,7 +18,7 @@ def split_batches(batches: Sequence[Mapping], size: int | None, generator: torch
     of `part_size`."""
     parts = []
     for batch in batches:
-        tensors = {key: value for key, value in batch.items() if "label" not in key}
+        tensors = {key: value for key, value in batch.items() if not is_label(key)}
         for chosen in torch.randperm(sequences_of(tensors), generator=generator).split(size or part_size(tensors)):
             parts.append({key: value[chosen.to(value.device)] for key, value in tensors.items()})
     return parts
@@ -37,7 +38,7 @@ def sequences_of(batch: Mapping) -> int:
 
 
 def _first(batch: Mapping) -> Tensor:
-    return next(value for key, value in batch.items() if "label" not in key)
+    return next(value for key, value in batch.items() if not is_label(key))
 
 
 def draw_calls(record: BlockRecord, size: int, generator: torch.Generator) -> list[int]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...core.inputs import is_label
 from ...nn import running
-from ...nn.running import POSITIONS, evaluating
+from ...nn.running import evaluating
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def batches_on(model: nn.Module, batches: Iterable[Mapping]) -> list[Batch]:
     found = []
     for batch in batches:
         tensors = {key: value.to(device) for key, value in batch.items()}
-        labels = {key: value for key, value in tensors.items() if "label" in key or key in POSITIONS}
+        labels = {key: value for key, value in tensors.items() if is_label(key)}
         inputs = {key: value for key, value in tensors.items() if key not in labels}
         found.append(Batch(inputs, labels, running.real_tokens(inputs)))
     if not any(len(batch) for batch in found):

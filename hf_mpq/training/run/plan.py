@@ -12,6 +12,7 @@ from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from ...core import METHODS, MethodSpec, StageSpec, by_name, name_and_options
+from ...core.inputs import LABELS
 from ...nn.construction import takes_config_alone
 from ...nn.widening import RESHAPES
 from ...search.schedules import SCHEDULES
@@ -20,8 +21,6 @@ from ...search.strategies.penalties import PENALTIES
 from ..arguments import REINITS, MPQTrainingArguments, examples_per_step
 from ..objectives import OBJECTIVES
 
-LABEL_NAMES = ("labels", "label", "label_ids")
-"""What a collator takes for labels."""
 DEFAULT_OPEN, DEFAULT_FIXED, DEFAULT_NESTED = "mpq", "uniform", "vertical"
 
 
@@ -212,7 +211,7 @@ def first_labels(rows: Any) -> Any:
     listed = hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
     if not listed or not len(rows) or not isinstance(rows[0], Mapping):
         return None
-    return next((rows[0][name] for name in LABEL_NAMES if rows[0].get(name) is not None), None)
+    return next((rows[0][name] for name in LABELS if rows[0].get(name) is not None), None)
 
 
 def check_remade(plan: list[StageSpec], kind: type) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
+from ...core.inputs import LABELS
 from ...nn.walk import served_precisions, set_precision, take_path
 from ...search.strategies import Pass, Progress, SearchStrategy
 from ...weights.roles import parameters_by_precision
@@ -288,4 +289,4 @@ class StageTrainer(StageBatches, StageCheckpoints, Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
-            self._signature_columns = [*self.model.columns, *{"label", "label_ids", *self.label_names}]
+            self._signature_columns = [*self.model.columns, *{*LABELS[1:], *self.label_names}]
