@@ -79,7 +79,7 @@ _MORE = {
     "eurobert": {"num_key_value_heads": 2, "mask_token_id": 3},
     "ultrabert": {},
     "qwen3": _KEY_VALUE_HEADS,
-    "gemma3_text": {**_KEY_VALUE_HEADS, "sliding_window": 8, "use_bidirectional_attention": True},
+    "gemma3_text": {**_KEY_VALUE_HEADS, "sliding_window": 2, "use_bidirectional_attention": True},
     "t5": {"d_kv": 8, "d_ff": 56, "feed_forward_proj": "gated-gelu"},
 }
 _DISTILBERT = {

@@ -90,7 +90,7 @@ def test_eight_bits_are_nearly_float(family):
     model, batch = tiny_model(family, "bare"), batch_for(family)
     plain = outputs(model, batch)[0].flatten(0, -2)
     found = outputs(hf_mpq.quantize(model, MPQConfig(bits=8)), batch)[0].flatten(0, -2)
-    assert cosine_similarity(plain, found).min() > 0.995
+    assert cosine_similarity(plain, found).min() > 0.99
     tables = [name for name in family_of(model).embeddings if absolute_name(model, name) is not None]
     packed = dict(matrices(hf_mpq.pack(model), PackedEmbedding))
     assert set(packed) == set(tables)

@@ -6,7 +6,7 @@ from accelerate import cpu_offload, disk_offload
 
 import hf_mpq
 from tests.plugin.models import close, reload, stored_model
-from tests.tiny import outputs
+from tests.tiny import outputs, tiny_model
 
 CPU = torch.device("cpu")
 PARTS = {
@@ -23,10 +23,23 @@ def test_offloading_changes_nothing(head, tmp_path):
     model.save_pretrained(tmp_path / "packed")
     close(before, outputs(cpu_offload(reload(tmp_path / "packed", head), CPU)), 1e-6)
     close(before, outputs(disk_offload(reload(tmp_path / "packed", head), tmp_path / "a", CPU)), 1e-6)
-    for number, places in enumerate([{"": "cpu"}, "auto", {"": "disk"}, *([PARTS[head]] if head in PARTS else [])]):
+    whole = [{"": "disk"}] if float_runs_from_the_disk(head, tmp_path / "float") else []
+    for number, places in enumerate([{"": "cpu"}, "auto", *whole, *([PARTS[head]] if head in PARTS else [])]):
         one = reload(tmp_path / "packed", head, device_map=places, offload_folder=tmp_path / str(number))
         close(before, outputs(one), 1e-6)
         assert one.dtype == torch.float32 and one.device.type in ("cpu", "meta")
+
+
+def float_runs_from_the_disk(head, folder) -> bool:
+    """Not with an old transformers, where biases of heads stay on no device."""
+    model = tiny_model("bert", head)
+    model.save_pretrained(folder)
+    try:
+        outputs(type(model).from_pretrained(folder, device_map={"": "disk"}, offload_folder=folder / "off"))
+    except RuntimeError as error:
+        assert "meta" in str(error)
+        return False
+    return True
 
 
 @pytest.mark.parametrize("places", [{"": "disk"}, PARTS["sequence"]], ids=["all", "encoder"])
