@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from hf_mpq.runtime.int8 import unsupported
 from tests.tiny import tiny_model
 
-pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
+needs_int8 = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def check(rows, text, loaded=True):
         assert all(len(re.findall(rf"^\| {name} \|", text, re.MULTILINE)) == 2 for name in rows)
 
 
+@needs_int8
 @pytest.mark.parametrize("loads", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_engines_are_measured_side_by_side(loads, study, tmp_path):
     engines = "torch fp32", "ours cpu-int8, per token", "ours cpu-native, per token", "floor"
@@ -99,6 +100,7 @@ def test_rows_of_a_run_replace_those_of_the_same_run_and_are_kept_beside_others(
     assert all("--data_dir DATA --models FLOAT" in row["command"] and str(tmp_path) not in str(row) for row in rows)
 
 
+@needs_int8
 @pytest.mark.full
 def test_every_engine_that_is_installed_runs(study, tmp_path):
     from engines import ENGINES, missing

@@ -62,7 +62,7 @@ def arrays_of(source: Source) -> Arrays:
     for row in source.rows if source.folder else ():
         run = row.get("run") or "-".join(str(row[key]) for key in KEYS if row.get(key, "") != "")
         file = source.folder / "kl" / f"{run}.npy"
-        if row["method"] != FLOAT and file.exists():
+        if row.get("method", FLOAT) != FLOAT and file.exists():
             name = row["method"] + (f" ({row['variant']})" if row.get("variant") else "")
             arrays.setdefault((row["task"], row["budget"], name), {})[row["seed"]] = np.load(file)
     return arrays

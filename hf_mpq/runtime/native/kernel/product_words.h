@@ -65,10 +65,18 @@ HF_INLINE void pin(__m256i& sum) { asm("" : "+x"(sum)); }
 HF_INLINE __m256i vector_at(const uint8_t* from) { return _mm256_loadu_si256((const __m256i*)from); }
 HF_INLINE __m256i even_of(__m256i bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(255)); }
 
+// A line of each of the rows that come after these, `ahead` bytes behind them; 0 brings none.
+template <int R>
+HF_INLINE void bring(const int8_t* const (&rows)[R], int64_t quad, int64_t ahead) {
+  if (!ahead || quad % 16) return;
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++) prefetch(rows[r] + 4 * quad + ahead);
+}
+
 // Small levels: `every` quads' sums fit into words.
 struct Small {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t every, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t every, int64_t ahead, __m256i (&total)[R][V]) {
     const int8_t* rows[R];
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
@@ -83,6 +91,7 @@ struct Small {
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) sums[r][v] = _mm256_setzero_si256();
       for (const int64_t end = least(quads, q + every); q < end; q++, x += V * 32) {
+        if (V == 1) bring<R>(rows, q, ahead);
         __m256i here[V];
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) here[v] = vector_at(x + v * 32);
@@ -108,7 +117,7 @@ struct Small {
 // Any levels, as words.
 struct Words {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t, __m256i (&total)[R][V]) {
     const int8_t* rows[R];
     __m256i sums[R][V];
 #pragma GCC unroll 6
@@ -145,34 +154,38 @@ struct Words {
   }
 };
 
-// Any levels, taken apart where they are read: for a single vector of tokens.
+// Any levels, made words where they are read: for a single vector of tokens. Of a token there are two sums, side by side.
 struct Bytewise {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t ahead, __m256i (&total)[R][V]) {
     const int8_t* rows[R];
-    __m256i sums[R];
+    __m256i low[R], high[R];  // of the first and the last four tokens
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) rows[r] = from[r], sums[r] = _mm256_setzero_si256();
+    for (int r = 0; r < R; r++) rows[r] = from[r], low[r] = high[r] = _mm256_setzero_si256();
     for (int64_t q = 0; q < quads; q++, x += 32) {
-      const __m256i here = vector_at(x), even = even_of(here), odd = _mm256_srli_epi16(here, 8);
+      bring<R>(rows, q, ahead);
+      const __m256i first = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)x));
+      const __m256i last = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(x + 16)));
 #pragma GCC unroll 6
       for (int r = 0; r < R; r++) {
-        const __m256i w = four_of(rows[r] + 4 * q);
-        const __m256i first = _mm256_madd_epi16(even, _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
-        sums[r] = _mm256_add_epi32(sums[r], _mm256_add_epi32(first, _mm256_madd_epi16(odd, _mm256_srai_epi16(w, 8))));
+        const __m256i w = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(four_of(rows[r] + 4 * q)));
+        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(first, w));
+        pin(low[r]);
+        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(last, w));
+        pin(high[r]);
       }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) total[r][0] = sums[r];
+    for (int r = 0; r < R; r++) total[r][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
   }
 };
 
 // `to`: (rows of the group, V, LANES) sums; `order` says which ones those of `rows` are.
 template <int R, int V, class Kind>
 static inline void some_rows(const uint8_t* x, const int8_t* const* rows, const int16_t* order, int64_t quads, int64_t every,
-                             int32_t* to) {
+                             int64_t ahead, int32_t* to) {
   __m256i total[R][V];
-  Kind::template sum<R, V>(x, rows, quads, every, total);
+  Kind::template sum<R, V>(x, rows, quads, every, ahead, total);
 #pragma GCC unroll 6
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
@@ -181,15 +194,15 @@ static inline void some_rows(const uint8_t* x, const int8_t* const* rows, const 
 
 template <int V, class Kind>
 static inline void all_rows(const uint8_t* x, const int8_t* const* rows, const int16_t* order, int64_t count, int64_t quads,
-                            int64_t every, int32_t* to) {
+                            int64_t every, int64_t ahead, int32_t* to) {
   for (; count >= AT_ONCE; count -= AT_ONCE, rows += AT_ONCE, order += AT_ONCE)
-    some_rows<AT_ONCE, V, Kind>(x, rows, order, quads, every, to);
+    some_rows<AT_ONCE, V, Kind>(x, rows, order, quads, every, ahead, to);
   switch (count) {
-    case 5: some_rows<5, V, Kind>(x, rows, order, quads, every, to); break;
-    case 4: some_rows<4, V, Kind>(x, rows, order, quads, every, to); break;
-    case 3: some_rows<3, V, Kind>(x, rows, order, quads, every, to); break;
-    case 2: some_rows<2, V, Kind>(x, rows, order, quads, every, to); break;
-    case 1: some_rows<1, V, Kind>(x, rows, order, quads, every, to); break;
+    case 5: some_rows<5, V, Kind>(x, rows, order, quads, every, ahead, to); break;
+    case 4: some_rows<4, V, Kind>(x, rows, order, quads, every, ahead, to); break;
+    case 3: some_rows<3, V, Kind>(x, rows, order, quads, every, ahead, to); break;
+    case 2: some_rows<2, V, Kind>(x, rows, order, quads, every, ahead, to); break;
+    case 1: some_rows<1, V, Kind>(x, rows, order, quads, every, ahead, to); break;
   }
 }
 
@@ -199,13 +212,14 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, c
                          const Put& put) {
   alignas(64) int32_t sums[MOST_SUMS * WIDEST];
   const uint8_t* const panel = x.panel(vector);
+  const int64_t ahead = matrix.planes.blocks ? 0 : AT_ONCE * matrix.stride;
   for (int64_t group = 0, row = from; row < to; group++, row += STEP) {
     const int64_t count = least(to - row, STEP), first = row - from, small = sorted.small[group];
     int32_t* const place = sums - first * V * LANES;
     const int8_t* const* const rows = sorted.rows + first;
     const int16_t* const order = sorted.order + first;
-    all_rows<V, Small>(panel, rows, order, small, matrix.quads, sorted.every[group], place);
-    all_rows<V, Kind>(panel, rows + small, order + small, count - small, matrix.quads, 0, place);
+    all_rows<V, Small>(panel, rows, order, small, matrix.quads, sorted.every[group], ahead, place);
+    all_rows<V, Kind>(panel, rows + small, order + small, count - small, matrix.quads, 0, ahead, place);
     put.template tile<V>(vector, row, (int)count, sums);
   }
 }
@@ -214,8 +228,9 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, c
 template <class Put>
 static inline void product(const Panels& panels, const Bytes& x, const Matrix& all_rows, int64_t from, int64_t to,
                            const Put& put, const Decoder& decoder, const int8_t*) {
-  const bool alone = panels.count() == 1;  // what is decoded for a single panel is read at once
-  const int64_t rows = alone ? STEP : most(STEP, CHUNK / all_rows.stride / STEP * STEP);
+  const bool alone = panels.count() == 1;
+  // What is decoded for a single panel is read at once.
+  const int64_t rows = alone && !all_rows.levels ? STEP : most(STEP, CHUNK / all_rows.stride / STEP * STEP);
   for (int64_t first = from; first < to; first += rows) {
     const int64_t last = least(to, first + rows);
     const Matrix matrix = decoder(all_rows, first, last);
