@@ -128,7 +128,7 @@ def _lines(rows: Mapping[str, Mapping], args: argparse.Namespace, argv: Sequence
         for shape in args.shapes:
             first, third = row[shape].get("ratio_quartiles", (None, None))
             times = {
-                "milliseconds": row[shape]["ms"],
+                "milliseconds": float(f"{row[shape]['ms']:.3g}"),
                 "ratio": row[shape].get("ratio"),
                 "ratio_quartile_1": first,
                 "ratio_quartile_3": third,
