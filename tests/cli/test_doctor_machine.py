@@ -72,6 +72,13 @@ def test_this_machine(run, run_json):
     assert "this machine is sound" in run("doctor").stdout
 
 
+@pytest.mark.parametrize("path", ["avx-vnni", "avx2"])
+def test_few_bits_are_faster_by_avx2_alone(path, server):
+    machine = replace(server, paths=(path, "portable"), flags=frozenset({"avx2"}))
+    state, detail = found(machine)["cpu-native"]
+    assert state == "ok" and ("five bits or fewer" in detail) == (path == "avx2")
+
+
 def test_nothing_is_to_be_done_on_a_good_machine(server):
     assert {state for state, _ in found(server).values()} == {"ok"}
 

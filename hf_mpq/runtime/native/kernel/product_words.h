@@ -1,16 +1,16 @@
 // Products where no instruction sums products of four bytes. Of rows with small levels vpmaddubsw sums two exactly, and
 // several such sums fit into a word; other rows are taken apart into words, of which vpmaddwd sums two.
 
-constexpr int AT_ONCE = 6;      // rows: with two vectors, 12 sums in registers
-constexpr int64_t FEWEST = 4;   // quads whose sums fit into words; with fewer, words are quicker
+constexpr int AT_ONCE = 6;     // rows: with two vectors, 12 sums in registers
+constexpr int64_t FEWEST = 4;  // quads whose sums fit into words; with fewer, words are quicker
 
 // Rows of a chunk, in groups of STEP; of each group those with small levels first.
 struct Sorted {
   static constexpr int64_t MOST = (HF_CHUNK / 64 / STEP + 1) * STEP;
-  int16_t order[MOST];             // of rows of the chunk
-  const int8_t* rows[MOST];        // levels, or words
-  uint8_t small[MOST / STEP];      // rows of a group
-  int64_t every[MOST / STEP];      // quads whose sums fit, for all of these
+  const int8_t* rows[MOST];    // levels, or words
+  uint8_t order[MOST];         // which ones of their group these are
+  uint8_t small[MOST / STEP];  // rows of a group
+  int64_t every[MOST / STEP];  // quads whose sums fit, for all of these
 
   static int64_t quads_of(uint8_t highest) { return 32767 / (2 * 255 * most(1, highest)); }
   static int64_t word_stride(int64_t quads) {  // bytes; at no multiple of what caches alias
@@ -28,12 +28,12 @@ struct Sorted {
         const int64_t quads = quads_of(matrix.highest[row]);
         if (quads < FEWEST) continue;
         every[group] = least(every[group], quads);
-        order[at] = (int16_t)(row - first), rows[at++] = matrix.levels + row * matrix.stride;
+        order[at] = (uint8_t)(row - start), rows[at++] = matrix.levels + row * matrix.stride;
       }
       small[group] = (uint8_t)(at - (start - first));
       for (int64_t row = start; row < end; row++) {
         if (quads_of(matrix.highest[row]) >= FEWEST) continue;
-        order[at] = (int16_t)(row - first), rows[at++] = matrix.levels + row * matrix.stride;
+        order[at] = (uint8_t)(row - start), rows[at++] = matrix.levels + row * matrix.stride;
         if (!words) continue;
         take_apart(matrix.levels + row * matrix.stride, matrix.quads, words);
         rows[at - 1] = words, words += word_stride(matrix.quads);
@@ -76,7 +76,8 @@ HF_INLINE void bring(const int8_t* const (&rows)[R], int64_t quad, int64_t ahead
 // Small levels: `every` quads' sums fit into words.
 struct Small {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t every, int64_t ahead, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t every, int64_t ahead,
+                         __m256i (&total)[R][V]) {
     const int8_t* rows[R];
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
@@ -117,7 +118,8 @@ struct Small {
 // Any levels, as words.
 struct Words {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t,
+                         __m256i (&total)[R][V]) {
     const int8_t* rows[R];
     __m256i sums[R][V];
 #pragma GCC unroll 6
@@ -157,7 +159,8 @@ struct Words {
 // Any levels, made words where they are read: for a single vector of tokens. Of a token there are two sums, side by side.
 struct Bytewise {
   template <int R, int V>
-  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t ahead, __m256i (&total)[R][V]) {
+  static inline void sum(const uint8_t* x, const int8_t* const* from, int64_t quads, int64_t, int64_t ahead,
+                         __m256i (&total)[R][V]) {
     const int8_t* rows[R];
     __m256i low[R], high[R];  // of the first and the last four tokens
 #pragma GCC unroll 6
@@ -182,8 +185,8 @@ struct Bytewise {
 
 // `to`: (rows of the group, V, LANES) sums; `order` says which ones those of `rows` are.
 template <int R, int V, class Kind>
-static inline void some_rows(const uint8_t* x, const int8_t* const* rows, const int16_t* order, int64_t quads, int64_t every,
-                             int64_t ahead, int32_t* to) {
+static inline void some_rows(const uint8_t* x, const int8_t* const* rows, const uint8_t* order, int64_t quads,
+                             int64_t every, int64_t ahead, int32_t* to) {
   __m256i total[R][V];
   Kind::template sum<R, V>(x, rows, quads, every, ahead, total);
 #pragma GCC unroll 6
@@ -193,7 +196,7 @@ static inline void some_rows(const uint8_t* x, const int8_t* const* rows, const 
 }
 
 template <int V, class Kind>
-static inline void all_rows(const uint8_t* x, const int8_t* const* rows, const int16_t* order, int64_t count, int64_t quads,
+static inline void all_rows(const uint8_t* x, const int8_t* const* rows, const uint8_t* order, int64_t count, int64_t quads,
                             int64_t every, int64_t ahead, int32_t* to) {
   for (; count >= AT_ONCE; count -= AT_ONCE, rows += AT_ONCE, order += AT_ONCE)
     some_rows<AT_ONCE, V, Kind>(x, rows, order, quads, every, ahead, to);
@@ -215,11 +218,10 @@ static inline void strip(const Bytes& x, int64_t vector, const Matrix& matrix, c
   const int64_t ahead = matrix.planes.blocks ? 0 : AT_ONCE * matrix.stride;
   for (int64_t group = 0, row = from; row < to; group++, row += STEP) {
     const int64_t count = least(to - row, STEP), first = row - from, small = sorted.small[group];
-    int32_t* const place = sums - first * V * LANES;
     const int8_t* const* const rows = sorted.rows + first;
-    const int16_t* const order = sorted.order + first;
-    all_rows<V, Small>(panel, rows, order, small, matrix.quads, sorted.every[group], ahead, place);
-    all_rows<V, Kind>(panel, rows + small, order + small, count - small, matrix.quads, 0, ahead, place);
+    const uint8_t* const order = sorted.order + first;
+    all_rows<V, Small>(panel, rows, order, small, matrix.quads, sorted.every[group], ahead, sums);
+    all_rows<V, Kind>(panel, rows + small, order + small, count - small, matrix.quads, 0, ahead, sums);
     put.template tile<V>(vector, row, (int)count, sums);
   }
 }
