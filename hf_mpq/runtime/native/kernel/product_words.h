@@ -60,8 +60,9 @@ HF_INLINE __m256i four_of(const int8_t* from) {
   __builtin_memcpy(&value, from, 4);
   return _mm256_set1_epi32(value);
 }
-// A sum is done before the next one begins: all stay in registers.
-HF_INLINE void pin(__m256i& sum) { asm("" : "+x"(sum)); }
+// Sums that stay in their registers: compilers would put products off, of which there is no room for more than one.
+HF_INLINE void add_words(__m256i& sum, __m256i x) { asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(x)); }
+HF_INLINE void add_ints(__m256i& sum, __m256i x) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x)); }
 HF_INLINE __m256i vector_at(const uint8_t* from) { return _mm256_loadu_si256((const __m256i*)from); }
 HF_INLINE __m256i even_of(__m256i bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(255)); }
 
@@ -100,10 +101,7 @@ struct Small {
         for (int r = 0; r < R; r++) {
           const __m256i w = four_of(rows[r] + 4 * q);
 #pragma GCC unroll 2
-          for (int v = 0; v < V; v++) {
-            sums[r][v] = _mm256_add_epi16(sums[r][v], _mm256_maddubs_epi16(here[v], w));
-            pin(sums[r][v]);
-          }
+          for (int v = 0; v < V; v++) add_words(sums[r][v], _mm256_maddubs_epi16(here[v], w));
         }
       }
 #pragma GCC unroll 6
@@ -133,10 +131,7 @@ struct Words {
       for (int r = 0; r < R; r++) {
         const __m256i w = four_of(rows[r] + at);
 #pragma GCC unroll 2
-        for (int v = 0; v < V; v++) {
-          sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(here[v], w));
-          pin(sums[r][v]);
-        }
+        for (int v = 0; v < V; v++) add_ints(sums[r][v], _mm256_madd_epi16(here[v], w));
       }
     };
     for (int64_t q = 0, at = 0; q < quads; q += 8, at += 32)
@@ -172,10 +167,8 @@ struct Bytewise {
 #pragma GCC unroll 6
       for (int r = 0; r < R; r++) {
         const __m256i w = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(four_of(rows[r] + 4 * q)));
-        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(first, w));
-        pin(low[r]);
-        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(last, w));
-        pin(high[r]);
+        add_ints(low[r], _mm256_madd_epi16(first, w));
+        add_ints(high[r], _mm256_madd_epi16(last, w));
       }
     }
 #pragma GCC unroll 6
