@@ -200,7 +200,7 @@ class TrainingFree(Estimates):
 
     @cached_property
     def _judge(self) -> Judge:
-        return Judge(self._prototype, self._divergence)
+        return Judge(self._prototype, self._divergence, keeps_blocks=True)
 
     def quantized(self, assignment: Assignment | None = None) -> nn.Module:
         """A quantized copy of the model, rounded to nearest; None takes the bits that the config fixes."""

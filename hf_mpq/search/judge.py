@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..core import Assignment, MatrixAssignment, Pattern
-from ..nn import MPQLinear
+from ..nn import MPQLinear, encoder_blocks
 from ..nn.fitting import check_fits
 from ..nn.held import using_weights
+from ..nn.kept_blocks import KeptBlocks
 from ..nn.matrix import QuantizedMatrix
 from ..nn.walk import matrices, take_path
 from ..weights import WeightMask, WeightQuantizer
@@ -22,6 +23,8 @@ Key: TypeAlias = tuple[str, Pattern, int]
 """Matrix, pattern, and how often its weight was changed."""
 Masked: TypeAlias = tuple[WeightMask | None, WeightQuantizer]
 """A mask, and the quantizer with scales for it."""
+SMALL = 1 << 12
+"""Numbers of a tensor that is compared by its values."""
 
 
 class Judge:
@@ -33,10 +36,20 @@ class Judge:
             model as it is.
         trial: trains an assignment shortly, elsewhere, and measures the result; None where nothing is trained.
         progress: whether searches that ask it much show how far they are.
+        keeps_blocks: whether encoder layers that are as in an earlier measure need not be run again: for a measure that
+            runs the same batches every time, and reads nothing but the model's outputs.
     """
 
-    def __init__(self, model: nn.Module, measure: Measure, trial: Trial | None = None, progress: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        measure: Measure,
+        trial: Trial | None = None,
+        progress: bool = False,
+        keeps_blocks: bool = False,
+    ):
         self._model, self._measure, self._trial, self.progress = model, measure, trial, progress
+        self._blocks = KeptBlocks(encoder_blocks(model)) if keeps_blocks else None
         self._masked: dict[Key, Masked] = {}  # while its weights stay as they are
         self._held: dict[str, tuple[Hashable, Tensor]] = {}
 
@@ -66,8 +79,18 @@ class Judge:
                 with torch.no_grad():
                     self._held[name] = key, layer.quantized_weight()
         held = {layer: lambda weight=self._held[name][1]: weight for name, layer in layers.items()}
-        with using_weights(held):
+        with using_weights(held), self._keeping(assignment):
             yield
+
+    def _keeping(self, assignment: Assignment) -> AbstractContextManager:
+        """Layers run only where they are not as they were in an earlier measure."""
+        if self._blocks is None:
+            return nullcontext()
+        layers, states = dict(matrices(self._model)), {}
+        for name, block in self._blocks.blocks.items():
+            inside = {one: layer for one, layer in layers.items() if one.startswith(f"{name}.")}
+            states[name] = _state(block, inside, assignment)
+        return self._blocks.using(states)
 
     def trained_damage(self, assignment: Assignment) -> float:
         """The measure after a short training of the assignment.
@@ -106,11 +129,29 @@ def taking(model: nn.Module, assignment: Assignment, known: dict[Key, Masked] | 
                 layer.program.gate.take(before[name])
 
 
-def _settles(layer: MPQLinear, given: MatrixAssignment | None) -> Hashable | None:
+def _settles(layer: QuantizedMatrix, given: MatrixAssignment | None) -> Hashable | None:
     """What a layer's quantized weight depends on; None where that is more than its own bits."""
     if given is None or layer.spec.nested or layer.program.gate.sets_width:
         return None
     return given.bits, given.keep_of, *(value._version for value in layer.parameters())
+
+
+def _state(block: nn.Module, layers: Mapping[str, QuantizedMatrix], assignment: Assignment) -> Hashable | None:
+    """What a block's function depends on, given its quantized matrices: their bits, small tensors by their values, and
+    which large ones it has; None where that is not all."""
+    chosen = [
+        (_settles(layer, assignment.matrices.get(name)), assignment.activation_bits.get(name))
+        for name, layer in layers.items()
+    ]
+    if any(weight is None for weight, _ in chosen):
+        return None
+    return *chosen, *map(_identity, (*block.parameters(), *block.buffers()))
+
+
+def _identity(value: Tensor) -> Hashable:
+    if value.numel() > SMALL:
+        return value.data_ptr(), value._version
+    return value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _positions(name: str, layer: QuantizedMatrix, bits: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import hf_mpq
 from hf_mpq import MPQConfig
 from hf_mpq.core import ModelShape
-from hf_mpq.nn import MPQLinear, calibrate_activations
+from hf_mpq.nn import MPQLinear, calibrate_activations, encoder_blocks
 from hf_mpq.nn.walk import matrices, take_path
 from hf_mpq.search import Judge
 from hf_mpq.search.judge import taking
@@ -39,11 +39,13 @@ def check(model, seeds=2):
     inputs = {name: layer.input_quantizer for name, layer in matrices(model) if layer.spec.activation}
     bits = {name: quantizer.bits for name, quantizer in inputs.items()}
     seen = []
-    judge = Judge(model, lambda live: seen.append(logits(live)) or 0.0)
-    for seed in range(seeds):
-        given = random_assignment(model, seed)
-        assert judge.damage(given) == 0
-        assert torch.equal(seen[-1], logits(hf_mpq.fix(copy.deepcopy(model), given)))
+    judges = [
+        Judge(model, lambda live: seen.append(logits(live)) or 0.0, keeps_blocks=keeps) for keeps in (False, True)
+    ]
+    for given in [random_assignment(model, seed) for seed in range(seeds)] * 2:
+        for judge in judges:
+            assert judge.damage(given) == 0
+            assert torch.equal(seen[-1], logits(hf_mpq.fix(copy.deepcopy(model), given)))
     assert torch.equal(logits(model), before)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(layer.spec is specs[name] for name, layer in matrices(model))
@@ -133,3 +135,38 @@ def test_only_weights_that_differ_are_quantized_again(monkeypatch):
         list(linear.values())[-1].weight.add_(0.1)
     judge.damage(given)
     assert made == [linear[name], list(linear.values())[-1]]
+
+
+def test_only_layers_that_differ_are_run_again():
+    """A search's next try is a matrix away from where it is."""
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4)))
+    ran, blocks = [], encoder_blocks(model)
+    for name, block in blocks.items():
+        block.register_forward_pre_hook(lambda block, given, name=name: ran.append(name))
+        block.forward = lambda *args, run=block.forward, name=name, **kwargs: ran.remove(name) or run(*args, **kwargs)
+    judge = Judge(model, lambda live: logits(live) is None, keeps_blocks=True)  # what was only asked stays in `ran`
+    given = random_assignment(model, 0)
+    judge.damage(given)
+    assert not ran
+    last = list(blocks)[-1]
+    name = next(name for name in given.matrices if name.startswith(f"{last}."))
+    other = replace(given.matrices[name], bits=tuple(6 - bits for bits in given.matrices[name].bits))
+    judge.damage(replace(given, matrices={**given.matrices, name: other}))
+    assert ran == list(blocks)[:-1]
+
+
+@pytest.mark.parametrize("what", ["norm", "range"])
+def test_a_layer_that_was_changed_is_run_again(what):
+    model = hf_mpq.quantize(tiny_model("bert"), MPQConfig(bits=(2, 4), activation="static"))
+    calibrate_activations(model, [tiny_batch()])
+    seen, given = [], random_assignment(model, 0)
+    judge = Judge(model, lambda live: seen.append(logits(live)) or 0.0, keeps_blocks=True)
+    judge.damage(given)
+    if what == "range":
+        calibrate_activations(model, [{key: value[:1, :3] for key, value in tiny_batch().items()}])
+    else:
+        next(value for name, value in model.named_parameters() if name.endswith("output.LayerNorm.weight")).data.mul_(
+            0.5
+        )
+    judge.damage(given)
+    assert torch.equal(seen[-1], logits(hf_mpq.fix(copy.deepcopy(model), given))) and not torch.equal(*seen)

@@ -73,7 +73,11 @@ class SelectionRule:
     def _judge(self, model: nn.Module, trial: Trial | None = None) -> Judge:
         """Measures assignments of a model by its divergence from the teacher."""
         return Judge(
-            model, self._divergence, trial, progress=self.is_world_process_zero() and not self.args.disable_tqdm
+            model,
+            self._divergence,
+            trial,
+            progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+            keeps_blocks=True,
         )
 
     def _divergence(self, model: nn.Module) -> float:
