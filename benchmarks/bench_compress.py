@@ -16,6 +16,7 @@ from hf_mpq import MPQConfig
 from hf_mpq.compression.choices import DEFAULT, DEFAULT_CANDIDATES
 from hf_mpq.compression.engine import TrainingFree
 from hf_mpq.core import budgets_of
+from hf_mpq.nn.batches import MOST, batches_of
 
 PARTS = ("scoring", "allocation", "quantization", "rounding")
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--scorers", nargs="+", default=["fisher"])
     parser.add_argument("--roundings", nargs="+", default=["nearest"])
     parser.add_argument("--budget", default="3bits")
-    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--examples", type=int, default=None, help="default: as many as compress takes of that length")
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -39,8 +40,9 @@ def main() -> None:
             "input_ids": torch.randint(1000, 30000, (16, args.length), generator=generator),
             "attention_mask": torch.ones(16, args.length, dtype=torch.long),
         }
-        for _ in range(args.examples // 16)
+        for _ in range(-(-(args.examples or MOST) // 16))
     ]
+    batches = batches_of(batches, model, 16, args.examples)
     seen: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for scorer in args.scorers:
@@ -60,7 +62,9 @@ def main() -> None:
                     {**engine.seconds, "total": total, "estimated": expected}
                 )
     names = (*PARTS, "total", "estimated")
-    print(f"{args.examples} examples of {args.length} tokens, {args.threads} threads; seconds, median (least to most)")
+    print(
+        f"{16 * len(batches)} examples of {args.length} tokens, {args.threads} threads; seconds, median (least to most)"
+    )
     print("| scorer, rounding |", " | ".join(names), "|")
     for (scorer, rounding), rows in seen.items():
         cells = []

@@ -15,6 +15,17 @@ from hf_mpq.nn.precision import nested_storages
 from hf_mpq.tasks import TASKS, Task, evaluate_model, get_task, subset
 from hf_mpq.training import fine_tune
 
+FINE_TUNING = "fine_tuning.json"
+"""How the float model beside it was fine-tuned."""
+OF_FINE_TUNING = (
+    "task",
+    "model_name_or_path",
+    "max_length",
+    "max_train_samples",
+    "finetune_epochs",
+    "finetune_learning_rate",
+)
+
 
 class Several(Action):
     """Values of an option that may be given several times; they replace those of the YAML files."""
@@ -44,8 +55,8 @@ class RecipeArguments:
         default=None,
         metadata={"help": "Such as 2.5bits, 12MB or encoder:0.1x; several are met together.", "action": Several},
     )
-    config: dict | str = field(
-        default_factory=dict, metadata={"help": 'Further fields of MPQConfig, such as {"bits": [2, 3, 4, 8]}.'}
+    config: dict | str | None = field(
+        default=None, metadata={"help": 'Further fields of MPQConfig, such as {"bits": [2, 3, 4, 8]}.'}
     )
     data_dir: str | None = field(default=None, metadata={"help": "Folder with one folder per task; default: the Hub."})
     max_length: int = field(default=128, metadata={"help": "Tokens after which inputs are cut, or windows begin."})
@@ -55,7 +66,12 @@ class RecipeArguments:
     finetune_learning_rate: float = field(default=1e-4, metadata={"help": "Of the fine-tuning."})
 
     def __post_init__(self):
-        self.config = json.loads(self.config) if isinstance(self.config, str) else self.config
+        try:
+            self.config = json.loads(self.config) if isinstance(self.config, str) else self.config or {}
+        except json.JSONDecodeError as error:
+            raise SystemExit(
+                f"--config is JSON, such as '{{\"bits\": [2, 4]}}'; got {self.config!r}: {error}"
+            ) from error
 
 
 def read_arguments(kind: str, argv: list[str]) -> tuple[RecipeArguments, MPQTrainingArguments]:
@@ -92,6 +108,9 @@ def float_checkpoint(task: Task, recipe: RecipeArguments, training: MPQTrainingA
     if not recipe.finetune_epochs:
         return recipe.model_name_or_path
     folder, state = Path(training.output_dir) / "float", PartialState()
+    asked = {name: getattr(recipe, name) for name in OF_FINE_TUNING} | {"seed": training.seed}
+    if (folder / FINE_TUNING).exists():
+        _check_same(json.loads((folder / FINE_TUNING).read_text()), asked, folder)
     if not (folder / "model.safetensors").exists():
         model = task.auto_class.from_pretrained(recipe.model_name_or_path, **task.model_kwargs())
         fine_tune(
@@ -109,9 +128,18 @@ def float_checkpoint(task: Task, recipe: RecipeArguments, training: MPQTrainingA
         if state.is_main_process:
             partial = folder.with_name("float.partial")
             model.save_pretrained(partial)
+            (partial / FINE_TUNING).write_text(json.dumps(asked, indent=2))
             partial.replace(folder)
         state.wait_for_everyone()
     return str(folder)
+
+
+def _check_same(then: dict, now: dict, folder: Path) -> None:
+    """Raise SystemExit where a float model was fine-tuned otherwise than is asked for now."""
+    different = [f"{name} was {then.get(name)} and is now {one}" for name, one in now.items() if then.get(name) != one]
+    if different:
+        words = "; ".join(different)
+        raise SystemExit(f"{folder} was fine-tuned otherwise: {words}. Give what it was, or another --output_dir")
 
 
 def run(kind: str, argv: list[str] | None = None) -> dict[str, float]:

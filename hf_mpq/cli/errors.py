@@ -40,7 +40,10 @@ def guarded(command: Callable) -> Callable:
                 command(*args, **kwargs)
         except BaseException as error:
             if interrupts.seen or isinstance(error, KeyboardInterrupt):
-                leave("interrupted; nothing half written is left", 128 + (interrupts.seen or signal.SIGINT), debug)
+                said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                leave(
+                    said or "interrupted; nothing half written is left", 128 + (interrupts.seen or signal.SIGINT), debug
+                )
             _end(error, debug)
 
     signature = inspect.signature(command)

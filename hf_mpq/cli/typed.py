@@ -1,6 +1,7 @@
 """What was typed, checked before anything heavy is imported or loaded."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,12 @@ def check_models(*sources: str | Path | None) -> None:
     for source in sources:
         if source is not None:
             check_place(source)
+
+
+def check_drop(drop: float | None) -> None:
+    """Raise UserError for a --max-drop that is no number."""
+    if drop is not None and not isfinite(drop):
+        raise UserError(f"--max-drop is a number of points, such as 1.0; got {drop}")
 
 
 def checked_data(name: str | None) -> str | None:

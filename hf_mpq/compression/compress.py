@@ -57,7 +57,7 @@ def compress(
     evaluate: Callable[[nn.Module], float] | None = None,
     pooling: str | None = None,
     batch_size: int = 16,
-    max_examples: int = 512,
+    max_examples: int | None = None,
     progress: bool = True,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> nn.Module | list[nn.Module]:
@@ -87,7 +87,8 @@ def compress(
         pooling: of a model without a head that makes sentence embeddings: `"mean"`, `"cls"` or `"last"`, and its scores
             are about the cosine distance from the float embeddings; None: about the hidden states of all tokens.
         batch_size: of the batches made from a data set.
-        max_examples: rows that are used, from the start, in batches or not.
+        max_examples: rows that are used, from the start, in batches or not; None: 512, of long ones fewer, as many as
+            have 16,384 tokens, but at least 256.
         progress: print how long it will take and what would be quicker, and show progress, on stderr.
         tokenizer: of the texts in `calibration`.
 
@@ -108,7 +109,7 @@ def compress(
     if config is not None:
         check_is_config(config)
     check_target(budget, max_drop, evaluate)
-    _check_counts(batch_size=batch_size, max_examples=max_examples)
+    _check_counts(batch_size=batch_size, **({} if max_examples is None else {"max_examples": max_examples}))
     model, budgets = differentiable(model), wanted_budgets(budget)
     if budget is None and max_drop is None and config is not None and config.budget is not None:
         budgets = [config.budgets]

@@ -14,13 +14,15 @@ from .batch_items import items_of
 _LABELS = {**dict.fromkeys(LABELS, LABELS[0]), **{name: name for name in POSITIONS}}
 """What a column of labels is called in a batch."""
 _IGNORED = -100
+MOST, ENOUGH, TOKENS = 512, 256, 1 << 14
+"""Examples that are used at most where nobody says how many, and as many as do where they have so many tokens."""
 
 
 def batches_of(
     calibration: Iterable | None,
     model: nn.Module,
     batch_size: int,
-    max_examples: int,
+    max_examples: int | None = None,
     labels: bool = False,
     tokenizer: Any = None,
 ) -> list[Mapping]:
@@ -32,7 +34,8 @@ def batches_of(
             or texts, or pairs of texts, with their tokenizer. None gives no batches.
         model: whose padding token is used.
         batch_size: of the batches made from rows.
-        max_examples: rows that are used, from the start, in batches or not; rows of like length come together.
+        max_examples: rows that are used, from the start, in batches or not; rows of like length come together. None:
+            512, of long ones fewer, as many as have 16,384 tokens, but at least 256.
         labels: whether labels of rows, or their start and end positions, go into the batches too; only for rows of the
             model's own task.
         tokenizer: of texts, which are cut at the model's longest input.
@@ -42,18 +45,24 @@ def batches_of(
     """
     if calibration is None:
         return []
-    choices, rows, batches = takes_choices(model), [], []
+    choices, rows, batches, tokens = takes_choices(model), [], [], 0
     size = batch_size if isinstance(calibration, Mapping) else None  # batches of one's own are passed on
     for item in items_of(calibration, choices, tokenizer, longest_input(model)):
         if isinstance(item["input_ids"], Tensor) and item["input_ids"].dim() > 1 + choices:
-            batches += _cut(item, max_examples - len(rows) - _count(batches), size)
+            batches += _cut(item, (max_examples or MOST) - len(rows) - _count(batches), size)
         else:
             rows.append(item)
-        if len(rows) + _count(batches) >= max_examples:
+        tokens += _tokens(item["input_ids"])
+        if len(rows) + _count(batches) >= (max_examples or (MOST if tokens < TOKENS else ENOUGH)):
             break
     found = [*batches, *_batched(rows, model, batch_size, labels)]
     check_batches(model, found)
     return found
+
+
+def _tokens(ids: Any) -> int:
+    """In a row or a batch, or in the choices of a row."""
+    return ids.numel() if isinstance(ids, Tensor) else sum(len(one) if hasattr(one, "__len__") else 1 for one in ids)
 
 
 def _count(batches: list[Mapping]) -> int:

@@ -27,7 +27,7 @@ def reshape(
     calibration: Iterable | None = None,
     *,
     batch_size: int = 16,
-    max_examples: int = 512,
+    max_examples: int | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> nn.Module:
     """Make a float model smaller, in place; it stays one that plain transformers saves and loads, and is not trained.

@@ -10,6 +10,9 @@ from ..core.files import write_text
 from .files import ASSIGNMENT
 from .files import STAGES as FILE
 
+GIVEN = "given"
+"""Digests of the model, the rows and the teacher; those that a record of an older version lacks are not compared."""
+
 
 class RunRecord:
     """`stages.json` of a run's folder: its settings, the finished stages with their metrics, and how assignments
@@ -39,6 +42,9 @@ class RunRecord:
     def check(self, settings: dict[str, Any]) -> None:
         """Raise ValueError when the folder's run has other settings, naming them."""
         then = {name: self.content[name] for name in settings if name in self.content}
+        known, now = self.content.get(GIVEN, {}), settings.get(GIVEN, {})
+        then[GIVEN] = {name: known.get(name, digest) for name, digest in now.items()}
+        settings = {**settings, GIVEN: now}
         if then.keys() != settings.keys():
             raise ValueError(
                 f"{self.folder / FILE} does not say what its run was set to (an older version): start "

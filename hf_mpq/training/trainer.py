@@ -26,6 +26,7 @@ from ..runs.files import LATENCIES, SCORES, SHAPE_LATENCIES, START
 from ..runs.record import RunRecord
 from .arguments import MPQTrainingArguments
 from .run.budgets import SeveralBudgets
+from .run.digests import digest_given_to, digest_of_model, digest_of_rows
 from .run.fresh_models import FreshModels, check_teacher, check_trainable, in_single_precision
 from .run.latencies import read_latencies, write_latencies
 from .run.lock import only_trainer
@@ -129,6 +130,10 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
         check_remade(self.plan, type(model))
         self.students = Students(self.args.output_dir, model, self.args.pretrained)
         check_teacher(self.teacher, model)
+        self._digests = {
+            "model": digest_given_to(self.args.output_dir, model),
+            "teacher": None if self.teacher is None else digest_of_model(self.teacher),
+        }
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None, trial: Any = None) -> TrainOutput:
         """Run every stage that is not finished; afterwards the model holds the last one's result.
@@ -276,6 +281,7 @@ class MPQTrainer(StageHost, StageRunner, SelectionRule, SeveralBudgets, RunParts
             self.data_collator,
             len(self._compared_rows),
             self.model,
+            {**self._digests, "rows": digest_of_rows(self.train_dataset)},
         )
         stages = [stage_folder(number, stage) for number, stage in enumerate(self.plan, 1)]
         record = open_record(self.args, resume, settings, [SCORES, LATENCIES, SHAPE_LATENCIES, *stages])

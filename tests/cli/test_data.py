@@ -396,5 +396,7 @@ def test_a_task_and_names_of_columns(config, tmp_path):
     assert found["sentence1"][:] == TEXTS and found["sentence2"][:] == ["a"] * 4
     with pytest.raises(UserError, match="leave out --text-column"):
         open_data(Source("sst2", tmp_path, text_columns=("said",)), config)
+    with pytest.raises(UserError, match="sst2 is a task by itself: leave out --task cola"):
+        open_data(Source("sst2", tmp_path, task="cola"), config)
     with pytest.raises(UserError, match="leave out --label-column"):
         open_data(Source("sst2", tmp_path, label_column="mood"), config)

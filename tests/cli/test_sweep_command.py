@@ -21,6 +21,9 @@ needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="pip insta
         ((*MODEL, "--space", "nothing.yaml"), "no file nothing.yaml"),
         ((*MODEL, "--space", "rows.txt"), "has no lines such as"),
         (("--table", "--missing"), "not both"),
+        ((*MODEL, "--epochs", "0"), "--epochs is a number above 0; got 0"),
+        ((*MODEL, "--learning-rate", "nan"), "--learning-rate is a number above 0; got nan"),
+        (("--model", "./no-{task}", "--task", "sst2"), "there is no folder ./no-sst2"),
         ((*MODEL, "--ray", "--workers", "2"), "not both"),
     ],
 )

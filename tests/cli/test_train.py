@@ -1,10 +1,15 @@
 """`hf-mpq train`: arguments and exit codes go through `accelerate launch`."""
 
 import json
+import os
+import signal
+import time
 
+import psutil
 import pytest
 
 from hf_mpq.cli.commands.train import RECIPES, find_recipe
+from tests.processes import start_python
 
 SCRIPT = """
 import json, os, sys
@@ -27,6 +32,23 @@ def test_arguments_and_exit_code(processes, tmp_path, monkeypatch, run):
 def test_a_recipe_that_a_signal_ends(tmp_path, run):
     (tmp_path / "recipe.py").write_text("import os; os.kill(os.getpid(), 9)")
     run("train", tmp_path / "recipe.py", code=128 + 9)
+
+
+@pytest.mark.full
+def test_a_signal_to_the_command_alone_ends_the_recipe_too(tmp_path):
+    """As systemd or a queue of jobs sends it."""
+    recipe, told = tmp_path / "recipe.py", tmp_path / "pid"
+    recipe.write_text(f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    process = start_python(["-c", "from hf_mpq.cli import app; app()", "train", recipe], tmp_path)
+    while not told.exists() or not told.read_text():
+        assert process.is_alive()
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(timeout=100)
+    assert process.exitcode == 128 + signal.SIGTERM and not psutil.pid_exists(int(told.read_text()))
+    last = (tmp_path / "stderr").read_text().splitlines()[-2:]
+    assert last[-1] == "interrupted; the repository's recipes go on when the same command is given again"
+    assert "nothing half written" not in last[0]
 
 
 @pytest.mark.parametrize("name", ["run_glue", "run_glue.py", str(RECIPES / "run_glue.py")])

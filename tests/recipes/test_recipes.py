@@ -161,6 +161,28 @@ def test_wrong_files_are_refused(text, words, tmp_path):
         read_arguments("sequence-classification", [str(tmp_path / "wrong.yaml"), "--model_name_or_path", "x"])
 
 
+def test_a_config_on_the_command_line_is_json(tmp_path):
+    from recipe import read_arguments
+
+    given = ["--task", "sst2", "--model_name_or_path", "x", "--output_dir", str(tmp_path)]
+    assert read_arguments("sequence-classification", [*given, "--config", '{"quantizer": "lsq"}'])[0].config == {
+        "quantizer": "lsq"
+    }
+    assert read_arguments("sequence-classification", given)[0].config == {}
+    with pytest.raises(SystemExit, match="--config is JSON, such as"):
+        read_arguments("sequence-classification", [*given, "--config", "{bits: 4}"])
+
+
+def test_a_float_model_that_was_fine_tuned_otherwise_is_not_taken(tmp_path):
+    from recipe import FINE_TUNING, float_checkpoint, read_arguments
+
+    (tmp_path / "float").mkdir()
+    given = ["--task", "sst2", "--model_name_or_path", "x", "--output_dir", str(tmp_path), "--finetune_epochs", "1"]
+    (tmp_path / "float" / FINE_TUNING).write_text('{"task": "sst2", "model_name_or_path": "y", "finetune_epochs": 1.0}')
+    with pytest.raises(SystemExit, match="fine-tuned otherwise: model_name_or_path was y and is now x; max_length was"):
+        float_checkpoint(None, *read_arguments("sequence-classification", given), None, None)
+
+
 @pytest.mark.parametrize(
     "argv", [["--budget", "2bits", "--budget", "activations:9kB"], ["--budget", "2bits", "activations:9kB"]]
 )

@@ -148,7 +148,7 @@ def test_attention_in_bfloat16_is_near_and_the_same_in_every_batch(family, chang
 
 def test_what_is_given_beside_ids_counts():
     """Token types, positions, masks of other types, padding at the left, one row for all."""
-    model, batch = packed_model(), ragged()
+    model, batch = packed_model(changes={"head": "token"}), ragged()
     mask = batch["attention_mask"].flip(1)
     types = torch.arange(38).remainder(2).expand(len(LENGTHS), -1)
     variants = [
@@ -167,6 +167,19 @@ def test_what_is_given_beside_ids_counts():
         real = one["attention_mask"].bool()
         native(model)
         assert_alike(hidden(model, one)[real], want[real])
+
+
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_a_head_reads_its_first_token_also_where_that_is_padding(head):
+    """Hidden states of padding are 0 in the call; a head of tokens reads no padding that anybody looks at."""
+    model, batch = packed_model(changes={"head": head}), ragged()
+    batch["attention_mask"] = batch["attention_mask"].flip(1)
+    with torch.no_grad():
+        want = copy.deepcopy(model).double()(**batch).logits
+        got = native(model)(**batch).logits
+    real = batch["attention_mask"].bool() if head == "token" else ...
+    assert_alike(got[real], want[real])
+    assert (body_of(model).native.answer(batch) is None) == (head == "sequence")
 
 
 def test_what_the_call_cannot_give_comes_from_the_layers():

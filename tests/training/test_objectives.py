@@ -316,6 +316,19 @@ def test_the_task_counts_labels_of_tokens_and_survives_a_batch_without_any():
     assert float(loss.detach()) == 0.0 and term.units(batch) == 0
 
 
+def test_examples_without_a_label_do_not_count():
+    """So that micro-batches with and without them add up to the whole batch."""
+    student = tiny_model("bert", "sequence").eval()
+    term, batch = OBJECTIVES["task"](student), collate(list(sentences(4)))
+    batch["labels"][1:3] = -100
+    whole = term(Signals(student(**batch)), None, batch)
+    parts = [{name: value[start : start + 2] for name, value in batch.items()} for start in (0, 2)]
+    losses = [term(Signals(student(**one)), None, one) * term.units(one) for one in parts]
+    assert term.units(batch) == 2 and torch.allclose(sum(losses) / 2, whole)
+    batch["labels"][:] = -100
+    assert float(term(Signals(student(**batch)), None, batch).detach()) == 0.0
+
+
 def test_the_task_says_what_is_missing(student):
     with pytest.raises(ValueError, match="gave no loss"):
         OBJECTIVES["task"](student)(Signals(classes(torch.zeros(2, 3))), None, BATCH)

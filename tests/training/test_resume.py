@@ -20,6 +20,7 @@ from hf_mpq.training.run import selection as rule
 from hf_mpq.training.run import stages as run_stages
 from hf_mpq.training.run.settings import settings_of
 from hf_mpq.training.run.students import Students
+from tests.tiny import tiny_model
 from tests.training.runs import quantized, resumable, sentences
 
 RUNS = {
@@ -318,6 +319,47 @@ def test_a_run_is_not_resumed_with_other_settings(config, options, words, whole)
     run = resumable(quantized("mpq", **{**RUNS["mpq"], **config}), whole("mpq"), **options)
     with pytest.raises(ValueError, match=f"of a run with other settings: .*{words}.* Resume with what it was"):
         run.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("what", ["model", "rows", "teacher"])
+def test_a_run_is_not_resumed_with_another_model_or_other_data(what, whole, tmp_path):
+    folder, given, options = shutil.copytree(whole("mpq"), tmp_path / "run"), quantized("mpq", **RUNS["mpq"]), {}
+    if what == "model":
+        with torch.no_grad():
+            given.bert.encoder.layer[0].output.dense.weight.mul_(1.5)
+    elif what == "rows":
+        options["train_dataset"] = sentences(96).map(lambda row: {"input_ids": row["input_ids"][::-1]})
+    else:
+        content = json.loads((folder / "stages.json").read_text())
+        content["given"]["teacher"] = "of another"
+        content["teacher"] = "given"
+        (folder / "stages.json").write_text(json.dumps(content))
+        options["teacher"] = tiny_model("bert", "sequence")
+    with pytest.raises(ValueError, match=f"of a run with other settings: given.{what} was .* and is now "):
+        resumable(given, folder, **options).train(resume_from_checkpoint=True)
+
+
+def test_a_new_head_is_no_other_model(whole, tmp_path):
+    """It may be random whenever the checkpoint is loaded; the run has its own."""
+    folder, given = shutil.copytree(whole("mpq"), tmp_path / "run"), quantized("mpq", **RUNS["mpq"])
+    torch.nn.init.normal_(given.classifier.weight)
+    resumable(given, folder).train(resume_from_checkpoint=True)
+
+
+def test_a_model_that_its_run_has_trained_may_be_given_again(tmp_path):
+    """As in a notebook, where a cell is run again."""
+    model, stop = quantized("uniform"), [Stop("qat", 5)]
+    with pytest.raises(Interrupted):
+        resumable(model, tmp_path, callbacks=stop).train()
+    resumable(model, tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_runs_of_versions_without_digests_are_resumed(whole, tmp_path):
+    folder = shutil.copytree(whole("mpq"), tmp_path / "run")
+    content = json.loads((folder / "stages.json").read_text())
+    assert sorted(content.pop("given")) == ["model", "rows"]
+    (folder / "stages.json").write_text(json.dumps(content))
+    resumable(quantized("mpq", **RUNS["mpq"]), folder).train(resume_from_checkpoint=True)
 
 
 def test_several_differences_are_one_error(whole):

@@ -21,6 +21,7 @@ from ..scores import scorer
 from ..typed import (
     WORDS,
     check_bits,
+    check_drop,
     check_method,
     check_models,
     check_word,
@@ -71,7 +72,10 @@ def compress(
     text_column: options.TextColumns = None,
     label_column: options.LabelColumn = None,
     data_config: options.DataConfig = None,
-    examples: Annotated[int, typer.Option(min=1, help="Rows of the data to calibrate on.")] = 512,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of the data to calibrate on; by default 512, of long ones fewer, at least 256."),
+    ] = None,
     eval_rows: options.EvalRows = None,
     max_length: options.MaxLength = 128,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the model's.")] = None,
@@ -110,6 +114,8 @@ def compress(
     with new_folder(out, overwrite, (model, tokenizer, data, data_dir)) as folder, _naming_data(data):
         import hf_mpq
 
+        from ...nn.batches import MOST
+
         _check_options(parts)
         config = _config(bits, method)
         embedder = Embedder.of(model)
@@ -137,7 +143,7 @@ def compress(
         small = hf_mpq.compress(
             float_model,
             budgets,
-            None if found is None else found.calibration(words, length, examples, apart=of_vectors),
+            None if found is None else found.calibration(words, length, examples or MOST, apart=of_vectors),
             config,
             **parts,
             shape=shape,
@@ -175,6 +181,7 @@ def _check(bits: str | None, method: str | None, given: list[str] | None, max_dr
         ValueError: a budget cannot be read, there is no such method, or no such precision.
     """
     budgets = checked_budgets(given)
+    check_drop(max_drop)
     check_method(method)
     fixed = bits is not None and "," not in bits
     if fixed and (budgets is not None or max_drop is not None):

@@ -1,6 +1,7 @@
 """`hf-mpq sweep`: many runs, one row of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ from .. import options
 from ..console import print_json, say, screen
 from ..errors import NO, UserError, one_line
 from ..spaces import space_of
-from ..typed import check_method, check_word, checked_budgets
+from ..typed import check_method, check_models, check_word, checked_budgets
 
 if TYPE_CHECKING:
     from ...sweep import Plan, Sweep
@@ -90,6 +91,10 @@ def sweep(
         check_method(word)
     for word in budget or ():
         checked_budgets([word])
+    for option, number in (("--epochs", epochs), ("--learning-rate", learning_rate)):
+        if number is not None and not 0 < number < inf:
+            raise UserError(f"{option} is a number above 0; got {number}")
+    _check_model(model, task or ())
     given = {
         "model": model,
         "tasks": tuple(task) if task else None,
@@ -108,7 +113,7 @@ def sweep(
         "num_train_epochs": epochs,
         "learning_rate": learning_rate,
     }
-    asked = space_of(space, vary or (), {name: value for name, value in named.items() if value})
+    asked = space_of(space, vary or (), {name: value for name, value in named.items() if value is not None})
     found = _sweep(out, {name: value for name, value in given.items() if value is not None}, asked)
     if missing:
         _list(found, json)
@@ -151,6 +156,12 @@ def _asked(known: "Plan | None", given: Mapping[str, Any], space: Mapping[str, A
     if known is None:
         return Plan(**given, space=space)
     return replace(known, **given, **({"space": {**known.space, **space}} if space else {}))
+
+
+def _check_model(model: str | None, tasks: Sequence[str]) -> None:
+    """Raise UserError where the model that was typed is not there, or not that of a task."""
+    if model is not None:
+        check_models(*dict.fromkeys(model.replace("{task}", task) for task in tasks or ("",)))
 
 
 def _check_data(plan: "Plan") -> None:

@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ..errors import INTERRUPTED, UserError, leave
+from ..errors import UserError, leave
 from ..recipes import RECIPES
 
+BY_ITSELF, GRACE = 2.0, 10.0
+"""Seconds that an interrupted recipe has to end by itself, and once it was told to."""
+STOPPED = "interrupted; the repository's recipes go on when the same command is given again"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -29,6 +32,7 @@ def train(
     """  # noqa: E501
     script = find_recipe(recipe)
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     launch = [] if processes is None else ["--num_processes", str(processes)]
@@ -39,8 +43,22 @@ def train(
         raise typer.Exit(exit_code(error.returncode)) from error
     except ChildFailedError as error:
         raise typer.Exit(exit_code(error.get_first_failure()[1].exitcode)) from error
-    except KeyboardInterrupt:
-        leave("interrupted; the repository's recipes go on when the same command is given again", INTERRUPTED, False)
+    except SignalException as error:  # several processes, which it has ended
+        leave(STOPPED, 128 + error.sigval, False)
+    except KeyboardInterrupt as error:
+        _end_children()
+        raise KeyboardInterrupt(STOPPED) from error
+
+
+def _end_children() -> None:
+    """End what was started; Ctrl-C in a terminal reaches it too, a signal to this process alone does not."""
+    from psutil import Process, wait_procs
+
+    left = wait_procs(Process().children(recursive=True), timeout=BY_ITSELF)[1]
+    for one in left:
+        one.terminate()
+    for one in wait_procs(left, timeout=GRACE)[1]:
+        one.kill()
 
 
 def exit_code(code: int) -> int:

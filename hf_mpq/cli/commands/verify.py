@@ -13,7 +13,7 @@ from ..errors import NO, UserError
 from ..models import config_of, load_float, load_packed, load_tokenizer, longest_input
 from ..rows.data import Source, open_data
 from ..scores import Judge, Judged
-from ..typed import check_models, check_word, checked_data, checked_precisions
+from ..typed import check_drop, check_models, check_word, checked_data, checked_precisions
 from ..vectors import VectorJudge, check_pair, config_of_pairs, load_float_vectors, load_packed_vectors, vectors_of
 
 DEFAULT_DROP = 1.0
@@ -61,6 +61,7 @@ def verify(
     precisions = checked_precisions(bits)
     data = checked_data(data)
     check_word("task", task)
+    check_drop(max_drop)
     limits = {"drop": max_drop, "label_loyalty": min_label_loyalty, "probability_loyalty": min_probability_loyalty}
     source = Source(data, data_dir, task, tuple(text_column or ()), label_column, data_config)
     student: Any

@@ -46,6 +46,8 @@ def open_data(source: Source, config: "PretrainedConfig") -> Examples:
     if source.config is not None and (source.name in TASKS or path.is_file() or _is_saved(path)):
         raise UserError(f"{source.name} has no configurations: leave out --data-config {source.config}")
     if source.name in TASKS:
+        if source.task not in (None, source.name):
+            raise UserError(f"{source.name} is a task by itself: leave out --task {source.task}")
         task = get_task(source.name)
         _check_named(source, task)
         return _of_task(task, source, config)

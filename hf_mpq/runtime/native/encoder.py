@@ -20,6 +20,8 @@ from .structures import Request
 NAME = "cpu-native"
 READ = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 IGNORED = ("return_dict", "use_cache")
+EVERY_TOKEN = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+"""Ends of the names of models whose heads read no token more than another."""
 INSTRUCTIONS = "HF_MPQ_INSTRUCTIONS"
 """Environment variable that names the set of instructions to use; see `paths`."""
 
@@ -30,8 +32,8 @@ class NativeEncoder(Swapped):
     for bit.
 
     Where the call cannot give what is asked for (attention weights, hidden states of all layers, gradients, masks of
-    their own kind, embeddings instead of ids), or one of the modules inside has changed (see `Watch`), the original
-    forward runs.
+    their own kind, embeddings instead of ids, the first token for a head where it is padding), or one of the modules
+    inside has changed (see `Watch`), the original forward runs.
     """
 
     kept = ("native",)
@@ -65,6 +67,7 @@ class Native:
         apart = set() if pooler is None else set(pooler.modules())
         hooked = [module for module in body.modules() if module is not body and module not in apart]
         self.watch = Watch(body, self.plan.modules, NAME, hooked)
+        self._reads_first = model is not body and not type(model).__name__.endswith(EVERY_TOKEN)
         self.names = list(inspect.signature(body.forward).parameters)
         self._run = library().hf_mpq_run
 
@@ -75,6 +78,9 @@ class Native:
         """What the encoder's forward gives; None where it has to give it itself."""
         body = self.body[0]
         if self._must_not(body, given):
+            return None
+        mask = given.get("attention_mask")
+        if self._reads_first and mask is not None and not mask[:, 0].all():  # padded on the left
             return None
         found = self._run_encoder(body, *(given.get(name) for name in READ))
         if found is None:

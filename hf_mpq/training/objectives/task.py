@@ -31,8 +31,8 @@ class Task(Objective):
         return loss.float()
 
     def units(self, batch: Mapping[str, Tensor]) -> int:
-        """Its examples; its labels that count where tokens are labelled (token classification, masked LM)."""
+        """Its labels that count, of examples or of tokens; its examples where labels are numbers or none."""
         labels = batch.get("labels")
-        if labels is None or labels.dim() != 2 or labels.is_floating_point():
+        if labels is None or labels.dim() not in (1, 2) or labels.is_floating_point():
             return super().units(batch)
         return int((labels != IGNORED).sum())

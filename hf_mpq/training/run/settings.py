@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from ...core import MethodSpec, StageSpec
 from ...plugin import MPQConfig
+from ...runs.record import GIVEN
 from ..arguments import MPQTrainingArguments, examples_per_step
 from ..stage.sampling import masks_at_random
 
@@ -55,6 +57,7 @@ def settings_of(
     collator: Any = None,
     compared: int = 0,
     model: nn.Module | None = None,
+    given: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """What `stages.json` begins with, as JSON gives it back.
 
@@ -68,20 +71,23 @@ def settings_of(
         collator: makes batches.
         compared: rows of the training set that the selection rule keeps for itself.
         model: whose frozen parameters count.
+        given: digests of the model, the training rows and the teacher; what has none does not count.
     """
-    given = {name: value for name, value in config.to_dict().items() if name not in _WRITTEN}
-    if given.get("assignment") is not None:
-        given["assignment"] = hashlib.sha256(json.dumps(given["assignment"], sort_keys=True).encode()).hexdigest()[:12]
+    fields = {name: value for name, value in config.to_dict().items() if name not in _WRITTEN}
+    if fields.get("assignment") is not None:
+        written = json.dumps(fields["assignment"], sort_keys=True)
+        fields["assignment"] = hashlib.sha256(written.encode()).hexdigest()[:12]
     content = {
         "method": method.name,
         "plan": [asdict(stage) for stage in plan],
-        "config": given,
+        "config": fields,
         "arguments": {name: getattr(args, name) for name in ARGUMENTS},
         "examples_per_step": examples_per_step(args),
         "training_examples": len(rows) if hasattr(rows, "__len__") else None,
         "compared_examples": compared,
         "frozen_parameters": _frozen(model),
         "teacher": "given" if teacher else "the model itself",
+        GIVEN: {name: digest for name, digest in (given or {}).items() if digest is not None},
     }
     if masks_at_random(collator):
         names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
