@@ -400,3 +400,12 @@ def test_a_task_and_names_of_columns(config, tmp_path):
         open_data(Source("sst2", tmp_path, task="cola"), config)
     with pytest.raises(UserError, match="leave out --label-column"):
         open_data(Source("sst2", tmp_path, label_column="mood"), config)
+
+
+@pytest.mark.parametrize(
+    "name, text", [("rows.csv", "text,label\n"), ("rows.tsv", "text\tlabel\n"), ("rows.jsonl", ""), ("rows.txt", "")]
+)
+def test_a_file_without_a_row(name, text, config, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="cannot read the data .*: it has no rows"):
+        open_data(Source(str(tmp_path / name)), config)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NO_CONFIGURATION = ("Config name is missing", "BuilderConfig", "Available configs")
 """What datasets says where a configuration is to be named, or another one."""
+NO_ROWS = "corresponds to no data"
+"""What it says of a file without any."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _splits(name: str, config: str | None) -> "DatasetDict":
         raise
     except (DatasetsError, OSError, ValueError) as error:
         reason = one_line(first_cause(error)).partition(" Example of usage")[0]
+        reason = "it has no rows" if NO_ROWS in reason else reason
         cure = ": name one with --data-config" if any(words in reason for words in NO_CONFIGURATION) else ""
         raise UserError(f"cannot read the data {name!r}: {reason}{cure}") from error
     raise UserError(

@@ -24,12 +24,14 @@ def of_file(path: Path) -> "DatasetDict":
     """The rows of a file, as the split "train".
 
     Raises:
-        UserError: it is of no known kind, or its lines are not those of one table.
+        UserError: it is of no known kind, it is empty, or its lines are not those of one table.
         DatasetsError: it cannot be read; see `first_cause`.
     """
     kind = path.suffix.lower()
     if kind not in READERS:
         raise UserError(f"{path} is of no known kind: give a file that ends in {', '.join(sorted(READERS))}")
+    if not path.stat().st_size:
+        raise UserError(f"cannot read the data '{path}': it has no rows")
     return _loaded(kind, {"train": [str(path)]})
 
 
