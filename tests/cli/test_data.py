@@ -407,5 +407,5 @@ def test_a_task_and_names_of_columns(config, tmp_path):
 )
 def test_a_file_without_a_row(name, text, config, tmp_path):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match="cannot read the data .*: it has no rows"):
+    with pytest.raises(UserError, match=r"cannot read the data .*: it has no rows"):
         open_data(Source(str(tmp_path / name)), config)
