@@ -1,7 +1,9 @@
 """What encoder layers gave, kept for runs of the same batches in which these layers are as they were."""
 
+import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -42,7 +44,7 @@ class KeptBlocks:
         before = {name: vars(block).get("forward") for name, block in chosen.items()}
         try:
             for name, block in chosen.items():
-                block.forward = self._remembering(name, block, states[name])
+                block.forward = _Remembering(self, name, block, states[name])
             yield
         finally:
             for name, block in chosen.items():
@@ -51,27 +53,11 @@ class KeptBlocks:
                 else:
                     block.forward = before[name]
 
-    def _remembering(self, name: str, block: nn.Module, state: Hashable) -> Callable:
-        run, calls = block.forward, 0
+    def of(self, name: str, call: int) -> list[Entry]:
+        """What is kept of a layer's call, the last used first."""
+        return self._kept.setdefault((name, call), [])
 
-        def forward(*args, **kwargs):
-            nonlocal calls
-            if block.training or torch.is_grad_enabled():
-                return run(*args, **kwargs)
-            kept = self._kept.setdefault((name, calls), [])
-            calls += 1
-            given = (args, kwargs)
-            for place, (before, read, gave) in enumerate(kept):
-                if before == state and _equal(read, given):
-                    kept.insert(0, kept.pop(place))
-                    return gave
-            gave = run(*args, **kwargs)
-            self._keep(kept, (state, given, gave))
-            return gave
-
-        return forward
-
-    def _keep(self, kept: list[Entry], entry: Entry) -> None:
+    def keep(self, kept: list[Entry], entry: Entry) -> None:
         """Put an entry first, and take the last one out where there are too many, or too many bytes."""
         size = _bytes(entry[2])
         while kept and (len(kept) == KEPT_STATES or size > self._left):
@@ -79,6 +65,32 @@ class KeptBlocks:
         if size <= self._left:
             self._left -= size
             kept.insert(0, entry)
+
+
+class _Remembering:
+    """The forward of a layer; a copy of the layer has its own."""
+
+    def __init__(self, kept: KeptBlocks, name: str, block: nn.Module, state: Hashable):
+        self._all, self._name, self._block, self._state = kept, name, block, state
+        self._run, self._calls = block.forward, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._block.training or torch.is_grad_enabled():
+            return self._run(*args, **kwargs)
+        kept, given = self._all.of(self._name, self._calls), (args, kwargs)
+        self._calls += 1
+        for place, (state, read, gave) in enumerate(kept):
+            if state == self._state and _equal(read, given):
+                kept.insert(0, kept.pop(place))
+                return gave
+        gave = self._run(*args, **kwargs)
+        self._all.keep(kept, (self._state, given, gave))
+        return gave
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable:
+        block = memo.get(id(self._block), self._block)
+        own = isinstance(self._run, MethodType) and self._run.__self__ is self._block
+        return MethodType(self._run.__func__, block) if own else copy.deepcopy(self._run, memo)
 
 
 def _equal(one: Any, other: Any) -> bool:

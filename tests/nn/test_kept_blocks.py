@@ -1,6 +1,7 @@
 """Layers that are as they were, and read what they read, are not run again; what they give is the same bit for bit."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -110,3 +111,23 @@ def test_layers_have_their_own_forward_again(counted):
     with KeptBlocks({"block": block}).using({"block": 0}):
         assert "forward" in vars(block)
     assert "forward" not in vars(block)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_copy_that_is_made_meanwhile_runs_its_own_layers(wrapped):
+    """As that of a teacher, which is made when a search measures first."""
+    model = tiny_model("bert").eval()
+    if wrapped:
+        for block in encoder_blocks(model).values():
+            block.forward = functools.partial(type(block).forward, block)
+    kept, batch = KeptBlocks(encoder_blocks(model)), tiny_batch()
+    with torch.no_grad(), kept.using(dict.fromkeys(encoder_blocks(model), 0)):
+        model(**batch)
+        twin = copy.deepcopy(model)
+        for parameter in twin.parameters():
+            parameter.mul_(0.5)
+        got = next(iter(twin(**batch).values()))
+    fresh = tiny_model("bert").eval()
+    fresh.load_state_dict(twin.state_dict())
+    with torch.no_grad():
+        assert torch.equal(got, next(iter(fresh(**batch).values())))

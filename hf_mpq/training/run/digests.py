@@ -11,7 +11,7 @@ from torch import nn
 
 from ...core.inputs import is_label
 from ...nn import encoder_blocks
-from ...weights.roles import roles_in
+from ...weights.roles import LearnedPart
 
 NUMBERS = 512
 """Of a parameter, spread over it."""
@@ -23,7 +23,7 @@ _GIVEN = "_given_to_run"
 def digest_of_model(model: nn.Module) -> str | None:
     """Of the weights in the encoder layers, without what quantizers and gates learn; heads, which may be new and random
     whenever they are loaded, do not count. None where the weights are not in memory."""
-    learned = {id(one.parameter) for one in roles_in(model)}
+    learned = {id(one) for part in model.modules() if isinstance(part, LearnedPart) for one in part.parameters()}
     found = hashlib.sha256()
     for name, block in encoder_blocks(model).items():
         for part, value in block.named_parameters():
