@@ -62,9 +62,8 @@ def main() -> None:
                     {**engine.seconds, "total": total, "estimated": expected}
                 )
     names = (*PARTS, "total", "estimated")
-    print(
-        f"{16 * len(batches)} examples of {args.length} tokens, {args.threads} threads; seconds, median (least to most)"
-    )
+    what = f"{16 * len(batches)} examples of {args.length} tokens, {args.threads} threads"
+    print(f"{what}; seconds, median (least to most)")
     print("| scorer, rounding |", " | ".join(names), "|")
     for (scorer, rounding), rows in seen.items():
         cells = []

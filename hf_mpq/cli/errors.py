@@ -41,9 +41,8 @@ def guarded(command: Callable) -> Callable:
         except BaseException as error:
             if interrupts.seen or isinstance(error, KeyboardInterrupt):
                 said = str(error) if isinstance(error, KeyboardInterrupt) else ""
-                leave(
-                    said or "interrupted; nothing half written is left", 128 + (interrupts.seen or signal.SIGINT), debug
-                )
+                code = 128 + (interrupts.seen or signal.SIGINT)
+                leave(said or "interrupted; nothing half written is left", code, debug)
             _end(error, debug)
 
     signature = inspect.signature(command)

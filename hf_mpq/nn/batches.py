@@ -48,20 +48,31 @@ def batches_of(
     choices, rows, batches, tokens = takes_choices(model), [], [], 0
     size = batch_size if isinstance(calibration, Mapping) else None  # batches of one's own are passed on
     for item in items_of(calibration, choices, tokenizer, longest_input(model)):
-        if isinstance(item["input_ids"], Tensor) and item["input_ids"].dim() > 1 + choices:
-            batches += _cut(item, (max_examples or MOST) - len(rows) - _count(batches), size)
+        ids, count = item["input_ids"], len(rows) + _count(batches)
+        if isinstance(ids, Tensor) and ids.dim() > 1 + choices:
+            each = ids.numel() // max(len(ids), 1)
+            some = _cut(item, _wanted(max_examples, count, tokens, each), size)
+            batches += some
+            tokens += each * _count(some)
         else:
             rows.append(item)
-        tokens += _tokens(item["input_ids"])
-        if len(rows) + _count(batches) >= (max_examples or (MOST if tokens < TOKENS else ENOUGH)):
+            tokens += _tokens(ids)
+        if _wanted(max_examples, len(rows) + _count(batches), tokens) <= 0:
             break
     found = [*batches, *_batched(rows, model, batch_size, labels)]
     check_batches(model, found)
     return found
 
 
+def _wanted(examples: int | None, count: int, tokens: int, each: int = 1) -> int:
+    """How many more examples of so many tokens are wanted, after `count` with so many tokens together."""
+    if examples is not None:
+        return examples - count
+    return min(MOST - count, max(ENOUGH - count, -(-(TOKENS - tokens) // max(each, 1))))
+
+
 def _tokens(ids: Any) -> int:
-    """In a row or a batch, or in the choices of a row."""
+    """In a row, or in its choices."""
     return ids.numel() if isinstance(ids, Tensor) else sum(len(one) if hasattr(one, "__len__") else 1 for one in ids)
 
 

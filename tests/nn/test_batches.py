@@ -1,6 +1,7 @@
 """Batches made from rows: padding, and labels where they are wanted."""
 
 import pytest
+import torch
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -62,3 +63,25 @@ def test_counts_of_rows(counts):
     ((name, value),) = counts.items()
     with pytest.raises(ValueError, match=f"{name} must be a whole number from 1, got {value!r}"):
         hf_mpq.compress(tiny_model("bert"), "25%", ROWS, **counts)
+
+
+@pytest.mark.parametrize("kind", ["rows", "batches", "one batch", "mapping"])
+@pytest.mark.parametrize(("length", "wanted"), [(4, 512), (35, 469), (38, 432), (39, 421), (12, 512)])
+def test_where_nobody_says_how_many_long_examples_are_fewer(length, wanted, kind):
+    """As many as have 16,384 tokens, from 256 to 512; so are those that are given in batches of one's own."""
+    ids = torch.full((600, length), 7)
+    given = {
+        "rows": [{"input_ids": row} for row in ids.tolist()],
+        "batches": [{"input_ids": some} for some in ids.split(25)],
+        "one batch": [{"input_ids": ids}],
+        "mapping": {"input_ids": ids},
+    }[kind]
+    found = batches_of(given, tiny_model("bert"), 16)
+    assert sum(len(batch["input_ids"]) for batch in found) == wanted
+    assert sum(len(batch["input_ids"]) for batch in batches_of(given, tiny_model("bert"), 16, 550)) == 550
+
+
+def test_very_long_examples_are_256():
+    model = tiny_model("bert", max_position_embeddings=90)
+    found = batches_of({"input_ids": torch.full((600, 80), 7)}, model, 16)
+    assert sum(len(batch["input_ids"]) for batch in found) == 256
