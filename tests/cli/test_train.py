@@ -39,7 +39,7 @@ def test_a_signal_to_the_command_alone_ends_the_recipe_too(tmp_path):
     """As systemd or a queue of jobs sends it."""
     recipe, told = tmp_path / "recipe.py", tmp_path / "pid"
     recipe.write_text(f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
-    process = start_python(["-c", "from hf_mpq.cli import app; app()", "train", recipe], tmp_path)
+    process = start_python(["-c", "from hf_mpq.cli.main import app; app()", "train", recipe], tmp_path)
     while not told.exists() or not told.read_text():
         assert process.is_alive()
         time.sleep(0.1)
