@@ -5,6 +5,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from hf_mpq.cli.commands.sweep import _check_model
+from hf_mpq.cli.errors import UserError
+
 MODEL = ("--model", "my-fine-tuned-bert", "--task", "sst2")
 needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="pip install 'hf_mpq[sweep]'")
 
@@ -67,3 +70,14 @@ def test_data_that_is_not_there_is_an_error_before_anything_runs(here, tmp_path,
     said = refused("sweep", "--out", tmp_path / "out", *MODEL, "--data-dir", tmp_path / "data")
     assert "task's is called 'sst2'" in said and "--data-dir takes the folder" in said
     assert "waiting  sst2-mpq" in run("sweep", "--out", tmp_path / "out", "--missing", code=1).stdout
+
+
+def test_a_model_of_each_task_is_looked_for_where_tasks_are_said(tmp_path):
+    """They may stand in the plan of the folder."""
+    (tmp_path / "sst2").mkdir()
+    (tmp_path / "sst2" / "config.json").write_text("{}")
+    model = f"{tmp_path}/{{task}}"
+    _check_model(model, ())
+    _check_model(model, ("sst2",))
+    with pytest.raises(UserError, match=r"there is no folder .*mrpc"):
+        _check_model(model, ("sst2", "mrpc"))

@@ -160,7 +160,7 @@ def _asked(known: "Plan | None", given: Mapping[str, Any], space: Mapping[str, A
 
 def _check_model(model: str | None, tasks: Sequence[str]) -> None:
     """Raise UserError where the model that was typed is not there, or not that of a task."""
-    if model is not None:
+    if model is not None and (tasks or "{task}" not in model):  # the tasks may stand in the folder's plan
         check_models(*dict.fromkeys(model.replace("{task}", task) for task in tasks or ("",)))
 
 
