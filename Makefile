@@ -19,7 +19,7 @@ demo: $(VENV)/.ready
 test: lint
 	$(RUN) -m pytest -m "not full" $(TWO)
 
-test-full: lint types $(VENV)/.docs $(VENV)/.ray
+test-full: lint types $(VENV)/.docs $(VENV)/.ray $(VENV)/.app $(VENV)/.gliner
 	$(RUN) -m pytest $(TWO)
 
 test-oldest: $(OLDEST)/.ready
@@ -72,6 +72,15 @@ $(VENV)/.docs: $(VENV)/.ready
 
 $(VENV)/.ray: $(VENV)/.ready
 	$(RUN) -m pip install -q --disable-pip-version-check -e ".[ray]"
+	touch $@
+
+$(VENV)/.app: $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check -e ".[app]"
+	touch $@
+
+# Without what it asks for, which would take another transformers.
+$(VENV)/.gliner: $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check --no-deps gliner
 	touch $@
 
 $(VENV)/.ready: pyproject.toml setup.py $(wildcard hf_mpq/runtime/native/kernel/*)

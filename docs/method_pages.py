@@ -67,24 +67,56 @@ def _command(method: MethodSpec) -> str:
 
 
 def _trained(method: MethodSpec) -> list[str]:
-    budget = yaml.safe_load((METHOD_RECIPES / f"{method.name}.yaml").read_text()).get("budget")
-    shell = f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml"
-    lines = [f'config = MPQConfig(method="{method.name}"{f", budget={json.dumps(budget)}" if budget else ""})']
-    lines += [
-        'model = AutoModelForSequenceClassification.from_pretrained("my-fine-tuned-bert", quantization_config=config)'
+    recipe = yaml.safe_load((METHOD_RECIPES / f"{method.name}.yaml").read_text())
+    budget, stages = recipe.get("budget"), recipe.get("stages")
+    kind, start = ("AutoModelForSequenceClassification", "my-fine-tuned-bert")
+    if _stays_float(method):
+        kind, start = "AutoModelForMaskedLM", "my-pretrained-bert"
+    elif method.config.get("mask") == "locked":
+        start = "my-pruned-bert"
+    lines = [
+        f"from transformers import {kind}",
+        "from hf_mpq import MPQConfig, MPQTrainer, MPQTrainingArguments",
+        "",
+        f'config = MPQConfig(method="{method.name}"{f", budget={json.dumps(budget)}" if budget else ""})',
+        f'model = {kind}.from_pretrained("{start}", quantization_config=config)',
+        *([f"stages = {json.dumps(stages)}"] * bool(stages)),
+        f'arguments = MPQTrainingArguments("out", num_train_epochs=3, learning_rate={recipe["learning_rate"]:g}'
+        f"{', stages=stages' * bool(stages)})",
+        "trainer = MPQTrainer(model, arguments, train_dataset=train, data_collator=collator, "
+        "processing_class=tokenizer)",
+        "trainer.train()",
+        'trainer.save_float("my-pruned-bert")' if _stays_float(method) else 'trainer.save_packed("packed")',
     ]
-    lines += ["trainer = MPQTrainer(model, ...)", "trainer.train()", 'trainer.save_packed("packed")']
     if method.config.get("nested"):
-        lines += ['model = AutoModelForSequenceClassification.from_pretrained("packed", bits=3)  # or another']
+        lines += [f'model = {kind}.from_pretrained("packed", bits=3)  # or another']
     if _searches(method.stages[-1]):
         lines += ['found = trainer.assignments(["3bits", "2bits"])  # of other budgets, without training again']
         lines += ['trainer.save_packed("packed-2bits", found[1])']
     return [
-        _code("bash", f"{shell} \\\n    --model_name_or_path my-fine-tuned-bert --output_dir out/sst2"),
+        _code("bash", _shell(method, start)),
         _code("python", "\n".join(lines)),
+        *(["Both have the stages of the recipe, which are not the method's own."] * bool(stages)),
         f"What `MPQTrainer` is given is in [the guide to training]({GUIDE}), what the recipes take and write in "
         f"[their page]({RECIPES}/README.md).",
     ]
+
+
+def _shell(method: MethodSpec, start: str) -> str:
+    if _stays_float(method):
+        return (
+            f"python recipes/pretrain_sparse.py --model_name_or_path {start} --text corpus.txt \\\n"
+            "    --output_dir out/sparse --learning_rate 1e-4 --max_steps 100000"
+        )
+    return (
+        f"python recipes/run_glue.py recipes/methods/{method.name}.yaml recipes/tasks/sst2.yaml \\\n"
+        f"    --model_name_or_path {start} --output_dir out/sst2"
+    )
+
+
+def _stays_float(method: MethodSpec) -> bool:
+    """Whether nothing is rounded in any stage: what comes out is a float checkpoint."""
+    return not any(stage.rounding for stage in method.stages)
 
 
 def _compressed(method: MethodSpec) -> list[str]:

@@ -30,10 +30,11 @@ TITLES = {
 }
 """Page to its title and first sentence, in the order of the site."""
 _WRITTEN = "<!-- Written by `python docs/result_pages.py` from benchmarks/rows. -->"
-_INTRODUCTION = """The only place that claims accuracy or speed. Every number is a row in `benchmarks/rows`, with the
-command that made it, its commit, data, seeds, machine and versions as far as they are known; rows that were tables of
-text before name no commit. Where nothing else is said there is one seed, and differences of less than a point mean
-nothing. `hf-mpq leaderboard` shows the same rows in a browser, to be searched and drawn anew."""
+_INTRODUCTION = """The only place that claims accuracy or speed. Every number of a table is a row in
+`benchmarks/rows`, with the command that made it, its commit, data, seeds, machine and versions as far as they are
+known; rows that were tables of text before name no commit, and what a note adds was read off the same runs. Where
+nothing else is said there is one seed, and differences of less than a point mean nothing. `hf-mpq leaderboard` shows
+the same rows in a browser, to be searched and drawn anew."""
 _CHART = """Stored bytes, embeddings included, against the share of the float model's score that is kept. Bars are 95
 % intervals over seeds; the broad pale line is what nothing of at most the same size is better than."""
 _KEPT = """Share of the float model's score, in percent. A column was trained alike from the same float model, but for

@@ -1,4 +1,4 @@
-"""Parsed targets: how small, how fast, or with how much energy."""
+"""Parsed targets: how small, how fast, or with how much energy or how many operations."""
 
 import re
 from collections import Counter
@@ -23,6 +23,8 @@ _UNITS = {
     "%": ("ratio", 0.01),
     "ms": ("latency", 1.0),
     "uJ": ("energy", 1.0),
+    "GBOPs": ("operations", 1e9),
+    "TBOPs": ("operations", 1e12),
 }
 _PATTERN = re.compile(
     r"(?:(?P<scope>[\w-]+):)?\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]+|%)?"
@@ -30,7 +32,7 @@ _PATTERN = re.compile(
 )
 _ACTIVATIONS = ("activations", "peak-activations")
 _SCOPES = ("model", "encoder", "embedding", *_ACTIVATIONS)
-_EXAMPLES = "'12MB', '11MiB', 'encoder:25MiB', '2.5bits', '0.25x', '25%', '8ms' or '120uJ'"
+_EXAMPLES = "'12MB', '11MiB', 'encoder:25MiB', '2.5bits', '0.25x', '25%', '8ms', '120uJ' or '40GBOPs'"
 
 
 class BudgetError(ValueError):
@@ -44,7 +46,8 @@ class Budget:
     Attributes:
         amount: how much, in the unit of its kind.
         kind: `"bytes"` (everything stored in the scope), `"bits"` (mean code bits over compressible encoder weights),
-            `"ratio"` (share of the float32 file), `"latency"` (milliseconds) or `"energy"` (microjoules).
+            `"ratio"` (share of the float32 file), `"latency"` (milliseconds), `"energy"` (microjoules) or
+            `"operations"` (bit operations).
         scope: `"model"`, `"encoder"` or `"embedding"`; bytes of `"activations"` are those of all inputs of matrices
             together, of `"peak-activations"` those of the largest one.
         batch, tokens: of the input that a latency, or bytes of activations, are meant for.
@@ -58,9 +61,10 @@ class Budget:
 
     def __str__(self) -> str:
         """The text that `parse` reads as this."""
-        unit = {"bytes": "bytes", "bits": "bits", "ratio": "x", "latency": "ms", "energy": "uJ"}[self.kind]
+        unit = next(unit for unit, (kind, factor) in _UNITS.items() if kind == self.kind)
+        amount = self.amount / _UNITS[unit][1]
         shape = f"@{self.batch}x{self.tokens}" if self.of_inputs else ""
-        return f"{self.scope}:{f'{self.amount:.12f}'.rstrip('0').rstrip('.')}{unit}{shape}"
+        return f"{self.scope}:{f'{amount:.12f}'.rstrip('0').rstrip('.')}{unit}{shape}"
 
     @property
     def of_inputs(self) -> bool:
@@ -75,8 +79,9 @@ class Budget:
     @classmethod
     def parse(cls, text: "str | float | Budget") -> "Budget":
         """Read `"12MB"` (10^6 bytes), `"11MiB"`, `"encoder:25MiB"`, `"2.5bits"`, `"0.25x"`, `"25%"` or `0.25` (of the
-        float32 file), `"8ms"` (at batch 1 x 128 tokens; `"40ms@8x64"` at another), `"120uJ"`, or `"activations:2500kB"`
-        (of one sequence of 128 tokens; `"activations:800kB@1x32"` of another). Upper and lower case matter in units.
+        float32 file), `"8ms"` (at batch 1 x 128 tokens; `"40ms@8x64"` at another), `"120uJ"` or `"40GBOPs"` (both of
+        one sequence of 128 tokens), or `"activations:2500kB"` (of one sequence of 128 tokens;
+        `"activations:800kB@1x32"` of another). Upper and lower case matter in units.
 
         Raises:
             BudgetError: when it is none of these, or not above zero.
@@ -163,6 +168,8 @@ def _scope(word: str | None, kind: str) -> str:
         raise BudgetError(f"unknown scope {word!r} in the budget; the known ones are: {', '.join(_SCOPES)}")
     if scope in _ACTIVATIONS and kind not in ("bytes", "ratio"):
         raise BudgetError(f"a budget of {scope} is in bytes, such as '{scope}:2500kB', or a share of the float32 ones")
+    if kind in ("energy", "operations") and scope == "embedding":
+        raise BudgetError("energy and operations are counted in the encoder's products; drop the scope")
     if kind == "latency" and scope != "model":
         raise BudgetError("a budget in ms is for the whole model; drop the scope")
     if kind == "bits" and scope != "encoder":

@@ -31,6 +31,9 @@ class Limit(NamedTuple):
         return inf if self.amount is None else self.amount
 
 
+_OF_A_KIND = {"latency": ("latency", "ms"), "energy": ("energy", "uJ"), "operations": ("bops", "bops")}
+"""Kinds of budgets that one cost model measures: its name and its unit."""
+
 Limits = tuple[Limit, ...]
 """What one model keeps together; at least one, the first is the main one."""
 
@@ -47,7 +50,7 @@ def measure(cost: CostModel, budget: Budget | float) -> Limit:
     """
     if isinstance(budget, (int, float)):
         return Limit(cost, float(budget))
-    if budget.kind in ("latency", "energy"):
+    if budget.kind in _OF_A_KIND:
         return _in_unit(cost, budget)
     if budget.kind == "bits":
         return Limit(AverageBits(cost.space), budget.amount)
@@ -106,7 +109,8 @@ def _carried_over(budget: Budget, before: PrecisionSpace, after: PrecisionSpace)
 def _limit(space: PrecisionSpace, budget: Budget, latencies: LatencyTable | None) -> Limit:
     if budget.kind == "latency":
         return measure(Latency(space, budget.batch, budget.tokens, latencies), budget)
-    return measure(COSTS["energy" if budget.kind == "energy" else "size"](space), budget)
+    name, _ = _OF_A_KIND.get(budget.kind, ("size", ""))
+    return measure(COSTS[name](space), budget)
 
 
 def given_limits(cost: CostModel, given: "Limit | Budget | str | float | Iterable") -> Limits:
@@ -133,17 +137,14 @@ def _activations(space: PrecisionSpace, budget: Budget) -> Limit:
 
 def _in_unit(cost: CostModel, budget: Budget) -> Limit:
     """Budgets that only a cost model of their own unit can measure."""
-    if budget.kind == "latency" and cost.unit != "ms":
+    name, unit = _OF_A_KIND[budget.kind]
+    if cost.unit != unit:
         raise BudgetError(
-            f"a budget in ms needs a model of this machine's latency, not one in {cost.unit}; give the "
-            "cost model 'latency'"
+            f"{budget} is no budget of a cost in {cost.unit}: give the cost model {name!r}, which measures "
+            f"{budget.kind}"
         )
     if isinstance(cost, Latency):
         cost.check(budget.amount)
-    if budget.kind == "energy" and cost.unit != "uJ":
-        raise BudgetError(
-            f"a budget in uJ needs a model of the target's energy, not one in {cost.unit}; give the cost model 'energy'"
-        )
     return Limit(cost, budget.amount)
 
 

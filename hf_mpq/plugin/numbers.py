@@ -12,6 +12,7 @@ from ..nn import relative_modules
 from ..nn.packed import PackedModule
 from ..nn.walk import matrices
 from ..weights import ActivationQuantizer
+from ..weights.masks import LockedMask
 
 logger = logging.get_logger(__name__)
 
@@ -35,6 +36,16 @@ def warn_saturated(model: nn.Module) -> None:
             f"{len(found)} stored tensors reach the largest number of float16 (65504), first {found[0]}: "
             "their values were beyond it and are smaller now. float_dtype='float32' and "
             "scale_dtype='float32' in the MPQConfig keep them"
+        )
+
+
+def warn_dense(model: nn.Module) -> None:
+    """Say when masks that keep the zeros of a model find none."""
+    masks = [layer.program.mask for _, layer in matrices(model) if layer.program.mask is not None]
+    if masks and all(isinstance(mask, LockedMask) and bool(mask.keep.all()) for mask in masks):
+        logger.warning(
+            "mask='locked' keeps the zeros of a model that was pruned before, and this one has none: nothing will be "
+            "pruned. Prune it first, by method='prune-ofa-pretrain' and MPQTrainer.save_float"
         )
 
 

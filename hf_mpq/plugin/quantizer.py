@@ -31,7 +31,7 @@ from .first_values import as_before, leave_packed_layers
 from .folder import check_folder, is_local, local_files, metadata_of, stored_tensors
 from .heads import is_latency, join_heads
 from .held import HeldTensors
-from .numbers import check_contents, check_gates, check_numbers
+from .numbers import check_contents, check_gates, check_numbers, warn_dense
 from .origin import remember_base
 from .partial import PartialLoading, take_asked
 from .precision import set_precision, take_up
@@ -232,6 +232,7 @@ class MPQHfQuantizer(HfQuantizer):
             if self._reduces:
                 self._reduce(model)
             initialise(model)
+            warn_dense(model)
         with reading("quantization_config.precision"):
             take_up(model, self.quantization_config)
         attach(model, self)

@@ -29,7 +29,7 @@ from ..weights.activations import FixedGridQuantizer
 from .config import MPQConfig
 from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
 from .heads import is_latency, join_heads
-from .numbers import check_numbers, warn_saturated
+from .numbers import check_numbers, warn_dense, warn_saturated
 from .origin import remember_base, remember_making
 from .precision import take_up
 from .quantizer import MPQHfQuantizer
@@ -109,6 +109,7 @@ def _convert_on_device(model: nn.Module, space: PrecisionSpace) -> None:
     device = next(model.parameters()).device
     convert(model, space)
     initialise(model.to(device))
+    warn_dense(model)
 
 
 def _attach(model: nn.Module, config: MPQConfig, space: PrecisionSpace | None) -> None:

@@ -73,19 +73,29 @@ def test_the_dense_export_is_the_model(name, tmp_path):
     check_exports(packed(name, activation_bits=None), tmp_path, ["dense"])
 
 
-@pytest.mark.parametrize("name", REMEMBERED)
-def test_every_backend_runs_the_inputs_that_a_range_was_learned_for(name):
-    """At bits below eight, too."""
+def packed_with_ranges(name, output=5, intermediate=3):
+    """With inputs of a kind at 8 bits, and at others where outputs and feed-forward layers begin."""
     config = MPQConfig(
         bits=4,
         activation=name,
         activation_bits=8,
         attention_bits=8,
-        rules={"output": {"activation_bits": 5}, "intermediate": {"activation_bits": 3}},
+        rules={"output": {"activation_bits": output}, "intermediate": {"activation_bits": intermediate}},
     )
     model = hf_mpq.quantize(tiny_model("bert", num_hidden_layers=1), config)
     calibrate_activations(model, [tiny_batch()])
-    check_backends(hf_mpq.pack(model).eval())
+    return hf_mpq.pack(model).eval()
+
+
+@pytest.mark.parametrize("name", REMEMBERED)
+def test_every_backend_runs_the_inputs_that_a_range_was_learned_for(name):
+    check_backends(packed_with_ranges(name))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", REMEMBERED)
+def test_every_export_writes_the_inputs_that_a_range_was_learned_for(name, tmp_path):
+    check_exports(packed_with_ranges(name, 7, 6), tmp_path, list(EXPORTERS))
 
 
 @pytest.mark.full

@@ -28,6 +28,9 @@ from hf_mpq.core import Budget, BudgetError
         ("encoder:.1x", Budget(0.1, "ratio", "encoder")),
         ("8ms", Budget(8, "latency")),
         ("120uJ", Budget(120, "energy")),
+        ("40GBOPs", Budget(40e9, "operations")),
+        (".5TBOPs", Budget(5e11, "operations")),
+        ("0.001234GBOPs", Budget(1234e3, "operations")),
     ],
 )
 def test_good_budgets(text, budget):
@@ -60,6 +63,7 @@ def test_a_number_needs_a_unit(number):
         ("11mib", "11MiB"),
         ("8MS", "8ms"),
         ("120uj", "120uJ"),
+        ("40gbops", "40GBOPs"),
         ("0.25X", "0.25x"),
         ("2.5Bits", "2.5bits"),
         ("2.5bitts", "2.5bits"),

@@ -1,7 +1,7 @@
 import pytest
 
-from hf_mpq.core import Budget, BudgetError
-from hf_mpq.cost import COSTS, AverageBits, BitOperations, PaperSize, StoredSize, float_bytes, measure
+from hf_mpq.core import Budget, BudgetError, budgets_of
+from hf_mpq.cost import COSTS, AverageBits, BitOperations, PaperSize, StoredSize, float_bytes, limits_of, measure
 
 
 def test_the_registry_names_every_model():
@@ -42,11 +42,19 @@ def test_a_number_is_in_the_unit_of_the_cost(make_space):
     assert measure(cost, 1e9) == (cost, 1e9)
 
 
+def test_operations_are_bit_operations(make_space):
+    cost = BitOperations(make_space())
+    assert measure(cost, Budget.parse("2GBOPs")) == (cost, 2e9)
+    (limit,) = limits_of(cost.space, budgets_of("0.5TBOPs"))
+    assert (type(limit.cost), limit.cost.sequence_length, limit.amount) == (BitOperations, 128, 5e11)
+
+
 @pytest.mark.parametrize(
     "model, budget, message",
     [
-        (StoredSize, "8ms", "a budget in ms needs .* 'latency'"),
-        (StoredSize, "120uJ", "a budget in uJ needs .* 'energy'"),
+        (StoredSize, "8ms", "8ms@1x128 is no budget of a cost in bytes: give the cost model 'latency'"),
+        (StoredSize, "120uJ", "120uJ is no budget of a cost in bytes: give the cost model 'energy'"),
+        (StoredSize, "40GBOPs", "40GBOPs is no budget of a cost in bytes: give the cost model 'bops'"),
         (PaperSize, "25MiB", "encoder only"),
         (BitOperations, "25MiB", "cannot measure a budget in bytes"),
     ],

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 import hf_mpq
 from hf_mpq._extras import unmet as without
 from hf_mpq.exporters.base import unmet
-from tests.docs.pages import PAGES, blocks, name_of
+from tests.docs.pages import METHODS, PAGES, blocks, name_of
 from tests.tiny import tiny_model
 from tests.training.runs import collate, sentences
 
@@ -46,6 +46,7 @@ WRITTEN = re.compile(r'(?:save_pretrained|save_packed)\("([^"]+)"\)')
 def models(folder: Path, tokenizer) -> None:
     """Folders of a reader: fine-tuned models with their tokenizer, packed ones, and one of nested codes."""
     size = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "num_hidden_layers": 1}
+    size["max_position_embeddings"] = 128
     heads = {
         "my-fine-tuned-bert": ("sequence", {}),
         "my-embedder": ("bare", {}),
@@ -53,17 +54,24 @@ def models(folder: Path, tokenizer) -> None:
         "my-nli-model": ("sequence", {"id2label": dict(enumerate(NLI)), "label2id": {k: n for n, k in enumerate(NLI)}}),
         "my-tagger": ("token", {}),
         "my-reader": ("question", {}),
+        "my-pretrained-bert": ("masked", {}),
     }
     for name, (head, changes) in heads.items():
         tiny_model("bert", head, **size, **changes).save_pretrained(folder / name)
+    pruned = tiny_model("bert", **size)
+    with torch.no_grad():
+        for weight in (one for one in pruned.bert.encoder.parameters() if one.dim() == 2):
+            weight.mul_(weight.abs() > weight.abs().quantile(0.9))
+    pruned.save_pretrained(folder / "my-pruned-bert")
     packings = {"my-packed-bert": {"bits": 4}, "my-nested-bert": {"bits": (2, 4, 8), "nested": True}}
     for name, options in packings.items():
         config = hf_mpq.MPQConfig(**options, **({"switchable_norms": True} if "nested" in name else {}))
         hf_mpq.pack(hf_mpq.quantize(tiny_model("bert", **size), config)).save_pretrained(folder / name)
+    size.pop("max_position_embeddings")
     modern = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
     long = tiny_model("modernbert", **size, **modern, max_position_embeddings=8192)
     hf_mpq.pack(hf_mpq.quantize(long, hf_mpq.MPQConfig(bits=8))).save_pretrained(folder / "packed-modernbert")
-    for name in (*heads, *packings):
+    for name in (*heads, *packings, "my-pruned-bert"):
         tokenizer.save_pretrained(folder / name)
     late_interaction(folder / "my-embedder").save_pretrained(str(folder / "my-colbert"))
     ranked = [{"query": "a list", "passage": f"returns {k} values", "label": float(k == 1)} for k in range(4)]
@@ -135,8 +143,23 @@ def test_blocks_run(page, given):
             assert Path("bert-onnx/model.onnx").exists()
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("page", [page for page in sorted(METHODS.glob("*.md")) if blocks(page, "python")], ids=name_of)
+def test_blocks_of_methods_run(page, given):
+    slower = (
+        '("out", stages={"supernet": {"strategy_options": {"target": 0.95}}}'  # where Python takes most of the time
+    )
+    for number, block in enumerate(blocks(page, "python"), 1):
+        for written, small in {**SMALL, '("out"': slower if page.stem == "bigger-faster" else '("out"'}.items():
+            block = block.replace(written, small)
+        given["train"] = sentences(32, "masked" if "ForMaskedLM" in block else "sequence")
+        exec(compile(block, f"{name_of(page)}, block {number}", "exec"), given)
+        for folder in re.findall(r'save_(?:packed|float)\("([^"]+)"', block):
+            assert [*Path(folder).glob("*.safetensors")], folder
+
+
 def test_every_block_compiles():
-    for page in WITH_CODE:
+    for page in [*WITH_CODE, *METHODS.glob("*.md")]:
         for number, block in enumerate(blocks(page, "python"), 1):
             compile(block, f"{name_of(page)}, block {number}", "exec")
 

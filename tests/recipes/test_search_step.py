@@ -2,7 +2,8 @@
 
 import torch
 
-BOUNDS = {"mpq": 1.85, "aq-bert": 1.95, "aq-bert+kd": 1.95, "uniform": 1.65}
+BOUNDS = {"mpq": 1.55, "aq-bert": 1.55, "aq-bert+kd": 1.55, "uniform": 1.45}
+"""Over a plain step, with a teacher's pass where the method has one."""
 
 
 def test_a_step_runs_few_operators_more_than_a_plain_one():

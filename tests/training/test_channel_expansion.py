@@ -1,6 +1,7 @@
 """Neural channel expansion as a run: widened before the search, expanded in it, decided within the budget."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise, product
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 import hf_mpq
 from hf_mpq.core import BudgetError, Part, budgets_of
-from hf_mpq.cost import AverageBits, limits_of
+from hf_mpq.cost import COSTS, AverageBits, limits_of
 from hf_mpq.cost.limit import carried_over
 from hf_mpq.nn.reshape import sizes_of
 from hf_mpq.nn.walk import gates, matrices
@@ -86,6 +87,30 @@ def test_a_run_gives_widths_within_the_budget_of_the_given_model(whole, tmp_path
     torch.testing.assert_close(outputs(packed)[0], expected, atol=1e-5, rtol=0)
     small = packed.bert.encoder.layer[0].output.dense
     assert small.weight.shape[1] < 84 or all(0 not in m.bits for m in hf_mpq.assignment_of(model).matrices.values())
+
+
+def test_widths_keep_a_limit_of_bits_and_one_of_operations(whole, tmp_path):
+    """Together; the widths that keep the first alone take more operations."""
+    cost = COSTS["bops"](space_of(whole[0].model))
+    assignment = hf_mpq.assignment_of(whole[0].model)
+    taken, least = (cost.of(one) for one in (assignment, narrowest(assignment)))
+    budget = f"2bits + {(least + 0.7 * (taken - least)) / 1e9:.12f}GBOPs"
+    model = quantized("channel-expansion", layers=2, groups=6, budget=budget, activation="static")
+    one = run(tmp_path, model, save_strategy="no")
+    one.train()
+    limits = limits_of(space_of(one.model), budgets_of(budget))
+    assert [limit.cost.unit for limit in limits] == ["bits", "bops"]
+    bits, operations = (limit.cost.of(hf_mpq.assignment_of(one.model)) for limit in limits)
+    assert bits < 2 and least < operations <= limits[1].most < taken
+
+
+def narrowest(assignment):
+    """Two of six sub-groups wherever some are pruned."""
+    matrices = dict(assignment.matrices)
+    for name, one in matrices.items():
+        if 0 in one.bits:
+            matrices[name] = replace(one, bits=(2, 2, 0, 0, 0, 0))
+    return replace(assignment, matrices=matrices)
 
 
 def test_widths_open_one_by_one_from_the_original_on(whole):

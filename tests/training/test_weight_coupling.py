@@ -292,9 +292,9 @@ def test_another_process_finds_the_same_and_the_run_stays(trained):
     assert hf_mpq.assignment_of(trained.model) == hf_mpq.assignment_of(again.model), "also after an error"
 
 
-def test_frozen_precisions_are_chosen_only_where_nothing_else_meets_the_budget():
+def test_frozen_precisions_are_chosen_only_where_nothing_else_meets_the_budget(tmp_path):
     model = super_net()
-    strategy = trainer(model, "unused", **OPTIONS)._strategy
+    strategy = trainer(model, tmp_path, **OPTIONS)._strategy
     stage = METHODS["weight-coupling"].stages[-1]
     names = list(sets(model))
     gate = dict(matrices(model))[names[0]].program.gate

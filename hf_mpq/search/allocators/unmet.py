@@ -49,7 +49,10 @@ def _of(limit: Limit) -> str:
 
 
 def amount(number: float, unit: str, upwards: bool = False) -> str:
-    """Such as `"4.26 MB"`, `"1,000 bytes"` or `"2.5 bits"`; bytes and megabytes are rounded down, or upwards."""
+    """Such as `"4.26 MB"`, `"1,000 bytes"`, `"2.5 bits"` or `"40 GBOPs"`; bytes and megabytes are rounded down, or
+    upwards."""
+    if unit == "bops":
+        return f"{number / 1e9:,.6g} GBOPs"
     if unit != "bytes":
         return f"{number:,.6g} {unit}"
     whole = ceil if upwards else floor
