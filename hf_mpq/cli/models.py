@@ -1,7 +1,7 @@
 """Models and tokenizers by folder or by name on the Hub, float or packed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,9 @@ def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(encoder_of(source), trust_remote_code=trust)
+        config = AutoConfig.from_pretrained(encoder_of(source), trust_remote_code=trust)
+        _check_words(config)
+        return config
     except (TypeError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"config.json of {source} is damaged ({one_line(error)}): copy or download it again") from error
     except (OSError, KeyError, ValueError) as error:
@@ -51,6 +53,18 @@ def config_of(source: str | Path, trust: bool = False) -> "PretrainedConfig":
             f"{str(source)!r} is no folder here, and the Hub does not give a model of that name: check the "
             f"spelling, your network and HF_HUB_OFFLINE, or `hf auth login` for a private one"
         ) from error
+
+
+def _check_words(config: "PretrainedConfig") -> None:
+    """Raise TypeError for what transformers takes from the file as it is, and stumbles over later."""
+    import torch
+
+    for name in config.architectures or ():
+        if not isinstance(name, str):
+            raise TypeError(f"architectures has {name!r}")
+    kind = getattr(config, "dtype", None)
+    if not isinstance(kind, str | torch.dtype | None):
+        raise TypeError(f"dtype is {kind!r}")
 
 
 class Untrusted(UserError):
@@ -81,11 +95,30 @@ def load_float(source: str | Path, trust: bool = False) -> "PreTrainedModel":
     """A float model in float32, in eval mode; `trust` runs code that lies beside it.
 
     Raises:
-        UserError: the model is quantized already, or cannot be loaded.
+        UserError: the model is quantized already, lacks weights, or cannot be loaded.
     """
     import torch
 
-    return _load(source, check_float(source, trust), trust, dtype=torch.float32)
+    config = check_float(source, trust)
+    model, found = _load(source, config, trust, dtype=torch.float32, output_loading_info=True)
+    check_all_there(source, model, found["missing_keys"])
+    return model
+
+
+def check_all_there(source: str | Path, model: "PreTrainedModel", missing: Iterable[str]) -> None:
+    """Raise UserError for a model whose files lack weights, which would be random; a pooler may be new, as only some
+    heads have one."""
+    from ..nn import family_of, relative_names
+
+    family, relative = family_of(model), relative_names(model)
+    new = tuple(f"{name}." for name in (() if family is None else family.projections))
+    lost = sorted(name for name in missing if not relative(name).startswith(new))
+    if lost:
+        raise UserError(
+            f"the files in {source} lack {len(lost)} of the weights of a {type(model).__name__}, first {lost[0]}, "
+            "which would be random: give the model as it was trained, with its head; of a packed folder config.json "
+            "has lost its quantization_config"
+        )
 
 
 def check_float(source: str | Path, trust: bool = False) -> "PretrainedConfig":
@@ -155,7 +188,10 @@ def kind_of(source: str | Path, config: "PretrainedConfig", trust: bool) -> tupl
 def _load(source: str | Path, config: "PretrainedConfig", trust: bool, **options) -> "PreTrainedModel":
     kind, needed = kind_of(source, config, trust)
     with damage(source):
-        return kind.from_pretrained(encoder_of(source), **options, **needed).eval()
+        loaded = kind.from_pretrained(encoder_of(source), **options, **needed)
+        model, *told = loaded if isinstance(loaded, tuple) else (loaded,)
+        model.eval()
+        return (model, *told) if told else model
 
 
 @contextmanager
@@ -177,7 +213,7 @@ def load_tokenizer(*sources: str | Path, trust: bool = False) -> "PreTrainedToke
     """The tokenizer of the first of the sources that has one; `trust` runs code that lies beside it.
 
     Raises:
-        UserError: none has, or it has code beside it that is not trusted.
+        UserError: none has, it has code beside it that is not trusted, or its files are damaged.
     """
     from transformers import AutoTokenizer
 
@@ -186,9 +222,15 @@ def load_tokenizer(*sources: str | Path, trust: bool = False) -> "PreTrainedToke
             continue
         try:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the library that reads the file has errors of its own
             if ASKING in str(error):
                 raise Untrusted(source, "tokenizer") from error
+            if Path(source).is_dir():
+                raise UserError(
+                    f"the tokenizer in {source} is damaged ({one_line(error)}): save or copy its files again"
+                ) from error
+            if not isinstance(error, OSError | ValueError | KeyError):
+                raise
     raise UserError(
         f"no tokenizer in {' or '.join(map(str, sources))}: save it there with "
         f"AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER), or name one with --tokenizer"

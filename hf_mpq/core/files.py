@@ -18,9 +18,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """A path to write to; the file gets its own name when the block ends, and is removed when the block fails.
 
     Raises:
-        OSError: it cannot be written; the message has its name.
+        OSError: it cannot be written, or is a folder; the message has its name.
     """
     path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, give the name of a file", str(path))
     if path.exists() and not path.is_file():  # a device, a pipe: written as it comes
         yield path
         return

@@ -12,6 +12,7 @@ from ..nn.given import in_python
 from ..nn.matrix import QuantizedMatrix
 from ..nn.naming import body_name, part_name
 from ..nn.packed import PackedModule
+from .adapters import check_without_adapters
 from .saving import attach, detach
 
 _KINDS = (QuantizedMatrix, MPQLayerNorm, PackedModule)
@@ -23,7 +24,7 @@ def settle(model: PreTrainedModel) -> None:
 
     Raises:
         ValueError: a config cannot say it: two parts were quantized alone, some layers are packed and others are not,
-            or the quantized part shares weights with the rest.
+            the quantized part shares weights with the rest, or there are adapters in the model.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _KINDS)}
     known = getattr(model, "quantization_method", None) == "mpq"
@@ -32,6 +33,7 @@ def settle(model: PreTrainedModel) -> None:
         if known:
             _forget(model)
         return
+    check_without_adapters(model)
     if not known or part_name(model):
         config = _adopt(model, layers)
     packed = config.storage == "packed"

@@ -10,13 +10,16 @@ from ..nn import MPQLayerNorm
 from ..nn.given import check_is_module, in_python
 from ..nn.matrix import QuantizedMatrix
 from ..nn.packed import PackedModule
+from .adapters import check_without_adapters
 from .around import settle, told_once
 from .config import MPQConfig
 
 
 def check_is_model(model: nn.Module, verb: str = "quantize") -> None:
-    """Raise ValueError when it is no model of transformers, naming those inside; `verb` is what was to be done."""
+    """Raise ValueError when it is no model of transformers, naming those inside, or has adapters; `verb` is what was to
+    be done."""
     check_is_module(model)
+    check_without_adapters(model)
     if isinstance(model, PreTrainedModel):
         return
     inside = [name for name, module in model.named_modules() if isinstance(module, PreTrainedModel)]

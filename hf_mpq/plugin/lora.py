@@ -176,18 +176,26 @@ class PackedLora(nn.Module, LoraLayer):
     def _get_in_out_features(self, module: PackedLinear) -> tuple[int, int]:
         return module.in_features, module.out_features
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self._check_forward_args(x, *args, **kwargs)
+    def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Tensor:
+        """With `adapter_names` each row of the batch has its own adapter, or `"__base__"` none."""
+        self._check_forward_args(x, *args, adapter_names=adapter_names, **kwargs)
         packed, result = self.get_base_layer(), self.base_layer(x)
         if self.disable_adapters:
             return result
         seen = packed.normalised(x)
         seen = seen if packed.input_quantizer is None else packed.input_quantizer(seen)
-        for name in self._chosen():
-            up, down = self._factors(name)
-            seen_once = self.lora_dropout[name](self._cast_input_dtype(seen, down.dtype))
-            result = result + F.linear(F.linear(seen_once, down), up).to(result.dtype)
+        if adapter_names is None:
+            return sum((self._added(name, seen).to(result.dtype) for name in self._chosen()), result)
+        for name in sorted({*adapter_names} & {*self.lora_A}):
+            rows = torch.tensor([place for place, one in enumerate(adapter_names) if one == name], device=x.device)
+            result = result.index_add(0, rows, self._added(name, seen[rows]).to(result.dtype))
         return result
+
+    def _added(self, name: str, seen: Tensor) -> Tensor:
+        """What an adapter adds to the output, given the input as the codes see it."""
+        up, down = self._factors(name)
+        seen = self.lora_dropout[name](self._cast_input_dtype(seen, down.dtype))
+        return F.linear(F.linear(seen, down), up)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """What an adapter adds to the weight, `(out, in)`."""
@@ -210,6 +218,8 @@ class PackedLora(nn.Module, LoraLayer):
     def corrected(self) -> PackedLinear:
         """A packed layer with the active adapters as its low-rank correction, after the one that it has."""
         packed, pairs = self.get_base_layer(), [self._factors(name) for name in self._chosen()]
+        if not pairs:
+            return packed
         own = packed.factors()
         rows = torch.cat(([] if own is None else [own[0]]) + [_even(*pair)[0] for pair in pairs], 1)
         columns = torch.cat(([] if own is None else [own[1]]) + [_even(*pair)[1] for pair in pairs], 0)
@@ -256,6 +266,6 @@ def merge_adapters(model: PeftModel) -> nn.Module:
     if merged:
         config.packed = packed_table(plain)
         for name in merged:
-            own = relative_name(plain, name)
-            config.rules = {**config.rules, f"^{re.escape(own)}$": {"low_rank": plain.get_submodule(name).stored.rank}}
+            own, rank = relative_name(plain, name), plain.get_submodule(name).stored.rank
+            config.rules = {**config.rules, **({f"^{re.escape(own)}$": {"low_rank": rank}} if rank else {})}
     return plain

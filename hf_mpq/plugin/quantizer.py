@@ -18,6 +18,7 @@ from ..nn.convert import refresh
 from ..nn.packed import PackedModule
 from ..nn.shapes import apply_shapes
 from . import names as names
+from .adapters import check_without_adapters
 from .checks import (
     check_checkpoint,
     check_loaded,
@@ -176,7 +177,11 @@ class MPQHfQuantizer(HfQuantizer):
         if not self.pre_quantized:
             check_applied(config, space)
         if self.pre_quantized and files and all(str(file).endswith(".safetensors") for file in files):
-            space = without_new_projections(space, model, files)
+            before, space = space, without_new_projections(space, model, files)
+            new = [name for name in before.weights if name not in space.weights]
+            if new:  # noted, so that the model is loaded as it is saved
+                config.modules_to_not_convert = [*(config.modules_to_not_convert or ()), *new]
+                config.resolved = resolved_lines(space)
         kind = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)  # scales and gates stay float32 in a bfloat16 or float16 model
         self.space = space
@@ -282,6 +287,7 @@ class MPQHfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> nn.Module:
         """`dtype` is a word once the model was saved: transformers writes it into the config so."""
+        check_without_adapters(model)
         detach(model)
         return dequantize_modules(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 

@@ -1,6 +1,7 @@
 """From a user's config to the table of what applies to each weight."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,8 @@ from .summary import resolved_lines
 from .widths import check_widths, with_widths
 
 logger = logging.get_logger(__name__)
+_NAMED = 4
+"""How many of the parts that stay float a warning names."""
 
 
 def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
@@ -55,6 +58,8 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
                 weights[name] = spec
     if not weights:
         raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
+    if family is None:
+        _warn_unknown(model, set(weights))
     check_widths(weights, model, family)
     _warn_unused(config, set(modules), type(model).__name__)
     norms = _norms(config, model, modules) if family is not None else ()
@@ -114,15 +119,33 @@ def _architecture(model: nn.Module) -> dict[str, Any]:
 def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module]) -> dict[str, str]:
     """Role of each matrix in the default scope."""
     if family is None:
-        logger.warning_once(
-            f"{_unknown(model)}: only linear layers inside numbered encoder layers are quantized, no embeddings, and "
-            "pruned rows are not folded away"
-        )
         inside = (n for n, m in modules.items() if isinstance(m, nn.Linear) and re.search(r"\.\d+\.", n))
         return dict.fromkeys(inside, "encoder")
     roles = dict.fromkeys((n for n in family.embeddings if can_be_quantized(modules.get(n))), "embedding")
     roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
     return roles | dict.fromkeys(family.encoder_names(model), "encoder")
+
+
+def _warn_unknown(model: nn.Module, converted: set[str]) -> None:
+    """Say once what little of a model of an unknown family is quantized, and what that leaves."""
+    relative = relative_names(model)
+    floats: Counter[str] = Counter()
+    numbers = {True: 0, False: 0}  # of parameters, in a quantized layer or not
+    for full, parameter in model.named_parameters():
+        name = relative(full)
+        owner = name.rpartition(".")[0]
+        numbers[owner in converted] += parameter.numel()
+        if owner not in converted:
+            floats[re.sub(r"(?<![^.])\d+(?![^.])", "*", owner or name)] += parameter.numel() * parameter.element_size()
+    stay = sum(floats.values())
+    of_file = {bits: stay / (stay + numbers[True] * bits / 8) for bits in (8, 4)}
+    names = [name for name, _ in floats.most_common(_NAMED)]
+    more = f" and {len(floats) - _NAMED} more" if len(floats) > _NAMED else ""
+    logger.warning_once(
+        f"{_unknown(model)}: only linear layers inside numbered encoder layers are quantized, no embeddings, and "
+        f"pruned rows are not folded away. {numbers[False] / sum(numbers.values()):.0%} of the parameters stay float, "
+        f"about {of_file[8]:.0%} of a file with the others at 8 bits, {of_file[4]:.0%} at 4: {', '.join(names)}{more}"
+    )
 
 
 def _unknown(model: nn.Module) -> str:

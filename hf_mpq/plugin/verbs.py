@@ -26,6 +26,7 @@ from ..nn.shapes import changed_shapes
 from ..nn.walk import is_open, matrices
 from ..search.strategies import likeliest_of
 from ..weights.activations import FixedGridQuantizer
+from .adapters import check_without_adapters
 from .config import MPQConfig
 from .guard import check_is_config, check_is_model, quantized_inside, quantized_model_inside
 from .heads import is_latency, join_heads
@@ -119,6 +120,7 @@ def _attach(model: nn.Module, config: MPQConfig, space: PrecisionSpace | None) -
 
 def _config_of(model: nn.Module) -> MPQConfig:
     check_is_module(model)
+    check_without_adapters(model)
     config = getattr(getattr(model, "config", None), "quantization_config", None)
     if not isinstance(config, MPQConfig):
         inside = quantized_model_inside(model)

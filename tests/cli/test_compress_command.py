@@ -5,9 +5,11 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from transformers import AutoModel
 
 import hf_mpq
 from hf_mpq.cli.models import load_float, load_packed, load_tokenizer
@@ -121,6 +123,51 @@ def test_truncated_weights(size, here, out, tmp_path, refused):
     line = refused("compress", folder, "--bits", "8", "--out", out)
     assert f"the weights in {folder} are damaged" in line and "copy or download the folder again" in line
     assert not out.exists()
+
+
+def test_weights_that_are_not_there(here, out, tmp_path, refused):
+    """They would be random: a packed folder that lost its quantization_config, and one without its head."""
+    shutil.copytree("packed", tmp_path / "forgot")
+    config = read_config(tmp_path / "forgot")
+    del config["quantization_config"]
+    (tmp_path / "forgot" / "config.json").write_text(json.dumps(config))
+    AutoModel.from_pretrained(MODEL).save_pretrained(tmp_path / "headless")
+    shutil.copy(Path(MODEL) / "config.json", tmp_path / "headless")
+    for folder, first in (("forgot", "embeddings"), ("headless", "classifier")):
+        line = refused("compress", tmp_path / folder, "--bits", "8", "--out", out)
+        assert "of the weights of a BertForSequenceClassification" in line and first in line
+        line = refused("verify", "packed", "--teacher", tmp_path / folder, "--data", "rows.csv")
+        assert "which would be random" in line
+    assert not out.exists()
+
+
+def test_a_pooler_may_be_new(here, out, tmp_path, run):
+    AutoModel.from_pretrained(MODEL, add_pooling_layer=False).save_pretrained(tmp_path / "bare")
+    for file in Path(MODEL).glob("token*"):
+        shutil.copy(file, tmp_path / "bare")
+    run("compress", tmp_path / "bare", "--bits", "8", "--out", out)
+
+
+def test_a_damaged_tokenizer_is_not_passed_over(here, tmp_path, refused):
+    """For that of the teacher, say."""
+    for name, text in (("tokenizer_config.json", "[]"), ("tokenizer.json", "{")):
+        folder = shutil.copytree("packed", tmp_path / name)
+        (folder / name).write_text(text)
+        line = refused("verify", folder, "--teacher", MODEL, "--data", "rows.csv")
+        assert f"the tokenizer in {folder} is damaged" in line
+        assert "is damaged" in refused("export", folder, "onnx", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("fields", [{"architectures": [3]}, {"dtype": 3}], ids=str)
+def test_words_of_the_config_that_are_none(fields, here, tmp_path, refused):
+    folder = shutil.copytree("packed", tmp_path / "packed")
+    (folder / "config.json").write_text(json.dumps({**read_config(folder), **fields}))
+    for words in (("inspect", folder), ("export", folder, "dense", "--out", tmp_path / "out")):
+        assert f"config.json of {folder} is damaged" in refused(*words)
+
+
+def test_a_picture_does_not_take_the_name_of_a_folder(here, tmp_path, refused):
+    assert "is a folder, give the name of a file" in refused("inspect", "packed", "--picture", tmp_path)
 
 
 def test_damaged_config(here, out, tmp_path, refused):

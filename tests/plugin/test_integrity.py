@@ -208,6 +208,29 @@ def test_heads_and_types(saved, tmp_path):
         assert reload(tmp_path).dtype == dtype
 
 
+@pytest.mark.parametrize("storage", ["trainable", "packed"])
+@pytest.mark.parametrize("family", ["bert", "albert", "electra", "mpnet"])
+def test_a_model_read_as_another_head_is_read_again_as_it_was_saved(family, storage, tmp_path):
+    """A pooler that the first head did not have is new, and stays float in every later file."""
+    for first, second in (("masked", "sequence"), ("sequence", "masked"), ("token", "sequence")):
+        stored_model(storage, family, first).save_pretrained(tmp_path / "first")
+        model = reload(tmp_path / "first", second)
+        model.save_pretrained(tmp_path / "second")
+        close(outputs(model), outputs(reload(tmp_path / "second", second)), 1e-6)
+        packed = pack(model) if storage == "trainable" else model
+        packed.save_pretrained(tmp_path / "third")
+        close(outputs(packed), outputs(reload(tmp_path / "third", second)), 1e-6)
+
+
+def test_weights_of_other_precisions_are_not_taken():
+    """`load_state_dict` would mix codes of one model with the candidates of another."""
+    weights = quantize(tiny_model("bert"), MPQConfig(bits=4)).state_dict()
+    words = r"query\.program\.gate\.bits has precisions \[4\], and this model offers \(8,\)"
+    with pytest.raises(RuntimeError, match=words):
+        quantize(tiny_model("bert"), MPQConfig(bits=8)).load_state_dict(weights)
+    quantize(tiny_model("bert"), MPQConfig(bits=4)).load_state_dict(weights)
+
+
 def test_the_first_format_is_read(folder, saved):
     """Without the new digests, and written anew with them."""
     as_version_1(folder)

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 
 import hf_mpq
 from hf_mpq import MPQConfig
+from hf_mpq.exporters import EXPORTERS
 from hf_mpq.format import PackedFormatError
 from hf_mpq.nn import MPQLinear, PackedLinear
 from hf_mpq.nn.walk import matrices
@@ -212,3 +213,59 @@ def test_what_packed_layers_cannot_do_is_one_sentence(case):
         get_peft_model(stored_model("packed"), config())
     if case != "others":
         get_peft_model(tiny_model("bert"), config())
+
+
+def test_each_row_of_a_batch_has_its_adapter():
+    model = adapted(init_lora_weights=False)
+    model.add_adapter("other", for_packed(LoraConfig(r=2, target_modules=["key"], init_lora_weights=False)))
+    found, batch = {}, tiny_batch()
+    for name in ("default", "other"):
+        model.set_adapter(name)
+        found[name] = model.eval()(**batch).logits
+    with model.disable_adapter():
+        found["__base__"] = model(**batch).logits
+    for names in (["default", "other", "__base__"], ["other", "other", "default"]):
+        mixed = model(**batch, adapter_names=names).logits
+        torch.testing.assert_close(mixed, torch.stack([found[name][row] for row, name in enumerate(names)]))
+    assert differ([found["default"]], [found["other"]], 0.01)
+
+
+def test_layers_without_the_active_adapter_are_merged_as_they_are(tmp_path):
+    model = adapted(init_lora_weights=False)
+    model.add_adapter("other", for_packed(LoraConfig(r=2, target_modules=["key"], init_lora_weights=False)))
+    model.set_adapter("other")
+    before = outputs(model)
+    merged = merge_adapters(model)
+    close(before, outputs(merged), 0.02)
+    merged.save_pretrained(tmp_path)
+    close(outputs(merged), outputs(reload(tmp_path)), 1e-6)
+
+
+VERBS = {
+    "save": lambda model, folder: model.save_pretrained(folder),
+    "pack": lambda model, folder: hf_mpq.pack(model),
+    "unpack": lambda model, folder: hf_mpq.unpack(model),
+    "fix": lambda model, folder: hf_mpq.fix(model),
+    "dequantize": lambda model, folder: model.dequantize(),
+    "quantize": lambda model, folder: hf_mpq.quantize(model, MPQConfig()),
+    "compress": lambda model, folder: hf_mpq.compress(model, config=MPQConfig(bits=4)),
+    "train": lambda model, folder: hf_mpq.MPQTrainer(model, hf_mpq.MPQTrainingArguments(str(folder / "run"))),
+    **{f"export to {name}": lambda model, folder, n=name: hf_mpq.export(model, n, folder / n) for name in EXPORTERS},
+}
+
+
+@pytest.mark.parametrize("storage", ["packed", "trainable"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_model_with_adapters_goes_into_no_other_form(verb, storage, tmp_path):
+    """What was saved before stands, and the model works on."""
+    model = stored_model(storage)
+    model.save_pretrained(tmp_path / "good")
+    expected = outputs(model)
+    adapter = adapted(model=model, init_lora_weights=False)
+    with_it = outputs(adapter)
+    for one in (model, adapter) if verb != "save" else (model,):
+        with pytest.raises(ValueError, match=r"has an adapter of PEFT, which would be lost.*merge_adapters"):
+            VERBS[verb](one, tmp_path / "good")
+    close(with_it, outputs(adapter), 1e-6)
+    close(expected, outputs(reload(tmp_path / "good")), 1e-6)
+    assert {file.name for file in tmp_path.iterdir()} == {"good"}

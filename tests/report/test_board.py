@@ -68,6 +68,14 @@ def test_a_damaged_line_is_named(line, words, tmp_path):
         read_sources(tmp_path)
 
 
+def test_a_line_that_is_being_written_is_no_row_yet(tmp_path):
+    (tmp_path / "results.jsonl").write_text(f'{json.dumps(row())}\n{{"method": "un')
+    assert len(read_sources(tmp_path)[0].rows) == 1
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl is no text in UTF-8"):
+        read_sources(tmp_path)
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere: give one with NAME/results\.jsonl"):
         read_sources(tmp_path / "nowhere")

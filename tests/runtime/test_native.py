@@ -205,6 +205,19 @@ def test_what_the_call_cannot_give_comes_from_the_layers():
         assert body.native.answer(batch) is not None  # the hooks that hidden states have left do not matter
 
 
+def test_what_an_encoder_does_not_read_may_be_a_tensor():
+    """What tokenizers say besides keeps the one call; the rest is left to the layers, which have their own answers."""
+    model = packed_model()
+    body, batch = body_of(native(model)), tiny_batch()
+    with torch.no_grad():
+        for name in ("special_tokens_mask", "length"):
+            assert body.native.answer({**batch, name: torch.zeros(3, 11).long()}) is not None
+        for name in ("labels", "encoder_hidden_states", "inputs_embeds"):
+            assert body.native.answer({**batch, name: torch.zeros(3, 11)}) is None
+        assert body.native.answer({**batch, "input_ids": batch["input_ids"].float()}) is None
+        assert_close(*(body(**batch, **one)[0] for one in ({}, {"special_tokens_mask": torch.zeros(3, 11).long()})))
+
+
 def test_ids_outside_of_the_table_are_an_error():
     model = native(packed_model())
     with pytest.raises(IndexError), torch.no_grad():

@@ -68,6 +68,17 @@ def test_the_optimizer_follows_the_rewound_rate(sparse):
     assert rates[10:] == [pytest.approx((20 - step) / (outside - warmup)) for step in range(10, 20)]
 
 
+def test_a_model_without_zeros_is_said_to_have_none(sparse, tmp_path, caplog):
+    tiny_model("bert").save_pretrained(tmp_path)
+    HEADS["sequence"].from_pretrained(tmp_path, quantization_config=MPQConfig(method="prune-ofa"))
+    hf_mpq.quantize(tiny_model("bert"), MPQConfig(method="prune-ofa"))
+    assert caplog.text.count("keeps the zeros of a model that was pruned before, and this one has none") == 2
+    caplog.clear()
+    HEADS["masked"].from_pretrained(sparse[0], quantization_config=MPQConfig(method="prune-ofa"))
+    hf_mpq.quantize(tiny_model("bert"), MPQConfig(method="prune-ofa-pretrain"))
+    assert "keeps the zeros" not in caplog.text
+
+
 def test_zeros_stay_where_they_are_to_the_last_file(sparse, tmp_path):
     """Transfer, 8 bits, packed, loaded again, taken apart, exported."""
     folder, *_ = sparse

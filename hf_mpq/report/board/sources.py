@@ -66,10 +66,19 @@ def _source(folder: Path) -> Source:
 
 
 def _lines(file: Path) -> tuple[Mapping[str, Any], ...]:
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    """The rows of a file; a last line without its end is no row yet, but what a process has begun to write."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8 ({error}): run what wrote it again") from error
+    found, lines = [], text.splitlines()
+    for number, line in enumerate(lines, 1):
         if line.strip():
-            found.append(_row(line, f"{file}, line {number}"))
+            try:
+                found.append(_row(line, f"{file}, line {number}"))
+            except ValueError:
+                if number < len(lines) or text.endswith("\n"):
+                    raise
     return tuple(found)
 
 

@@ -19,7 +19,8 @@ from .structures import Request
 
 NAME = "cpu-native"
 READ = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-IGNORED = ("return_dict", "use_cache")
+IGNORED = ("return_dict", "use_cache", "special_tokens_mask", "length")
+"""Said about the input, by tokenizers too, and read by no encoder."""
 EVERY_TOKEN = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 """Ends of the names of models whose heads read no token more than another."""
 INSTRUCTIONS = "HF_MPQ_INSTRUCTIONS"
@@ -101,8 +102,9 @@ class Native:
             or not isinstance(ids, Tensor)
             or ids.dim() != 2
             or not ids.numel()
+            or ids.is_floating_point()
             or any(not _fits(given.get(name), ids) for name in READ)
-            or any(value not in (None, False) for name, value in given.items() if name not in (*READ, *IGNORED))
+            or any(_says(value) for name, value in given.items() if name not in (*READ, *IGNORED))
             or given.get("return_dict") is False
             or bool(config.output_attentions or config.output_hidden_states or not config.return_dict)
             or self.watch.changed()
@@ -127,6 +129,11 @@ class Native:
         places = out.data_ptr(), None if pooled is None else pooled.data_ptr()
         request = Request(*out.shape[:2], ids, None, mask, positions, types, *places, torch.get_num_threads())
         return None if self._run(plan.handle, byref(request)) else (out, pooled)
+
+
+def _says(value: object) -> bool:
+    """Whether an argument is given at all; it may be a tensor."""
+    return value is not None and value is not False
 
 
 def _fits(value: object, ids: Tensor) -> bool:

@@ -9,14 +9,19 @@ from torch import nn
 from transformers import enable_full_determinism, set_seed
 
 from ...plugin import MPQConfig
+from ...plugin.adapters import check_without_adapters
 
 
 def check_trainable(model: nn.Module | None) -> MPQConfig:
     """The config of a model that can be trained.
 
     Raises:
-        ValueError: it is not quantized, or packed.
+        ValueError: it is not quantized, or packed, or has adapters.
     """
+    try:
+        check_without_adapters(model)
+    except ValueError as error:
+        raise ValueError(f"{error}. Adapters alone are trained by transformers' own Trainer") from error
     config = getattr(getattr(model, "config", None), "quantization_config", None)
     if not isinstance(config, MPQConfig):
         raise ValueError(

@@ -26,6 +26,16 @@ class FixedGate(Gate):
             raise ValueError(f"bits {unknown} are not among the candidates {self.candidates}")
         self.bits.copy_(torch.tensor(bits, dtype=torch.uint8))
 
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        given = state_dict.get(f"{prefix}bits")
+        if given is not None and not given.is_meta and not set(given.tolist()) <= set(self.candidates):
+            errors.append(
+                f"{prefix}bits has precisions {sorted(set(given.tolist()))}, and this model offers {self.candidates}: "
+                "load the folder with from_pretrained, or make the model with the config that the weights have"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+
     def choose(self) -> Choice:
         candidates = constant(self.candidates, torch.int64, self.bits.device)
         if len(self.candidates) == 1:
