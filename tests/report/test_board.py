@@ -231,6 +231,9 @@ def test_methods_are_ranked_by_tasks_that_others_have_too():
     assert table.head == ["method", "MRPC, F1", "SQuAD, F1"]
     assert table.body == [["`mpq`", "99.0", "10.0"], ["`uniform`", "98.0", ""]]
     assert kept([]) == {}
+    two_methods = kept(lines_of([source(*rows)]), least=2)
+    assert list(two_methods) == [("all-MiniLM-L6-v2", "2bits")]
+    assert two_methods["all-MiniLM-L6-v2", "2bits"].head == ["method", "MRPC, F1"], "not the tasks of one alone"
     two = kept(lines_of([source(*rows), source(whole(50.0), row(score=40.0), name="two")]))["all-MiniLM-L6-v2", "2bits"]
     assert two.head == ["method", "MRPC, F1 (two)", "MRPC, F1 (one)", "SQuAD, F1"] and two.body[0][1:3] == [
         "80.0",

@@ -74,13 +74,20 @@ def _text(value: Measured | None, digits: int) -> str:
     return "" if value is None else value.text(digits)
 
 
-def kept(lines: Iterable[Line]) -> dict[tuple[str, str], Table]:
+def kept(lines: Iterable[Line], least: int = 1) -> dict[tuple[str, str], Table]:
     """Model and budget to a table of the share of the float score, one line for each method and one column for each
     task of each source: what is in a column was trained alike.
 
     A method stands above another where its shares lie further above the medians of their columns.
+
+    Args:
+        least: how many methods, whatever their variants, a column must have.
     """
     known = [line for line in lines if line.method != FLOAT and line.retained]
+    methods: dict[tuple, set[str]] = {}
+    for line in known:
+        methods.setdefault((line.model, line.budget, line.task, line.source), set()).add(line.method)
+    known = [line for line in known if len(methods[line.model, line.budget, line.task, line.source]) >= least]
     cells = {(line.model, line.budget) for line in known}
     return {
         cell: _kept([line for line in known if (line.model, line.budget) == cell])

@@ -17,10 +17,11 @@ MOST_BITS, EXAMPLES, MOST_EXAMPLES = 8, 4096, 16384
 @ACTIVATIONS.register("fixed-basis")
 class FixedBasisQuantizer(FixedGridQuantizer):
     """A basis that no longer changes: one scale per tensor and whole numbers `n_j`, positive or negative, whose sizes
-    sum to 127 at most; kept as the bytes of floats.
+    sum to 127 at most (up to 4 bits); kept as the bytes of floats.
 
     The levels are the sums of some `n_j`, times the scale: among them zero, and all of them exact in 7 bits, so that
-    products with 8-bit weights are exact too where pairs of them are summed in 16 bits (AVX2).
+    products with 8-bit weights are exact too where pairs of them are summed in 16 bits (AVX2). Above 4 bits the sizes
+    are powers of two, which sum to `2**bits - 1`, and the levels even.
     """
 
     name = "fixed-basis"
