@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from .._extras import require
 from .measures import DIRECTIONS
 from .plan import KEYS, OWN, Plan, Point
-from .rows import Results
+from .rows import ROWS, Results
 from .space import Space
 
 with require("sweep", "a sweep"):
@@ -29,7 +29,7 @@ with require("sweep", "a sweep"):
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import FrozenTrial, TrialState, create_trial
 
-JOURNAL, ROWS, LOCK = "journal.log", "results.jsonl", "sweep.lock"
+JOURNAL, LOCK = "journal.log", "sweep.lock"
 RUN, ORDER, ERROR = "run", "order", "error"
 """Attributes of a trial: the name of its run, its place in the order of a plan, why it failed."""
 OVER = (TrialState.COMPLETE, TrialState.FAIL)

@@ -14,10 +14,12 @@ from ..core import METHODS
 from ..plugin import MPQConfig, quantize
 from ..report.measures.speed import measure_speed, served
 from ..training import MPQTrainer
+from ..training.run.digests import digest_of_model
 from .arguments import run_arguments
 from .axes import word_of
 from .origin import origin
-from .plan import OWN, Plan, Point, split
+from .plan import KEYS, OWN, Plan, Point, split
+from .rows import ROWS, Results
 from .study import Study
 
 ALL_ROWS = 10**9
@@ -37,10 +39,18 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
         The row, with its settings, the command that makes it again, and where it comes from.
 
     Raises:
+        ValueError: the float model is another one than that of the task's rows.
         Exception: whatever the run ends in, such as a `BudgetError` where nothing meets the budget.
     """
     folder = Path(folder)
     study, run = study_of(plan, task, folder), folder / "runs" / name
+    digest = digest_of_model(study.model())
+    for known in Results(folder / ROWS, *KEYS, say=False).rows:
+        if known["task"] == task and known.get("float_digest", digest) != digest:
+            raise ValueError(
+                f"the float model in {study.folder} is not the one that {folder / ROWS} has rows of: sweep it in "
+                "another folder"
+            )
     trainer = _trainer(study, point, run)
     resumed, start = (run / "stages.json").exists(), perf_counter()
     trainer.train(resume_from_checkpoint=resumed)
@@ -58,6 +68,7 @@ def run_point(plan: Plan, task: str, point: Point, name: str, folder: str | Path
     return {
         **row,
         "seconds": None if resumed else seconds,
+        "float_digest": digest,
         "run": name,
         "point": dict(point),
         "settings": settings_of(plan),

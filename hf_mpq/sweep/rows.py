@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+ROWS = "results.jsonl"
+"""Of a folder."""
+
 
 class Results:
     """Rows of results, written as they come; what is there already is not done again.

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ..core import say
 from .plan import KEYS, Plan
-from .rows import Results
+from .rows import ROWS, Results
 from .table import write_report
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Sweep:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """What is done."""
-        return Results(self.folder / "results.jsonl", *KEYS).rows
+        return Results(self.folder / ROWS, *KEYS).rows
 
     def missing(self) -> list[dict[str, Any]]:
         """What has no row: `task`, `point`, `name`, `state` (`"waiting"`, `"running"`, `"failed"`) and `error` of

@@ -2,11 +2,13 @@
 
 import json
 import shlex
+import shutil
 
 import pytest
 from transformers import AutoModelForSequenceClassification
 
 from hf_mpq.sweep import Sweep
+from hf_mpq.sweep.point import _study
 from hf_mpq.sweep.table import front, table
 from tests.sweep.conftest import ROWS, needs_optuna
 
@@ -21,6 +23,23 @@ def grid(plan, tmp_path):
 
 def rows_of(folder):
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@needs_optuna
+def test_a_float_model_that_changed_since_is_not_mixed_with_the_first(plan, place, tmp_path):
+    shutil.copytree(place / "model", tmp_path / "model")
+    settings = plan(space={"budget": ["4bits", "3bits"]}, model=str(tmp_path / "model"))
+    sweep, out = Sweep(tmp_path / "out", settings), tmp_path / "out"
+    sweep.run()
+    (out / "results.jsonl").write_text(json.dumps(rows_of(out)[0]) + "\n")
+    (out / "journal.log").unlink()
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    model.bert.encoder.layer[0].output.dense.weight.data.mul_(1.5)
+    model.save_pretrained(tmp_path / "model")
+    _study.cache_clear()
+    sweep.run()
+    (one,) = sweep.missing()
+    assert one["state"] == "failed" and "is not the one that" in one["error"] and "another folder" in one["error"]
 
 
 @needs_optuna
