@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import multiprocessing
 import os
 import shutil
 import warnings
@@ -306,6 +307,18 @@ def test_a_forked_process_has_threads_of_its_own():
         os._exit(0 if torch.equal(hidden(model, batch), want) else 1)
     torch.set_num_threads(before)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("backend", [NAME, "cpu-float", None])
+def test_a_spawned_process_gets_a_model_that_answers(backend):
+    """Pickled whole, prepared or not; what points into memory here is made anew there."""
+    model = packed_model()
+    model = model if backend is None else hf_mpq.prepare(model, backend)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.apply(outputs, (model,))
+    for one, other in zip(outputs(model), there, strict=True):
+        assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_without_a_kernel_layers_run(monkeypatch):
