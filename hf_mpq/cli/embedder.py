@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .console import say
@@ -23,6 +24,8 @@ POOLINGS = {
     "lasttoken": "last",
 }
 """Names in a pooling's config to ours; of unit length, a sum over another power of the length is the mean."""
+ROUTER = "router_config.json"
+"""Of a first module that has routes, such as one for queries and one for documents, each of modules of its own."""
 HUB_FILES = (*WHOLE, *ENCODER, "config.json", "*/*")
 
 
@@ -53,22 +56,36 @@ class Embedder:
         if not (found.encoder / "config.json").is_file():
             raise UserError(
                 f"the first module of {source} is {found.modules[0]['type']}, which is no encoder with a "
-                f"config.json: give the folder of an encoder in it, or compress it in Python"
+                f"config.json, nor has one: give the folder of an encoder in it, or compress it in Python"
             )
         return found
 
     def place_of_encoder(self, source: str | Path) -> str | Path:
         """Where the encoder is loaded from: what was given, unless it is kept apart."""
-        return self.encoder if self.modules[0]["path"] else source
+        return self.encoder if self.path else source
+
+    @cached_property
+    def path(self) -> str:
+        """Where the encoder is in the folder: mostly empty, for the folder itself."""
+        first = self.modules[0]["path"]
+        encoders = [name for name, kind in self.routed.items() if str(kind).endswith("Transformer")]
+        return f"{first}/{encoders[0]}".lstrip("/") if len(encoders) == 1 else first
+
+    @cached_property
+    def routed(self) -> Mapping:
+        """Folder of each module that a router has, to its class; none where the first module is no router."""
+        file = self.folder / self.modules[0]["path"] / ROUTER
+        found = read_json(file).get("types") if file.is_file() else {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def encoder(self) -> Path:
         """The folder of the encoder, which is mostly that of the whole."""
-        return self.folder / self.modules[0]["path"]
+        return self.folder / self.path
 
     def encoder_in(self, whole: Path) -> Path:
         """Where the encoder is in another whole folder; made if it is not there."""
-        place = whole / self.modules[0]["path"]
+        place = whole / self.path
         place.mkdir(parents=True, exist_ok=True)
         return place
 
@@ -90,12 +107,16 @@ class Embedder:
 
     def complete(self, whole: Path) -> None:
         """Copy all but the encoder into another whole folder, in which its encoder is already."""
-        encoder = self.encoder_in(whole)
-        for module in self.modules[1:]:
-            source = self.folder / module["path"]
-            if source.is_dir() and source != self.folder:
-                shutil.copytree(source, whole / module["path"], dirs_exist_ok=True)
-        for patterns, place, target in ((WHOLE, self.folder, whole), (ENCODER, self.encoder, encoder)):
+        encoder, first = self.encoder_in(whole), self.modules[0]["path"]
+        others = [module["path"] for module in self.modules[1:]] + [
+            f"{first}/{name}".lstrip("/") for name in self.routed
+        ]
+        for path in others:
+            source = self.folder / path
+            if source.is_dir() and source not in (self.folder, self.encoder):
+                shutil.copytree(source, whole / path, dirs_exist_ok=True)
+        router = ((ROUTER,), self.folder / first, whole / first)
+        for patterns, place, target in ((WHOLE, self.folder, whole), (ENCODER, self.encoder, encoder), router):
             for file in (file for pattern in patterns for file in place.glob(pattern)):
                 if not (target / file.name).exists():
                     shutil.copy2(file, target / file.name)

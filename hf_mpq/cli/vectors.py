@@ -139,10 +139,12 @@ def vector_scorer(
     `load_float_vectors` and `VectorJudge`."""
     judge = VectorJudge(found, max_length, rows)
     whole: Any = load_float_vectors(source, vectors_of(Embedder.of(source)) or "", trust)
-    headed = whole[0].model.base_model is not whole[0].model  # of a sparse encoder
+    inside = _encoder(whole)
+    holder = next(one for one in whole.modules() if getattr(one, "model", None) is inside)
+    headed = inside.base_model is not inside  # of a sparse encoder
 
     def evaluate(model: "nn.Module") -> float:
-        whole[0].model = model if headed else model.base_model
+        holder.model = model if headed else model.base_model
         return judge.judge(whole).points or 0.0
 
     return evaluate

@@ -142,8 +142,12 @@ def ranked(tmp_path) -> Path:
     return tmp_path / "ranked.csv"
 
 
-def test_a_folder_comes_out_whole_and_is_judged(source, ranked, tmp_path, run):
+@pytest.mark.parametrize("routed", [False, True], ids=["one model", "queries without a model"])
+def test_a_folder_comes_out_whole_and_is_judged(routed, source, ranked, tmp_path, run):
     packed = tmp_path / "packed"
+    if routed:
+        without_query_model(source).save_pretrained(str(tmp_path / "source"))
+        source = tmp_path / "source"
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     options = ("--data", tmp_path / "texts.txt", "--budget", "0.3x", "--rounding", "nearest")
     run("compress", source, *options, "--out", packed)
@@ -159,7 +163,7 @@ def test_a_folder_comes_out_whole_and_is_judged(source, ranked, tmp_path, run):
     assert found["metric"] == "ndcg@10" and found["rows"] == 8 and found["teacher"] < 100
     findings = {one["check"]: one for one in json.loads(run("doctor", packed, "--quick", "--json"))["findings"]}
     assert findings["embedder"]["state"] == "ok"
-    assert findings["embedder"]["detail"].endswith("Transformer, SpladePooling")
+    assert findings["embedder"]["detail"].endswith("Router" if routed else "Transformer, SpladePooling")
 
 
 @pytest.mark.full
@@ -190,8 +194,8 @@ def test_a_worse_one_does_not_pass(source, tmp_path, run):
     assert kept["passed"] and kept["teacher"] - kept["packed"] <= 10
 
 
-def test_queries_without_a_model(source, tmp_path):
-    """Only passages are read by the language model, queries by a table, which stays as it is."""
+def without_query_model(source):
+    """Only passages are read by the language model, queries by a table."""
     from sentence_transformers.sentence_transformer.modules import Router
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
@@ -199,7 +203,12 @@ def test_queries_without_a_model(source, tmp_path):
     table = SparseStaticEmbedding(tokenizer=whole.tokenizer)
     torch.nn.init.uniform_(table.weight)
     router = Router.for_query_document(query_modules=[table], document_modules=list(whole))
-    encoder = SparseEncoder(modules=[router], device="cpu", similarity_fn_name="dot")
+    return SparseEncoder(modules=[router], device="cpu", similarity_fn_name="dot")
+
+
+def test_queries_without_a_model(source, tmp_path):
+    """The table stays as it is."""
+    encoder = without_query_model(source)
     queries = encoder.encode_query(TEXTS).to_dense()
     inside = encoder[0].sub_modules["document"][0]
     inside.model = mixed(inside.model)
