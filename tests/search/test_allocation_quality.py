@@ -125,7 +125,7 @@ def test_no_single_move_fits_two_limits(make_space, make_scores):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"limits": [("work", 10.0)]}, r"10 bops cannot be met; the smallest possible is [\d.e+]+ bops"),
+        ({"limits": [("work", 10.0)]}, r"10 bops cannot be met; the smallest possible is [\d.e+]+ GBOPs"),
         ({"limits": [], "budget": 100.0}, r"100 bytes cannot be met; the smallest possible is [\d,]+ bytes"),
     ],
 )

@@ -138,7 +138,7 @@ def test_two_limits_together(make_space, make_scores):
     assert size.of(held) <= 7000 and work.of(held) <= limit
     assert damage_of(space, scores)(held) > damage_of(space, scores)(free)
     least = make_space(8, (2, 4))
-    with pytest.raises(BudgetError, match=r"smallest possible is [\d.e+]+ bops"):
+    with pytest.raises(BudgetError, match=r"smallest possible is [\d.e+]+ GBOPs"):
         ALLOCATORS["milp"]()(least, StoredSize(least), ["9kB", Limit(BitOperations(least), 10.0)], make_scores(least))
 
 

@@ -174,7 +174,7 @@ def test_a_space_without_open_choices(make_space):
     "budget, message",
     [
         ("100bytes", r"the budget of 100 bytes cannot be met; the smallest possible is 280 bytes"),
-        ("8ms", "this machine's latency"),
+        ("8ms", "give the cost model 'latency'"),
         ("a lot", "cannot read"),
     ],
 )

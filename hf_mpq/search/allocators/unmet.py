@@ -10,6 +10,7 @@ from ...core import BudgetError
 from ...cost import Limit
 
 _MANY_BYTES = 1e5
+_MANY_OPERATIONS = 1e7
 
 
 def unmet(limit: Limit, least: float, among: str = "") -> BudgetError:
@@ -51,7 +52,7 @@ def _of(limit: Limit) -> str:
 def amount(number: float, unit: str, upwards: bool = False) -> str:
     """Such as `"4.26 MB"`, `"1,000 bytes"`, `"2.5 bits"` or `"40 GBOPs"`; bytes and megabytes are rounded down, or
     upwards."""
-    if unit == "bops":
+    if unit == "bops" and number >= _MANY_OPERATIONS:
         return f"{number / 1e9:,.6g} GBOPs"
     if unit != "bytes":
         return f"{number:,.6g} {unit}"
