@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def readme():
 class Kernel(build_ext):
     """One shared object that knows no Python, and is called by ctypes. Where it cannot be built, the package is
     installed without it."""
+
+    def build_extensions(self):
+        """With a compiler for each core, as no source needs another."""
+        of_several = self.compiler.compile
+
+        def compile(sources, *given, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = pool.map(lambda one: of_several([one], *given, **options), sources)
+                return [made for of_one in found for made in of_one]
+
+        self.compiler.compile = compile
+        super().build_extensions()
 
     def get_ext_filename(self, name):
         """By the same name for every Python."""
