@@ -1,7 +1,6 @@
 """From a user's config to the table of what applies to each weight."""
 
 import re
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -25,18 +24,17 @@ from ..nn import Family, body_of, family_of, relative_names
 from ..nn.construction import class_from_config
 from ..nn.embedding import can_be_quantized
 from ..nn.fitting import check_shape
-from ..nn.naming import encoders_inside, part_name, part_of
+from ..nn.naming import part_name, part_of
 from ..weights import ACTIVATIONS, ENCODINGS, GATES, MASKS, QUANTIZERS
 from .counts import counted
 from .fields import ConfigFields
 from .inputs import input_spec
 from .layer_options import layer_options
 from .summary import resolved_lines
+from .unknown_families import warn_unknown
 from .widths import check_widths, with_widths
 
 logger = logging.get_logger(__name__)
-_NAMED = 4
-"""How many of the parts that stay float a warning names."""
 
 
 def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
@@ -59,7 +57,7 @@ def resolve(config: ConfigFields, model: nn.Module) -> PrecisionSpace:
     if not weights:
         raise ValueError(f"nothing to quantize in this {type(model).__name__}: no layer is in scope")
     if family is None:
-        _warn_unknown(model, set(weights))
+        warn_unknown(model, set(weights))
     check_widths(weights, model, family)
     _warn_unused(config, set(modules), type(model).__name__)
     norms = _norms(config, model, modules) if family is not None else ()
@@ -124,35 +122,6 @@ def _roles(model: nn.Module, family: Family | None, modules: dict[str, nn.Module
     roles = dict.fromkeys((n for n in family.embeddings if can_be_quantized(modules.get(n))), "embedding")
     roles |= dict.fromkeys((n for n in family.projections if isinstance(modules.get(n), nn.Linear)), "projection")
     return roles | dict.fromkeys(family.encoder_names(model), "encoder")
-
-
-def _warn_unknown(model: nn.Module, converted: set[str]) -> None:
-    """Say once what little of a model of an unknown family is quantized, and what that leaves."""
-    relative = relative_names(model)
-    floats: Counter[str] = Counter()
-    numbers = {True: 0, False: 0}  # of parameters, in a quantized layer or not
-    for full, parameter in model.named_parameters():
-        name = relative(full)
-        owner = name.rpartition(".")[0]
-        numbers[owner in converted] += parameter.numel()
-        if owner not in converted:
-            floats[re.sub(r"(?<![^.])\d+(?![^.])", "*", owner or name)] += parameter.numel() * parameter.element_size()
-    stay = sum(floats.values())
-    of_file = {bits: stay / (stay + numbers[True] * bits / 8) for bits in (8, 4)}
-    names = [name for name, _ in floats.most_common(_NAMED)]
-    more = f" and {len(floats) - _NAMED} more" if len(floats) > _NAMED else ""
-    logger.warning_once(
-        f"{_unknown(model)}: only linear layers inside numbered encoder layers are quantized, no embeddings, and "
-        f"pruned rows are not folded away. {numbers[False] / sum(numbers.values()):.0%} of the parameters stay float, "
-        f"about {of_file[8]:.0%} of a file with the others at 8 bits, {of_file[4]:.0%} at 4: {', '.join(names)}{more}"
-    )
-
-
-def _unknown(model: nn.Module) -> str:
-    inside = encoders_inside(model)
-    if len(inside) > 1:
-        return f"this {type(model).__name__} has several encoders, {' and '.join(inside)}"
-    return f"{body_of(model).config.model_type!r} is not a known family"
 
 
 def _check_known(assignment: Assignment | None, model: nn.Module, names: set[str]) -> None:
